@@ -1,0 +1,114 @@
+"""Settings: one frozen object, loaded once at a door; inside, plain values are passed on.
+
+Order of look-up for each field: explicit argument, environment variable RECGRAPH_<NAME>, `recgraph.toml` in the current folder,
+default. "Not given" is None.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from recgraph.errors import SettingsError
+
+PARADIGMS = ("recurrent", "hierarchical")
+MODES = ("fused", "paper")
+SUMMARIZERS = ("auto", "profile", "llm")
+CONSTRAINTS = ("shown", "catalogue", "off")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a deployment may choose. Sizes are counts of items unless a unit is named."""
+
+    store: str = "recgraph.duckdb"  # path of the DuckDB store
+    cache: str = ""  # folder for converted models; "" is ~/.cache/recgraph
+    llm: str = ""  # base model: folder or hub id; "" looks for SmolLM2-135M (DESIGN 5)
+    llm_url: str = ""  # OpenAI-compatible vLLM server, e.g. http://127.0.0.1:8000/v1
+    llm_api_key: str = ""
+    adapter: str = ""  # folder or served name of a LoRA adapter
+    embedder: str = ""  # sentence encoder folder or hub id; "" is all-MiniLM-L6-v2
+    wording: str = "fashion"  # prompt wording: fashion | general
+    paradigm: str = "recurrent"
+    mode: str = "fused"
+    summarizer: str = "auto"  # auto: profile below 1 B parameters without a summarize adapter, else llm
+    constrain: str = "shown"  # ids the answer may name: those shown in the prompt, the whole catalogue, or off
+    k: int = 10
+    candidates: int = 20  # items that are reranked
+    block: int = 5  # items a summary block (T 5.2.2)
+    merge: int = 4  # block summaries merged into one a level
+    recent: int = 3  # most recent items named again (T 5.4)
+    memory_queries: int = 3  # Q of F 4.2
+    memory_products: int = 5  # V of F 4.2
+    mixup: int = 1  # N of F 4.4
+    rerank_weight: float | None = None  # share of the Yes/No order in the final order; None decides by what the model is (README)
+    deadline: float = 30.0  # seconds for the whole recommendation; afterwards the LLM is skipped
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("paradigm", PARADIGMS),
+            ("mode", MODES),
+            ("summarizer", SUMMARIZERS),
+            ("constrain", CONSTRAINTS),
+            ("wording", ("fashion", "general")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise SettingsError(f"{name} is '{getattr(self, name)}'; it must be one of {', '.join(allowed)}.")
+        for name, least in (("k", 1), ("candidates", 1), ("block", 1), ("merge", 2), ("memory_queries", 0), ("memory_products", 0), ("recent", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.deadline <= 0:
+            raise SettingsError(f"deadline is {self.deadline}; it must be a positive number of seconds.")
+        if self.rerank_weight is not None and not 0 <= self.rerank_weight <= 1:
+            raise SettingsError(f"rerank_weight is {self.rerank_weight}; it must lie between 0 and 1.")
+
+    def __repr__(self) -> str:
+        """As a dataclass prints itself, but a key is a secret and never shown."""
+        shown = (f"{f.name}={'***' if f.name == 'llm_api_key' and self.llm_api_key else repr(getattr(self, f.name))}" for f in fields(self))
+        return f"Settings({', '.join(shown)})"
+
+    @property
+    def cache_folder(self) -> Path:
+        return Path(self.cache).expanduser() if self.cache else Path.home() / ".cache" / "recgraph"
+
+
+def _typed(name: str, kind: str, value: Any, origin: str) -> Any:
+    try:
+        if kind.startswith("int"):
+            return int(value)
+        if kind.startswith("float"):
+            return float(value)
+    except (TypeError, ValueError):
+        raise SettingsError(f"{origin} sets {name} to '{value}', which is not a number.") from None
+    return str(value)
+
+
+def load_settings(environ: Mapping[str, str] | None = None, folder: str | Path = ".", **given: Any) -> Settings:
+    """Settings from explicit arguments (None is "not given"), environment, `recgraph.toml` in `folder`, defaults, in that order.
+
+    Raises SettingsError for an unknown name or a value of the wrong kind, naming where it came from.
+    """
+    environ = os.environ if environ is None else environ
+    kinds = {f.name: str(f.type) for f in fields(Settings)}
+    path = Path(folder) / "recgraph.toml"
+    try:
+        from_file: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
+    for origin, names in ((str(path), from_file), ("the call", given)):
+        unknown = sorted(set(names) - set(kinds))
+        if unknown:
+            raise SettingsError(f"{origin} sets '{unknown[0]}', which is no setting. Known: {', '.join(kinds)}.")
+    chosen: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        if given.get(name) is not None:
+            chosen[name] = _typed(name, kind, given[name], "the call")
+        elif f"RECGRAPH_{name.upper()}" in environ:
+            chosen[name] = _typed(name, kind, environ[f"RECGRAPH_{name.upper()}"], f"RECGRAPH_{name.upper()}")
+        elif name in from_file:
+            chosen[name] = _typed(name, kind, from_file[name], str(path))
+    return Settings(**chosen)

@@ -1,0 +1,59 @@
+-- Schema version 1. Applied once by store/db.py in one transaction; later versions are numbered functions there.
+CREATE TABLE items (
+    item_id     VARCHAR PRIMARY KEY,
+    title       VARCHAR NOT NULL DEFAULT '',
+    category    VARCHAR NOT NULL DEFAULT '',
+    brand       VARCHAR NOT NULL DEFAULT '',
+    color       VARCHAR NOT NULL DEFAULT '',
+    size        VARCHAR NOT NULL DEFAULT '',
+    price       DOUBLE,
+    description VARCHAR NOT NULL DEFAULT '',
+    attributes  MAP(VARCHAR, VARCHAR),
+    parent_id   VARCHAR NOT NULL DEFAULT '',
+    first_seen  TIMESTAMP,            -- when the product could first be shown; else its first event or exposure
+    in_stock    BOOLEAN NOT NULL DEFAULT TRUE
+);
+CREATE TABLE events (
+    user_id  VARCHAR NOT NULL,
+    seq      INTEGER NOT NULL,        -- the user's event number, from 1, given at ingest in (ts, source row) order, never changed
+    ts       TIMESTAMP NOT NULL,      -- UTC; event number as seconds after 1970 where the source has no clock (store/records.py)
+    action   VARCHAR NOT NULL,        -- search | click | cart | purchase
+    item_id  VARCHAR NOT NULL DEFAULT '',
+    query    VARCHAR NOT NULL DEFAULT '',
+    position INTEGER
+);
+CREATE INDEX events_user ON events (user_id);
+CREATE TABLE exposures (              -- what a query showed, by organic position (F 4.2)
+    query    VARCHAR NOT NULL,
+    item_id  VARCHAR NOT NULL,
+    position INTEGER NOT NULL,        -- from 1
+    ts       TIMESTAMP NOT NULL
+);
+CREATE TABLE summaries (
+    input_hash     VARCHAR PRIMARY KEY,
+    user_id        VARCHAR NOT NULL,
+    paradigm       VARCHAR NOT NULL,
+    level          INTEGER NOT NULL,
+    block          INTEGER NOT NULL,
+    upto_seq       INTEGER NOT NULL,
+    text           VARCHAR NOT NULL,
+    sentences      VARCHAR NOT NULL,  -- JSON: [[sentence, [seq, ...]], ...]
+    event_seqs     INTEGER[] NOT NULL,
+    model          VARCHAR NOT NULL,
+    prompt_version VARCHAR NOT NULL,
+    created_at     TIMESTAMP NOT NULL
+);
+CREATE TABLE embeddings (
+    kind   VARCHAR NOT NULL,          -- title | id | query
+    key    VARCHAR NOT NULL,          -- hash of the text (title, query) or item_id (id)
+    model  VARCHAR NOT NULL,          -- what made it, including the as-of cut where it was fitted
+    vector FLOAT[] NOT NULL,
+    PRIMARY KEY (kind, key, model)
+);
+CREATE TABLE rejects (
+    source VARCHAR NOT NULL,
+    line   BIGINT NOT NULL,
+    reason VARCHAR NOT NULL,
+    raw    VARCHAR NOT NULL
+);
+CREATE TABLE meta (key VARCHAR PRIMARY KEY, value VARCHAR NOT NULL);  -- schema version, store name, "simulated" and other facts to show
