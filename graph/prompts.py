@@ -1,0 +1,222 @@
+"""Every prompt recgraph sends, and the parsers of the answers. Training renders these very texts.
+
+Two rules shape them. First, what calls share stands first: the system text is the same for every shopper, then comes what the two
+recommendation tasks share (summary, search, most recent items), then the task, and the candidate last, so that a prefix cache computes
+the shared part once. Second, catalogue and query text is data: `clean` makes one line of it in which no chat control token and no
+section heading can stand.
+
+Sources: F 4.2 (task, execution requirements, output format, product ids and titles), T figures 3-8.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from difflib import SequenceMatcher
+
+from recgraph.graph.state import Prediction
+from recgraph.store.records import Event, Item
+from recgraph.tools.llm import Form, Prompt
+from recgraph.tools.memory import MemoryHit
+
+PROMPT_VERSION = "1"
+TITLE_LIMIT = 90  # characters of a title in a prompt: about 22 tokens; catalogue titles run to 500 characters of key words
+QUERY_LIMIT = 120
+ID_LEAD, TITLE_LEAD = "ID:", "\nTitle:"
+
+_ANGLE = re.compile(r"<{1,2}([^<>]{0,40})>{1,2}")
+_INST = re.compile(r"\[(/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_[A-Z]+))\]", re.IGNORECASE)
+
+
+def clean(text: str, limit: int = TITLE_LIMIT) -> str:
+    """Catalogue or query text as one harmless line of at most `limit` characters.
+
+    Control and invisible characters go; white space becomes single blanks; anything in angle brackets loses them (`<|im_end|>`,
+    `</s>`, `<start_of_turn>`: the control tokens of known chat templates all look so), as do instruction brackets and runs of `#`.
+    """
+    text = unicodedata.normalize("NFC", text)
+    text = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text if unicodedata.category(c) not in ("Cf", "Co", "Cs"))
+    before = None
+    while before != text:  # removing one pair of brackets may bring another together
+        before = text
+        text = _INST.sub(r"\1", _ANGLE.sub(lambda m: m.group(1).strip("|/ "), text))
+    text = text.replace("<|", "").replace("|>", "").replace("###", "")
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1].rsplit(" ", 1)[0].rstrip(" ,;-") + "…"
+
+
+_WORDS = {
+    "fashion": {
+        "role": "You are the recommender of a fashion shop. You read what one shopper did, in order of time, and carry out the task at the end.",
+        "needs": (
+            "Requirements: later events count more. Compare the colours, sizes and styles the shopper looked at: they show fine preferences. "
+            "Mind season, occasion and holidays. Products near the top of the results for the shopper's search are bought more often: prefer "
+            "them where they fit. New products are as good as known ones."
+        ),
+        "data": "purchase",
+        "person": "preferences, personality, and shopping habits",
+        "owner": "shopping",
+    },
+    "general": {
+        "role": "You are a recommender. You read what one person did, in order of time, and carry out the task at the end.",
+        "needs": (
+            "Requirements: later events count more. Compare the items the person looked at: their differences show fine preferences. Mind "
+            "the season. Items near the top of the results for the person's search are chosen more often: prefer them where they fit. New "
+            "items are as good as known ones."
+        ),
+        "data": "reading and purchase",
+        "person": "preferences and interests",
+        "owner": "interest",
+    },
+}
+_TASKS = (
+    "Task NEXT: name the product that comes next. Answer in two lines, 'ID:' and 'Title:', and nothing else.\n"
+    "Task FIT: say whether the person will choose the given next product. The summary shows long-term interests, the recent items "
+    "short-term ones; consider both. Answer Yes or No."
+)
+
+
+def system_text(wording: str) -> str:
+    """The system text both recommendation tasks share; the same for every user, so a warm process has it in its prefix cache."""
+    words = _WORDS[wording]
+    return f"{words['role']}\n{words['needs']}\n{_TASKS}"
+
+
+def item_text(item: Item, *, with_id: bool = False, currency: str = "") -> str:
+    """A product in one line: title, then the attributes that the title does not already name, then the price."""
+    title = clean(item.name)
+    said = title.casefold()
+    extra = [clean(value, 30) for value in (item.brand, item.category.replace("_", " "), item.color) if value and value.replace("_", " ").casefold() not in said]
+    if item.price is not None:
+        extra.append(f"{currency}{item.price:.0f}")
+    line = "; ".join([title, *extra])
+    return f"{item.item_id} {line}" if with_id else line
+
+
+def event_text(event: Event, items: Mapping[str, Item], *, with_id: bool = True, currency: str = "") -> str:
+    """An event in one line: the action and the query or the product."""
+    if event.action == "search":
+        return f'search "{clean(event.query, QUERY_LIMIT)}"'
+    return f"{event.action} {item_text(items.get(event.item_id) or Item(event.item_id), with_id=with_id, currency=currency)}"
+
+
+def _numbered(lines: Sequence[str]) -> str:
+    return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+
+
+def shared_text(summary: str, query: str, recent: Sequence[Event], items: Mapping[str, Item], currency: str = "") -> str:
+    """What both tasks share, of one user: long-term summary, current search, the most recent items (T figure 8, T 5.4)."""
+    parts = []
+    if summary:
+        parts.append(f"[Preference Summary]\n{clean(summary, 1200)}")
+    if query:
+        parts.append(f"[Current Search]\n{clean(query, QUERY_LIMIT)}")
+    if recent:
+        parts.append("[Recent Items]\n" + _numbered([event_text(event, items, currency=currency) for event in recent]))
+    return "\n\n".join(parts)
+
+
+def next_prompt(shared: str, earlier: Sequence[Event], memory: Sequence[MemoryHit], items: Mapping[str, Item], *, wording: str, currency: str = "") -> Prompt:
+    """Task NEXT (F 4.2): the shared part, earlier events, and what shoppers with this query saw on top."""
+    parts = [shared] if shared else []
+    if earlier:
+        parts.append("[Earlier Events]\n" + _numbered([event_text(event, items, currency=currency) for event in earlier]))
+    shown: set[str] = set()
+    lines = []
+    for hit in memory:
+        for item_id in hit.item_ids:
+            if item_id in items and item_id not in shown:
+                shown.add(item_id)
+                lines.append(item_text(items[item_id], with_id=True, currency=currency))
+    if lines:
+        parts.append("[Top Results of Similar Searches]\n" + _numbered(lines))
+    parts.append("[Task]\nNEXT")
+    return Prompt(system_text(wording), "\n\n".join(parts))
+
+
+def fit_prompts(shared: str, candidates: Sequence[Item], *, wording: str, currency: str = "") -> list[Prompt]:
+    """Task FIT (T figure 8), one prompt a candidate, the candidate last so that everything before it is shared."""
+    system, head = system_text(wording), f"{shared}\n\n[Task]\nFIT\n\n[Next Item]\n" if shared else "[Task]\nFIT\n\n[Next Item]\n"
+    return [Prompt(system, head + item_text(item, currency=currency)) for item in candidates]
+
+
+def answer_text(item: Item) -> str:
+    """The answer to task NEXT as training teaches it and `next_form` constrains it."""
+    return f"{ID_LEAD} {item.item_id}{TITLE_LEAD} {clean(item.name)}"
+
+
+def next_form(item_ids: Sequence[str], items: Mapping[str, Item]) -> Form:
+    """The form of the answer to task NEXT when its id may only be one of `item_ids`."""
+    drafts = {item_id: " " + clean(items[item_id].name) for item_id in item_ids if item_id in items}
+    return Form(lead=ID_LEAD, choices=tuple(f" {item_id}" for item_id in item_ids), middle=TITLE_LEAD, drafts={f" {key}": text for key, text in drafts.items()})
+
+
+_ANSWER = re.compile(r"\s*ID:\s*(\S+)\s*\n\s*Title:\s*(\S[^\n]*?)\s*")
+_ID = re.compile(r"[A-Za-z0-9_.:-]{2,64}")
+
+
+def parse_next(text: str, known: Callable[[str], bool], shown: Mapping[str, Item]) -> Prediction:
+    """Reads the answer to task NEXT. The one place where model output is repaired, and the record says so.
+
+    `known(item_id)` tells whether the catalogue has it; `shown` are the items of the prompt. Repairs, in this order: the first word
+    that is a known id; the title, or a title at least 90 % alike, of an item that was shown. Otherwise the first line is kept as a
+    title without an id (retrieval can still use it) and the prediction is invalid.
+    """
+    match = _ANSWER.fullmatch(text)
+    if match and known(match.group(1)):
+        return Prediction(match.group(1), match.group(2), valid=True)
+    title = (match.group(2) if match else re.sub(r"^\s*(?:ID:\s*\S*\s*)?(?:Title:)?\s*", "", text)).strip().split("\n")[0][:200]
+    for word in _ID.findall(text):
+        if known(word):
+            named = shown.get(word)
+            rest = title.replace(word, "").strip(" :,-;")
+            return Prediction(word, rest or (named.name if named else ""), valid=False, repaired=True)
+    for item_id, item in shown.items():
+        if title and SequenceMatcher(None, title.casefold(), clean(item.name).casefold()).ratio() >= 0.9:
+            return Prediction(item_id, title, valid=False, repaired=True)
+    return Prediction("", title, valid=False)
+
+
+_SUMMARIZER = "You write short, true preference summaries. You name only what stands in the data."
+
+
+def block_prompt(lines: Sequence[str], *, wording: str) -> Prompt:
+    """First block (T figures 3 and 6)."""
+    words = _WORDS[wording]
+    return Prompt(
+        _SUMMARIZER,
+        f"Given the historical {words['data']} data of a user, including the titles, descriptions, and attributes of the items, craft a concise "
+        f"summary that captures the user's {words['person']}.\n\n[Historical Data]\n{_numbered(lines)}",
+    )
+
+
+def recurrent_prompt(previous: str, lines: Sequence[str], *, wording: str) -> Prompt:
+    """Previous summary and next block (T figure 7)."""
+    words = _WORDS[wording]
+    return Prompt(
+        _SUMMARIZER,
+        f"Given the following summary of a user's {words['owner']} preference, and a list of the user's recent events, analyze whether the user's "
+        "preferences and habits have changed. Taking into account both the existing summary and the most recent events, generate an updated "
+        "concise summary that captures the user's preferences. The newly generated summary should be consistent with the format of the previous "
+        "Preference Summary. It should serve as a complete summary of the user, rather than a separate narrative of the original summary and "
+        f"current preferences.\n\n[Previous Preference Summary]\n{clean(previous, 1200)}\n\n[Recent Data]\n{_numbered(lines)}",
+    )
+
+
+def merge_prompt(summaries: Sequence[str], *, wording: str) -> Prompt:
+    """Summaries of several blocks, oldest first (T figure 4)."""
+    return Prompt(
+        _SUMMARIZER,
+        "Given a series of user preferences summaries arranged in chronological order, generate a concise summary that encapsulates the user's "
+        "overall preference. The newly generated summary should be consistent with the format of the given summaries.\n\n"
+        f"[User Preferences Summaries]\n{_numbered([clean(text, 1200) for text in summaries])}",
+    )
+
+
+def parse_summary(text: str) -> str:
+    """An LLM's summary as one paragraph: headings, list marks and an unfinished last sentence are dropped. "" where nothing is left."""
+    lines = [re.sub(r"^\s*(?:\[[^\]]*\]|\d+\.|[-*#]+)\s*", "", line).strip() for line in text.split("\n")]
+    paragraph = clean(" ".join(line for line in lines if line), 1200)
+    end = max(paragraph.rfind(mark) for mark in ".!?")
+    return paragraph[: end + 1] if end > 0 else paragraph

@@ -1,0 +1,106 @@
+"""One recommendation as it leaves recgraph, and its public JSON (DESIGN 8), which the terminal, HTTP, MCP and Python share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from recgraph.graph.state import Prediction, Recommended, State
+from recgraph.store.records import Event, Item, Summary
+from recgraph.tools.llm import Usage
+from recgraph.tools.memory import MemoryHit
+
+NODES = ("load_history", "recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain")
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What one run found. `items` are in rank order and always in the catalogue; `degraded` lists what had to be done without."""
+
+    run_id: str
+    user_id: str
+    query: str
+    as_of: datetime | None
+    paradigm: str
+    mode: str
+    history: Sequence[Event]
+    known_items: Mapping[str, Item]
+    summary: Summary | None
+    blocks: int
+    cached_blocks: int
+    memory: Sequence[MemoryHit]
+    prediction: Prediction | None
+    items: Sequence[Recommended]
+    timings_ms: Mapping[str, float]
+    tokens: Usage
+    models: Mapping[str, str]
+    degraded: Sequence[str]
+
+    @classmethod
+    def of(cls, state: State, timings_ms: Mapping[str, float], models: Mapping[str, str]) -> Recommendation:
+        """From the final state of a run."""
+        return cls(
+            run_id=state["run_id"],
+            user_id=state["user_id"],
+            query=state["query"],
+            as_of=state.get("as_of"),
+            paradigm=state["paradigm"],
+            mode=state["mode"],
+            history=state["history"],
+            known_items=state["items"],
+            summary=state.get("summary"),
+            blocks=state.get("blocks") or 0,
+            cached_blocks=state.get("cached_blocks") or 0,
+            memory=state["memory"],
+            prediction=state.get("prediction"),
+            items=state["recommended"],
+            timings_ms=timings_ms,
+            tokens=state.get("tokens") or Usage(),
+            models=models,
+            degraded=tuple(state.get("degraded") or ()),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The public JSON as plain data. Beyond DESIGN 8 each item carries its price and its reason's `evidence`."""
+        summary = self.summary
+        return {
+            "run_id": self.run_id,
+            "user_id": self.user_id,
+            "query": self.query,
+            "as_of": self.as_of.isoformat() if self.as_of else None,
+            "summary": {
+                "paradigm": self.paradigm,
+                "text": summary.text if summary else "",
+                "blocks": self.blocks,
+                "cached": self.cached_blocks,
+                "event_seqs": list(summary.event_seqs) if summary else [],
+            },
+            "memory": [{"query": hit.query, "similarity": round(hit.similarity, 4), "item_ids": list(hit.item_ids)} for hit in self.memory],
+            "prediction": _prediction(self.prediction),
+            "items": [_item(line) for line in self.items],
+            "timings_ms": {**{node: round(self.timings_ms.get(node, 0.0), 1) for node in NODES}, "total": round(self.timings_ms["total"], 1)},
+            "tokens": {"prompt": self.tokens.prompt, "completion": self.tokens.completion, "cached": self.tokens.cached},
+            "models": dict(self.models),
+            "degraded": list(self.degraded),
+        }
+
+
+def _prediction(prediction: Prediction | None) -> dict[str, Any]:
+    found = prediction or Prediction("", "", valid=False)
+    return {"item_id": found.item_id, "title": found.title, "valid": found.valid, "repaired": found.repaired}
+
+
+def _item(line: Recommended) -> dict[str, Any]:
+    return {
+        "rank": line.rank,
+        "item_id": line.item.item_id,
+        "title": line.item.title,
+        "price": line.item.price,
+        "score": round(line.score, 4),
+        "yes": None if line.yes is None else round(line.yes, 4),
+        "source": line.source,
+        "reason": line.reason,
+        "evidence": {"event_seqs": list(line.event_seqs), "queries": list(line.queries)},
+    }

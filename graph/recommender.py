@@ -1,0 +1,320 @@
+"""Builds the recommendation graph and runs it: `build_graph` wires nodes, `Recommender` owns the tools and is alone in writing to disk.
+
+What a run leaves behind: new summaries in the store, the run itself in the run log beside it, and, where asked for, checkpoints in an
+SQLite file from which the same request resumes after a crash. A disk or store that cannot be written costs none of the answer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import sqlite3
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import RetryPolicy
+
+from recgraph.errors import EmptyStore, LLMUnavailable, StoreBusy, StoreReadOnly, UnknownUser
+from recgraph.graph.grounding import Vocabulary
+from recgraph.graph.nodes import Nodes
+from recgraph.graph.prompts import clean
+from recgraph.graph.recommendation import Recommendation
+from recgraph.graph.state import CHECKPOINT_TYPES, RunContext, State
+from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
+from recgraph.settings import Settings, load_settings
+from recgraph.store.db import Store
+from recgraph.store.records import Summary, parse_time
+from recgraph.store.runs import RunLog
+from recgraph.tools.embed import TextEncoder
+from recgraph.tools.llm import LLM
+from recgraph.tools.memory import QueryMemory
+from recgraph.tools.models import open_llm
+from recgraph.tools.retrieve import Retriever
+
+_FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
+_SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
+_QUERY_LIMIT = 200
+Tool = TypeVar("Tool")
+Graph = CompiledStateGraph[Any, Any, Any, Any]
+Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+
+
+def build_graph(nodes: Nodes, summarize: Graph, checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
+    """Wires DESIGN 4. LLM nodes are tried twice where the server cannot be reached; then their fallback takes over."""
+    retry = RetryPolicy(initial_interval=0.2, max_attempts=2, jitter=False, retry_on=LLMUnavailable)
+    graph = StateGraph(State, context_schema=RunContext)
+    graph.add_node("load_history", nodes.load_history)
+    graph.add_node("recall_memory", nodes.recall_memory)
+    graph.add_node("summarize", summarize, error_handler=cast(Any, nodes.without_summary))
+    graph.add_node("recommend", nodes.recommend, retry_policy=retry, error_handler=cast(Any, nodes.without_prediction))
+    graph.add_node("retrieve", nodes.retrieve)
+    graph.add_node("rerank", nodes.rerank, retry_policy=retry, error_handler=cast(Any, nodes.without_scores))
+    graph.add_node("explain", nodes.explain)
+    order = [START, "load_history", "recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain", END]
+    for one, next_one in zip(order, order[1:], strict=False):
+        graph.add_edge(one, next_one)
+    return graph.compile(checkpointer=checkpointer, name="recgraph")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress of a run: a node (or one part of `summarize`) has ended. `ms` is its wall time, `detail` a few words or ""."""
+
+    node: str
+    ms: float
+    detail: str = ""
+
+
+class _Fitted(Generic[Tool]):
+    """Tools fitted as of a moment, the last few kept. Thread-safe: a tool is fitted once."""
+
+    def __init__(self, fit: Callable[[datetime | None], Tool]) -> None:
+        self._fit, self._kept, self._lock = fit, OrderedDict[datetime | None, Tool](), threading.Lock()
+
+    def __call__(self, as_of: datetime | None) -> Tool:
+        with self._lock:
+            if as_of not in self._kept:
+                self._kept[as_of] = self._fit(as_of)
+            self._kept.move_to_end(as_of)
+            while len(self._kept) > _FITTED_KEPT:
+                self._kept.popitem(last=False)
+            return self._kept[as_of]
+
+
+class Recommender:
+    """The whole recommender over one store. Use `Recommender.open`; close it, or use it in a `with` block.
+
+    `graph` is the compiled LangGraph: its input is `run_id, user_id, query, k, as_of, paradigm, mode`, its result the `State`.
+    """
+
+    def __init__(self, store: Store, settings: Settings, encoder: TextEncoder, llm: LLM | None, *, checkpoint: str = "", progress: Progress | None = None) -> None:
+        self.store, self.settings, self.encoder, self.llm = store, settings, encoder, llm
+        self._exit = ExitStack()
+        self._exit.callback(store.close)
+        if store.counts()["items"] == 0:
+            self.close()
+            raise EmptyStore(f"The store {store.path} has no items. Load some with `recgraph ingest FORMAT PATH... --store {store.path}`.")
+        self._retriever = _Fitted(lambda as_of: Retriever.build(store, encoder, as_of, progress=progress))
+        self._memory = _Fitted(lambda as_of: QueryMemory.build(store, encoder, as_of, progress=progress))
+        self.currency = store.meta("currency") or ""
+        self.summarizer = self._choose_summarizer()
+        self._runs = RunLog(store.path.with_suffix(".runs.duckdb"))
+        self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
+        summarize = build_summarize(self.summarizer, store.summary, block=settings.block, group=settings.merge)
+        self.graph = build_graph(self._nodes(), summarize, self._checkpointer)
+
+    @classmethod
+    def open(
+        cls, store: str | Path | None = None, *, llm: LLM | None = None, checkpoint: str = "", progress: Progress | None = None, **settings: Any
+    ) -> Recommender:
+        """Opens a store with the models the settings name. `settings` are fields of `Settings` (`mode="paper"`, `llm_url=...`).
+
+        `llm` replaces the model that the settings name; `checkpoint` is an SQLite file for resumable runs; `progress` is told of long
+        work. Raises StoreError, EmptyStore, ModelMissing, SettingsError.
+        """
+        chosen = load_settings(store=None if store is None else str(store), **settings)
+        opened = Store.open(chosen.store)
+        try:
+            encoder = TextEncoder(chosen.embedder)
+            if llm is None and chosen.llm != "none":
+                llm = open_llm(chosen)
+            return cls(opened, chosen, encoder, llm, checkpoint=checkpoint, progress=progress)
+        except BaseException:
+            opened.close()
+            raise
+
+    def recommend(self, user_id: str, query: str = "", **asked: Any) -> Recommendation:
+        """Ten (or `k`) products for a user, best first. Keywords as in `stream`, which also tells of progress."""
+        for step in self.stream(user_id, query, **asked):
+            if isinstance(step, Recommendation):
+                return step
+        raise AssertionError("a run ends in a recommendation")
+
+    def stream(
+        self,
+        user_id: str,
+        query: str = "",
+        *,
+        k: int | None = None,
+        as_of: datetime | str | None = None,
+        paradigm: str | None = None,
+        mode: str | None = None,
+        deadline: float | None = None,
+        new_user: bool = False,
+    ) -> Iterator[Step | Recommendation]:
+        """Runs the graph and yields a `Step` as each node ends, the `Recommendation` last.
+
+        `as_of` hides everything from that moment on (datetime UTC, or text as `parse_time` reads it); `deadline` is in seconds. An
+        unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of range.
+        """
+        given = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
+        settings = load_settings({}, "/nonexistent", **{**vars(self.settings), **{key: value for key, value in given.items() if value is not None}})
+        if not new_user and not self.store.has_user(user_id):
+            raise UnknownUser(self._unknown(user_id))
+        moment = parse_time(as_of) if isinstance(as_of, str) else as_of
+        asked: State = {
+            "user_id": user_id,
+            "query": clean(query, _QUERY_LIMIT),
+            "k": settings.k,
+            "as_of": moment,
+            "paradigm": settings.paradigm,
+            "mode": settings.mode,
+        }
+        return self._run(asked, settings.deadline)
+
+    def warm_up(self, as_of: datetime | str | None = None) -> None:
+        """Fits and loads what the first run as of that moment would: title and ID embeddings, memory."""
+        moment = parse_time(as_of) if isinstance(as_of, str) else as_of
+        self._retriever(moment)
+        self._memory(moment)
+
+    def close(self) -> None:
+        """Closes the store and the checkpoints."""
+        self._exit.close()
+
+    def __enter__(self) -> Recommender:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _run(self, asked: State, seconds: float) -> Iterator[Step | Recommendation]:
+        started = last = time.perf_counter()
+        inputs, config, resumed = self._begin(asked)
+        context = RunContext(time.monotonic() + seconds)
+        timings: dict[str, float] = {}
+        state = cast(State, {})
+        events = self.graph.stream(
+            cast(Any, inputs), config, context=cast(Any, context), stream_mode=["updates", "values"], subgraphs=True, durability="sync"
+        )
+        for namespace, kind, payload in cast("Iterator[tuple[tuple[str, ...], str, Any]]", events):
+            now = time.perf_counter()
+            if kind == "values":
+                state = cast(State, payload) if not namespace else state
+            elif namespace:
+                yield Step("summarize", (now - last) * 1000, _detail(payload))
+            else:
+                for name in payload:
+                    node = name.removeprefix("__error_handler__")
+                    timings[node] = timings.get(node, 0.0) + (now - last) * 1000
+                    yield Step(node, timings[node], "resumed" if resumed else "")
+                last = now
+        timings["total"] = (time.perf_counter() - started) * 1000
+        unsaved = self._save(state)
+        state = cast(State, {**state, "degraded": [*state.get("degraded", ()), *unsaved]})
+        found = Recommendation.of(state, timings, self.models)
+        note = self._log(found)
+        yield found if note is None else Recommendation.of(cast(State, {**state, "degraded": [*state["degraded"], note]}), timings, self.models)
+
+    def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
+        """Input and config of a run. With checkpoints, the same unfinished request goes on where it stopped (input None)."""
+        fresh: State = {**asked, "run_id": uuid.uuid4().hex[:12]}
+        if self._checkpointer is None:
+            return fresh, {}, False
+        identity = repr((sorted(asked.items(), key=lambda pair: pair[0]), self.store.revision(), self.models))
+        thread = hashlib.sha256(identity.encode()).hexdigest()[:32]
+        config: RunnableConfig = {"configurable": {"thread_id": thread}}
+        if self.graph.get_state(config).next:
+            return None, config, True
+        self._checkpointer.delete_thread(thread)
+        return fresh, config, False
+
+    @property
+    def models(self) -> dict[str, str]:
+        """What answers: LLM, adapter, embedder and the store's revision."""
+        return {
+            "llm": self.llm.name if self.llm else "none",
+            "adapter": self.settings.adapter,
+            "embedder": self.encoder.name,
+            "store_revision": self.store.revision(),
+        }
+
+    def _save(self, state: State) -> list[str]:
+        made = state.get("made") or []
+        if not made:
+            return []
+        try:
+            with self.store.writing():
+                self.store.save_summaries(made)
+        except (StoreBusy, StoreReadOnly) as error:
+            return [f"save: summaries were not kept for next time: {error}"]
+        return []
+
+    def _log(self, found: Recommendation) -> str | None:
+        try:
+            self._runs.append(found.to_dict())
+        except (StoreBusy, StoreReadOnly) as error:
+            return f"save: this run is not in the run log: {error}"
+        return None
+
+    def _nodes(self) -> Nodes:
+        settings, llm = self.settings, self.llm
+        trained = bool(settings.adapter) or llm is not None and (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
+        weight = settings.rerank_weight if settings.rerank_weight is not None else (1.0 if trained else 0.1)
+        adapter = settings.adapter or None
+        return Nodes(
+            self.store,
+            llm,
+            self._retriever,
+            self._memory,
+            wording=settings.wording,
+            currency=self.currency,
+            recent=settings.recent,
+            history=settings.history,
+            prompt_tokens=settings.prompt_tokens,
+            constrain=settings.constrain,
+            memory_queries=settings.memory_queries,
+            memory_products=settings.memory_products,
+            candidates=settings.candidates,
+            mixup=settings.mixup,
+            rerank_weight=weight,
+            catalogue=self.store.catalogue().item_ids,
+            next_adapter=adapter,
+            fit_adapter=adapter,
+        )
+
+    def _choose_summarizer(self) -> Summarizer:
+        kind, llm = self.settings.summarizer, self.llm
+        if kind == "auto":
+            able = llm is not None and ("summarize" in llm.adapters or (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL)
+            kind = "llm" if able else "profile"
+        if kind == "profile" or llm is None:
+            return ProfileSummarizer(self.currency)
+        vocabulary = Vocabulary(self.store.attribute_values())
+        adapter = "summarize" if "summarize" in llm.adapters else None
+        return LLMSummarizer(llm, vocabulary, wording=self.settings.wording, currency=self.currency, adapter=adapter)
+
+    def _open_checkpoints(self, path: str) -> SqliteSaver:
+        connection = sqlite3.connect(path, check_same_thread=False)
+        self._exit.callback(connection.close)
+        serde = JsonPlusSerializer(allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in CHECKPOINT_TYPES])
+        return SqliteSaver(connection, serde=serde)
+
+    def _unknown(self, user_id: str) -> str:
+        near = difflib.get_close_matches(user_id, [row.user_id for row in self.store.users(limit=5000)], n=3)
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        return f"No events of user '{user_id}' in {self.store.path}.{hint} See `recgraph users`, or pass --new-user for someone who is new to the shop."
+
+
+def _detail(update: dict[str, Any]) -> str:
+    """A few words on an update inside `summarize`."""
+    for name, values in update.items():
+        made: list[Summary] = (values or {}).get("made") or []
+        if name in ("step", "write") and made:
+            return f"block {made[0].block + 1}" if made[0].level == 0 else f"merge {made[0].block + 1} of level {made[0].level}"
+    return ""

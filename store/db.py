@@ -1,0 +1,394 @@
+"""The `Store`: users, events, items, exposures, summaries and embeddings of one shop, in one DuckDB file.
+
+The only SQL of recgraph stands here and in its neighbours (`formats*`, `staging`, `merge`, `runs`). It hands out records and numpy
+arrays, never cursors, and knows neither models nor prompts. Times are naive UTC; event numbers where a set has no clock
+(`store/records.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recgraph.errors import StoreError
+from recgraph.store import vectors as _vectors
+from recgraph.store.connection import Database
+from recgraph.store.migrations import MIGRATIONS, check_version, migrate, schema_version
+from recgraph.store.records import Event, Item, Summary
+
+END_OF_TIME = datetime(9999, 12, 31, 23, 59, 59)  # ingest rejects later times, so "before this" is everything
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """One user in short: number of events and purchases, time of the first and the last event."""
+
+    user_id: str
+    events: int
+    purchases: int
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All n items in item_id order, column by column. `titles` as stored, `names` as shown; `first_seen` is 1970 where unknown."""
+
+    item_ids: list[str]
+    titles: list[str]
+    names: list[str]
+    parent_ids: list[str]
+    categories: list[str]
+    first_seen: npt.NDArray[np.datetime64]
+    in_stock: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """All events with an item, ordered by (user, ts, seq). `item` counts in catalogue order; `action` is 0 click, 1 cart, 2 purchase.
+
+    `user` counts from 0 in the order of `user_ids`, the users that have such events.
+    """
+
+    user: npt.NDArray[np.int32]
+    item: npt.NDArray[np.int32]
+    ts: npt.NDArray[np.datetime64]
+    action: npt.NDArray[np.int8]
+    user_ids: list[str] = field(default_factory=list)
+
+
+def _missing(path: Path) -> StoreError:
+    return StoreError(
+        f"There is no store at {path}. Make a simulated shop with: recgraph demo --store {path} - or read your own logs with: "
+        f"recgraph ingest FORMAT PATH... --store {path}"
+    )
+
+
+class Store:
+    """One open store; any thread may use it. Open it with `Store.open` (reading) or `Store.create`, close it with `close` or `with`."""
+
+    def __init__(self, database: Database, write: bool) -> None:
+        self._database = database
+        self._write = write
+        self._closed = False
+        self.path = database.path
+
+    # -- opening and closing ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: str | Path) -> Store:
+        """Opens for writing; makes the file and the schema where missing, and migrates an older schema. StoreError, -Busy, -ReadOnly."""
+        place = Path(path).expanduser()
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"The folder {place.parent} for the store cannot be made: {error.strerror}.") from None
+        return cls._opened(place, write=True)
+
+    @classmethod
+    def open(cls, path: str | Path, write: bool = False) -> Store:
+        """Opens an existing store. A store of an older schema is migrated (and must be writable for that once)."""
+        place = Path(path).expanduser()
+        if not place.exists():
+            raise _missing(place)
+        return cls._opened(place, write)
+
+    @classmethod
+    def _opened(cls, place: Path, write: bool) -> Store:
+        store = cls(Database.acquire(place, write), write)
+        try:
+            with store._database.reading() as cursor:
+                version = schema_version(cursor, place)
+            check_version(version, place)
+            if version == 0 and not write:
+                raise _missing(place)
+            if version < len(MIGRATIONS):
+                with store._database.writing() as cursor:
+                    migrate(cursor, version)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Gives the file and its lock back. Closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self._database.release(self._write)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[Store]:
+        """One transaction; all or nothing. A reading store opens the file for writing for the block and goes back. Nesting joins.
+
+        Raises StoreBusy or StoreReadOnly on entering.
+        """
+        self._check_open()
+        with self._database.writing():
+            yield self
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"The store {self.path} was closed; open it again with Store.open.")
+
+    def _all(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
+        self._check_open()
+        with self._database.reading() as cursor:
+            return cursor.execute(sql, values).fetchall()
+
+    def _columns(self, sql: str, values: Sequence[object] = ()) -> dict[str, Any]:
+        self._check_open()
+        with self._database.reading() as cursor:
+            return cursor.execute(sql, values).fetchnumpy()
+
+    # -- facts about the store -------------------------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """How much of everything there is."""
+        row = self._all("""
+            SELECT count(DISTINCT user_id), (SELECT count(*) FROM items), count(*),
+                count(*) FILTER (action = 'search'), count(*) FILTER (action = 'click'),
+                count(*) FILTER (action = 'cart'), count(*) FILTER (action = 'purchase'),
+                (SELECT count(*) FROM exposures), (SELECT count(DISTINCT query_key) FROM exposures), (SELECT count(*) FROM summaries),
+                (SELECT count(*) FROM embeddings), (SELECT count(*) FROM rejects)
+            FROM events
+        """)[0]
+        names = "users items events searches clicks carts purchases exposures queries summaries embeddings rejects".split()
+        return {name: int(number) for name, number in zip(names, row, strict=True)}
+
+    def meta(self, key: str) -> str | None:
+        """A fact kept with the store, e.g. "simulated"."""
+        rows = self._all("SELECT value FROM meta WHERE key = ?", [key])
+        return str(rows[0][0]) if rows else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keeps a fact with the store."""
+        with self._database.writing() as cursor:
+            cursor.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [key, value])
+
+    def revision(self) -> str:
+        """A short id of what was ingested; it changes when an ingest changed anything. "empty" before the first one."""
+        return self.meta("revision") or "empty"
+
+    # -- users and their events ------------------------------------------------------------------------------------------------
+
+    def has_user(self, user_id: str) -> bool:
+        """Whether the user is in any event."""
+        return bool(self._all("SELECT 1 FROM events WHERE user_id = ? LIMIT 1", [user_id]))
+
+    def users(self, limit: int = 20, like: str = "") -> list[UserRow]:
+        """The most active users whose id contains `like` (in any case)."""
+        rows = self._all(
+            """SELECT user_id, count(*), count(*) FILTER (action = 'purchase'), min(ts), max(ts) FROM events
+               WHERE contains(lower(user_id), lower(?)) GROUP BY user_id ORDER BY count(*) DESC, user_id LIMIT ?""",
+            [like, limit],
+        )
+        return [UserRow(*row) for row in rows]
+
+    def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]:
+        """The user's events strictly before a moment, ascending by (ts, seq); `limit` keeps the newest. [] for an unknown user."""
+        rows = self._all(
+            """SELECT user_id, seq, ts, action, item_id, query, position FROM events
+               WHERE user_id = ? AND ts < ? ORDER BY ts DESC, seq DESC LIMIT ?""",
+            [user_id, before or END_OF_TIME, 2**62 if limit is None else limit],
+        )
+        return [Event(*row) for row in reversed(rows)]
+
+    def sequences(self, before: datetime | None = None) -> Sequences:
+        """Every event with an item, before a moment, as arrays; what the sequence models are fitted on."""
+        columns = self._columns(
+            """SELECT (dense_rank() OVER (ORDER BY user_id) - 1)::INTEGER AS "user", place.number AS item, ts,
+                   (CASE action WHEN 'click' THEN 0 WHEN 'cart' THEN 1 ELSE 2 END)::TINYINT AS action
+               FROM events JOIN (SELECT item_id, (row_number() OVER (ORDER BY item_id) - 1)::INTEGER AS number FROM items) place USING (item_id)
+               WHERE action <> 'search' AND ts < ? ORDER BY user_id, ts, seq""",
+            [before or END_OF_TIME],
+        )
+        users = self._all(
+            "SELECT DISTINCT user_id FROM events WHERE action <> 'search' AND ts < ? ORDER BY user_id",
+            [before or END_OF_TIME],
+        )
+        return Sequences(
+            user=_plain(columns["user"]).astype(np.int32),
+            item=_plain(columns["item"]).astype(np.int32),
+            ts=_plain(columns["ts"]).astype("datetime64[us]"),
+            action=_plain(columns["action"]).astype(np.int8),
+            user_ids=[user_id for (user_id,) in users],
+        )
+
+    def popular(self, before: datetime | None = None, days: float | None = None, limit: int = 100) -> list[tuple[str, int]]:
+        """(item_id, weight), heaviest first: a purchase weighs 3, a cart 2, a click 1. `days` looks only that far back from `before`
+        (from the newest event where it is None)."""
+        start = datetime(1, 1, 1)
+        if days is not None:
+            newest = before or self._all("SELECT max(ts) FROM events")[0][0] or END_OF_TIME
+            start = newest - timedelta(days=days)
+        rows = self._all(
+            """SELECT item_id, sum(CASE action WHEN 'purchase' THEN 3 WHEN 'cart' THEN 2 ELSE 1 END)::BIGINT AS weight FROM events
+               WHERE action <> 'search' AND ts < ? AND ts >= ? GROUP BY item_id ORDER BY weight DESC, item_id LIMIT ?""",
+            [before or END_OF_TIME, start, limit],
+        )
+        return [(item_id, int(weight)) for item_id, weight in rows]
+
+    # -- items -----------------------------------------------------------------------------------------------------------------
+
+    def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
+        """The known ones of `item_ids`; unknown ids are left out."""
+        wanted = list(dict.fromkeys(item_ids))
+        if not wanted:
+            return {}
+        rows = self._all("SELECT * EXCLUDE (first_seen_given) FROM items WHERE item_id IN (SELECT unnest(?))", [wanted])
+        return {row[0]: _item(row) for row in rows}
+
+    def find_items(self, like: str = "", category: str = "", limit: int = 20) -> list[Item]:
+        """Items that hold every word of `like` in their id, title, brand, colour or category, and `category` in theirs; any case."""
+        rows = self._all(
+            """SELECT * EXCLUDE (first_seen_given) FROM items
+               WHERE contains(lower(category), lower(?)) AND len(list_filter(string_split(trim(lower(?)), ' '),
+                   lambda word: NOT contains(lower(concat_ws(' ', item_id, title, brand, color, category)), word))) = 0
+               ORDER BY item_id LIMIT ?""",
+            [category, like, limit],
+        )
+        return [_item(row) for row in rows]
+
+    def catalogue(self) -> Catalogue:
+        """The whole catalogue, column by column."""
+        columns = self._columns(
+            """SELECT item_id, title, brand, color, category, parent_id,
+                   coalesce(first_seen, TIMESTAMP '1970-01-01') AS first_seen, in_stock FROM items ORDER BY item_id"""
+        )
+        ids, titles, brands, colors, categories = (
+            [str(value) for value in columns[name]] for name in ("item_id", "title", "brand", "color", "category")
+        )
+        return Catalogue(
+            item_ids=ids,
+            titles=titles,
+            names=[
+                title or Item(item_id, brand=brand, color=color, category=category).name
+                for item_id, title, brand, color, category in zip(ids, titles, brands, colors, categories, strict=True)
+            ],
+            parent_ids=[str(value) for value in columns["parent_id"]],
+            categories=categories,
+            first_seen=_plain(columns["first_seen"]).astype("datetime64[us]"),
+            in_stock=_plain(columns["in_stock"]).astype(np.bool_),
+        )
+
+    def attribute_values(self) -> dict[str, set[str]]:
+        """The distinct brands, categories and colours of the catalogue, without the empty one."""
+        rows = self._all(
+            """SELECT DISTINCT 'brand', brand FROM items WHERE brand <> '' UNION ALL
+               SELECT DISTINCT 'category', category FROM items WHERE category <> '' UNION ALL
+               SELECT DISTINCT 'color', color FROM items WHERE color <> ''"""
+        )
+        values: dict[str, set[str]] = {"brand": set(), "category": set(), "color": set()}
+        for name, value in rows:
+            values[name].add(value)
+        return values
+
+    # -- what queries showed (F 4.2) -------------------------------------------------------------------------------------------
+
+    def memory_queries(self, before: datetime | None = None) -> list[str]:
+        """The distinct queries of exposures, each in its most frequent spelling, sorted; spellings that differ in case or outer blanks are one.
+
+        A shop without exposures gives the queries of events that also name an item.
+        """
+        rows = self._all(
+            """SELECT arg_max(spelling, (times, spelling)) FROM
+                     (SELECT query_key, trim(query) AS spelling, count(*) AS times FROM shown WHERE ts < ? GROUP BY ALL)
+                 WHERE query_key <> '' GROUP BY query_key ORDER BY query_key""",
+            [before or END_OF_TIME],
+        )
+        return [query for (query,) in rows]
+
+    def query_products(self, queries: Sequence[str], before: datetime | None = None, limit: int = 5) -> dict[str, list[str]]:
+        """For each query its first `limit` items by organic position (F 4.2): best mean position first, then most often shown, then item_id.
+
+        Keys are the queries as given; a query that showed nothing has []. Items without a position come last.
+        """
+        keys = {query: query.strip() for query in queries}
+        rows = self._all(
+            """WITH wanted AS (SELECT DISTINCT lower(trim(unnest(?::VARCHAR[]))) AS query_key),
+                 ranked AS (SELECT query_key, item_id, avg(position) AS mean, count(*) AS times
+                     FROM shown SEMI JOIN wanted USING (query_key) WHERE ts < ? GROUP BY query_key, item_id)
+                 SELECT query_key, list(item_id ORDER BY mean NULLS LAST, times DESC, item_id)[:?] FROM ranked GROUP BY query_key""",
+            [list(keys.values()), before or END_OF_TIME, limit],
+        )
+        found = {key: list(item_ids) for key, item_ids in rows}
+        # The database's own lower() made the keys, so it also folds the questions: Python's differs in a few letters.
+        folded = self._all("SELECT lower(trim(unnest(?::VARCHAR[])))", [list(keys.values())])
+        return {query: found.get(key, []) for query, (key,) in zip(keys, folded, strict=True)}
+
+    # -- summaries and vectors -------------------------------------------------------------------------------------------------
+
+    def summary(self, input_hash: str) -> Summary | None:
+        """The summary made from exactly this input, if any."""
+        rows = self._all(
+            """SELECT input_hash, user_id, paradigm, level, block, upto_seq, sentences, event_seqs, model, prompt_version
+               FROM summaries WHERE input_hash = ?""",
+            [input_hash],
+        )
+        if not rows:
+            return None
+        values = list(rows[0])
+        values[6] = tuple((str(text), tuple(int(seq) for seq in seqs)) for text, seqs in json.loads(values[6]))
+        values[7] = tuple(values[7])
+        return Summary(*values)
+
+    def save_summaries(self, summaries: Sequence[Summary]) -> None:
+        """Keeps summaries; one whose input_hash is there already is left as it is."""
+        if not summaries:
+            return
+        now = datetime.now(UTC).replace(tzinfo=None)
+        with self._database.writing() as cursor:
+            cursor.executemany(
+                "INSERT INTO summaries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [
+                    (s.input_hash, s.user_id, s.paradigm, s.level, s.block, s.upto_seq, s.text, sentences, list(s.event_seqs), s.model)
+                    + (s.prompt_version, now)
+                    for s, sentences in ((s, json.dumps(s.sentences, ensure_ascii=False)) for s in summaries)
+                ],
+            )
+
+    def vectors(self, kind: str, model: str, keys: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+        """The vectors the store has for these keys."""
+        self._check_open()
+        with self._database.reading() as cursor:
+            found, rows = _vectors.read_some(cursor, kind, model, keys)
+        return dict(zip(found, rows, strict=True))
+
+    def all_vectors(self, kind: str, model: str) -> tuple[list[str], npt.NDArray[np.float32]]:
+        """All keys of one kind and model, sorted, and their vectors, float32[n, d]; [0, 0] where there are none."""
+        self._check_open()
+        with self._database.reading() as cursor:
+            return _vectors.read_all(cursor, kind, model)
+
+    def save_vectors(self, kind: str, model: str, keys: Sequence[str], vectors: npt.NDArray[np.float32]) -> None:
+        """Keeps float32[n, d] under n keys; a key that is there already is replaced."""
+        if len(keys) != len(vectors):
+            raise ValueError(f"{len(keys)} keys for {len(vectors)} vectors")
+        with self._database.writing() as cursor:
+            _vectors.write(cursor, kind, model, keys, vectors)
+
+
+def _plain(column: Any) -> npt.NDArray[Any]:
+    """DuckDB hands out masked arrays where a column could be NULL; ours cannot."""
+    return np.asarray(column.data if isinstance(column, np.ma.MaskedArray) else column)
+
+
+def _item(row: tuple[Any, ...]) -> Item:
+    values = list(row)
+    values[8] = dict(values[8] or {})
+    return Item(*values)

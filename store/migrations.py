@@ -1,0 +1,51 @@
+"""The schema's history: numbered functions, each applied once, in its own place in the order, and recorded in `meta`.
+
+To change the schema, append a function to MIGRATIONS; never edit one that was released. Version 1 is schema.sql.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+
+import duckdb
+
+from recgraph.errors import StoreError
+
+
+def _first(cursor: duckdb.DuckDBPyConnection) -> None:
+    cursor.execute((files("recgraph.store") / "schema.sql").read_text(encoding="utf-8"))
+
+
+MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_first]
+
+
+def schema_version(cursor: duckdb.DuckDBPyConnection, path: Path) -> int:
+    """The schema version of an open store: 0 for a file without any table. Raises StoreError for somebody else's DuckDB file."""
+    tables = {name for (name,) in cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'main'").fetchall()}
+    if not tables:
+        return 0
+    row = cursor.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() if {"meta", "events", "items"} <= tables else None
+    if row is None:
+        raise StoreError(f"{path} is a DuckDB file, but no recgraph store (tables: {', '.join(sorted(tables)[:5])}). Name another file with --store.")
+    return int(row[0])
+
+
+def check_version(version: int, path: Path) -> None:
+    """Raises StoreError where the store is newer than this program."""
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"The store {path} has schema version {version}; this recgraph knows up to version {len(MIGRATIONS)}. Run: pip install -U recgraph"
+        )
+
+
+def migrate(cursor: duckdb.DuckDBPyConnection, version: int) -> None:
+    """Applies what is missing after `version`, within the caller's transaction."""
+    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+        step(cursor)
+        cursor.execute(
+            "INSERT OR REPLACE INTO meta VALUES ('schema_version', ?), (?, ?)",
+            [str(number), f"migration_{number:04d}", datetime.now(UTC).isoformat(timespec="seconds")],
+        )

@@ -1,0 +1,149 @@
+"""The doctor: it never fails itself, it changes nothing, and each line that complains names the command that mends it."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from recgraph import doctor
+from recgraph.doctor import Check
+from recgraph.errors import LLMUnavailable
+from recgraph.settings import Settings
+from recgraph.store.db import Store
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(store=str(tmp_path / "shop.duckdb"), cache=str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """serve(body, status) starts a server that gives this answer to everything and returns its address."""
+    servers: list[HTTPServer] = []
+
+    def start(body: bytes, status: int = 200) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status if self.path == "/v1/models" else 404)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        servers.append(HTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}/v1"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def line(found: list[Check], name: str) -> Check:
+    (check,) = [check for check in found if check.name == name]
+    return check
+
+
+def printed(found: list[Check]) -> str:
+    console = Console(width=200, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    with console.file:
+        console.print(doctor.report(found))
+    return console.export_text()
+
+
+def test_it_works_where_there_is_nothing_yet_and_makes_nothing(settings: Settings, tmp_path: Path) -> None:
+    found = doctor.checks(settings)
+    store = line(found, "store")
+    assert store.ok is False
+    assert f"recgraph demo --store {settings.store}" in store.mend
+    assert line(found, "python").ok
+    assert line(found, "packages").ok
+    assert line(found, "packages [local]").ok
+    assert line(found, "llm server").ok is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_broken_line_names_a_command(settings: Settings) -> None:
+    assert all(check.mend for check in doctor.checks(settings) if check.ok is False)
+
+
+def test_it_counts_what_a_store_holds(settings: Settings) -> None:
+    Store.create(settings.store).close()
+    found = list(doctor._store(settings))
+    assert "0 items" in line(found, "store").found
+    assert line(found, "store").ok is False  # an empty store recommends nothing
+    assert line(found, "store, writing").ok
+
+
+def test_a_file_that_is_no_store_is_a_line_and_not_a_crash(settings: Settings) -> None:
+    Path(settings.store).write_text("not a database", encoding="utf-8")
+    (check,) = doctor._store(settings)
+    assert check.ok is False
+    assert check.mend
+
+
+def test_a_missing_package_and_a_wrong_version_are_told_apart() -> None:
+    wanted = ["click>=8", "no-such-package>=1", "rich<1", 'torch>=2; extra == "local"']
+    there, wrong = doctor._installed(wanted, "")
+    assert there[0].startswith("click 8")
+    assert wrong[0] == "no-such-package is missing"
+    assert "wanted is <1" in wrong[1]
+    assert [name.split()[0] for name in doctor._installed(wanted, "local")[0]] == ["torch"]
+
+
+def test_a_module_that_cannot_be_imported_is_told_with_its_reason() -> None:
+    assert "No module named 'no_such_module'" in doctor._load("no_such_module")
+
+
+def test_a_model_folder_that_is_not_there_is_broken_unless_a_server_has_the_model(settings: Settings, tmp_path: Path) -> None:
+    missing = str(tmp_path / "no-model-here")
+    base = line(list(doctor._models(Settings(llm=missing, cache=settings.cache))), "base model")
+    assert base.ok is False
+    assert "no-model-here" in base.found
+    assert line(list(doctor._models(Settings(llm=missing, cache=settings.cache, llm_url="http://127.0.0.1:1/v1"))), "base model").ok is None
+
+
+def test_a_server_that_answers_is_shown_with_its_models(serve: Callable[..., str]) -> None:
+    url = serve(json.dumps({"data": [{"id": "smol"}, {"id": "summarize"}]}).encode())
+    (check,) = doctor._server(Settings(llm_url=url, adapter="summarize"))
+    assert (check.ok, check.found) == (True, f"{url} serves smol, summarize")
+    (check,) = doctor._server(Settings(llm_url=url, adapter="rank"))
+    assert check.ok is False
+    assert "'rank'" in check.found
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"hello", 200), (b"{}", 200), (b"[]", 200), (b"null", 200), (b"", 500), (b"", 401)])
+def test_a_server_that_answers_something_else_is_broken(serve: Callable[..., str], body: bytes, status: int) -> None:
+    (check,) = doctor._server(Settings(llm_url=serve(body, status)))
+    assert check.ok is False
+    assert check.mend
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "no address", "http://", "http://[/v1"])
+def test_an_address_where_nobody_answers_is_broken(url: str) -> None:
+    with pytest.raises(LLMUnavailable):
+        doctor.served_models(url)
+
+
+def test_the_key_is_sent_and_never_shown() -> None:
+    (check,) = doctor._server(Settings(llm_url="http://127.0.0.1:9/v1", llm_api_key="hunter2"))
+    assert "hunter2" not in check.found + check.mend
+
+
+def test_the_report_shows_each_line_its_command_and_a_verdict() -> None:
+    text = printed([Check("python", True, "3.11"), Check("store", False, "gone", "recgraph demo"), Check("dvc", None, "not installed")])
+    assert "recgraph demo" in text
+    assert "To mend: store." in text
+    assert "Everything needed works." in printed([Check("python", True, "3.11"), Check("dvc", None, "not installed")])
+
+
+def test_brackets_in_what_was_found_are_printed_as_they_are() -> None:
+    assert "pip install -e '.[local]'" in printed([Check("packages [local]", False, "x", "pip install -e '.[local]'")])

@@ -1,0 +1,81 @@
+"""The query-product memory of F 4.2: what shops showed for queries that mean nearly the same. It knows no user.
+
+Keys are the embeddings of the distinct queries of the exposures, values their products by organic position. A memory is built as of a
+time: nothing shown at or after it is found, so it cannot hold the very purchase that is to be predicted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from recgraph.store.db import Store
+from recgraph.tools.embed import TextEncoder, embed
+from recgraph.tools.index import VectorIndex
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryHit:
+    """A stored query, its cosine to the one asked, and its top products by organic position."""
+
+    query: str
+    similarity: float
+    item_ids: tuple[str, ...]
+
+
+class QueryMemory:
+    """Nearest stored queries and their products as of `before` (None: everything). Thread-safe.
+
+    The stored queries are embedded at the first look-up, not when the memory is made: a run without a query never pays for it.
+    """
+
+    def __init__(self, store: Store, encoder: TextEncoder, before: datetime | None = None, progress: Callable[[int, int], None] | None = None) -> None:
+        self._store, self._encoder, self._before, self._progress = store, encoder, before, progress
+        self._lock = threading.Lock()
+        self._index: VectorIndex | None = None
+
+    @classmethod
+    def build(
+        cls, store: Store, encoder: TextEncoder, before: datetime | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> QueryMemory:
+        """A memory of what was shown strictly before `before`."""
+        return cls(store, encoder, before, progress)
+
+    def warm(self) -> VectorIndex:
+        """Embeds the stored queries (those the store has no vector of) and returns their index; later calls cost nothing."""
+        with self._lock:
+            if self._index is None:
+                queries = sorted(self._store.memory_queries(self._before))
+                vectors = embed(self._store, self._encoder, "query", queries, self._progress)
+                self._index = VectorIndex(queries, vectors.reshape(len(queries), self._encoder.dim))
+            return self._index
+
+    def lookup(self, query: str, queries: int = 3, products: int = 5) -> list[MemoryHit]:
+        """The nearest `queries` (Q) stored queries, nearest first, each with its top `products` (V).
+
+        The asked query itself, where it is stored, comes first whatever the encoder thinks of its script. Products that the catalogue
+        does not have, had not yet or has no more are left out, and so is a query of which nothing remains. [] for an empty query, an
+        empty memory, or Q or V of 0.
+        """
+        wanted = query.strip()
+        if not wanted or queries < 1 or products < 1 or not (index := self.warm()).keys:
+            return []
+        same = [key for key in index.keys if key.casefold() == wanted.casefold()]
+        near = index.search(self._encoder.encode([wanted]), queries + len(same))[0]
+        ranked = [(key, 1.0) for key in same] + [(key, score) for key, score in near if key not in same]
+        ranked = ranked[:queries]
+        # More than V are fetched so that sold-out or unknown products do not shorten the list.
+        shown = self._store.query_products([key for key, _ in ranked], self._before, products * 4 + 10)
+        known = self._store.items([item_id for ids in shown.values() for item_id in ids])
+        hits = []
+        for key, score in ranked:
+            kept = [i for i in shown.get(key, []) if i in known and known[i].in_stock and self._was_there(known[i].first_seen)]
+            if kept:
+                hits.append(MemoryHit(key, round(float(np.clip(score, -1.0, 1.0)), 4), tuple(kept[:products])))
+        return hits
+
+    def _was_there(self, first_seen: datetime | None) -> bool:
+        return self._before is None or first_seen is None or first_seen < self._before

@@ -1,0 +1,256 @@
+"""From a predicted text, a query and a history to catalogue items: mixup as F 4.4, and the fusion of more sources (DESIGN 4, `retrieve`).
+
+Every candidate says which source brought it. The LLM that predicts, the reranking and the user's summary are unknown here; so is who
+asks: what must not be recommended comes in as arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recgraph.errors import SettingsError
+from recgraph.settings import MODES
+from recgraph.store.db import Catalogue, Store
+from recgraph.store.records import Event
+from recgraph.tools.cooccurrence import Transitions, fit
+from recgraph.tools.embed import TextEncoder, embed
+from recgraph.tools.index import VectorIndex
+from recgraph.tools.memory import MemoryHit
+
+# Weights of the sources in the fusion; how they were found stands in `fuse`. An order of keys is also the order of ties.
+WEIGHTS: Mapping[str, float] = {"id": 1.0, "title": 1.0, "sequence": 1.0, "memory": 1.0, "text": 1.0}
+RRF_CONSTANT = 60  # as in the paper that introduced reciprocal rank fusion (Cormack 2009)
+DEPTH = 100  # how far down each source is read
+POPULAR_DAYS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A catalogue item that may be recommended. `score` descends within one answer and compares nothing beyond it.
+
+    `source` contributed most, `sources` are all that had the item: id | title | sequence | memory | text | popular.
+    """
+
+    item_id: str
+    score: float
+    source: str
+    sources: tuple[str, ...]
+
+
+def mixup(id_list: Sequence[str], title_list: Sequence[str], k: int, n: int = 1) -> list[str]:
+    """F 4.4: the top `n` of the ID list, then the title list up to `k`, without repeats.
+
+    Where the title list is too short, the rest of the ID list follows; where the ID list is shorter than `n`, more of the title list.
+    """
+    return list(dict.fromkeys([*id_list[: max(n, 0)], *title_list, *id_list]))[: max(k, 0)]
+
+
+def fuse(
+    lists: Mapping[str, Sequence[str]], k: int | None = None, weights: Mapping[str, float] = WEIGHTS, constant: float = RRF_CONSTANT
+) -> list[Candidate]:
+    """Weighted reciprocal rank fusion: an item's score is the sum over the lists of weight / (constant + rank), ranks from 1.
+
+    Ties: the item that stands in the earlier list, there the higher one, comes first. A list without a weight counts with 1, one of
+    weight 0 not at all. Only the first mention of an item in a list counts.
+    """
+    shares: dict[str, dict[str, float]] = {}
+    for source, item_ids in lists.items():
+        weight = weights.get(source, 1.0)
+        if weight <= 0:
+            continue
+        for rank, item_id in enumerate(dict.fromkeys(item_ids), start=1):
+            shares.setdefault(item_id, {})[source] = weight / (constant + rank)
+    # sorted and max keep the first of equals, so both ties follow the order of `lists`.
+    ranked = sorted(shares.items(), key=lambda pair: -round(sum(pair[1].values()), 12))
+    found = [
+        Candidate(item_id, sum(share.values()), max(share, key=lambda source: share[source]), tuple(share)) for item_id, share in ranked
+    ]
+    return found if k is None else found[: max(k, 0)]
+
+
+def memory_list(hits: Sequence[MemoryHit]) -> list[str]:
+    """The products of several memory hits as one list: each mention counts similarity / its position, sums are ranked."""
+    scores: dict[str, float] = {}
+    for hit in hits:
+        for position, item_id in enumerate(hit.item_ids, start=1):
+            scores[item_id] = scores.get(item_id, 0.0) + max(hit.similarity, 0.0) / position
+    return sorted(scores, key=lambda item_id: -round(scores[item_id], 12))
+
+
+class Retriever:
+    """Everything retrieval needs, in memory, as of one moment. Thread-safe once built.
+
+    Eligible are the products in stock and, with `before`, first seen before it. `titles` and `ids` are indexes over the catalogue's
+    item_ids in its order, `popular` item_ids, best first.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        encoder: TextEncoder,
+        titles: VectorIndex,
+        ids: VectorIndex,
+        transitions: Transitions,
+        popular: Sequence[str],
+        before: datetime | None = None,
+        per_style: int = 2,
+        weights: Mapping[str, float] = WEIGHTS,
+    ) -> None:
+        self.catalogue, self.before = catalogue, before
+        self.per_style, self.weights = per_style, weights
+        self._encoder, self._titles, self._ids, self._transitions, self._popular = encoder, titles, ids, transitions, tuple(popular)
+        self._row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
+        self.eligible: NDArray[np.bool_] = catalogue.in_stock.copy()
+        if before is not None:
+            self.eligible &= catalogue.first_seen < np.datetime64(before, "us")
+
+    @classmethod
+    def build(
+        cls, store: Store, encoder: TextEncoder, before: datetime | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> Retriever:
+        """Embeds the titles the store has no vectors of and fits the ID embedding and the transitions on what happened before `before`.
+
+        `progress` is told (done, total) of the titles. An empty store is fine: there is nothing to retrieve then.
+        """
+        catalogue = store.catalogue()
+        n = len(catalogue.item_ids)
+        vectors = embed(store, encoder, "title", catalogue.names, progress).reshape(n, encoder.dim)
+        for row, (item_id, name) in enumerate(zip(catalogue.item_ids, catalogue.names, strict=True)):
+            if name == f"untitled product {item_id}":
+                vectors[row] = 0.0  # nothing is known of it; its text would only be near the other untitled ones
+        sequences = store.sequences(before)
+        recent = store.popular(before, days=POPULAR_DAYS, limit=500)
+        popular = dict.fromkeys(item_id for item_id, _ in [*recent, *store.popular(before, limit=500)])
+        return cls(
+            catalogue,
+            encoder,
+            VectorIndex(catalogue.item_ids, vectors),
+            VectorIndex(catalogue.item_ids, fit(sequences, n)),
+            Transitions.fit(sequences, n),
+            list(popular),
+            before,
+        )
+
+    def candidates(
+        self,
+        *,
+        predicted_id: str | None = None,
+        predicted_title: str = "",
+        query: str = "",
+        history: Sequence[Event] = (),
+        memory: Sequence[MemoryHit] = (),
+        k: int = 20,
+        mode: str = "fused",
+        mixup_n: int = 1,
+        exclude: Collection[str] = (),
+        exclude_purchased: bool = True,
+    ) -> list[Candidate]:
+        """min(k, what may be shown) distinct eligible items, best first.
+
+        `mode` "paper" is F 4.4 and nothing else; only where there is no prediction the newest item of the history stands in for it.
+        "fused" fuses all sources and shows at most `per_style` products of one parent_id, as long as there are others. In both, what the
+        user purchased in `history` (unless `exclude_purchased` is off), the items in `exclude` and what is out of stock are never shown,
+        and what is missing at the end is filled from the popular items, then from the catalogue in its order.
+
+        Raises SettingsError for another mode.
+        """
+        if mode not in MODES:
+            raise SettingsError(f"mode is '{mode}'; it must be one of {', '.join(MODES)}.")
+        allowed = self._allowed(history if exclude_purchased else (), exclude)
+        k = min(k, int(allowed.sum()))
+        if k <= 0:
+            return []
+        depth = max(DEPTH, 4 * k)
+        if mode == "paper":
+            last = next((event.item_id for event in reversed(history) if event.item_id in self._row_of), "")
+            if not predicted_id and not predicted_title and last:
+                predicted_id, predicted_title = last, self.catalogue.names[self._row_of[last]]
+            found = self._mixed(predicted_id, predicted_title, k, mixup_n, allowed)
+        else:
+            found = fuse(self.sources(predicted_id, predicted_title, query, history, memory, depth, allowed), weights=self.weights)
+        return self._filled(found, k, allowed, self.per_style if mode == "fused" else None)
+
+    def sources(
+        self,
+        predicted_id: str | None,
+        predicted_title: str,
+        query: str,
+        history: Sequence[Event],
+        memory: Sequence[MemoryHit],
+        depth: int,
+        allowed: NDArray[np.bool_],
+    ) -> dict[str, list[str]]:
+        """The ranked item_ids of each source, at most `depth` of each; a source that has nothing to go by is empty."""
+        by_title, by_query = self._near_texts([predicted_title, query], depth, allowed)
+        rows = [self._row_of[event.item_id] for event in history if event.item_id in self._row_of]
+        ids = self.catalogue.item_ids
+        return {
+            "id": self._near_id(predicted_id, depth, allowed),
+            "title": by_title,
+            "sequence": [ids[row] for row, _ in self._transitions.next(rows, depth, allowed)],
+            "memory": [item_id for item_id in memory_list(memory) if self._may(item_id, allowed)][:depth],
+            "text": by_query,
+        }
+
+    def _mixed(self, predicted_id: str | None, title: str, k: int, n: int, allowed: NDArray[np.bool_]) -> list[Candidate]:
+        by_id, by_title = self._near_id(predicted_id, k, allowed), self._near_texts([title], k, allowed)[0]
+        first = set(by_id[: max(n, 0)])
+        found = []
+        for rank, item_id in enumerate(mixup(by_id, by_title, k, n), start=1):
+            source = "id" if item_id in first or item_id not in by_title else "title"
+            both = tuple(name for name, ids in (("id", by_id), ("title", by_title)) if item_id in ids)
+            found.append(Candidate(item_id, 1.0 / rank, source, both))
+        return found
+
+    def _near_id(self, item_id: str | None, k: int, allowed: NDArray[np.bool_]) -> list[str]:
+        """The item itself, where it may be shown, and its neighbours in the ID embedding; a cold item has no neighbours."""
+        if not item_id or item_id not in self._row_of:
+            return []
+        vector = self._ids.vector(item_id)
+        near = [] if vector is None else [key for key, _ in self._ids.search(vector, k, allowed)[0]]
+        itself = [item_id] if self._may(item_id, allowed) else []
+        return list(dict.fromkeys([*itself, *near]))[:k]
+
+    def _near_texts(self, texts: Sequence[str], k: int, allowed: NDArray[np.bool_]) -> list[list[str]]:
+        """For each text the items with the nearest titles; [] for an empty text. One forward pass for all texts."""
+        asked = [text.strip() for text in texts if text.strip()]
+        if not asked:
+            return [[] for _ in texts]
+        found = iter(self._titles.search(self._encoder.encode(asked), k, allowed))
+        return [[key for key, _ in next(found)] if text.strip() else [] for text in texts]
+
+    def _may(self, item_id: str, allowed: NDArray[np.bool_]) -> bool:
+        row = self._row_of.get(item_id)
+        return row is not None and bool(allowed[row])
+
+    def _allowed(self, history: Sequence[Event], exclude: Iterable[str]) -> NDArray[np.bool_]:
+        allowed = self.eligible.copy()
+        bought = (event.item_id for event in history if event.action == "purchase")
+        rows = [self._row_of[item_id] for item_id in (*bought, *exclude) if item_id in self._row_of]
+        allowed[rows] = False
+        return allowed
+
+    def _filled(self, found: Sequence[Candidate], k: int, allowed: NDArray[np.bool_], per_style: int | None) -> list[Candidate]:
+        """The first k of `found`, filled up; first with the limit of a style, and without it only if k is not reached."""
+        chosen: dict[str, Candidate] = {}
+        styles: dict[str, int] = {}
+        for limit in (per_style, None) if per_style is not None else (None,):
+            for candidate in self._in_order(found, allowed):
+                if len(chosen) == k:
+                    break
+                style = self.catalogue.parent_ids[self._row_of[candidate.item_id]]
+                full = limit is not None and style != "" and styles.get(style, 0) >= limit
+                if candidate.item_id not in chosen and not full:
+                    chosen[candidate.item_id] = candidate
+                    styles[style] = styles.get(style, 0) + 1
+        return list(chosen.values())
+
+    def _in_order(self, found: Sequence[Candidate], allowed: NDArray[np.bool_]) -> Iterable[Candidate]:
+        yield from found
+        yield from (Candidate(item_id, 0.0, "popular", ("popular",)) for item_id in self._popular if self._may(item_id, allowed))
+        yield from (Candidate(self.catalogue.item_ids[row], 0.0, "popular", ("popular",)) for row in np.flatnonzero(allowed))
