@@ -1,18 +1,21 @@
 """What a history counts up to: values by weight, title words that come back, comparisons, searches and whether they ended in a purchase.
-No sentences: those are made by the counting summarizer (`profile.py`), whose other half this is.
+No sentences: those are made by the counting summarizer (`profile.py`, `drift.py`), whose other half this is.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from recgraph.graph.wording import PACKING, STOP_WORDS, clean, stem, words
+from recgraph.graph.wording import AUDIENCES, COMMON, EVERYDAY, HUES, PACKING, STOP_WORDS, category_name, clean, listing, plural, stem, value, words
 from recgraph.store.records import Event, Item
 
 _WEIGHT = {"purchase": 3, "cart": 2, "click": 1}  # as in Store.popular
 _TITLE_WORDS = 15  # sellers stuff the rest of a long title with search words
+_COMMON_SHARE = 0.04  # a word in fewer of a long history's titles is chance
 _DULL = frozenset(stem(word) for word in STOP_WORDS | PACKING)
+_TASTELESS = frozenset(stem(word) for word in EVERYDAY | COMMON) | AUDIENCES.keys() | _DULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Count:
     weight: float = 0.0
     seqs: list[int] = field(default_factory=list)
     styles: set[str] = field(default_factory=set)
+    leads: bool = False  # of title words: stands first in several titles, as brands do
 
 
 def counted(seen: Sequence[Seen], of: Callable[[Item], str]) -> list[Count]:
@@ -54,47 +58,73 @@ def counted(seen: Sequence[Seen], of: Callable[[Item], str]) -> list[Count]:
     return sorted(counts.values(), key=lambda entry: (-entry.weight, -entry.seqs[-1], entry.name))
 
 
-def recurring(seen: Sequence[Seen], known: Iterable[str] = ()) -> list[Count]:
-    """Words and pairs of words that come back in different titles, the most telling first; `known` words (said already) are left out.
+def recurring(seen: Sequence[Seen], known: Iterable[str] = (), *, headlines: bool = False) -> list[Count]:
+    """Words and pairs of words that come back in different titles, the most telling first; words of `known` (said already) are left out.
 
-    A word that leads several titles is most likely a brand: it counts one more and keeps its spelling.
+    A word that leads several titles is most likely a brand (`leads`): it counts one more and keeps its capitals. So do all words of
+    `headlines`, which are full of names.
     """
     said = {stem(word) for name in known for word in words(name)}
     counts: dict[tuple[str, ...], Count] = {}
+    spellings: dict[tuple[str, ...], Counter[str]] = {}
     leading: dict[tuple[str, ...], set[str]] = {}
     for one in seen:
         for place, gram in _grams(one.item.title):
             key = tuple(map(stem, gram))
-            if not said.intersection(key):
-                entry = counts.setdefault(key, Count(" ".join(gram)))
-                if one.event.seq not in entry.seqs:
-                    entry.seqs.append(one.event.seq)
-                entry.styles.add(one.style)
-                if place == 0:
-                    leading.setdefault(key, set()).add(one.style)
+            if said.intersection(key):
+                continue
+            entry = counts.setdefault(key, Count(""))
+            entry.seqs.extend([one.event.seq] if one.event.seq not in entry.seqs[-1:] else [])
+            entry.styles.add(one.style)
+            spellings.setdefault(key, Counter())[" ".join(gram)] += 1
+            if place == 0:
+                leading.setdefault(key, set()).add(one.style)
     for key, entry in counts.items():
-        led = len(leading.get(key, ())) > 1
-        entry.weight = len(entry.styles) * (1.5 if len(key) > 1 else 1.0) + led
-        entry.name = entry.name if led or entry.name.isupper() else entry.name.lower()
+        entry.leads = len(leading.get(key, ())) > 1
+        entry.weight = len(entry.styles) * (1.5 if len(key) > 1 else 1.0) + entry.leads
+        entry.name = _spelling(spellings[key], entry.leads or headlines)
+    least = max(2.0, len({one.style for one in seen}) * _COMMON_SHARE)
     ranked = sorted(counts.items(), key=lambda pair: (-pair[1].weight, -pair[1].seqs[-1], pair[1].name))
     chosen: list[Count] = []
     used: set[str] = set()
     for key, entry in ranked:
-        if len(entry.styles) > 1 and used.isdisjoint(key):
+        if len(entry.styles) >= least and used.isdisjoint(key):
             chosen.append(entry)
             used.update(key)
     return chosen
 
 
+def _spelling(forms: Counter[str], name: bool) -> str:
+    """The most frequent form, the shorter of two. Names keep their capitals; other words lose them, but for acronyms."""
+    capital = [form for form in forms if form[:1].isupper()] if name else []
+    form = min(capital or forms, key=lambda form: (-forms[form], len(form), form))
+    if form.isupper() and len(form) > 4:
+        return form.title() if name else form.lower()
+    return form if name or form.isupper() else form.lower()
+
+
 def _grams(title: str) -> Iterable[tuple[int, tuple[str, ...]]]:
     """Single telling words and neighbouring pairs of a title's first words, with their place."""
-    written = words(clean(title))[:_TITLE_WORDS]
-    telling = [len(word) > 2 and not any(c.isdigit() for c in word) and stem(word) not in _DULL for word in written]
+    line = clean(title)
+    written = words(line)[:_TITLE_WORDS]
+    telling = [len(word) > 2 and not any(c.isdigit() for c in word) and stem(word) not in _TASTELESS for word in written]
     for place, word in enumerate(written):
         if telling[place]:
-            yield place, (word,)
-            if place + 1 < len(written) and telling[place + 1] and f"{word} {written[place + 1]}" in clean(title):
+            if stem(word) not in HUES:
+                yield place, (word,)
+            if place + 1 < len(written) and telling[place + 1] and f"{word} {written[place + 1]}" in line:
                 yield place, (word, written[place + 1])
+
+
+def audiences(seen: Sequence[Seen]) -> list[Count]:
+    """Whom the titles address (women, men, children), the most frequent first."""
+    counts: dict[str, Count] = {}
+    for one in seen:
+        for who in sorted({AUDIENCES[part] for part in title_stems(one) if part in AUDIENCES}):
+            entry = counts.setdefault(who, Count(who))
+            entry.seqs.append(one.event.seq)
+            entry.styles.add(one.style)
+    return sorted(counts.values(), key=lambda entry: (-len(entry.seqs), entry.name))
 
 
 def title_stems(seen: Seen) -> set[str]:
@@ -107,6 +137,44 @@ def seqs_of(*counts: Count) -> tuple[int, ...]:
 
 def numbers(seen: Iterable[Seen]) -> tuple[int, ...]:
     return tuple(sorted({one.event.seq for one in seen}))
+
+
+class Facts:
+    """Everything the sentences are made of, counted once, and the words that fit the kind of history (buying, looking, reading)."""
+
+    def __init__(self, events: Sequence[Event], items: Mapping[str, Item], currency: str) -> None:
+        self.events = events
+        self.items = items
+        self.currency = currency
+        self.seen = [Seen(event, items[event.item_id]) for event in events if event.item_id in items]
+        self.bought = [one for one in self.seen if one.event.action == "purchase"]
+        self.categories = counted(self.seen, lambda item: category_name(item.category))
+        self.colors = counted(self.seen, lambda item: value(item.color))
+        self.brands = counted(self.seen, lambda item: value(item.brand))
+        actions = {event.action for event in events}
+        self.purchases_only = actions == {"purchase"}
+        self.clicks_only = actions == {"click"}
+        # News has categories and clicks but nothing a thing on a shelf has.
+        self.news = (
+            self.clicks_only
+            and bool(self.categories)
+            and not any(one.item.price or one.item.brand or one.item.color or one.item.size or one.item.parent_id for one in self.seen)
+        )
+        self.title_words = recurring(self.seen, (one.name for one in self.categories), headlines=self.news)
+        self.who = "This reader" if self.news else "This shopper"
+
+    def nouns(self, counts: Sequence[Count], last: str = "and") -> str:
+        """Category names in a list, in the plural but for news sections."""
+        return listing([one.name if self.news else plural(one.name) for one in counts], last)
+
+    def verb(self, present: bool = True) -> str:
+        if self.news:
+            return "follows" if present else "read"
+        if self.purchases_only:
+            return "buys" if present else "bought"
+        if self.clicks_only:
+            return "looks at" if present else "looked at"
+        return "goes for" if present else "went for"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ from recgraph.store.records import EPOCH, Event, Item
 from recgraph.tools.memory import MemoryHit
 
 _DID = {"click": "looked at", "cart": "put in the cart", "purchase": "bought"}
-_COMMON = frozenset("with from your this that pack ounce ounces count women womens woman mens size color colour inch natural free best hair skin".split())
+_COMMON = frozenset(
+    "with from your this that pack ounce ounces count women womens woman mens size color colour inch natural free best hair skin".split()
+)
 _MOST_EVENTS = 5  # events named as evidence of one reason: the latest
 
 
@@ -72,21 +74,37 @@ def _own_style(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
         return None
     other = items[style[-1].item_id]
     differs = "color" if item.color and other.color and item.color != other.color else "size" if item.size != other.size else ""
-    what = f"In {item.color.lower()}: the style" if differs == "color" else f"In size {item.size}: the style" if differs == "size" and item.size else "The style"
+    what = (
+        f"In {item.color.lower()}: the style"
+        if differs == "color"
+        else f"In size {item.size}: the style"
+        if differs == "size" and item.size
+        else "The style"
+    )
     seen_as = f" in {other.color.lower()}" if differs == "color" else ""
     return _Reason(f"{what} you {_DID[style[-1].action]}{seen_as} {_when(style[-1])}", tuple(style[-_MOST_EVENTS:]))
 
 
 def _own_taste(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> _Reason | None:
     """Attributes, or telling title words, shared with products among the user's events; the most specific that is there."""
-    for fields in (("brand", "category", "color"), ("brand", "category"), ("category", "color"), ("brand", "color"), ("brand",), ("category",), ("color",)):
+    for fields in (
+        ("brand", "category", "color"),
+        ("brand", "category"),
+        ("category", "color"),
+        ("brand", "color"),
+        ("brand",),
+        ("category",),
+        ("color",),
+    ):
         wanted = [getattr(item, name) for name in fields]
         if not all(wanted):
             continue
         events = [event for event in seen if [getattr(items[event.item_id], name) for name in fields] == wanted]
         if len(events) >= (1 if len(fields) > 1 or len(seen) < 5 else 2):
             return _Reason(f"{_said(fields, item)}, like the {_short(items[events[-1].item_id])} {_you(events[-1])}", tuple(events[-_MOST_EVENTS:]))
-    mine, best, shared = _words(item.title), None, ()
+    mine = _words(item.title)
+    best: Event | None = None
+    shared: tuple[str, ...] = ()
     for event in reversed(seen):
         both = tuple(word for word in _words(items[event.item_id].title) if word in mine)
         if len(both) > len(shared):

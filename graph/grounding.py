@@ -76,9 +76,7 @@ class Vocabulary:
         held = {key for source in sources for key in self._held(source)}
         bags = [frozenset(map(stem, words(clean(source)))) for source in sources]
         return {
-            self._values[key].name
-            for key in keys
-            if key not in held and (self._values[key].brand or not any(bag.issuperset(key) for bag in bags))
+            self._values[key].name for key in keys if key not in held and (self._values[key].brand or not any(bag.issuperset(key) for bag in bags))
         }
 
     def mentions(self, sentence: str, text: str) -> bool:

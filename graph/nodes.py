@@ -8,7 +8,7 @@ what is missing in `degraded`, so that a failing or late LLM never loses a reque
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Protocol, cast
 
@@ -20,10 +20,10 @@ from langgraph.types import Command
 from recgraph.errors import LLMError
 from recgraph.graph import prompts
 from recgraph.graph.explain import reasons
-from recgraph.graph.state import Prediction, RunContext, Scored, State
+from recgraph.graph.state import RunContext, Scored, State
 from recgraph.graph.summarize import profile_fallback
 from recgraph.store.records import Event, Item
-from recgraph.tools.llm import LLM, Usage
+from recgraph.tools.llm import LLM, Prompt
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Candidate, Retriever
 
@@ -165,7 +165,7 @@ class Nodes:
         _, recent = self._recent(state)
         return prompts.shared_text(summary.text if summary else "", state.get("query") or "", recent, state["items"], self.currency)
 
-    def _next_prompt(self, state: State) -> tuple[prompts.Prompt, list[str]]:
+    def _next_prompt(self, state: State) -> tuple[Prompt, list[str]]:
         """The prompt, cut to `prompt_tokens` by dropping the oldest events, and the ids it shows, in the order shown."""
         assert self.llm is not None
         earlier, recent = self._recent(state)
@@ -212,5 +212,3 @@ def _told(error: NodeError, instead: str) -> str:
     if not isinstance(error.error, LLMError):
         raise error.error
     return f"{error.node}: {error.error} ({instead})"
-
-

@@ -8,28 +8,28 @@ follows from the data, never from chance.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from recgraph.graph.counts import Comparison, Count, Seen, comparisons, counted, left_in_cart, numbers, recurring, searches, seqs_of, title_stems
+from recgraph.graph.counts import Comparison, Count, Facts, Seen, audiences, comparisons, left_in_cart, numbers, searches, seqs_of
+from recgraph.graph.drift import Sentence, lately, over_time
+from recgraph.graph.grounding import Vocabulary, copied, sentences, support
 from recgraph.graph.wording import (
     category_name,
     clean,
     count,
     listing,
-    plural,
+    pick,
     prices,
     quote,
     sentence,
-    stem,
     times,
     value,
-    words,
 )
 from recgraph.store.records import Event, Item
 
-Sentence = tuple[str, tuple[int, ...]]
+__all__ = ["Vocabulary", "copied", "profile", "sentences", "support"]  # the summarizer and what holds other summarizers to its standard
+
 Level = Literal["block", "recurrent", "merged"]
 
 _MOST_WORDS, _MOST_SENTENCES = 80, 5
@@ -51,17 +51,17 @@ def profile(
     """
     if not events:
         return ()
-    facts = _Facts(events, items, currency)
+    facts = Facts(events, items, currency)
     styles = {one.style for one in facts.seen}
     if len(styles) == 1 and all(event.item_id for event in events):
         return _fit([(0, _single(facts))])
     fresh = {event.seq for event in new}
-    drift = _lately(facts, fresh) if fresh and len(fresh) < len(events) else _over_time(facts) if level != "block" else None
+    drift = lately(facts, fresh) if fresh and len(fresh) < len(events) else over_time(facts) if level != "block" else None
     candidates = [
         (0, _taste(facts)),
         (2, _brands_and_prices(facts)),
         (5, _compared(facts, habits=level == "merged")),
-        (4, _last_bought(facts) if level != "merged" else _bought_again(facts)),
+        (4, _bought_again(facts) if level == "merged" and facts.categories else _last_bought(facts)),
         (3, _searched(facts)),
         (1, drift),
     ]
@@ -76,47 +76,7 @@ def _fit(candidates: Iterable[tuple[int, Sentence | None]]) -> tuple[Sentence, .
     return tuple(found for _, found in kept)
 
 
-class _Facts:
-    """Everything the sentences are made of, counted once."""
-
-    def __init__(self, events: Sequence[Event], items: Mapping[str, Item], currency: str) -> None:
-        self.events = events
-        self.items = items
-        self.currency = currency
-        self.seen = [Seen(event, items[event.item_id]) for event in events if event.item_id in items]
-        self.bought = [one for one in self.seen if one.event.action == "purchase"]
-        self.categories = counted(self.seen, lambda item: category_name(item.category))
-        self.colors = counted(self.seen, lambda item: value(item.color))
-        self.brands = counted(self.seen, lambda item: value(item.brand))
-        actions = {event.action for event in events}
-        self.purchases_only = actions == {"purchase"}
-        self.clicks_only = actions == {"click"}
-        # News has categories and clicks but nothing a thing on a shelf has.
-        self.news = self.clicks_only and bool(self.categories) and not any(
-            one.item.price or one.item.brand or one.item.color or one.item.size or one.item.parent_id for one in self.seen
-        )
-        self.who = "This reader" if self.news else "This shopper"
-
-    def nouns(self, counts: Sequence[Count], last: str = "and") -> str:
-        """Category names in a list, in the plural but for news sections."""
-        return listing([one.name if self.news else plural(one.name) for one in counts], last)
-
-    def verb(self, present: bool = True) -> str:
-        if self.news:
-            return "reads" if present else "read"
-        if self.purchases_only:
-            return "buys" if present else "bought"
-        if self.clicks_only:
-            return "looks at" if present else "looked at"
-        return "goes for" if present else "went for"
-
-
-def _pick(options: Sequence[str], *data: object) -> str:
-    """One of several phrasings, chosen by what is said: the same data always reads the same."""
-    return options[zlib.crc32(repr(data).encode()) % len(options)]
-
-
-def _single(facts: _Facts) -> Sentence:
+def _single(facts: Facts) -> Sentence:
     """One product and nothing else."""
     one = facts.seen[-1]
     what = "has bought" if facts.bought else "has read" if facts.news else "has put in the cart" if one.event.action == "cart" else "has looked at"
@@ -125,38 +85,41 @@ def _single(facts: _Facts) -> Sentence:
     return sentence(f"{facts.who} {what} one thing so far{',' + often + ':' if often else ':'} {quote(shown.item.name)}"), numbers(facts.seen)
 
 
-def _taste(facts: _Facts) -> Sentence | None:
+def _taste(facts: Facts) -> Sentence | None:
     """The leading sentence: categories and colours, or the recurring title words where the catalogue has no categories."""
     if not facts.categories:
         return _taste_by_words(facts)
     text, used = _category_clause(facts)
     colors, tinted = _color_clause(facts)
-    return sentence(f"{text}{colors}"), seqs_of(*used, *tinted)
+    people, addressed = _audience_clause(facts)
+    return sentence(f"{text}{colors}{people}"), seqs_of(*used, *tinted, *addressed)
 
 
-def _category_clause(facts: _Facts) -> tuple[str, list[Count]]:
+def _category_clause(facts: Facts) -> tuple[str, list[Count]]:
     counts, who, verb = facts.categories, facts.who, facts.verb()
     share = counts[0].weight / sum(one.weight for one in counts)
     if len(counts) == 1 and len(counts[0].seqs) < len(facts.events):
         return f"{who} {verb} {facts.nouns(counts)}", counts
     if len(counts) == 1:
         options = [f"So far {who.lower()} {verb} {{}} and nothing else", f"It is all {{}} for {who.lower()} so far"]
-        return _pick(options, counts[0].name, len(counts[0].seqs)).format(facts.nouns(counts)), counts
+        return pick(options, counts[0].name, len(counts[0].seqs)).format(facts.nouns(counts)), counts
     if share > 0.5 and len(counts[0].seqs) > 1:
         rest = counts[1:3]
-        options = [f"{who} mostly {verb} {{}}, with {{}} now and then", f"{who} {verb} {{}} first of all, {{}} besides"]
-        return _pick(options, counts[0].name, rest[0].name).format(facts.nouns(counts[:1]), facts.nouns(rest)), [counts[0], *rest]
+        options = [f"{who} mostly {verb} {{}}, with {{}} now and then", f"{who} {verb} {{}} above all, then {{}}"]
+        return pick(options, counts[0].name, rest[0].name).format(facts.nouns(counts[:1]), facts.nouns(rest)), [counts[0], *rest]
     if len(counts) <= 3:
         return f"{who} {verb} {facts.nouns(counts)}", counts
     top = counts[:3]
     names = facts.nouns(top)
     if top[-1].weight > counts[3].weight:
-        return _pick([f"{who} {verb} {names} most of all", f"{who} {verb} {names} more than anything else"], names), top
-    return _pick([f"{who} {verb} a bit of everything, {names} included", f"{who} {verb} all sorts of things, among them {names}"], names), top
+        return pick([f"{who} {verb} {names} most of all", f"{who} {verb} {names} more than anything else"], names), top
+    if len(counts) < 6:
+        return f"{who} {verb} {names}, among other things", top
+    return pick([f"{who} {verb} a bit of everything, including {names}", f"{who} {verb} all sorts of things, among them {names}"], names), top
 
 
-def _color_clause(facts: _Facts) -> tuple[str, list[Count]]:
-    """", usually in navy": only as strong a word as the shares allow."""
+def _color_clause(facts: Facts) -> tuple[str, list[Count]]:
+    """The colours, as in “…, usually in navy”: only as strong a word as the shares allow."""
     counts = facts.colors
     total = sum(one.weight for one in counts)
     repeated = [one for one in counts[:2] if len(one.seqs) > 1]
@@ -173,74 +136,98 @@ def _color_clause(facts: _Facts) -> tuple[str, list[Count]]:
     return "", []
 
 
-def _taste_by_words(facts: _Facts) -> Sentence | None:
+def _audience_clause(facts: Facts) -> tuple[str, list[Count]]:
+    """Whom it is for, as in “…, chiefly for women”, where more than half of the titles say so."""
+    top = [] if facts.news else audiences(facts.seen)[:1]
+    if not top or len(top[0].seqs) * 2 <= len(facts.seen):
+        return "", []
+    return f", chiefly for {top[0].name}", top
+
+
+def _taste_by_words(facts: Facts) -> Sentence | None:
     who, verb = facts.who, facts.verb(present=False)
-    top = recurring(facts.seen)[:3]
+    top = facts.title_words[:3]
     if top:
         names = listing([quote(one.name) for one in top])
-        options = [f"{names} keep coming back in what {who.lower()} {verb}", f"What {who.lower()} {verb} keeps coming back to {names}"]
-        return sentence(_pick(options[1:] if len(top) == 1 else options, names)), seqs_of(*top)
+        return sentence(pick([f"What {who.lower()} {verb} keeps coming back to {names}", f"{who} keeps coming back to {names}"], names)), seqs_of(
+            *top
+        )
     if not facts.seen:
         return None
     first, last = facts.seen[0], facts.seen[-1]
-    return sentence(f"{who} has no clear line yet, from {quote(first.item.name, 40)} to {quote(last.item.name, 40)}"), numbers((first, last))
+    return sentence(f"{who} has no clear line yet, from {quote(first.item.name, 50)} to {quote(last.item.name, 50)}"), numbers((first, last))
 
 
-def _brands_and_prices(facts: _Facts) -> Sentence | None:
+def _brands_and_prices(facts: Facts) -> Sentence | None:
     brand, branded = _brand_clause(facts)
     price, priced = _price_clause(facts)
-    parts = [part for part in (brand, price) if part]
-    return (sentence(listing(parts)), tuple(sorted({*branded, *priced}))) if parts else None
+    if not brand or not price:
+        return (sentence(brand or price), branded or priced) if brand or price else None
+    comma = "," if ", with" in brand else ""
+    both = f"{brand}{comma} and {price.removeprefix('they ')}" if brand.startswith("they") and price.startswith("they") else f"{brand}, and {price}"
+    return sentence(both), tuple(sorted({*branded, *priced}))
 
 
-def _brand_clause(facts: _Facts) -> tuple[str, tuple[int, ...]]:
+def _brand_clause(facts: Facts) -> tuple[str, tuple[int, ...]]:
     again = [one for one in facts.brands if len(one.styles) > 1][:3]
     if again:
         names = listing([one.name for one in again])
         options = [f"they come back to {names}", f"{names} {'is a brand' if len(again) == 1 else 'are brands'} they return to"]
-        return _pick(options, names), seqs_of(*again)
+        return pick(options, names), seqs_of(*again)
     if facts.brands:
         top = facts.brands[:2]
         names = listing([one.name for one in top])
         if len(facts.brands) > 2:
             return f"the brands vary, {names} among them", seqs_of(*top)
         return f"the {'brand is' if len(top) == 1 else 'brands are'} {names}", seqs_of(*top)
-    if not facts.categories:
-        return "", ()
-    top = recurring(facts.seen, (one.name for one in facts.categories))[:3]
-    names = listing([quote(one.name) for one in top]) if top else ""
-    return (f"{names} {'keeps' if len(top) == 1 else 'keep'} turning up in the titles", seqs_of(*top)) if top else ("", ())
+    return _word_clause(facts) if facts.categories else ("", ())
 
 
-def _price_clause(facts: _Facts) -> tuple[str, tuple[int, ...]]:
+def _word_clause(facts: Facts) -> tuple[str, tuple[int, ...]]:
+    """Recurring title words in place of brands: those that lead titles, as brands do, before those that stand in them."""
+    top = facts.title_words[:3]
+    leading, inside = (listing([quote(one.name) for one in top if one.leads is leads] or [""]) for leads in (True, False))
+    if leading and inside:
+        return f"they come back to {leading}, with {inside} recurring in the titles", seqs_of(*top)
+    if leading:
+        return f"they come back to {leading}", seqs_of(*top)
+    return (f"{inside} {'recurs' if len(top) == 1 else 'recur'} in the titles", seqs_of(*top)) if inside else ("", ())
+
+
+def _price_clause(facts: Facts) -> tuple[str, tuple[int, ...]]:
     """The range of what was paid, or of what was looked at where too little was bought; from 20 prices on without the outer 5 % at each end."""
     paid = [one for one in facts.bought if one.item.price]
-    counted = paid if len(paid) > 1 else [one for one in facts.seen if one.item.price]
-    if len(counted) < 2:
+    priced = paid if len(paid) > 1 else [one for one in facts.seen if one.item.price]
+    if len(priced) < 2:
         return "", ()
-    amounts = sorted(one.item.price or 0.0 for one in counted)
+    amounts = sorted(one.item.price or 0.0 for one in priced)
     edge = math.floor(len(amounts) * 0.05) if len(amounts) >= 20 else 0
     span = prices(amounts[edge], amounts[-1 - edge], facts.currency)
     most = "mostly " if edge else ""
-    text = f"they {most}spend {span} apiece" if counted is paid else f"the prices they look at are {most}{span}"
-    return text, numbers(counted)
+    text = f"they {most}spend {span} apiece" if priced is paid else f"the prices they look at are {most}{span}"
+    return text, numbers(priced)
 
 
-def _last_bought(facts: _Facts) -> Sentence | None:
+def _last_bought(facts: Facts) -> Sentence | None:
     again = _bought_again(facts)
     if again:
         return again
+    if not facts.categories and not facts.title_words:
+        return None  # the leading sentence has named it
+    if facts.purchases_only and not facts.categories and len({one.item.item_id for one in facts.bought}) > 1:
+        last, before = facts.bought[-1], facts.bought[-2]
+        return sentence(f"Most recently they bought {quote(last.item.name)}, and before that {quote(before.item.name)}"), numbers((before, last))
     if facts.bought:
         last = facts.bought[-1]
         options = [f"The latest purchase is {quote(last.item.name)}", f"Most recently they bought {quote(last.item.name)}"]
-        return sentence(_pick(options, last.item.item_id)), (last.event.seq,)
+        return sentence(pick(options, last.item.item_id)), (last.event.seq,)
     if facts.clicks_only and facts.seen:
         last = facts.seen[-1]
         return sentence(f"The last thing {'read' if facts.news else 'looked at'} is {quote(last.item.name)}"), (last.event.seq,)
     return None
 
 
-def _bought_again(facts: _Facts) -> Sentence | None:
+def _bought_again(facts: Facts) -> Sentence | None:
     """The product bought most often, if more than once."""
     by_item: dict[str, list[Seen]] = {}
     for one in facts.bought:
@@ -251,7 +238,7 @@ def _bought_again(facts: _Facts) -> Sentence | None:
     return sentence(f"They bought {quote(most[0].item.name)} {times(len(most))}"), numbers(most)
 
 
-def _compared(facts: _Facts, habits: bool) -> Sentence | None:
+def _compared(facts: Facts, habits: bool) -> Sentence | None:
     """Variants of one style looked at before buying it or without; with `habits`, several such comparisons in one sentence."""
     found = comparisons(facts.seen)
     if not found:
@@ -299,7 +286,7 @@ def _style_name(comparison: Comparison) -> str:
     return quote(name) if len(name) > 2 else f"the same {category}" if category else "one product"
 
 
-def _searched(facts: _Facts) -> Sentence | None:
+def _searched(facts: Facts) -> Sentence | None:
     """What was searched (or left in the cart) and not bought; what was searched, where nothing was left open."""
     found = searches(facts.events, facts.items)[::-1]
     carts = left_in_cart(facts.seen)[-1:] if facts.bought else []
@@ -314,68 +301,4 @@ def _searched(facts: _Facts) -> Sentence | None:
     if found:
         last = found[0]
         return sentence(f"Their search for {quote(last.query)} ended in a purchase"), tuple(sorted({*last.seqs, *last.answers}))
-    return None
-
-
-def _lately(facts: _Facts, fresh: set[int]) -> Sentence | None:
-    """What the newest block has that nothing before it had, and what was frequent before and did not come again."""
-    before = [one for one in facts.seen if one.event.seq not in fresh]
-    now = [one for one in facts.seen if one.event.seq in fresh]
-    if not before or not now:
-        return None
-    came, went, stayed = [], [], []
-    for kind, many in ((facts.categories, 2), (facts.colors, 1), (facts.brands, 1)):
-        weight = sum(one.weight for one in kind)
-        first = [one for one in kind if fresh.issuperset(one.seqs)]
-        came.append(first[:many])
-        went.append([one for one in kind if fresh.isdisjoint(one.seqs) and len(one.seqs) > 1 and one.weight * 4 >= weight][:1])
-        stayed.append([one for one in kind if one not in first and not fresh.isdisjoint(one.seqs)][:1])
-    if not facts.categories and not facts.brands:
-        return _lately_by_words(facts, before, now)
-    gone = _named(facts, went[0], [], []) or _named(facts, [], went[1], went[2])
-    used = [one for group in (*came, *(went[:1] if went[0] else went[1:])) for one in group]
-    new = _named(facts, *came)
-    if new:
-        options = [f"Lately {new} came up for the first time", f"New lately: {new}"]
-        return sentence(_pick(options, new) + (f", while {gone}, frequent before, did not return" if gone else "")), seqs_of(*used)
-    if gone:
-        return sentence(f"Lately {gone}, frequent before, did not come up"), seqs_of(*used)
-    same = _named(facts, *stayed)
-    return (sentence(f"The newest choices stay with {same}"), seqs_of(*[one for group in stayed for one in group])) if same else None
-
-
-def _named(facts: _Facts, categories: Sequence[Count], colors: Sequence[Count], brands: Sequence[Count]) -> str:
-    """Values of the three kinds in one list, "" for none."""
-    hues = [f"the colour {one.name}" for one in colors]
-    parts = [*([facts.nouns([one]) for one in categories]), *(one.name for one in brands), *hues]
-    return listing(parts) if parts else ""
-
-
-def _lately_by_words(facts: _Facts, before: Sequence[Seen], now: Sequence[Seen]) -> Sentence | None:
-    """As `_lately`, with recurring title words where the catalogue has neither categories nor brands."""
-    old = {part for one in before for part in title_stems(one)}
-    new = [one for one in recurring(now) if old.isdisjoint(map(stem, words(one.name)))][:2]
-    held = {part for one in now for part in title_stems(one)}
-    gone = [one for one in recurring(before) if held.isdisjoint(map(stem, words(one.name))) and len(one.seqs) * 4 >= len(before)][:1]
-    came, went = (listing([quote(one.name) for one in group]) if group else "" for group in (new, gone))
-    if new:
-        tail = f", while {went}, frequent before, did not return" if went else ""
-        return sentence(f"Lately {came} came up for the first time{tail}"), seqs_of(*new, *gone)
-    return (sentence(f"Lately {went}, frequent before, did not come up"), seqs_of(*gone)) if gone else None
-
-
-def _over_time(facts: _Facts) -> Sentence | None:
-    """What only the earlier and only the later half of a longer history has, at least twice each."""
-    if len(facts.seen) < 8:
-        return None
-    later = set(numbers(facts.seen[len(facts.seen) // 2 :]))
-    for kind in (facts.categories, facts.brands, facts.colors):
-        often = [one for one in kind if len(one.styles) > 1]
-        faded = [one for one in often if later.isdisjoint(one.seqs)][:2]
-        risen = [one for one in often if later.issuperset(one.seqs)][:2]
-        named = facts.nouns if kind is facts.categories else lambda group: listing([one.name for one in group])
-        if faded and risen:
-            return sentence(f"Over time {named(faded)} gave way to {named(risen)}"), seqs_of(*faded, *risen)
-        if risen:
-            return sentence(f"{named(risen)} came in only in the later half"), seqs_of(*risen)
     return None

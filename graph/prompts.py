@@ -87,7 +87,11 @@ def item_text(item: Item, *, with_id: bool = False, currency: str = "") -> str:
     """A product in one line: title, then the attributes that the title does not already name, then the price."""
     title = clean(item.name)
     said = title.casefold()
-    extra = [clean(value, 30) for value in (item.brand, item.category.replace("_", " "), item.color) if value and value.replace("_", " ").casefold() not in said]
+    extra = [
+        clean(value, 30)
+        for value in (item.brand, item.category.replace("_", " "), item.color)
+        if value and value.replace("_", " ").casefold() not in said
+    ]
     if item.price is not None:
         extra.append(f"{currency}{item.price:.0f}")
     line = "; ".join([title, *extra])
@@ -117,7 +121,9 @@ def shared_text(summary: str, query: str, recent: Sequence[Event], items: Mappin
     return "\n\n".join(parts)
 
 
-def next_prompt(shared: str, earlier: Sequence[Event], memory: Sequence[MemoryHit], items: Mapping[str, Item], *, wording: str, currency: str = "") -> Prompt:
+def next_prompt(
+    shared: str, earlier: Sequence[Event], memory: Sequence[MemoryHit], items: Mapping[str, Item], *, wording: str, currency: str = ""
+) -> Prompt:
     """Task NEXT (F 4.2): the shared part, earlier events, and what shoppers with this query saw on top."""
     parts = [shared] if shared else []
     if earlier:
@@ -149,7 +155,12 @@ def answer_text(item: Item) -> str:
 def next_form(item_ids: Sequence[str], items: Mapping[str, Item]) -> Form:
     """The form of the answer to task NEXT when its id may only be one of `item_ids`."""
     drafts = {item_id: " " + clean(items[item_id].name) for item_id in item_ids if item_id in items}
-    return Form(lead=ID_LEAD, choices=tuple(f" {item_id}" for item_id in item_ids), middle=TITLE_LEAD, drafts={f" {key}": text for key, text in drafts.items()})
+    return Form(
+        lead=ID_LEAD,
+        choices=tuple(f" {item_id}" for item_id in item_ids),
+        middle=TITLE_LEAD,
+        drafts={f" {key}": text for key, text in drafts.items()},
+    )
 
 
 _ANSWER = re.compile(r"\s*ID:\s*(\S+)\s*\n\s*Title:\s*(\S[^\n]*?)\s*")

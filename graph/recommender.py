@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
@@ -66,8 +67,8 @@ def build_graph(nodes: Nodes, summarize: Graph, checkpointer: BaseCheckpointSave
     graph.add_node("rerank", nodes.rerank, retry_policy=retry, error_handler=cast(Any, nodes.without_scores))
     graph.add_node("explain", nodes.explain)
     order = [START, "load_history", "recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain", END]
-    for one, next_one in zip(order, order[1:], strict=False):
-        graph.add_edge(one, next_one)
+    for one, following in pairwise(order):
+        graph.add_edge(one, following)
     return graph.compile(checkpointer=checkpointer, name="recgraph")
 
 
@@ -102,15 +103,17 @@ class Recommender:
     `graph` is the compiled LangGraph: its input is `run_id, user_id, query, k, as_of, paradigm, mode`, its result the `State`.
     """
 
-    def __init__(self, store: Store, settings: Settings, encoder: TextEncoder, llm: LLM | None, *, checkpoint: str = "", progress: Progress | None = None) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, encoder: TextEncoder, llm: LLM | None, *, checkpoint: str = "", progress: Progress | None = None
+    ) -> None:
         self.store, self.settings, self.encoder, self.llm = store, settings, encoder, llm
         self._exit = ExitStack()
         self._exit.callback(store.close)
         if store.counts()["items"] == 0:
             self.close()
             raise EmptyStore(f"The store {store.path} has no items. Load some with `recgraph ingest FORMAT PATH... --store {store.path}`.")
-        self._retriever = _Fitted(lambda as_of: Retriever.build(store, encoder, as_of, progress=progress))
-        self._memory = _Fitted(lambda as_of: QueryMemory.build(store, encoder, as_of, progress=progress))
+        self._retriever = _Fitted(lambda as_of: Retriever.build(store, encoder, as_of, _told(progress, "Embedding titles")))
+        self._memory = _Fitted(lambda as_of: QueryMemory.build(store, encoder, as_of, _told(progress, "Embedding queries")))
         self.currency = store.meta("currency") or ""
         self.summarizer = self._choose_summarizer()
         self._runs = RunLog(store.path.with_suffix(".runs.duckdb"))
@@ -132,7 +135,9 @@ class Recommender:
         try:
             encoder = TextEncoder(chosen.embedder)
             if llm is None and chosen.llm != "none":
-                llm = open_llm(chosen)
+                adapters = {name: chosen.adapter for name in ("next", "fit")} if chosen.adapter else None
+                note = (lambda text: progress(text, 0, 1)) if progress else None
+                llm = open_llm(chosen.llm, chosen.llm_url, chosen.llm_api_key, adapters, chosen.cache_folder, note)
             return cls(opened, chosen, encoder, llm, checkpoint=checkpoint, progress=progress)
         except BaseException:
             opened.close()
@@ -181,7 +186,7 @@ class Recommender:
         """Fits and loads what the first run as of that moment would: title and ID embeddings, memory."""
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of
         self._retriever(moment)
-        self._memory(moment)
+        self._memory(moment).warm()
 
     def close(self) -> None:
         """Closes the store and the checkpoints."""
@@ -264,9 +269,9 @@ class Recommender:
 
     def _nodes(self) -> Nodes:
         settings, llm = self.settings, self.llm
-        trained = bool(settings.adapter) or llm is not None and (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
+        trained = (llm is not None and "fit" in llm.adapters) or (llm is not None and (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL)
         weight = settings.rerank_weight if settings.rerank_weight is not None else (1.0 if trained else 0.1)
-        adapter = settings.adapter or None
+        adapters = llm.adapters if llm else ()
         return Nodes(
             self.store,
             llm,
@@ -284,8 +289,8 @@ class Recommender:
             mixup=settings.mixup,
             rerank_weight=weight,
             catalogue=self.store.catalogue().item_ids,
-            next_adapter=adapter,
-            fit_adapter=adapter,
+            next_adapter="next" if "next" in adapters else None,
+            fit_adapter="fit" if "fit" in adapters else None,
         )
 
     def _choose_summarizer(self) -> Summarizer:
@@ -308,7 +313,14 @@ class Recommender:
     def _unknown(self, user_id: str) -> str:
         near = difflib.get_close_matches(user_id, [row.user_id for row in self.store.users(limit=5000)], n=3)
         hint = f" Did you mean {', '.join(near)}?" if near else ""
-        return f"No events of user '{user_id}' in {self.store.path}.{hint} See `recgraph users`, or pass --new-user for someone who is new to the shop."
+        return (
+            f"No events of user '{user_id}' in {self.store.path}.{hint} See `recgraph users`, or pass --new-user for someone who is new to the shop."
+        )
+
+
+def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    """The progress function that one piece of work reports (done, of) to."""
+    return None if progress is None else lambda done, of: progress(what, done, of)
 
 
 def _detail(update: dict[str, Any]) -> str:

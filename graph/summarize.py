@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol, TypedDict, cast
 
 from langgraph.graph import END, START, StateGraph
@@ -19,12 +19,12 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy, Send
 
+from recgraph.errors import LLMUnavailable
 from recgraph.graph.grounding import Vocabulary, copied, sentences, support
 from recgraph.graph.profile import profile
 from recgraph.graph.prompts import PROMPT_VERSION, block_prompt, clean, event_text, merge_prompt, parse_summary, recurrent_prompt
 from recgraph.graph.state import RunContext, State, merge
 from recgraph.store.records import Event, Item, Summary
-from recgraph.errors import LLMUnavailable
 from recgraph.tools.llm import LLM, Prompt, Usage
 
 Sentences = tuple[tuple[str, tuple[int, ...]], ...]
@@ -54,7 +54,7 @@ class Written:
 
     sentences: Sentences
     model: str
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     notes: tuple[str, ...] = ()
 
 
@@ -221,7 +221,7 @@ class _Nodes:
 
     def route(self, state: _Inside) -> str | list[Send]:
         """What comes next: the loop, the fan-out of this level's missing summaries, the next level, or the end."""
-        if state["blocks"] == 0 or state.get("summary") is not None and state["paradigm"] == "hierarchical":
+        if state["blocks"] == 0 or (state.get("summary") is not None and state["paradigm"] == "hierarchical"):
             return END
         if state["paradigm"] == "recurrent":
             return "step" if state["done"] < state["blocks"] else END

@@ -106,7 +106,9 @@ def demo(store: str | None, seed: int) -> None:
 @main.command()
 @click.argument("format", metavar="FORMAT")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--map", "mapping", multiple=True, metavar="TABLE.COLUMN=NAME", help="for `tables`: your name of a column, e.g. events.user_id=customer")
+@click.option(
+    "--map", "mapping", multiple=True, metavar="TABLE.COLUMN=NAME", help="for `tables`: your name of a column, e.g. events.user_id=customer"
+)
 @_store_option
 def ingest(format: str, paths: tuple[Path, ...], mapping: tuple[str, ...], store: str | None) -> None:
     """Load raw logs into the store.

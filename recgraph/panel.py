@@ -72,7 +72,9 @@ def _brief(found: Recommendation) -> RenderableType:
     counts = Counter(event.action for event in found.history)
     said = ", ".join(f"{counts[action]} {names[counts[action] != 1]}" for action, names in _ACTIONS.items() if counts[action])
     first, last = show_time(found.history[0].ts), show_time(found.history[-1].ts)
-    head = Text.assemble(("History  ", "bold"), f"{said} · {first[:10] if first[0].isdigit() else first} to {last[:10] if last[0].isdigit() else last}")
+    head = Text.assemble(
+        ("History  ", "bold"), f"{said} · {first[:10] if first[0].isdigit() else first} to {last[:10] if last[0].isdigit() else last}"
+    )
     lines = [event_line(event, dict(found.known_items)) for event in found.history[-_RECENT_SHOWN:]]
     for line in lines:
         line.no_wrap, line.overflow = True, "ellipsis"
@@ -122,7 +124,12 @@ def _footer(found: Recommendation) -> RenderableType:
     times = " · ".join(f"{node.replace('_', ' ')} {_seconds(ms)}" for node, ms in found.timings_ms.items() if node != "total" and ms >= 1)
     cached = f", {found.cached_blocks} of {found.blocks} summary blocks cached" if found.blocks else ""
     lines.append(Text(f"{_seconds(found.timings_ms['total'])} in all: {times}", style="dim"))
-    lines.append(Text(f"{found.models['llm']} · {found.tokens.prompt:,} prompt tokens ({found.tokens.cached:,} cached){cached} · run {found.run_id}", style="dim"))
+    lines.append(
+        Text(
+            f"{found.models['llm']} · {found.tokens.prompt:,} prompt tokens ({found.tokens.cached:,} cached){cached} · run {found.run_id}",
+            style="dim",
+        )
+    )
     lines.extend(Text(f"! {note}", style="yellow") for note in found.degraded)
     return Group(*lines)
 
@@ -150,7 +157,9 @@ def follow(steps: Iterator[Step | Recommendation], console: Console) -> Recommen
     """Shows a run's steps live and gives back its recommendation."""
     from recgraph.graph.recommendation import Recommendation
 
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         names = list(_STEPS)
         task = progress.add_task(_STEPS[names[0]])
         for step in steps:

@@ -60,7 +60,17 @@ class Settings:
         ):
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"{name} is '{getattr(self, name)}'; it must be one of {', '.join(allowed)}.")
-        for name, least in (("k", 1), ("candidates", 1), ("block", 1), ("merge", 2), ("memory_queries", 0), ("memory_products", 0), ("recent", 0), ("history", 0), ("prompt_tokens", 256)):
+        for name, least in (
+            ("k", 1),
+            ("candidates", 1),
+            ("block", 1),
+            ("merge", 2),
+            ("memory_queries", 0),
+            ("memory_products", 0),
+            ("recent", 0),
+            ("history", 0),
+            ("prompt_tokens", 256),
+        ):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         if self.deadline <= 0:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -105,10 +107,31 @@ def test_a_module_that_cannot_be_imported_is_told_with_its_reason() -> None:
 
 def test_a_model_folder_that_is_not_there_is_broken_unless_a_server_has_the_model(settings: Settings, tmp_path: Path) -> None:
     missing = str(tmp_path / "no-model-here")
-    base = line(list(doctor._models(Settings(llm=missing, cache=settings.cache))), "base model")
+    base = line(list(doctor._models(Settings(llm=missing, embedder=missing, cache=settings.cache))), "base model")
     assert base.ok is False
     assert "no-model-here" in base.found
     assert line(list(doctor._models(Settings(llm=missing, cache=settings.cache, llm_url="http://127.0.0.1:1/v1"))), "base model").ok is None
+
+
+def test_a_model_that_would_have_to_be_converted_is_found_and_left_alone(settings: Settings) -> None:
+    base, encoder = doctor._models(settings)
+    assert base.ok
+    assert encoder.ok
+    assert not settings.cache_folder.exists()
+
+
+def test_a_store_that_another_process_writes_is_called_locked(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store.create(settings.store).close()
+    monkeypatch.setattr("recgraph.store.connection.PATIENCE", 0.1)
+    code = f"import recgraph.store.db as db; store = db.Store.create({settings.store!r}); print('open', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin
+        assert other.stdout
+        assert other.stdout.readline() == "open\n"
+        (check,) = doctor._store(settings)
+        other.stdin.write("\n")
+    assert check.ok is False
+    assert "Another process is using the store" in check.found
 
 
 def test_a_server_that_answers_is_shown_with_its_models(serve: Callable[..., str]) -> None:

@@ -64,7 +64,6 @@ def test_the_second_run_asks_the_summarizer_nothing(paradigm: str) -> None:
     assert second["cached_blocks"] == second["blocks"] == 5
 
 
-
 @pytest.mark.parametrize("count", [22, 23, 25, 26, 100])
 def test_one_new_event_costs_one_block_when_recurrent(count: int) -> None:
     world = World("recurrent")

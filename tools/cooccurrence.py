@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+
 from recgraph.store.db import Sequences
 
 Vectors = NDArray[np.float32]

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import faiss
+import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
+
+faiss: Any = _faiss  # its type stubs describe the C++ signatures, not those of the Python wrappers
 
 Vectors = NDArray[np.float32]
 Mask = NDArray[np.bool_]

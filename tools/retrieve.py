@@ -6,7 +6,7 @@ asks: what must not be recommended comes in as arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,7 +18,7 @@ from recgraph.settings import MODES
 from recgraph.store.db import Catalogue, Store
 from recgraph.store.records import Event
 from recgraph.tools.cooccurrence import Transitions, fit
-from recgraph.tools.embed import TextEncoder, embed
+from recgraph.tools.embed import Progress, TextEncoder, embed
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import MemoryHit
 
@@ -110,9 +110,7 @@ class Retriever:
             self.eligible &= catalogue.first_seen < np.datetime64(before, "us")
 
     @classmethod
-    def build(
-        cls, store: Store, encoder: TextEncoder, before: datetime | None = None, progress: Callable[[int, int], None] | None = None
-    ) -> Retriever:
+    def build(cls, store: Store, encoder: TextEncoder, before: datetime | None = None, progress: Progress | None = None) -> Retriever:
         """Embeds the titles the store has no vectors of and fits the ID embedding and the transitions on what happened before `before`.
 
         `progress` is told (done, total) of the titles. An empty store is fine: there is nothing to retrieve then.
