@@ -70,7 +70,7 @@ vllm: .venv-vllm/installed  ## a vLLM server for the CPU in .venv-vllm (2.5 GB)
 	@touch $@
 
 bench: .venv/installed $(STORE)  ## what README's figures come from
-	@$(BIN)/python benchmarks/latency.py
+	@$(BIN)/python benchmarks/latency.py --store $(STORE)
 	@$(BIN)/python benchmarks/scale.py
 
 lint: .venv/installed-dev  ## ruff

@@ -147,6 +147,7 @@ class Facts:
         self.items = items
         self.currency = currency
         self.seen = [Seen(event, items[event.item_id]) for event in events if event.item_id in items]
+        self.weight = sum(one.weight for one in self.seen)  # shares are of this, so that products without the attribute count against "mostly"
         self.bought = [one for one in self.seen if one.event.action == "purchase"]
         self.categories = counted(self.seen, lambda item: category_name(item.category))
         self.colors = counted(self.seen, lambda item: value(item.color))

@@ -52,8 +52,7 @@ def profile(
     if not events:
         return ()
     facts = Facts(events, items, currency)
-    styles = {one.style for one in facts.seen}
-    if len(styles) == 1 and all(event.item_id for event in events):
+    if facts.seen and len({event.item_id for event in events}) == 1:
         return _fit([(0, _single(facts))])
     fresh = {event.seq for event in new}
     drift = lately(facts, fresh) if fresh and len(fresh) < len(events) else over_time(facts) if level != "block" else None
@@ -97,7 +96,7 @@ def _taste(facts: Facts) -> Sentence | None:
 
 def _category_clause(facts: Facts) -> tuple[str, list[Count]]:
     counts, who, verb = facts.categories, facts.who, facts.verb()
-    share = counts[0].weight / sum(one.weight for one in counts)
+    share = counts[0].weight / facts.weight
     if len(counts) == 1 and len(counts[0].seqs) < len(facts.events):
         return f"{who} {verb} {facts.nouns(counts)}", counts
     if len(counts) == 1:
@@ -121,7 +120,7 @@ def _category_clause(facts: Facts) -> tuple[str, list[Count]]:
 def _color_clause(facts: Facts) -> tuple[str, list[Count]]:
     """The colours, as in “…, usually in navy”: only as strong a word as the shares allow."""
     counts = facts.colors
-    total = sum(one.weight for one in counts)
+    total = facts.weight
     repeated = [one for one in counts[:2] if len(one.seqs) > 1]
     if not counts:
         return "", []

@@ -127,14 +127,15 @@ class Recommender:
     ) -> Recommender:
         """Opens a store with the models the settings name. `settings` are fields of `Settings` (`mode="paper"`, `llm_url=...`).
 
-        `llm` replaces the model that the settings name; `checkpoint` is an SQLite file for resumable runs; `progress` is told of long
-        work. Raises StoreError, EmptyStore, ModelMissing, SettingsError.
+        `llm="none"` answers from retrieval alone; `checkpoint` is an SQLite file for resumable runs; `progress` is told of long work.
+        Raises StoreError, EmptyStore, ModelMissing, SettingsError.
         """
         chosen = load_settings(store=None if store is None else str(store), **settings)
         opened = Store.open(chosen.store)
         try:
             encoder = TextEncoder(chosen.embedder)
-            if llm is None and chosen.llm != "none":
+            llm: LLM | None = None
+            if chosen.llm != "none":
                 adapters = {name: chosen.adapter for name in ("next", "fit")} if chosen.adapter else None
                 note = (lambda text: progress(text, 0, 1)) if progress else None
                 llm = open_llm(chosen.llm, chosen.llm_url, chosen.llm_api_key, adapters, chosen.cache_folder, note)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from recgraph.errors import ModelMissing, StoreBusy, StoreReadOnly
 from recgraph.store.db import Store
-from recgraph.tools.models import DEFAULT_ENCODER, find_encoder, fingerprint, placement, quiet_transformers
+from recgraph.tools.models import DEFAULT_ENCODER, find_encoder, fingerprint, model_title, placement, quiet_transformers
 
 MAX_TOKENS = 128  # a text is read up to here; product titles have 10-60 tokens, and MiniLM was trained with 128
 BATCH_TOKENS = 2048  # tokens of one forward pass: larger batches fall out of the CPU's cache and are slower
@@ -46,9 +47,10 @@ class TextEncoder:
                 raise ModelMissing(f"The sentence encoder in {folder} cannot be loaded: {error}") from error
         self._model.to(self.device).eval()
         self._cls = _pools_first_token(folder)
+        self._lock = threading.Lock()  # a fast tokenizer must not be set to cut texts by two threads at once
         self.max_tokens = min(max_tokens, int(getattr(self._model.config, "max_position_embeddings", max_tokens)))
         self.dim = int(self._model.config.hidden_size)
-        title = DEFAULT_ENCODER.split("/")[1] if path in ("", DEFAULT_ENCODER) else folder.name
+        title = DEFAULT_ENCODER.split("/")[1] if path in ("", DEFAULT_ENCODER) else model_title(folder)
         self.name = f"{title}-{fingerprint(folder)}"
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -56,7 +58,8 @@ class TextEncoder:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         if not texts:
             return vectors
-        tokens: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
+        with self._lock:
+            tokens: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
         order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))  # alike lengths together: less padding, 2-3 times faster
         done = 0
         for batch in _batches(order, tokens):

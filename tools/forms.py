@@ -16,12 +16,21 @@ import numpy as np
 from recgraph.tools.llm import Form
 
 
+def check_form(form: Form) -> None:
+    """Raises ValueError for a form no model can follow: no choices, an empty or repeated one, a middle of blanks only."""
+    if not form.choices or not all(form.choices):
+        raise ValueError("A form needs at least one choice, and none may be empty.")
+    if len(set(form.choices)) < len(form.choices):
+        raise ValueError("A form's choices must differ from each other.")
+    if form.middle and not form.middle.strip(" "):
+        raise ValueError(f"A form's middle is {form.middle!r}; blanks alone do not separate the choice from the text.")
+
+
 def form_regex(form: Form) -> str:
-    """The form as a regular expression, the way a server is told it. Raises ValueError for a form without choices."""
-    if not form.choices:
-        raise ValueError("A form needs at least one choice.")
-    choices = "|".join(re.escape(choice) for choice in form.choices)
-    return f"{re.escape(form.lead)}({choices}){re.escape(form.middle)}[^\\n]*"
+    """The form as a regular expression, the way a server is told it. An empty `middle` ends the answer after the choice."""
+    check_form(form)
+    choices = "|".join(_escape(choice) for choice in form.choices)
+    return f"{_escape(form.lead)}({choices}){_escape(form.middle)}" + ("[^\\n]+" if form.middle else "")
 
 
 @dataclass(frozen=True)
@@ -68,21 +77,15 @@ class TokenForm:
     middle_cut: str
     free_blank: str
 
-    def draft(self, tokenizer: Any, choice: int) -> list[int]:
-        """The tokens of the probable free text of a choice, [] where there is none."""
-        text = self.form.drafts.get(self.form.choices[choice], "").split("\n")[0].rstrip()
-        if not text:
-            return []
-        head = self.middle_cut or ":"
-        return _after(tokenizer, head, head + self.free_blank + text)
+    def draft(self, tokenizer: Any, text: str) -> list[int]:
+        """The tokens of a probable free text, its first line only."""
+        text = text.split("\n")[0].strip(" ")
+        return _after(tokenizer, self.middle_cut, self.middle_cut + self.free_blank + text) if text else []
 
 
 def tokenize_form(tokenizer: Any, form: Form) -> TokenForm:
-    """Raises ValueError for a form without choices or with an empty or repeated one."""
-    if not form.choices or not all(form.choices):
-        raise ValueError("A form needs at least one choice, and none may be empty.")
-    if len(set(form.choices)) < len(form.choices):
-        raise ValueError("A form's choices must differ from each other.")
+    """Raises ValueError as `check_form` does."""
+    check_form(form)
     lead, lead_blank = _split_blank(form.lead)
     middle_cut, free_blank = _split_blank(form.middle)
     base = _ids(tokenizer, [lead])[0] if lead else []
@@ -95,6 +98,11 @@ def tokenize_form(tokenizer: Any, form: Form) -> TokenForm:
     closing = [int(tokenizer.eos_token_id)] if not middle else middle[:1]
     table = TokenTable.build([[*(sequence or []), *closing] for sequence in sequences])
     return TokenForm(form, lead, table, tuple(middle), middle_cut, free_blank)
+
+
+def _escape(text: str) -> str:
+    """`re.escape` for grammar engines too: only what is special is escaped (they refuse "\\ " and "\\-"), a line end is written out."""
+    return re.sub(r"([\\.^$*+?{}\[\]()|/])", r"\\\1", text).replace("\n", "\\n")
 
 
 def _split_blank(text: str) -> tuple[str, str]:

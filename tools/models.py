@@ -126,6 +126,11 @@ def locate_encoder(name: str = "") -> str:
     return str(found)
 
 
+def model_title(folder: Path) -> str:
+    """A model's readable name: its folder's, or the repository's where the folder is a snapshot in the hub cache."""
+    return folder.parent.parent.name.split("--")[-1] if folder.parent.name == "snapshots" else folder.resolve().name
+
+
 def fingerprint(folder: Path) -> str:
     """Eight hex digits that tell the weights of two models apart without reading them whole: sizes, and the ends of the first file."""
     digest = hashlib.sha256()

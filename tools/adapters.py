@@ -1,0 +1,71 @@
+"""LoRA adapters on an in-process model: loaded by name, switched a call, checked against the base they were trained on.
+
+It knows peft, and no prompt. peft is imported only when there is an adapter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recgraph.errors import ModelMissing
+from recgraph.tools.models import INSTALL_LOCAL
+
+
+class Adapters:
+    """The adapters of one model, none active at first. `folders` maps names to PEFT folders. Raises ModelMissing."""
+
+    def __init__(self, model: Any, folders: Mapping[str, str]) -> None:
+        self.names: tuple[str, ...] = tuple(folders)
+        self._peft: Any = None
+        self._active: str | None = None
+        for name, folder in folders.items():
+            self._load(model, name, Path(folder).expanduser())
+        if self._peft is not None:
+            self._peft.base_model.disable_adapter_layers()
+
+    def use(self, name: str | None) -> None:
+        """Switches to an adapter, or to the bare base model for None."""
+        if name == self._active:
+            return
+        if name is None:
+            self._peft.base_model.disable_adapter_layers()
+        else:
+            self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(name)
+        self._active = name
+
+    def _load(self, model: Any, name: str, folder: Path) -> None:
+        try:
+            from peft import PeftModel
+        except ModuleNotFoundError as error:
+            raise ModelMissing(f"The adapter '{name}' needs the Python package '{error.name}': {INSTALL_LOCAL}") from None
+        _read_config(name, folder)
+        try:
+            if self._peft is None:
+                self._peft = PeftModel.from_pretrained(model, str(folder), adapter_name=name, autocast_adapter_dtype=False)
+                self._peft.eval()
+                missing: list[str] = []
+            else:
+                missing = list(self._peft.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=False).missing_keys)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line or "not found" in line), str(error))
+            raise ModelMissing(f"The adapter '{name}' in {folder} does not fit this base model: {reason}") from error
+        if missing:
+            raise ModelMissing(f"The adapter '{name}' in {folder} does not fit this base model: {len(missing)} weights are missing.")
+
+
+def _read_config(name: str, folder: Path) -> None:
+    file = folder / "adapter_config.json"
+    if not file.is_file():
+        raise ModelMissing(f"The adapter '{name}' should be a PEFT folder, but {file} is not there.")
+    try:
+        kind = json.loads(file.read_text(encoding="utf-8")).get("peft_type")
+    except ValueError as error:
+        raise ModelMissing(f"{file} is not JSON: {error}") from error
+    if kind != "LORA":
+        raise ModelMissing(f"The adapter '{name}' in {folder} is of type {kind}; only LORA adapters can be used.")
+    if not any((folder / weights).is_file() for weights in ("adapter_model.safetensors", "adapter_model.bin")):
+        raise ModelMissing(f"The adapter '{name}' in {folder} has no adapter_model.safetensors.")
