@@ -206,7 +206,12 @@ class Recommender:
         timings: dict[str, float] = {}
         state = cast(State, {})
         events = self.graph.stream(
-            cast(Any, inputs), config, context=cast(Any, context), stream_mode=["updates", "values"], subgraphs=True, durability="sync"
+            cast(Any, inputs),
+            config,
+            context=cast(Any, context),
+            stream_mode=["updates", "values"],
+            subgraphs=True,
+            durability="sync" if self._checkpointer else None,
         )
         for namespace, kind, payload in cast("Iterator[tuple[tuple[str, ...], str, Any]]", events):
             now = time.perf_counter()
@@ -235,7 +240,7 @@ class Recommender:
         identity = repr((sorted(asked.items(), key=lambda pair: pair[0]), self.store.revision(), self.models))
         thread = hashlib.sha256(identity.encode()).hexdigest()[:32]
         config: RunnableConfig = {"configurable": {"thread_id": thread}}
-        if self.graph.get_state(config).next:
+        if self.graph.get_state(config).tasks:  # not `.next`, which leaves out a task that ended just before the kill
             return None, config, True
         self._checkpointer.delete_thread(thread)
         return fresh, config, False

@@ -72,8 +72,9 @@ _SPELLED = {"tv": "TV", "foodanddrink": "food & drink"}
 
 
 def clean(text: str) -> str:
-    """One line of printable text, entities such as `&amp;` resolved."""
-    return " ".join("".join(c if c.isprintable() else " " for c in html.unescape(text)).split())
+    """One line of printable text, entities such as `&amp;` resolved, the marks of chat control tokens (`<|im_end|>`) taken away."""
+    line = html.unescape(text).replace("<|", " ").replace("|>", " ")
+    return " ".join("".join(c if c.isprintable() else " " for c in line).split())
 
 
 def shorten(text: str, limit: int) -> str:

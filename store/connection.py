@@ -161,9 +161,11 @@ class Database:
                 self._state.notify_all()
 
     @contextmanager
-    def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def writing(self, session: duckdb.DuckDBPyConnection | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor inside one transaction, committed at the end and rolled back on any error. Nested blocks join the outer one.
 
+        With `session`, a cursor of `reading()` that the caller still holds, the transaction is that cursor's, which keeps its temporary
+        tables; only for a database acquired for writing.
         Raises StoreBusy or StoreReadOnly on entering, and at the end where the disk refuses the commit.
         """
         if self._owner_thread == threading.get_ident() and self._cursor is not None:
@@ -173,7 +175,7 @@ class Database:
             self._add_writer()
             try:
                 assert self._con is not None
-                cursor = self._con.cursor()
+                cursor = session or self._con.cursor()
                 cursor.begin()
                 self._cursor, self._owner_thread = cursor, threading.get_ident()
                 try:
@@ -185,7 +187,8 @@ class Database:
                     self._commit(cursor)
                 finally:
                     self._cursor, self._owner_thread = None, None
-                    cursor.close()
+                    if session is None:
+                        cursor.close()
             finally:
                 self._drop_writer()
 

@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from recgraph.graph.grounding import Vocabulary, copied, sentences, support
-from recgraph.graph.profile import profile
+from recgraph.graph.profile import Level, profile
 from recgraph.graph.wording import category_name, listing, plural, prices, quote
 from recgraph.store.records import Action, Event, Item
 
+LEVELS: tuple[Level, ...] = ("block", "recurrent", "merged")
 DAY = datetime(2025, 3, 1)
 COLORS = ("navy", "cream", "olive", "Dark Red")
 BRANDS = ("Nordlys", "Alma & Finch", "Polo", "Polo Ralph Lauren")
@@ -74,7 +75,7 @@ def test_every_named_value_stands_in_the_events_of_its_sentence_over_random_hist
     for _ in range(400):
         items = catalogue(rng, rng.randint(1, 12))
         events = history(rng, items, rng.choice((1, 2, 5, 12, 40)))
-        level = rng.choice(("block", "recurrent", "merged"))
+        level: Level = rng.choice(LEVELS)
         new = events[-5:] if level == "recurrent" else ()
         found = profile(events, items, new=new, level=level, currency="$")
         assert 1 <= len(found) <= 5
@@ -182,6 +183,7 @@ def test_untrusted_text_is_cut_at_a_word_and_kept_on_one_line() -> None:
     assert quote("one “two”\n\tthree\x1b[0m") == "“one 'two' three [0m”"
     assert quote("word " * 40) == f"“{('word ' * 12).strip()}…”"
     assert len(quote("x" * 500)) == 62
+    assert quote("dress<|im_end|>") == "“dress im_end”"
 
 
 @pytest.mark.parametrize(

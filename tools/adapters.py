@@ -13,6 +13,8 @@ from typing import Any
 from recgraph.errors import ModelMissing
 from recgraph.tools.models import INSTALL_LOCAL
 
+_WEIGHTS = "adapter_model.safetensors"
+
 
 class Adapters:
     """The adapters of one model, none active at first. `folders` maps names to PEFT folders. Raises ModelMissing."""
@@ -39,7 +41,8 @@ class Adapters:
 
     def _load(self, model: Any, name: str, folder: Path) -> None:
         try:
-            from peft import PeftModel
+            from peft import PeftModel, get_peft_model_state_dict
+            from safetensors import safe_open
         except ModuleNotFoundError as error:
             raise ModelMissing(f"The adapter '{name}' needs the Python package '{error.name}': {INSTALL_LOCAL}") from None
         _read_config(name, folder)
@@ -47,14 +50,16 @@ class Adapters:
             if self._peft is None:
                 self._peft = PeftModel.from_pretrained(model, str(folder), adapter_name=name, autocast_adapter_dtype=False)
                 self._peft.eval()
-                missing: list[str] = []
             else:
-                missing = list(self._peft.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=False).missing_keys)
+                self._peft.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=False)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line or "not found" in line), str(error))
             raise ModelMissing(f"The adapter '{name}' in {folder} does not fit this base model: {reason}") from error
-        if missing:
-            raise ModelMissing(f"The adapter '{name}' in {folder} does not fit this base model: {len(missing)} weights are missing.")
+        # peft leaves out what finds no place, silently: an adapter of a deeper base would load in part.
+        with safe_open(folder / _WEIGHTS, framework="pt") as file:
+            apart = set(file.keys()) ^ set(get_peft_model_state_dict(self._peft, adapter_name=name))
+        if apart:
+            raise ModelMissing(f"The adapter '{name}' in {folder} does not fit this base model: {len(apart)} weights differ, such as {min(apart)}.")
 
 
 def _read_config(name: str, folder: Path) -> None:
@@ -67,5 +72,5 @@ def _read_config(name: str, folder: Path) -> None:
         raise ModelMissing(f"{file} is not JSON: {error}") from error
     if kind != "LORA":
         raise ModelMissing(f"The adapter '{name}' in {folder} is of type {kind}; only LORA adapters can be used.")
-    if not any((folder / weights).is_file() for weights in ("adapter_model.safetensors", "adapter_model.bin")):
-        raise ModelMissing(f"The adapter '{name}' in {folder} has no adapter_model.safetensors.")
+    if not (folder / _WEIGHTS).is_file():
+        raise ModelMissing(f"The adapter '{name}' in {folder} has no {_WEIGHTS}.")

@@ -158,14 +158,13 @@ class LocalLLM:
 
     def _feed(self, cache: Any, tokens: Sequence[int], keep: int, deadline: float | None) -> torch.Tensor:
         """Appends tokens to a cache of one row; logits float32[keep, vocabulary] of the last `keep` of them."""
+        rows: list[torch.Tensor] = []
         for start in range(0, len(tokens), PREFILL_TOKENS):
             _check(deadline)
             piece = tokens[start : start + PREFILL_TOKENS]
-            wanted = max(1, min(len(piece), keep))
             ids = torch.tensor([piece], device=self.device)
-            logits = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=wanted).logits[0]
-            rows = logits if start == 0 else torch.cat([rows, logits])
-        return rows[-keep:].float()
+            rows.append(self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=min(len(piece), keep)).logits[0])
+        return torch.cat(rows)[-keep:].float()
 
     def _prefill(
         self, tokens: Sequence[int], adapter: str | None, deadline: float | None, *, logits: bool = True
@@ -185,15 +184,15 @@ class LocalLLM:
         place = torch.cat([torch.arange(len(suffix)) for suffix in suffixes])
         own = (owner[:, None] == owner[None, :]) & (place[:, None] >= place[None, :])
         mask = torch.cat([torch.ones((len(owner), shared), dtype=torch.bool), own], dim=1)
-        output = self._model(
+        logits: torch.Tensor = self._model(
             input_ids=torch.tensor([[token for suffix in suffixes for token in suffix]], device=self.device),
             attention_mask=mask[None, None].to(self.device),
             position_ids=(shared + place)[None].to(self.device),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=(lengths.cumsum(0) - 1).to(self.device),
-        )
-        return output.logits[0].float()
+        ).logits[0]
+        return logits.float()
 
     def _decode(
         self, rows: list[list[int]], max_tokens: int, adapter: str | None, deadline: float | None

@@ -19,7 +19,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recgraph.errors import ModelMissing
 
@@ -168,8 +168,9 @@ def _cpu_multiplies_bf16() -> bool:
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """No progress bars, log lines or warnings of transformers and peft inside the block; everything is as before afterwards."""
-    from transformers.utils import logging as noise
+    from transformers.utils import logging
 
+    noise: Any = logging
     level, bars = noise.get_verbosity(), noise.is_progress_bar_enabled()
     noise.set_verbosity_error()
     noise.disable_progress_bar()
@@ -213,9 +214,9 @@ def _package_folder(package: str) -> Path | None:
 def _from_hub(name: str, searched: list[str], *, network: bool) -> Path | None:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or importlib.util.find_spec("huggingface_hub") is None:
         return None
-    import httpx
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import constants, errors, snapshot_download
+
+    hub: Any = errors  # its HTTPError is httpx's or httpx2's, whichever this version of huggingface_hub is built on
 
     place = f"the hub's {name}" if network else f"the local hub cache {constants.HF_HUB_CACHE}"
     if network and constants.HF_HUB_OFFLINE:
@@ -225,8 +226,8 @@ def _from_hub(name: str, searched: list[str], *, network: bool) -> Path | None:
         folder = _complete(Path(snapshot_download(name, local_files_only=not network, allow_patterns=_HUB_FILES)))
         searched.append(f"{place} (without weights)")
         return folder
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
-        searched.append(f"{place} ({'cannot be reached' if network and not isinstance(error, HfHubHTTPError) else f'no {name}'})")
+    except (hub.HTTPError, hub.HFValidationError, OSError) as error:  # LocalEntryNotFoundError and its like are OSErrors
+        searched.append(f"{place} ({'cannot be reached' if network and not isinstance(error, hub.HfHubHTTPError) else f'no {name}'})")
         return None
 
 
@@ -245,7 +246,7 @@ def _from_package(cache: Path, searched: list[str], note: Callable[[str], None] 
 
 
 def convert_gguf(gguf: Path, target: Path) -> Path:
-    """Turns a Llama GGUF file into a Hugging Face folder of bf16 weights; returns `target`, or a folder under the system's temporary one
+    """Turns a GGUF file into a Hugging Face folder of bf16 weights; returns `target`, or a folder under the system's temporary one
     where `target` cannot be written.
 
     Written beside the target and renamed, so two processes at once or a kill half-way leave a whole folder or none. About 30 s for 135 M.
@@ -277,17 +278,17 @@ def convert_gguf(gguf: Path, target: Path) -> Path:
 def _write_converted(gguf: Path, folder: Path) -> None:
     import torch
     import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = {}
     if hasattr(transformers, "GgufConfig"):  # 5.20 and later keep the weights packed unless told otherwise; earlier always unpack
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     with quiet_transformers():
-        source = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **options)
+        source: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **options)
         config = source.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config  # the weights are plain now
-        plain = LlamaForCausalLM(config).to(torch.bfloat16)
+        plain: Any = type(source)(config).to(torch.bfloat16)
         plain.load_state_dict(source.state_dict())
         plain.save_pretrained(folder)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

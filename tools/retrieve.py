@@ -173,6 +173,10 @@ class Retriever:
             found = fuse(self.sources(predicted_id, predicted_title, query, history, memory, depth, allowed), weights=self.weights)
         return self._filled(found, k, allowed, self.per_style if mode == "fused" else None)
 
+    def name_of(self, item_id: str) -> str:
+        """The name a catalogue item is shown by. Raises KeyError for an unknown id."""
+        return self.catalogue.names[self._row_of[item_id]]
+
     def sources(
         self,
         predicted_id: str | None,

@@ -163,7 +163,7 @@ def _variants(rng: np.random.Generator, style: Style, days: int) -> list[tuple[s
     for place, colour in enumerate(rng.permutation(len(palette))[:count].tolist()):
         late = float(rng.integers(14, 80)) if place and rng.random() < 0.2 else 0.0
         start = arrived + late if arrived + late < days * 0.97 else arrived
-        left = start + float(rng.integers(120, 420)) if rng.random() < 0.3 else float("inf")
+        left = start + float(rng.integers(120, 420)) if rng.random() < 0.2 else float("inf")
         steps = [step for step in range(5) if rng.random() < SIZE_STOCK[step]] or [2]
         rows.append((palette[colour], start, left if left < days - 1 else float("inf"), [0] if system == "one" else steps))
     return rows
@@ -218,31 +218,39 @@ def _typo(rng: np.random.Generator, text: str) -> str:
     return " ".join(words)
 
 
-def word_query(rng: np.random.Generator, style: Style, colour: str, named: Sequence[str], typos: float = 0.04) -> str:
+def _usual(rng: np.random.Generator, words: str | Sequence[str], plain: bool) -> str:
+    """One of several words for a thing, the first ones more often; the very first if `plain`."""
+    options = words.lower().split("|") if isinstance(words, str) else words
+    return options[0] if plain else options[int(len(options) * rng.random() ** 2)]
+
+
+def word_query(rng: np.random.Generator, style: Style, colour: str, named: Sequence[str], typos: float = 0.03, plain: bool = False) -> str:
     """One of many ways to ask for a style (C4): synonyms, word orders, a slip now and then, always lower case.
 
-    `named` says what the shopper mentions beside the noun, out of colour, shape, material, brand, occasion, department.
+    `named` says what the shopper mentions beside the noun, out of colour, shape, material, brand, occasion, department. `plain` takes the
+    usual words in the usual order.
     """
     said = {
-        "colour": pick(rng, ASKED_COLOUR.get(colour, colour).lower().split("|")),
-        "shape": pick(rng, ASKED_SHAPE.get(style.shape, style.shape.replace("-", " ")).lower().split("|")),
-        "material": pick(rng, MATERIALS[style.material].asked),
+        "colour": _usual(rng, ASKED_COLOUR.get(colour, colour), plain),
+        "shape": _usual(rng, ASKED_SHAPE.get(style.shape, style.shape.replace("-", " ")), plain),
+        "material": _usual(rng, MATERIALS[style.material].asked, plain),
         "brand": style.brand.lower() if rng.random() < 0.5 else style.brand.lower().replace("&", "and"),
-        "occasion": pick(rng, ASKED_OCCASION.get(style.occasion, "everyday").split("|")),
+        "occasion": _usual(rng, ASKED_OCCASION.get(style.occasion, ""), plain),
     }
-    noun = pick(rng, style.cut.asked)
+    noun = _usual(rng, style.cut.asked, plain)
     words = {key: said[key] for key in said if key in named and not (key == "material" and said[key] in noun)}
-    who = pick(rng, ("mens", "men's", "men") if style.department == "M" else ("womens", "women's", "ladies")) if "department" in named else ""
+    who = pick(rng, ("mens", "men's", "for men") if style.department == "M" else ("womens", "women's", "ladies")) if "department" in named else ""
     colour_word, brand, occasion = words.get("colour", ""), words.get("brand", ""), words.get("occasion", "")
     like = [words[key] for key in ("shape", "material") if key in words]
-    order = int(rng.integers(10))
-    if order < 4:
-        parts = [brand, who, colour_word, *like, noun, occasion]
-    elif order < 6:
-        parts = [brand, who, *like, noun, f"in {colour_word}" if colour_word and rng.random() < 0.4 else colour_word, occasion]
-    elif order < 8:
-        parts = [like[0] if like else "", colour_word, *like[1:], noun, who, brand, occasion]
+    after, before = (who, "") if who == "for men" else ("", who)
+    order = 0 if plain else int(rng.integers(10))
+    if order < 5:
+        parts = [brand, before, colour_word, *like, noun, after, occasion]
+    elif order < 7:
+        parts = [brand, before, *like, noun, f"in {colour_word}" if colour_word and rng.random() < 0.4 else colour_word, after, occasion]
+    elif order < 9:
+        parts = [*like[:1], colour_word, *like[1:], noun, who, brand, occasion]
     else:
-        parts = [noun, *like, colour_word, who, brand, occasion] if not occasion else [*like, colour_word, noun, occasion, who, brand]
+        parts = [noun, *like, colour_word, who, brand] if not occasion else [*like, colour_word, noun, occasion, who, brand]
     text = " ".join(part for part in parts if part)
     return _typo(rng, text) if rng.random() < typos else text

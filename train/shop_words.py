@@ -256,5 +256,6 @@ ASKED_OCCASION = {"Everyday": "casual|everyday", "Office": "for work|office|for 
                    "Festive": "party|new year's eve|christmas party", "Garden Party": "garden party|for a garden party", "Travel": "travel|for travel", "Gift": "gift|present|as a gift",
                    "Weekend": "weekend|casual", "Outdoors": "for hiking|outdoor"}  # fmt: skip
 
-# one index for everything a taste may be about: codes of a listing are (brand, colour, category, shape, material, noun, tier)
-FEATURES = {name: place for place, name in enumerate((*BRANDS, *COLOURS, *CATEGORIES, *SHAPES, *MATERIALS, *(f"noun {n}" for n in NOUNS), "tier 0", "tier 1", "tier 2"))}
+# One index for everything a taste may be about; a listing's codes are (brand, colour, category, shape, material, noun, tier).
+FAMILIES = (tuple(BRANDS), COLOURS, CATEGORIES, SHAPES, tuple(MATERIALS), tuple(f"noun {noun}" for noun in NOUNS), ("tier 0", "tier 1", "tier 2"))
+FEATURES = {name: place for place, name in enumerate(name for family in FAMILIES for name in family)}
