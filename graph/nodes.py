@@ -183,7 +183,10 @@ class Nodes:
     def _choices(self, state: State, shown: Sequence[str]) -> Sequence[str]:
         if self.constrain == "off":
             return ()
-        return shown if self.constrain == "shown" and shown else self.catalogue
+        if self.constrain == "shown" and shown:
+            return shown
+        # Where nothing is shown and the catalogue is too large to be a form, the answer is free and the parser alone decides.
+        return self.catalogue if self.llm is not None and len(self.catalogue) <= self.llm.max_choices else ()
 
 
 def blend(candidates: Sequence[Candidate], pairs: Sequence[tuple[float, float]], weight: float) -> list[Scored]:

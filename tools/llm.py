@@ -61,7 +61,7 @@ class LLM(Protocol):
     """A causal language model with a chat template.
 
     `name` identifies the weights (for cache keys and the run's record); `parameters` is their number, None where unknown;
-    `adapters` are the adapter names that may be asked for. `deadline` is a `time.monotonic()` value or None.
+    `adapters` are the adapter names that may be asked for; `max_choices` is the largest Form it takes. `deadline` is a `time.monotonic()` value or None.
 
     Raises LLMUnavailable, LLMTimeout (the deadline passed), LLMGarbled; ValueError for an unknown adapter.
     """
@@ -69,6 +69,7 @@ class LLM(Protocol):
     name: str
     parameters: int | None
     adapters: tuple[str, ...]
+    max_choices: int
 
     def generate(
         self,

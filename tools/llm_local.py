@@ -63,6 +63,7 @@ class LocalLLM:
             self._model = model.to(self.device).eval()
             self._adapters = Adapters(self._model, adapters or {})
         self.adapters: tuple[str, ...] = self._adapters.names
+        self.max_choices = 50_000  # a trie of so many ids is built in about a second and kept
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
         self._chat = ChatText(tokenizer)
         self._tokenizer = tokenizer

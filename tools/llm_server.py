@@ -62,6 +62,7 @@ class ServerLLM:
         self.name = model or f"llm at {self._place}"
         self.parameters: int | None = _size_in_name(model)
         self.adapters: tuple[str, ...] = tuple(self._aliases)
+        self.max_choices = MAX_CHOICES
         try:
             self.connect(time.monotonic() + CONNECT_SECONDS)
         except (LLMUnavailable, LLMTimeout, LLMGarbled) as error:
