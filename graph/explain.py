@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from recgraph.graph.prompts import clean
 from recgraph.graph.state import Recommended, State
 from recgraph.store.records import EPOCH, Event, Item
-from recgraph.tools.memory import MemoryHit
 
 _DID = {"click": "looked at", "cart": "put in the cart", "purchase": "bought"}
 _COMMON = frozenset(
@@ -29,19 +28,20 @@ class _Reason:
     queries: tuple[str, ...] = ()
 
 
-def reasons(state: State, currency: str = "") -> list[Recommended]:
+def reasons(state: State) -> list[Recommended]:
     """The first k scored candidates as lines of the answer, rank from 1."""
-    items, history, memory = state["items"], state["history"], state["memory"]
     lines = []
     for rank, scored in enumerate(state["scored"][: state["k"]], 1):
-        item = items[scored.candidate.item_id]
-        reason = _reason(item, scored.candidate.source, history, items, memory)
+        item = state["items"][scored.candidate.item_id]
+        reason = _reason(item, scored.candidate.source, state)
         seqs = tuple(sorted(event.seq for event in reason.events))
         lines.append(Recommended(rank, item, scored.score, scored.yes, scored.candidate.source, reason.text, seqs, reason.queries))
     return lines
 
 
-def _reason(item: Item, source: str, history: Sequence[Event], items: Mapping[str, Item], memory: Sequence[MemoryHit]) -> _Reason:
+def _reason(item: Item, source: str, state: State) -> _Reason:
+    history, items, memory, prediction = state["history"], state["items"], state["memory"], state.get("prediction")
+    expected = items.get(prediction.item_id) if prediction else None
     seen = [event for event in history if event.item_id in items]
     remembered = next((hit.query for hit in memory if item.item_id in hit.item_ids), "")
     own = _own_style(item, seen, items) or _own_taste(item, seen, items)
@@ -51,10 +51,14 @@ def _reason(item: Item, source: str, history: Sequence[Event], items: Mapping[st
         return _Reason(f"{own.text}.", own.events)
     if remembered:
         return _Reason(f"On top of what shoppers see when they search “{clean(remembered, 40)}”.", (), (remembered,))
-    if source in ("sequence", "id") and seen:
-        return _Reason(f"Often chosen by shoppers after the {_short(items[seen[-1].item_id])} {_you(seen[-1])}.", (seen[-1],))
-    if source == "title" and seen:
-        return _Reason(f"Closest to what is expected after the {_short(items[seen[-1].item_id])} {_you(seen[-1])}.", (seen[-1],))
+    if source == "sequence" and seen:
+        return _Reason("Other shoppers went on to it from products in your history.", tuple(seen))
+    if source == "id" and expected:
+        own = [event for event in seen if event.item_id == expected.item_id]
+        told = f"the {_short(expected)} {_you(own[-1])}" if own else f"the {_short(expected)}, which the model expects next"
+        return _Reason(f"Chosen by the same shoppers as {told}.", tuple(own[-1:]))
+    if source == "title" and state.get("prediction"):
+        return _Reason("Its title is close to the product the model expects next.")
     if source in ("text", "lexical"):
         return _Reason("Its title fits the search.")
     return _Reason("Popular with shoppers in the last weeks.")

@@ -120,7 +120,8 @@ class Nodes:
             mode=state["mode"],
             mixup_n=self.mixup,
         )
-        return {"candidates": found, "items": self.reader.items([candidate.item_id for candidate in found])}
+        wanted = [candidate.item_id for candidate in found] + ([prediction.item_id] if prediction and prediction.item_id else [])
+        return {"candidates": found, "items": self.reader.items(wanted)}
 
     def rerank(self, state: State, runtime: Runtime[RunContext]) -> State:
         """T 4.3: one Yes/No prompt a candidate. The first `candidates` are scored; further ones keep their order behind them."""
@@ -137,7 +138,7 @@ class Nodes:
 
     def explain(self, state: State) -> State:
         """A reason for each of the first k, made of events of this user and remembered queries only."""
-        return {"recommended": reasons(state, currency=self.currency)}
+        return {"recommended": reasons(state)}
 
     def without_summary(self, state: State, error: NodeError) -> Command[Any]:
         """The LLM summarizer failed: the profile stands in."""

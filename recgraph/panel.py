@@ -185,7 +185,7 @@ def ingested(report: IngestReport, store: str) -> RenderableType:
     )
     for name, count in rows:
         table.add_row(name, Text(f"{count:,}", justify="right"))
-    what = f"{len(report.files)} file{'s' if len(report.files) != 1 else ''} of format {report.format} into {store} in {report.seconds:.1f} s"
+    what = f"{report.files} file{'s' if report.files != 1 else ''} of format {report.format} into {store} in {report.seconds:.1f} s"
     hint = [Text("See the rejected rows with `recgraph rejects`.", style="yellow")] if report.rejects else []
     return Group(Text(what), table, *hint)
 

@@ -73,6 +73,16 @@ def _missing(path: Path) -> StoreError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row of a source file that was not loaded, with the reason."""
+
+    source: str
+    line: int
+    reason: str
+    raw: str
+
+
 class Store:
     """One open store; any thread may use it. Open it with `Store.open` (reading) or `Store.create`, close it with `close` or `with`."""
 
@@ -333,6 +343,10 @@ class Store:
 
     # -- summaries and vectors -------------------------------------------------------------------------------------------------
 
+    def rejects(self, limit: int = 20) -> list[Reject]:
+        """Rows that could not be loaded, by file and line."""
+        return [Reject(*row) for row in self._all("SELECT source, line, reason, raw FROM rejects ORDER BY source, line LIMIT ?", [limit])]
+
     def summary(self, input_hash: str) -> Summary | None:
         """The summary made from exactly this input, if any."""
         rows = self._all(
@@ -356,9 +370,8 @@ class Store:
             cursor.executemany(
                 "INSERT INTO summaries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [
-                    (s.input_hash, s.user_id, s.paradigm, s.level, s.block, s.upto_seq, s.text, sentences, list(s.event_seqs), s.model)
-                    + (s.prompt_version, now)
-                    for s, sentences in ((s, json.dumps(s.sentences, ensure_ascii=False)) for s in summaries)
+                    (s.input_hash, s.user_id, s.paradigm, s.level, s.block, s.upto_seq, s.text, told, list(s.event_seqs), s.model, s.prompt_version, now)
+                    for s, told in ((s, json.dumps(s.sentences, ensure_ascii=False)) for s in summaries)
                 ],
             )
 

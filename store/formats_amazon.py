@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from recgraph.errors import IngestError
 from recgraph.store.rawfiles import header
-from recgraph.store.staging import Format, SourceFile, Staging, columns_of, literal
+from recgraph.store.staging import Format, SourceFile, Staging, columns_of, pick
 
 # Lists of texts come as JSON: of description parts, of category names, of category paths.
 _MACROS = r"""
@@ -21,10 +21,6 @@ _MACROS = r"""
     CREATE OR REPLACE TEMP MACRO first_path(x) AS CASE WHEN starts_with(x, '[[') THEN texts(from_json(x, '["VARCHAR"]')[1]) ELSE texts(x) END;
     CREATE OR REPLACE TEMP MACRO shop_price(x) AS CASE WHEN length(x) < 40 AND regexp_matches(x, '^[^\d{-]*\d') THEN x END;
 """
-
-
-def _reviews(*paths: str) -> str:
-    return f"(SELECT place, json_extract_string(text, [{', '.join(literal('$.' + path) for path in paths)}]) AS v FROM raw)"
 
 
 _EVENTS = {
@@ -42,8 +38,10 @@ _REVIEW_PATHS = {
 _ITEM_PATHS = {
     "amazon-2014": ("asin", "title", "brand", "price", "description", "categories", "categories", "color", "size", "details"),
     "amazon-2018": ("asin", "title", "brand", "price", "description", "category", "main_cat", "color", "size", "none"),
-    "amazon-2023": ("parent_asin", "title", "details.Brand", "price", "description", "categories", "main_category")
-    + ("details.Color", "details.Size", "details", "store", "features"),
+    "amazon-2023": (
+        *("parent_asin", "title", "details.Brand", "price", "description", "categories", "main_category", "details.Color"),
+        *("details.Size", "details", "store", "features"),
+    ),
 }
 _ITEMS = {
     "item_id": "v[1]",
@@ -64,14 +62,16 @@ def _read_amazon(name: str, staging: Staging, files: Sequence[SourceFile]) -> No
     for source in files:
         staging.begin(source.path).read_json_lines(literals=name == "amazon-2014")
         if source.kind == "events":
-            staging.define("events", _EVENTS, _reviews(*_REVIEW_PATHS[name]))
+            staging.parse([f"$.{path}" for path in _REVIEW_PATHS[name]])
+            staging.define("events", _EVENTS, "parsed")
             staging.take_events()
         else:
             values = dict(_ITEMS)
             if name == "amazon-2023":
                 values |= {"brand": "coalesce(v[3], v[11])", "description": "coalesce(nullif(joined(v[5]), ''), joined(v[12]))"}
-            rows = _reviews(*_ITEM_PATHS[name])
-            staging.define("items", values, f"(SELECT place, v, first_path(v[6]) AS path FROM {rows})")
+            staging.parse([f"$.{path}" for path in _ITEM_PATHS[name]])
+            staging.name("products", {"v": "v", "path": "first_path(v[6])"}, "parsed")
+            staging.define("items", values, "products")
             staging.take_items()
 
 
@@ -105,32 +105,38 @@ def read_m2(staging: Staging, files: Sequence[SourceFile]) -> None:
 
 
 def _m2_items(staging: Staging, columns: dict[str, str]) -> None:
-    place = {name: columns.get(name, "NULL::VARCHAR") for name in ("id", "locale", "price", "desc", "model", "material", "author")}
-    extras = ", ".join(f"{literal(name)}, nullif(blank({place[name]}), '')" for name in ("locale", "model", "material", "author"))
-    values = {name: columns.get(name, "NULL::VARCHAR") for name in ("title", "brand", "color", "size")}
+    names = ("id", "locale", "title", "price", "brand", "color", "size", "model", "material", "author", "desc")
+    staging.name("products", {f"m2_{name}": pick(columns, name) for name in names})
+    values = {name: f"m2_{name}" for name in ("title", "brand", "color", "size")}
     values |= {
-        "item_id": f"CASE WHEN blank({place['id']}) <> '' THEN blank({place['id']}) || '_' || blank({place['locale']}) END",
+        "item_id": "CASE WHEN blank(m2_id) <> '' THEN blank(m2_id) || '_' || blank(m2_locale) END",
         # The publisher wrote 40000000.07 where no price is known.
-        "price": f"CASE WHEN TRY_CAST({place['price']} AS DOUBLE) < 40000000 THEN {place['price']} END",
-        "description": place["desc"],
-        "attributes": f"json_object({extras})::VARCHAR",
-        "parent_id": place["id"],
+        "price": "CASE WHEN TRY_CAST(m2_price AS DOUBLE) < 40000000 THEN m2_price END",
+        "description": "m2_desc",
+        "attributes": "json_object('locale', m2_locale, 'model', m2_model, 'material', m2_material, 'author', m2_author)::VARCHAR",
+        "parent_id": "m2_id",
     }
-    staging.define("items", values)
+    staging.define("items", values, "products")
     staging.take_items()
 
 
 def _m2_sessions(staging: Staging, columns: dict[str, str]) -> None:
+    staging.name("named", {name: pick(columns, name) for name in ("prev_items", "next_item", "locale")})
     # prev_items is how numpy prints an array: ['A' 'B'\n 'C'].
-    last = columns.get("next_item", "NULL::VARCHAR")
-    session = f"""(SELECT place, {columns["locale"]} AS locale, list_concat(regexp_extract_all({columns["prev_items"]}, '''([^'']+)''', 1),
-        CASE WHEN blank({last}) <> '' THEN [blank({last})] ELSE [] END) AS items FROM raw)"""
-    staging.note_rows(f"SELECT place, 'prev_items holds no item' AS reason FROM {session} WHERE len(items) = 0")
-    clicks = f"(SELECT place, locale, generate_subscripts(items, 1) AS number, unnest(items) AS item FROM {session})"
+    staging.cursor.execute(
+        """CREATE OR REPLACE TEMP TABLE sessions AS SELECT place, blank(locale) AS locale,
+               list_concat(regexp_extract_all(prev_items, '''([^'']+)''', 1),
+                   CASE WHEN blank(next_item) <> '' THEN [blank(next_item)] ELSE [] END) AS items FROM named"""
+    )
+    staging.note_rows("SELECT place, 'prev_items holds no item' AS reason FROM sessions WHERE coalesce(len(items), 0) = 0")
+    staging.cursor.execute(
+        """CREATE OR REPLACE TEMP VIEW clicks AS
+           SELECT place, locale, generate_subscripts(items, 1) AS number, unnest(items) AS item FROM sessions"""
+    )
     staging.define(
         "events",
-        {"user_id": "'S' || (place + 1)", "ts": "number::VARCHAR", "action": "'click'", "item_id": "item || '_' || blank(locale)"},
-        clicks,
+        {"user_id": "'S' || (place + 1)", "ts": "number::VARCHAR", "action": "'click'", "item_id": "item || '_' || locale"},
+        "clicks",
     )
     staging.take_events()
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from recgraph.errors import IngestError
 from recgraph.store.rawfiles import first_line, header
-from recgraph.store.staging import Format, SourceFile, Staging, columns_of, literal, pick
+from recgraph.store.staging import Format, SourceFile, Staging, columns_of, pick
 
 
 def _named_columns(source: SourceFile, delimiters: str, *needed: tuple[str, ...]) -> tuple[int, dict[str, str], str]:
@@ -47,9 +47,11 @@ def read_sequences(staging: Staging, files: Sequence[SourceFile]) -> None:
             """SELECT place, CASE WHEN copy > 1 THEN 'user ' || words[1] || ' has an earlier line' ELSE 'no item follows the user' END AS reason
                FROM words WHERE copy > 1 OR len(words) < 2"""
         )
-        numbered = """(SELECT place, words[1] AS user_id, generate_subscripts(words[2:], 1)::VARCHAR AS number, unnest(words[2:]) AS item
-                       FROM words WHERE copy = 1)"""
-        staging.define("events", {"user_id": "user_id", "ts": "number", "action": "'purchase'", "item_id": "item"}, numbered)
+        staging.cursor.execute(
+            """CREATE OR REPLACE TEMP VIEW numbered AS SELECT place, words[1] AS user_id, generate_subscripts(words[2:], 1)::VARCHAR AS number,
+                   unnest(words[2:]) AS item FROM words WHERE copy = 1"""
+        )
+        staging.define("events", {"user_id": "user_id", "ts": "number", "action": "'purchase'", "item_id": "item"}, "numbered")
         staging.take_events()
 
 
@@ -96,15 +98,20 @@ def _take_behaviors(staging: Staging) -> None:
                ELSE 'an impression does not end in -0 or -1' END AS reason
            FROM behaviors WHERE user_id = '' OR ts IS NULL OR len(list_filter(shown, lambda t: NOT regexp_full_match(t, '.+-[01]'))) > 0"""
     )
-    longest = """(SELECT 0 AS place, user_id, day::VARCHAR AS ts, unnest(history) AS item FROM
-        (SELECT user_id, arg_max(history, (len(history), -place)) AS history, min(place) AS place,
-            (SELECT date_trunc('day', min(ts)) FROM behaviors) AS day
-         FROM behaviors WHERE user_id <> '' AND ts IS NOT NULL AND len(history) > 0 GROUP BY user_id ORDER BY 3))"""
-    staging.define("events", {"user_id": "user_id", "ts": "ts", "action": "'click'", "item_id": "item"}, longest)
+    staging.cursor.execute(
+        """CREATE OR REPLACE TEMP VIEW earlier AS SELECT place, user_id, day::VARCHAR AS ts, unnest(history) AS item FROM
+               (SELECT user_id, arg_max(history, (len(history), -place)) AS history, min(place) AS place,
+                   (SELECT date_trunc('day', min(ts)) FROM behaviors) AS day
+                FROM behaviors WHERE user_id <> '' AND ts IS NOT NULL AND len(history) > 0 GROUP BY user_id ORDER BY 3)"""
+    )
+    staging.define("events", {"user_id": "user_id", "ts": "ts", "action": "'click'", "item_id": "item"}, "earlier")
     staging.take_events()
-    clicked = """(SELECT place, user_id, ts::VARCHAR AS ts, unnest(list_filter(shown, lambda t: ends_with(t, '-1'))) AS item
-                  FROM behaviors WHERE user_id <> '' AND ts IS NOT NULL)"""
-    staging.define("events", {"user_id": "user_id", "ts": "ts", "action": "'click'", "item_id": "item[:-3]"}, clicked)
+    staging.cursor.execute(
+        """CREATE OR REPLACE TEMP VIEW clicked AS
+               SELECT place, user_id, ts::VARCHAR AS ts, unnest(list_filter(shown, lambda t: ends_with(t, '-1'))) AS item
+               FROM behaviors WHERE user_id <> '' AND ts IS NOT NULL"""
+    )
+    staging.define("events", {"user_id": "user_id", "ts": "ts", "action": "'click'", "item_id": "item[:-3]"}, "clicked")
     staging.take_events()
 
 
@@ -116,25 +123,28 @@ def read_open_ecommerce(staging: Staging, files: Sequence[SourceFile]) -> None:
             source, ",;\t", ("user", "survey responseid"), ("date", "order date"), ("asin", "asin/isbn (product code)")
         )
         staging.begin(source.path).read_delimited(_places(count), delimiter)
-        place = {
-            "user_id": pick(columns, "user", "survey responseid"),
-            "ts": pick(columns, "date", "order date"),
-            "item_id": pick(columns, "asin", "asin/isbn (product code)"),
-            "title": pick(columns, "title"),
-            "category": pick(columns, "category"),
-            "price": pick(columns, "price_usd", "purchase price per unit", "price"),
-            "grouping": pick(columns, "group"),
-        }
-        staging.define("events", {**{name: place[name] for name in ("user_id", "ts", "item_id")}, "action": "'purchase'"})
-        staging.take_events()
-        latest = ", ".join(
-            f"arg_max(blank({place[name]}), (blank({place['ts']}), place)) FILTER (blank({place[name]}) <> '') AS {name}"
-            for name in ("title", "category", "price", "grouping")
+        staging.name(
+            "orders",
+            {
+                "user_id": pick(columns, "user", "survey responseid"),
+                "ts": pick(columns, "date", "order date"),
+                "item_id": f"blank({pick(columns, 'asin', 'asin/isbn (product code)')})",
+                "title": f"blank({pick(columns, 'title')})",
+                "category": f"blank({pick(columns, 'category')})",
+                "price": f"blank({pick(columns, 'price_usd', 'purchase price per unit', 'price')})",
+                "kind": f"blank({pick(columns, 'group')})",
+            },
         )
-        products = f"""(SELECT min(place) AS place, blank({place["item_id"]}) AS item_id, {latest}
-                        FROM raw WHERE blank({place["item_id"]}) <> '' GROUP BY 2 ORDER BY 1)"""
+        staging.define("events", {**{name: name for name in ("user_id", "ts", "item_id")}, "action": "'purchase'"}, "orders")
+        staging.take_events()
+        staging.cursor.execute(
+            """CREATE OR REPLACE TEMP VIEW products AS SELECT min(place) AS place, item_id,
+                   arg_max(title, (ts, place)) FILTER (title <> '') AS title, arg_max(category, (ts, place)) FILTER (category <> '') AS category,
+                   arg_max(price, (ts, place)) FILTER (price <> '') AS price, arg_max(kind, (ts, place)) FILTER (kind <> '') AS kind
+               FROM orders WHERE item_id <> '' GROUP BY item_id ORDER BY 1"""
+        )
         values = {name: name for name in ("item_id", "title", "category", "price")}
-        staging.define("items", {**values, "attributes": "json_object('group', grouping)::VARCHAR"}, products)
+        staging.define("items", {**values, "attributes": "json_object('group', kind)::VARCHAR"}, "products")
         staging.take_items()
 
 
@@ -146,41 +156,49 @@ def read_uci_eshop(staging: Staging, files: Sequence[SourceFile]) -> None:
     """UCI 553, clicks in a maternity-clothing shop. A session is a user, S<session>; the click number is the second of its day, so that the
     order inside a session, which is known, is kept. There are no titles: "Blue trousers A13" is composed from the codes, and the attribute
     `title` says so. One model has two colours: the one clicked more often counts."""
-    colours = "MAP {" + ", ".join(f"'{number}': {literal(name)}" for number, name in enumerate(_COLOURS, start=1)) + "}"
     for source in files:
         names, delimiter = header(source.path, ";,\t")
         if len(names) != len(_ESHOP) or "session" not in " ".join(names).lower():
             raise IngestError(f"{source.path} has the columns {', '.join(names)}; expected the {len(_ESHOP)} of UCI 553, from year to page.")
         staging.begin(source.path).read_delimited([f"x_{name}" for name in _ESHOP], delimiter)
-        day = "x_year || '-' || lpad(x_month, 2, '0') || '-' || lpad(x_day, 2, '0')"
-        second = f"(TRY_CAST({day} AS TIMESTAMP) + to_seconds(TRY_CAST(x_order AS INTEGER)))::VARCHAR"
-        user = "CASE WHEN blank(x_session) <> '' THEN 'S' || blank(x_session) END"
-        values = {"user_id": user, "ts": f"coalesce({second}, {day} || ' click ' || x_order)", "action": "'click'", "item_id": "x_model"}
-        staging.define("events", values)
-        staging.take_events()
-        staging.define(
-            "items",
-            {
-                "item_id": "model",
-                "title": "upper(hue[1]) || hue[2:] || ' ' || thing || ' ' || model",
-                "category": "category",
-                "color": "hue",
-                "price": "price",
-                "attributes": """json_object('title', 'composed from attributes', 'photo', photo,
-                    'price_above_category_average', above)::VARCHAR""",
-            },
-            f"""(SELECT *, coalesce({colours}[colour], '') AS hue, CASE kind WHEN '1' THEN 'trousers' WHEN '2' THEN 'skirts' WHEN '3' THEN 'blouses'
-                     ELSE 'sale' END AS category, CASE kind WHEN '1' THEN 'trousers' WHEN '2' THEN 'skirt' WHEN '3' THEN 'blouse'
-                     ELSE 'sale item' END AS thing
-                 FROM (SELECT min(place) AS place, model, arg_max(colour, (n, colour)) AS colour, arg_max(kind, n) AS kind, arg_max(price, n) AS price,
-                           CASE arg_max(photo, n) WHEN '1' THEN 'en face' WHEN '2' THEN 'profile' END AS photo,
-                           CASE arg_max(above, n) WHEN '1' THEN 'yes' WHEN '2' THEN 'no' END AS above
-                       FROM (SELECT blank(x_model) AS model, blank(x_colour) AS colour, min(place) AS place, count(*) AS n, min(x_category) AS kind,
-                                 min(x_price) AS price, min(x_photo) AS photo, min(x_above) AS above
-                             FROM raw WHERE blank(x_model) <> '' GROUP BY 1, 2)
-                       GROUP BY model ORDER BY 1))""",
-        )
-        staging.take_items()
+        _take_eshop_clicks(staging)
+        _take_eshop_models(staging)
+
+
+def _take_eshop_clicks(staging: Staging) -> None:
+    day = "x_year || '-' || lpad(x_month, 2, '0') || '-' || lpad(x_day, 2, '0')"
+    second = f"(TRY_CAST({day} AS TIMESTAMP) + to_seconds(TRY_CAST(x_order AS INTEGER)))::VARCHAR"
+    user = "CASE WHEN blank(x_session) <> '' THEN 'S' || blank(x_session) END"
+    values = {"user_id": user, "ts": f"coalesce({second}, {day} || ' click ' || x_order)", "action": "'click'", "item_id": "x_model"}
+    staging.define("events", values)
+    staging.take_events()
+
+
+def _take_eshop_models(staging: Staging) -> None:
+    cursor = staging.cursor
+    cursor.execute("CREATE OR REPLACE TEMP TABLE colours (code VARCHAR, hue VARCHAR)")
+    cursor.executemany("INSERT INTO colours VALUES (?, ?)", [(str(code), hue) for code, hue in enumerate(_COLOURS, start=1)])
+    cursor.execute(
+        """CREATE OR REPLACE TEMP TABLE things AS SELECT * FROM
+               (VALUES ('1', 'trousers', 'trousers'), ('2', 'skirts', 'skirt'), ('3', 'blouses', 'blouse'), ('4', 'sale', 'sale item'))
+               AS codes(code, category, thing)"""
+    )
+    cursor.execute(
+        """CREATE OR REPLACE TEMP VIEW models AS
+           WITH by_colour AS (SELECT blank(x_model) AS model, blank(x_colour) AS colour, min(place) AS place, count(*) AS n, min(x_category) AS kind,
+                   min(x_price) AS price, min(x_photo) AS photo, min(x_above) AS above FROM raw WHERE blank(x_model) <> '' GROUP BY 1, 2),
+               chosen AS (SELECT min(place) AS place, model, arg_max(colour, (n, colour)) AS colour, arg_max(kind, (n, colour)) AS kind,
+                   arg_max(price, (n, colour)) AS price, arg_max(photo, (n, colour)) AS photo, arg_max(above, (n, colour)) AS above
+                   FROM by_colour GROUP BY model)
+           SELECT chosen.*, coalesce(hue, '') AS hue, coalesce(category, '') AS category, coalesce(thing, 'item') AS thing,
+               CASE photo WHEN '1' THEN 'en face' WHEN '2' THEN 'profile' END AS view, CASE above WHEN '1' THEN 'yes' WHEN '2' THEN 'no' END AS dear
+           FROM chosen LEFT JOIN colours ON colours.code = colour LEFT JOIN things ON things.code = kind ORDER BY place"""
+    )
+    values = {"item_id": "model", "category": "category", "color": "hue", "price": "price"}
+    values["title"] = "upper(left(trim(hue || ' ' || thing), 1)) || substr(trim(hue || ' ' || thing), 2) || ' ' || model"
+    values["attributes"] = "json_object('title', 'composed from attributes', 'photo', view, 'price_above_category_average', dear)::VARCHAR"
+    staging.define("items", values, "models")
+    staging.take_items()
 
 
 SEQUENCES = Format(
@@ -193,4 +211,6 @@ MIND = Format("mind", "news.tsv and behaviors.tsv, or their folder", {"items": r
 OPEN_ECOMMERCE = Format(
     "open-ecommerce", "purchases.csv or amazon-purchases.csv, or its folder", {"events": r".*purchases.*\.csv(\.gz)?"}, read_open_ecommerce
 )
-UCI_ESHOP = Format("uci-eshop", "clicks.csv.gz or e-shop clothing 2008.csv, or its folder", {"events": r"(clicks|e-?shop).*\.csv(\.gz)?"}, read_uci_eshop)
+UCI_ESHOP = Format(
+    "uci-eshop", "clicks.csv.gz or e-shop clothing 2008.csv, or its folder", {"events": r"(clicks|e-?shop).*\.csv(\.gz)?"}, read_uci_eshop
+)

@@ -66,11 +66,11 @@ def read_tables(staging: Staging, files: Sequence[SourceFile]) -> None:
         kind = source.path.name.lower().removesuffix(".gz").rsplit(".", 1)[-1]
         if kind in ("jsonl", "ndjson", "json"):
             raw.read_json_lines()
-            staging.define(source.kind, *_json_view(staging, source.kind))
+            staging.define(source.kind, _parse(staging, source.kind), "parsed")
         elif kind == "parquet":
             types = parquet_columns(staging.cursor, source.path)
             values = _expressions(staging, source, list(types))
-            # An empty name stands for NULL attributes; all columns are read, as any may be an attribute.
+            # All columns are read, as any may be an attribute.
             nested = [f"x{n}" for n, of in enumerate(types.values()) if of.startswith(("MAP", "STRUCT", "JSON")) or of.endswith("[]")]
             raw.read_parquet({f"x{n}": name for n, name in enumerate(types)}, nested)
             staging.define(source.kind, values)
@@ -82,17 +82,18 @@ def read_tables(staging: Staging, files: Sequence[SourceFile]) -> None:
         _take(staging, source.kind)
 
 
-def _json_view(staging: Staging, kind: str) -> tuple[dict[str, str], str]:
-    """One parse a line: all values come out of one extraction, as a list."""
+def _parse(staging: Staging, kind: str) -> dict[str, str]:
+    """Our column -> SQL expression over `parsed`."""
     values, paths = {}, []
     for column in _COLUMNS[kind]:
         given = staging.mapping.get(f"{kind}.{column}")
         if given is not None and given.startswith("="):
             values[column] = literal(given[1:])
             continue
-        paths.append(literal('$."' + (given or column) + '"'))
+        paths.append('$."' + (given or column) + '"')
         values[column] = f"v[{len(paths)}]"
-    return values, f"(SELECT place, json_extract_string(text, [{', '.join(paths)}]) AS v FROM raw)"
+    staging.parse(paths)
+    return values
 
 
 def _take(staging: Staging, kind: str) -> None:

@@ -82,11 +82,11 @@ class RawFile:
 
     def _scan(self, source: Path, columns: Sequence[str], delimiter: str, quote: str, header: bool) -> None:
         self._forget_rejected()
+        kinds = dict.fromkeys(columns, "VARCHAR")
         self.cursor.execute(
             """CREATE OR REPLACE TEMP TABLE lines AS SELECT * FROM read_csv(?, columns = ?, header = ?, delim = ?, quote = ?, escape = ?,
                    auto_detect = false, store_rejects = true, max_line_size = ?, buffer_size = ?, compression = ?)""",
-            [str(source), dict.fromkeys(columns, "VARCHAR"), header, delimiter, quote, quote, MAX_LINE, 4 * MAX_LINE]
-            + ["gzip" if source.suffix == ".gz" else "none"],
+            [str(source), kinds, header, delimiter, quote, quote, MAX_LINE, 4 * MAX_LINE, "gzip" if source.suffix == ".gz" else "none"],
         )
 
     def _forget_rejected(self) -> None:
@@ -170,7 +170,7 @@ class RawFile:
         ]
         try:
             self.cursor.execute(
-                "CREATE OR REPLACE TEMP TABLE lines AS SELECT " + ", ".join(parts) + " FROM read_parquet(?)",  # names are quoted above
+                "CREATE OR REPLACE TEMP TABLE lines AS SELECT " + ", ".join(parts) + " FROM read_parquet(?)",  # noqa: S608 - quoted
                 [str(self.path)],
             )
         except duckdb.Error as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,8 +97,8 @@ _TAKE_ITEMS = """
                       THEN filled(from_json(attributes_text, '"MAP(VARCHAR,VARCHAR)"')) END AS attributes,
                   blank(parent_id) AS parent_id, blank(first_seen) AS first_text, moment(first_text) AS first_seen,
                   lower(blank(in_stock)) AS stock_text,
-                  CASE WHEN stock_text IN ('true', 't', '1', 'yes', '1.0') THEN TRUE WHEN stock_text IN ('false', 'f', '0', 'no', '0.0') THEN FALSE END
-                      AS in_stock
+                  CASE WHEN stock_text IN ('true', 't', '1', 'yes', '1.0') THEN TRUE
+                      WHEN stock_text IN ('false', 'f', '0', 'no', '0.0') THEN FALSE END AS in_stock
               FROM new_items);
     INSERT INTO stage_items SELECT item_id, title, category, brand, color, size, price, description, attributes, parent_id,
         CASE WHEN moment_problem('', first_text, first_seen) IS NULL THEN first_seen END, in_stock FROM checked WHERE item_id <> '';
@@ -106,8 +107,8 @@ _TAKE_ITEMS = """
 _NOTE_ROWS = """
     INSERT INTO stage_rejects
     WITH bad AS (SELECT place, reason FROM checked WHERE reason IS NOT NULL),
-        breaks AS (SELECT place, length(t) - length(replace(t, chr(10), '')) AS n FROM (SELECT place, concat(*COLUMNS(* EXCLUDE (place))) AS t FROM raw)
-                   WHERE contains(t, chr(10))),
+        breaks AS (SELECT place, length(t) - length(replace(t, chr(10), '')) AS n
+                   FROM (SELECT place, concat(*COLUMNS(* EXCLUDE (place))) AS t FROM raw) WHERE contains(t, chr(10))),
         moved AS (SELECT place, reason, place + $first + coalesce((SELECT sum(n) FROM breaks WHERE breaks.place < bad.place), 0) AS line FROM bad),
         broken AS (SELECT line - row_number() OVER (ORDER BY line) + 1 AS line FROM stage_rejects WHERE source = $source AND line > 0)
     SELECT $source, line + (SELECT count(*) FROM broken WHERE broken.line <= moved.line), reason, left(to_json(raw)::VARCHAR, 1000)
@@ -145,11 +146,9 @@ class Staging:
         self.cursor, self.scratch, self.mapping, self.progress = cursor, scratch, mapping, progress
         self._raw: RawFile | None = None
         cursor.execute("SET TimeZone = 'UTC'")
-        try:
+        with suppress(duckdb.InvalidInputException):  # it is not there at the first ingest into an open database
             cursor.remove_function("html_unescape")
-        except duckdb.InvalidInputException:
-            pass  # the first ingest of this process
-        cursor.create_function("html_unescape", html.unescape, ["VARCHAR"], "VARCHAR")  # type: ignore[list-item,arg-type]
+        cursor.create_function("html_unescape", html.unescape, ["VARCHAR"], "VARCHAR")
         cursor.execute(_TABLES + _MACROS)
 
     def begin(self, path: Path) -> RawFile:
@@ -208,8 +207,17 @@ class Staging:
     def define(self, kind: str, values: Mapping[str, str], source: str = "raw") -> None:
         """Makes the view `new_<kind>`: `values` gives a column its SQL expression (of our own making, never of a file's); others are NULL."""
         columns = {"items": ITEM_COLUMNS, "events": EVENT_COLUMNS, "exposures": EXPOSURE_COLUMNS}[kind]
-        parts = [f"{values.get(column, 'NULL::VARCHAR')} AS {column}" for column in columns]
-        self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW new_{kind} AS SELECT place, " + ", ".join(parts) + f" FROM {source}")
+        self.name(f"new_{kind}", {column: values.get(column, "NULL::VARCHAR") for column in columns}, source)
+
+    def name(self, view: str, values: Mapping[str, str], source: str = "raw") -> None:
+        """Makes a view with `place` and a column for each of `values`, so that a reader's SQL can be written out whole."""
+        parts = ", ".join(f"{expression} AS {column}" for column, expression in values.items())
+        # Safe: names and expressions are recgraph's own; what a file or a mapping says enters them through `literal` only.
+        self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT place, {parts} FROM {source}")  # noqa: S608
+
+    def parse(self, paths: Sequence[str]) -> None:
+        """Makes the view `parsed` of JSON lines: `place` and `v`, the list of the values at `paths`. One extraction parses a line once."""
+        self.name("parsed", {"v": f"json_extract_string(text, [{', '.join(literal(path) for path in paths)}])"})
 
 
 def literal(text: str) -> str:

@@ -145,7 +145,7 @@ class ServerLLM:
             message = self._ask(model, prompt, deadline, max_tokens=1, logprobs=True, top_logprobs=0, extra_body=extra)
             return self._read_pair(message, pair), _usage(message)
 
-        found = [ask(prompts[0]), *self._together(ask, prompts[1:], deadline)]
+        found = [*self._together(ask, prompts[:1], deadline), *self._together(ask, prompts[1:], deadline)]
         return [scores for scores, _ in found], sum((used for _, used in found), Usage())
 
     def _model(self, adapter: str | None, deadline: float | None) -> str:

@@ -7,7 +7,7 @@ asks: what must not be recommended comes in as arguments.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -17,15 +17,24 @@ from recgraph.errors import SettingsError
 from recgraph.settings import MODES
 from recgraph.store.db import Catalogue, Store
 from recgraph.store.records import Event
-from recgraph.tools.cooccurrence import Transitions, fit
+from recgraph.tools.cooccurrence import Transitions, fit, session_vector
 from recgraph.tools.embed import Progress, TextEncoder, embed
-from recgraph.tools.index import VectorIndex
+from recgraph.tools.index import VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
 
-# Weights of the sources in the fusion; how they were found stands in `fuse`. An order of keys is also the order of ties.
-WEIGHTS: Mapping[str, float] = {"id": 1.0, "title": 1.0, "sequence": 1.0, "memory": 1.0, "text": 1.0}
-RRF_CONSTANT = 60  # as in the paper that introduced reciprocal rank fusion (Cormack 2009)
-DEPTH = 100  # how far down each source is read
+# The lists that are fused, in the order of ties: neighbours of the predicted ID and title (F 4.4); what followed such a history; what the
+# user looked at last and did not buy; titles near the history's; the query memory; titles near the query.
+# Tuned on half of 586 shoppers of the simulated shop (history and query given) and half of 4,473 users of Beauty (history only), reported
+# on the other halves, without an LLM; the weights of "id" and "title" wait for a trained one. Recall@10/NDCG@10 of the fusion against its best
+# list: a fresh query .427/.244 (memory .311/.181); a query under way .939/.720 (viewed .949/.754); Beauty .095/.055 (sequence .090/.053).
+HISTORY_LED: Mapping[str, float] = {"id": 0.3, "title": 0.3, "sequence": 1.0, "viewed": 1.0, "near": 0.75, "memory": 0.3, "text": 0.3}
+QUERY_LED: Mapping[str, float] = {"id": 0.3, "title": 0.3, "sequence": 0.3, "viewed": 0.3, "near": 0.3, "memory": 1.0, "text": 1.0}
+_SHOWN_AS = {"viewed": "sequence", "near": "title"}  # lists without a name of their own in the public JSON (DESIGN 8)
+# Cormack 2009 fuses dozens of rankings with 60; few lists that each know something else want their top counted more: 10 was best of 10, 20, 30, 60.
+RRF_CONSTANT = 10
+DEPTH = 100  # how far down each list is read
+VIEWED = 5  # so many of the products last looked at; all of them would fill the answer with what the user has seen already
+LEANING = 0.3  # how far a query's vector is moved towards the history's titles: .15 to .5 are alike
 POPULAR_DAYS = 30.0
 
 
@@ -51,7 +60,7 @@ def mixup(id_list: Sequence[str], title_list: Sequence[str], k: int, n: int = 1)
 
 
 def fuse(
-    lists: Mapping[str, Sequence[str]], k: int | None = None, weights: Mapping[str, float] = WEIGHTS, constant: float = RRF_CONSTANT
+    lists: Mapping[str, Sequence[str]], k: int | None = None, weights: Mapping[str, float] = HISTORY_LED, constant: float = RRF_CONSTANT
 ) -> list[Candidate]:
     """Weighted reciprocal rank fusion: an item's score is the sum over the lists of weight / (constant + rank), ranks from 1.
 
@@ -82,6 +91,26 @@ def memory_list(hits: Sequence[MemoryHit]) -> list[str]:
     return sorted(scores, key=lambda item_id: -round(scores[item_id], 12))
 
 
+def is_fresh(query: str, history: Sequence[Event]) -> bool:
+    """Whether a query says more than the history: it is there, and the user has not yet looked at anything under it.
+
+    Otherwise the newest search of the history is this query and an item follows it: the visit is under way and its items say more.
+    """
+    if not query.strip():
+        return False
+    for place in range(len(history) - 1, -1, -1):
+        if history[place].action == "search":
+            same = history[place].query.strip().casefold() == query.strip().casefold()
+            return not (same and place < len(history) - 1)
+    return True
+
+
+def _public(candidate: Candidate) -> Candidate:
+    """The candidate with the source names of DESIGN 8."""
+    names = tuple(dict.fromkeys(_SHOWN_AS.get(source, source) for source in candidate.sources))
+    return replace(candidate, source=_SHOWN_AS.get(candidate.source, candidate.source), sources=names)
+
+
 class Retriever:
     """Everything retrieval needs, in memory, as of one moment. Thread-safe once built.
 
@@ -99,10 +128,8 @@ class Retriever:
         popular: Sequence[str],
         before: datetime | None = None,
         per_style: int = 2,
-        weights: Mapping[str, float] = WEIGHTS,
     ) -> None:
-        self.catalogue, self.before = catalogue, before
-        self.per_style, self.weights = per_style, weights
+        self.catalogue, self.before, self.per_style = catalogue, before, per_style
         self._encoder, self._titles, self._ids, self._transitions, self._popular = encoder, titles, ids, transitions, tuple(popular)
         self._row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
         self.eligible: NDArray[np.bool_] = catalogue.in_stock.copy()
@@ -151,7 +178,7 @@ class Retriever:
         """min(k, what may be shown) distinct eligible items, best first.
 
         `mode` "paper" is F 4.4 and nothing else; only where there is no prediction the newest item of the history stands in for it.
-        "fused" fuses all sources and shows at most `per_style` products of one parent_id, as long as there are others. In both, what the
+        "fused" fuses all sources, with other weights for a query the user has not yet followed (`is_fresh`), and shows at most `per_style` products of one parent_id, as long as there are others. In both, what the
         user purchased in `history` (unless `exclude_purchased` is off), the items in `exclude` and what is out of stock are never shown,
         and what is missing at the end is filled from the popular items, then from the catalogue in its order.
 
@@ -170,14 +197,15 @@ class Retriever:
                 predicted_id, predicted_title = last, self.catalogue.names[self._row_of[last]]
             found = self._mixed(predicted_id, predicted_title, k, mixup_n, allowed)
         else:
-            found = fuse(self.sources(predicted_id, predicted_title, query, history, memory, depth, allowed), weights=self.weights)
+            lists = self.lists(predicted_id, predicted_title, query, history, memory, depth, allowed)
+            found = [_public(candidate) for candidate in fuse(lists, weights=QUERY_LED if is_fresh(query, history) else HISTORY_LED)]
         return self._filled(found, k, allowed, self.per_style if mode == "fused" else None)
 
     def name_of(self, item_id: str) -> str:
         """The name a catalogue item is shown by. Raises KeyError for an unknown id."""
         return self.catalogue.names[self._row_of[item_id]]
 
-    def sources(
+    def lists(
         self,
         predicted_id: str | None,
         predicted_title: str,
@@ -187,20 +215,27 @@ class Retriever:
         depth: int,
         allowed: NDArray[np.bool_],
     ) -> dict[str, list[str]]:
-        """The ranked item_ids of each source, at most `depth` of each; a source that has nothing to go by is empty."""
-        by_title, by_query = self._near_texts([predicted_title, query], depth, allowed)
-        rows = [self._row_of[event.item_id] for event in history if event.item_id in self._row_of]
-        ids = self.catalogue.item_ids
+        """The lists that "fused" fuses, at most `depth` item_ids each; one that has nothing to go by is empty."""
+        seen = [event.item_id for event in history if event.item_id in self._row_of]
+        taste = self._taste(seen)
+        title, asked = self._encoded([predicted_title, query])
+        if asked.any():
+            asked = asked + LEANING * taste
+        near_title, near, near_query = ([key for key, _ in found] for found in self._titles.search(np.stack([title, taste, asked]), depth, allowed))
+        rows = [self._row_of[item_id] for item_id in seen]
         return {
             "id": self._near_id(predicted_id, depth, allowed),
-            "title": by_title,
-            "sequence": [ids[row] for row, _ in self._transitions.next(rows, depth, allowed)],
+            "title": near_title,
+            "sequence": [self.catalogue.item_ids[row] for row, _ in self._transitions.next(rows, depth, allowed)],
+            "viewed": [item_id for item_id in dict.fromkeys(reversed(seen)) if self._may(item_id, allowed)][:VIEWED],
+            "near": near,
             "memory": [item_id for item_id in memory_list(memory) if self._may(item_id, allowed)][:depth],
-            "text": by_query,
+            "text": near_query,
         }
 
     def _mixed(self, predicted_id: str | None, title: str, k: int, n: int, allowed: NDArray[np.bool_]) -> list[Candidate]:
-        by_id, by_title = self._near_id(predicted_id, k, allowed), self._near_texts([title], k, allowed)[0]
+        by_id = self._near_id(predicted_id, k, allowed)
+        by_title = [key for key, _ in self._titles.search(self._encoded([title]), k, allowed)[0]]
         first = set(by_id[: max(n, 0)])
         found = []
         for rank, item_id in enumerate(mixup(by_id, by_title, k, n), start=1):
@@ -218,13 +253,18 @@ class Retriever:
         itself = [item_id] if self._may(item_id, allowed) else []
         return list(dict.fromkeys([*itself, *near]))[:k]
 
-    def _near_texts(self, texts: Sequence[str], k: int, allowed: NDArray[np.bool_]) -> list[list[str]]:
-        """For each text the items with the nearest titles; [] for an empty text. One forward pass for all texts."""
-        asked = [text.strip() for text in texts if text.strip()]
-        if not asked:
-            return [[] for _ in texts]
-        found = iter(self._titles.search(self._encoder.encode(asked), k, allowed))
-        return [[key for key, _ in next(found)] if text.strip() else [] for text in texts]
+    def _encoded(self, texts: Sequence[str]) -> Vectors:
+        """float32[len(texts), dim] in one forward pass; a zero row for an empty text."""
+        vectors = np.zeros((len(texts), self._encoder.dim), dtype=np.float32)
+        asked = [place for place, text in enumerate(texts) if text.strip()]
+        if asked:
+            vectors[asked] = self._encoder.encode([texts[place].strip() for place in asked])
+        return vectors
+
+    def _taste(self, item_ids: Sequence[str]) -> Vectors:
+        """The recency-weighted mean of a history's title vectors, normalised; zero where no title is known."""
+        known = [vector for item_id in item_ids if (vector := self._titles.vector(item_id)) is not None]
+        return session_vector(np.stack(known), range(len(known))) if known else np.zeros(self._encoder.dim, dtype=np.float32)
 
     def _may(self, item_id: str, allowed: NDArray[np.bool_]) -> bool:
         row = self._row_of.get(item_id)

