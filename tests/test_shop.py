@@ -183,8 +183,7 @@ def test_colours_of_a_style_are_compared_before_buying(shop: Written) -> None:
                 style = shop.items[event["item_id"]]["parent_id"]
                 others = {shop.items[e["item_id"]]["color"] for e in visit if e["item_id"] and shop.items[e["item_id"]]["parent_id"] == style}
                 bought, compared = bought + 1, compared + (len(others) > 1)
-    print('compared', compared / bought)
-    assert compared / bought > 0.25  # 0.42 measured
+    assert compared / bought > 0.25  # measured 0.50
 
 
 def test_shoppers_mostly_buy_their_own_size(shop: Written) -> None:
@@ -194,8 +193,7 @@ def test_shoppers_mostly_buy_their_own_size(shop: Written) -> None:
         letters = Counter(size for size in sizes if size in ("XS", "S", "M", "L", "XL"))
         if letters.total() >= 4:
             own, sized = own + max(letters.values()), sized + letters.total()
-    print('own', own / sized)
-    assert 0.75 < own / sized < 0.99  # measured 0.90
+    assert 0.75 < own / sized < 0.99  # measured 0.94
 
 
 def test_seasons_show_in_what_is_bought(shop: Written) -> None:
@@ -316,11 +314,11 @@ def test_the_next_purchase_can_be_learned_but_not_read_off(shop: Written) -> Non
     by_transitions = recall(asked, transitions(shop))
     by_profile = recall(asked, profile(shop))
     by_search = recall(asked, last_search)
-    print(f"Recall@10: popularity {by_popularity:.3f}, transitions {by_transitions:.3f}, profile {by_profile:.3f}, last search {by_search:.3f}")
+    # measured here: 0.024, 0.128, 0.140, 0.740; on the demo's full size (991 purchases): 0.025, 0.100, 0.070, 0.601
     assert by_popularity < 0.06
     assert by_transitions > by_popularity + 0.03
     assert by_profile > by_popularity + 0.03
-    assert 0.3 < by_search < 0.8  # what the last search shows helps most, and is not the answer
+    assert 0.3 < by_search < 0.85  # what the last search shows helps most, and is not the answer
 
 
 def test_the_demo_store_holds_the_shop_and_says_that_it_is_simulated(tmp_path: Path) -> None:

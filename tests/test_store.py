@@ -62,7 +62,10 @@ def _other_process(code: str) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_history_is_in_order_strictly_before_a_moment_and_limited_to_the_newest(make_store: MakeStore) -> None:
     store = make_store(ITEMS, EVENTS)
-    assert [(e.seq, e.action, e.item_id) for e in store.history("ann")] == [(1, "search", ""), (2, "click", "D1"), (3, "click", "S1"), (4, "purchase", "D1")]
+    assert [(e.seq, e.action, e.item_id) for e in store.history("ann", before=datetime(2025, 2, 1))] == [
+        *((1, "search", ""), (2, "click", "D1"), (3, "click", "S1")),
+    ]
+    assert [(e.seq, e.action, e.item_id) for e in store.history("ann")][3:] == [(4, "purchase", "D1")]
     assert store.history("ann")[1] == Event("ann", 2, datetime(2025, 1, 5, 10, 1), "click", "D1", "red dress", 2)
     assert [e.seq for e in store.history("ann", before=datetime(2025, 1, 5, 10, 1))] == [1]
     assert [e.seq for e in store.history("ann", limit=2)] == [3, 4]
@@ -192,6 +195,12 @@ def test_summaries_are_kept_once_with_the_events_behind_each_sentence(make_store
     assert store.counts()["summaries"] == 1
 
 
+def _write_and_fail(store: Store) -> None:
+    store.set_meta("a", "3")
+    store.set_meta("c", "3")
+    raise KeyError
+
+
 def test_a_reading_store_writes_in_a_block_and_all_of_it_or_nothing(make_store: MakeStore) -> None:
     store = make_store(ITEMS)
     with store.writing():
@@ -200,8 +209,7 @@ def test_a_reading_store_writes_in_a_block_and_all_of_it_or_nothing(make_store: 
             store.set_meta("b", "2")
         assert store.meta("b") == "2"
     with pytest.raises(KeyError), store.writing():
-        store.set_meta("a", "3")
-        raise KeyError
+        _write_and_fail(store)
     assert (store.meta("a"), store.meta("b"), store.meta("c")) == ("1", "2", None)
 
 
@@ -311,6 +319,7 @@ def read_only_store() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="recgraph-test-") as name:
         folder = Path(name)
         Store.create(folder / "shop.duckdb").close()
+        (folder / "a_sequence.txt").write_text("ann A B\n")
         (folder / "shop.duckdb").chmod(0o444)
         folder.chmod(0o555)
         root = os.geteuid() == 0
@@ -333,13 +342,9 @@ def test_a_read_only_disk_can_be_read_and_says_so_when_written(read_only_store: 
     with pytest.raises(StoreReadOnly):
         RunLog(read_only_store).append({"run_id": "1"})
     with pytest.raises(StoreReadOnly):
-        ingest(read_only_store, "sequences", [_one_line(Path(tempfile.gettempdir()))])
-
-
-def _one_line(folder: Path) -> Path:
-    path = folder / f"recgraph-{os.getpid()}-sequence.txt"
-    path.write_text("ann A B\n")
-    return path
+        ingest(read_only_store, "sequences", [read_only_store.parent])
+    with pytest.raises(StoreReadOnly):
+        ingest(read_only_store.with_name("new.duckdb"), "sequences", [read_only_store.parent])
 
 
 def test_a_commit_lost_to_a_kill_is_there_or_not_but_reading_works_either_way(make_store: MakeStore) -> None:

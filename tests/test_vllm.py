@@ -122,7 +122,8 @@ def test_server_and_process_give_the_same_probabilities(server: ServerLLM, local
 
 
 def test_server_and_process_write_the_same_greedy_text(server: ServerLLM, local: LocalLLM) -> None:
-    prompts = [Prompt("You are helpful.", question) for question in ("What is the capital of France?", f"{SHARED}Summarise what they like in one sentence.")]
+    questions = ("What is the capital of France?", f"{SHARED}Summarise what they like in one sentence.")
+    prompts = [Prompt("You are helpful.", question) for question in questions]
     started = time.monotonic()
     served, usage = server.generate(prompts, max_tokens=24)
     timed("two answers of up to 24 tokens", started)

@@ -178,9 +178,11 @@ class Retriever:
         """min(k, what may be shown) distinct eligible items, best first.
 
         `mode` "paper" is F 4.4 and nothing else; only where there is no prediction the newest item of the history stands in for it.
-        "fused" fuses all sources, with other weights for a query the user has not yet followed (`is_fresh`), and shows at most `per_style` products of one parent_id, as long as there are others. In both, what the
-        user purchased in `history` (unless `exclude_purchased` is off), the items in `exclude` and what is out of stock are never shown,
-        and what is missing at the end is filled from the popular items, then from the catalogue in its order.
+        "fused" fuses all sources, with other weights for a query the user has not yet followed (`is_fresh`), and shows at most
+        `per_style` products of one parent_id, as long as there are others.
+
+        In both, what the user purchased in `history` (unless `exclude_purchased` is off), the items in `exclude` and what is out of
+        stock are never shown, and what is missing at the end is filled from the popular items, then from the catalogue in its order.
 
         Raises SettingsError for another mode.
         """

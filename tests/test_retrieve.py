@@ -1,0 +1,253 @@
+"""Mixup and fusion by hand; the Retriever on a shop of twelve products; its promises for odd input; the langchain tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, click, search
+
+from recgraph.errors import SettingsError
+from recgraph.store.db import Store
+from recgraph.store.formats import ingest
+from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
+from recgraph.tools.memory import MemoryHit, QueryMemory
+from recgraph.tools.retrieve import Candidate, Retriever, fuse, is_fresh, memory_list, mixup
+
+MakeStore = Callable[..., Store]
+APRIL = datetime(2025, 4, 1)
+IN_STOCK = 11  # of the twelve products of SHOP_ITEMS
+MODES = ("fused", "paper")
+
+
+@pytest.fixture
+def retriever(make_store: MakeStore) -> Retriever:
+    return Retriever.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES), FakeEncoder())
+
+
+def ids(found: list[Candidate]) -> list[str]:
+    return [candidate.item_id for candidate in found]
+
+
+# -- mixup and fusion --------------------------------------------------------------------------------------------------------------
+
+
+def test_mixup_takes_the_top_of_the_id_list_and_then_the_title_list() -> None:
+    assert mixup(["a", "b", "c"], ["x", "y", "z"], k=3, n=1) == ["a", "x", "y"]
+    assert mixup(["a", "b", "c"], ["x", "y", "z"], k=4, n=2) == ["a", "b", "x", "y"]
+    assert mixup(["a", "b"], ["x", "y"], k=2, n=0) == ["x", "y"]
+
+
+def test_mixup_repeats_nothing_and_backfills_from_both_lists() -> None:
+    assert mixup(["a", "b"], ["b", "a", "x"], k=3, n=1) == ["a", "b", "x"]
+    assert mixup(["a", "b", "c"], ["x"], k=4, n=1) == ["a", "x", "b", "c"]  # the title list is too short
+    assert mixup(["a"], ["x", "y", "z"], k=3, n=2) == ["a", "x", "y"]  # the ID list is too short
+    assert mixup([], ["x"], k=3) == ["x"]
+    assert mixup([], [], k=3) == mixup(["a"], ["x"], k=0) == []
+
+
+def test_fusion_adds_weight_over_constant_plus_rank() -> None:
+    found = fuse({"text": ["a", "b"], "sequence": ["b", "c"]}, weights={"text": 1.0, "sequence": 2.0}, constant=10)
+    assert ids(found) == ["b", "c", "a"]
+    assert [candidate.score for candidate in found] == [pytest.approx(1 / 12 + 2 / 11), pytest.approx(2 / 12), pytest.approx(1 / 11)]
+    assert [candidate.source for candidate in found] == ["sequence", "sequence", "text"]
+    assert found[0].sources == ("text", "sequence")
+
+
+def test_ties_follow_the_order_of_the_lists() -> None:
+    assert ids(fuse({"id": ["b", "d"], "text": ["a", "c"]}, weights={})) == ["b", "a", "d", "c"]
+    [only] = fuse({"id": ["a"], "text": ["a"]}, weights={})
+    assert only.source == "id"
+
+
+def test_a_list_of_weight_zero_and_a_repeated_mention_do_not_count() -> None:
+    assert ids(fuse({"id": ["a"], "text": ["b", "b", "c"]}, weights={"id": 0.0, "text": 1.0})) == ["b", "c"]
+    assert ids(fuse({"text": ["a", "b", "c"]}, k=2)) == ["a", "b"]
+    assert fuse({}) == []
+
+
+def test_memory_products_are_ranked_by_similarity_over_position() -> None:
+    hits = [MemoryHit("shirt", 0.9, ("a", "b")), MemoryHit("linen shirt", 0.6, ("b", "c"))]
+    assert memory_list(hits) == ["b", "a", "c"]  # b .9/2 + .6/1 = 1.05, a .9, c .6/2
+
+
+def test_a_query_is_fresh_until_something_was_looked_at_under_it() -> None:
+    assert is_fresh("boots", [])
+    assert is_fresh("boots", [search(1, "shirt"), click(2, "S1OLIV")])
+    assert is_fresh("boots", [search(1, "boots")])
+    assert not is_fresh(" Boots", [search(1, "boots"), click(2, "B1BRWN")])
+    assert not is_fresh("", [search(1, "boots")])
+
+
+# -- sources -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_paper_mode_is_mixup_of_the_predicted_id_and_title(retriever: Retriever) -> None:
+    found = retriever.candidates(predicted_id="K2OLIV", predicted_title="Otter Chelsea Boots, Brown, 42", k=3, mode="paper")
+    assert ids(found)[:2] == ["K2OLIV", "B1BRWN"]
+    assert (found[0].source, found[1].source) == ("id", "title")
+    with_two = retriever.candidates(predicted_id="K2OLIV", predicted_title="Otter Chelsea Boots, Brown, 42", k=3, mode="paper", mixup_n=2)
+    assert [candidate.source for candidate in with_two[:2]] == ["id", "id"]
+
+
+def test_paper_mode_ignores_query_and_history_except_when_there_is_no_prediction(retriever: Retriever) -> None:
+    alone = retriever.candidates(predicted_title="Fenn Wrap Dress", k=5, mode="paper")
+    assert retriever.candidates(predicted_title="Fenn Wrap Dress", query="boots", history=[click(1, "K1GREY")], k=5, mode="paper") == alone
+    standing_in = retriever.candidates(history=[click(1, "S1OLIV"), click(2, "D1SAGE"), search(3, "boots")], k=5, mode="paper")
+    assert standing_in[0].item_id == "D1SAGE"
+
+
+def test_each_source_brings_what_it_should_and_says_so(retriever: Retriever) -> None:
+    first = {
+        "id": retriever.candidates(predicted_id="D1SAGE")[0],
+        "title": retriever.candidates(predicted_title="Fenn Wrap Dress, Sage, S")[0],
+        "text": retriever.candidates(query="hiking boots")[0],
+        "memory": retriever.candidates(query="?", memory=[MemoryHit("wool jumper", 0.9, ("K1GREY", "K2OLIV"))])[0],
+        "sequence": retriever.candidates(history=[click(1, "S1NAVY")])[0],
+    }
+    assert {source: candidate.item_id for source, candidate in first.items()} == {
+        "id": "D1SAGE",
+        "title": "D1SAGE",
+        "text": "B2BLCK",
+        "memory": "K1GREY",
+        "sequence": "S1NAVY",
+    }
+    assert all(candidate.source == source for source, candidate in first.items())
+    followed = next(candidate for candidate in retriever.candidates(history=[click(1, "K1GREY", "purchase")]) if candidate.item_id == "K2OLIV")
+    assert followed.source == "sequence"  # U3 clicked the one and purchased the other
+    assert set(followed.sources) == {"sequence", "title"}
+
+
+def test_a_fresh_query_outweighs_the_history_and_one_under_way_does_not(retriever: Retriever) -> None:
+    before = [search(1, "linen shirt"), click(2, "S1NAVY")]
+    assert "B2BLCK" in ids(retriever.candidates(query="hiking boots", history=before, k=2))
+    assert retriever.candidates(query="linen shirt", history=before)[0].item_id == "S1NAVY"
+    assert "B2BLCK" not in ids(retriever.candidates(query="hiking boots", history=[search(1, "hiking boots"), click(2, "S1NAVY")], k=2))
+
+
+def test_an_untitled_product_is_found_by_its_attributes_and_one_without_any_by_no_text(make_store: MakeStore) -> None:
+    store = make_store("item_id,title,color,brand\nA,,Black,Otter\nB,,,\nC,Green Lamp,,\n")
+    found = Retriever.build(store, FakeEncoder()).candidates(query="black otter product", k=3)
+    assert ids(found)[0] == "A"
+    assert next(candidate for candidate in found if candidate.item_id == "B").source == "popular"
+
+
+# -- promises ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("k", [1, 5, IN_STOCK, 500])
+def test_there_are_always_min_of_k_and_eligible_distinct_products(retriever: Retriever, mode: str, k: int) -> None:
+    found = ids(retriever.candidates(predicted_id="nonsense", predicted_title="麻のシャツ", query="лён", history=[click(1, "GONE")], k=k, mode=mode))
+    assert len(found) == len(set(found)) == min(k, IN_STOCK)
+    assert set(found) <= set(retriever.catalogue.item_ids) - {"SOLDUT"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_history_and_prediction_the_popular_products_come_first(retriever: Retriever, mode: str) -> None:
+    found = retriever.candidates(k=3, mode=mode)
+    assert [(candidate.item_id, candidate.source, candidate.score) for candidate in found] == [
+        ("FUTURE", "popular", 0.0),  # the only product of the last 30 days
+        ("S1OLIV", "popular", 0.0),  # then of all time: a purchase 3, two clicks 2
+        ("K2OLIV", "popular", 0.0),  # a purchase 3 and a click 1
+    ]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_as_of_a_moment_nothing_of_the_future_is_known(make_store: MakeStore, mode: str) -> None:
+    store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
+    retriever = Retriever.build(store, FakeEncoder(), before=APRIL)
+    predicted = {"predicted_id": "FUTURE", "predicted_title": "Harrow Linen Blazer, Olive, M"}
+    found = retriever.candidates(**predicted, history=[click(1, "K1GREY")], k=50, mode=mode)
+    assert "FUTURE" not in ids(found)
+    assert len(found) == IN_STOCK - 1
+    assert "FUTURE" not in ids(retriever.candidates(k=50))
+
+
+def test_later_events_change_nothing_as_of_a_moment(make_store: MakeStore) -> None:
+    later = SHOP_EVENTS + "U9,2025-05-01 10:00:00,click,K1GREY,,\nU9,2025-05-01 10:00:01,purchase,B2BLCK,,\n"
+    asked = {"history": [click(1, "K1GREY", "purchase")], "predicted_id": "K1GREY", "k": 12}
+    before, after = (
+        Retriever.build(make_store(SHOP_ITEMS, events, SHOP_EXPOSURES, name=name), FakeEncoder(), before=APRIL).candidates(**asked)
+        for name, events in (("first", SHOP_EVENTS), ("second", later))
+    )
+    assert before == after
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_purchased_and_excluded_products_are_not_shown_again(retriever: Retriever, mode: str) -> None:
+    history = [click(1, "S1OLIV", "purchase"), click(2, "K1GREY")]
+    found = ids(retriever.candidates(predicted_id="S1OLIV", history=history, exclude={"B1BRWN"}, k=50, mode=mode))
+    assert len(found) == IN_STOCK - 2
+    assert not {"S1OLIV", "B1BRWN"} & set(found)
+    assert "K1GREY" in found  # only looked at
+    assert "S1OLIV" in ids(retriever.candidates(history=history, exclude_purchased=False, k=50, mode=mode))
+    assert retriever.candidates(exclude=retriever.catalogue.item_ids, mode=mode) == []
+
+
+def test_at_most_two_of_a_style_as_long_as_there_are_others(retriever: Retriever) -> None:
+    asked = {"predicted_title": "Harrow Linen Shirt", "query": "linen shirt"}
+    styles = ["STYLE1" if item_id.startswith("S1") else item_id for item_id in ids(retriever.candidates(**asked, k=10))]
+    assert styles.count("STYLE1") == 2
+    assert len(retriever.candidates(**asked, k=IN_STOCK)) == IN_STOCK
+
+
+def test_products_without_a_parent_are_not_one_style(make_store: MakeStore) -> None:
+    lamps = "item_id,title\n" + "".join(f"L{n},Green Lamp {n}\n" for n in range(6)) + "X,Red Chair\n"
+    found = Retriever.build(make_store(lamps), FakeEncoder()).candidates(query="green lamp", k=6)
+    assert sorted(ids(found)) == [f"L{n}" for n in range(6)]
+
+
+def test_an_empty_store_gives_no_products(make_store: MakeStore) -> None:
+    retriever = Retriever.build(make_store(), FakeEncoder())
+    assert [retriever.candidates(query="shirt", k=10, mode=mode) for mode in MODES] == [[], []]
+
+
+def test_an_unknown_mode_is_refused(retriever: Retriever) -> None:
+    with pytest.raises(SettingsError, match="'best'"):
+        retriever.candidates(mode="best")
+
+
+def test_the_same_question_has_the_same_answer(retriever: Retriever) -> None:
+    asked = {"query": "linen", "history": [click(1, "S1OLIV"), click(2, "K1GREY")], "predicted_id": "K2OLIV"}
+    assert retriever.candidates(**asked) == retriever.candidates(**asked)
+
+
+# -- tools and real parts ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_tools_have_typed_schemas_and_json_answers(make_store: MakeStore, retriever: Retriever) -> None:
+    memory = memory_tool(QueryMemory.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES, name="other"), FakeEncoder()))
+    retrieve = retrieve_tool(retriever)
+    assert (memory.name, retrieve.name) == ("lookup_query_memory", "retrieve_products")
+    assert {name: field["type"] for name, field in memory.args.items()} == {"query": "string", "queries": "integer", "products": "integer"}
+    assert retrieve.args["mode"]["enum"] == ["fused", "paper"]
+    hits = memory.invoke({"query": "linen shirt", "queries": 1})
+    assert json.loads(json.dumps(hits)) == [{"query": "linen shirt", "similarity": 1.0, "item_ids": ["S1OLIV", "S1NAVY", "S2OLIV"]}]
+    found = retrieve.invoke({"query": "hiking boots", "k": 2})
+    assert json.loads(json.dumps(found))[0] | {"score": 0} == {
+        "item_id": "B2BLCK",
+        "title": "Otter Hiking Boots, Black, 42",
+        "score": 0,
+        "source": "text",
+        "sources": ["text"],
+    }
+    with pytest.raises(ValueError, match="less than or equal to 1000"):
+        retrieve.invoke({"k": 5000})
+
+
+@pytest.mark.data
+def test_with_the_real_encoder_a_query_in_other_words_finds_the_product(tmp_path: Path) -> None:
+    encode = pytest.importorskip("recgraph.tools.embed")
+    for name, text in (("items", SHOP_ITEMS), ("events", SHOP_EVENTS), ("exposures", SHOP_EXPOSURES)):
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+    ingest(tmp_path / "shop.duckdb", "tables", [tmp_path / f"{name}.csv" for name in ("items", "events", "exposures")])
+    with Store.open(tmp_path / "shop.duckdb") as store:
+        encoder = encode.TextEncoder()
+        retriever, memory = Retriever.build(store, encoder), QueryMemory.build(store, encoder)
+        assert retriever.candidates(query="shoes for trekking in the mountains")[0].item_id == "B2BLCK"
+        assert memory.lookup("summer blouse made of flax", queries=1)[0].query == "linen shirt"
+        assert memory.lookup("woollen pullover for winter", queries=1)[0].query == "wool jumper"
