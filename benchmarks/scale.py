@@ -38,8 +38,8 @@ _EVENTS = """
 """
 _ITEMS = """
     COPY (SELECT 'I' || printf('%08d', i) AS item_id,
-              ['Red', 'Blue', 'Black', 'White', 'Green', 'Olive', 'Beige'][1 + i % 7] || ' ' || ['cotton', 'linen', 'wool', 'denim', 'silk'][1 + i % 5]
-                  || ' ' || ['dress', 'shirt', 'skirt', 'coat', 'boots', 'scarf'][1 + i % 6] || ' no. ' || i || ', regular fit' AS title,
+              ['Red', 'Blue', 'Black', 'White', 'Green', 'Olive', 'Beige'][1 + i % 7]
+                  || ' ' || ['cotton', 'linen', 'wool', 'denim', 'silk'][1 + i % 5] || ' ' || ['dress', 'shirt', 'skirt', 'coat', 'boots', 'scarf'][1 + i % 6] || ' no. ' || i || ', regular fit' AS title,
               ['dresses', 'shirts', 'skirts', 'coats', 'boots', 'scarves'][1 + i % 6] AS category, 'Brand ' || (i % 4000) AS brand,
               ['red', 'blue', 'black', 'white', 'green', 'olive', 'beige'][1 + i % 7] AS color, ['S', 'M', 'L', 'XL'][1 + i % 4] AS size,
               round(5 + 200 * random(), 2) AS price, 'P' || (i // 4) AS parent_id, TRUE AS in_stock
@@ -114,7 +114,8 @@ def main() -> None:
         told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         reads = read_times(store, options.users)
         size = store.stat().st_size / 2**30
-    print(f"machine   {os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}, Python {platform.python_version()}, DuckDB {duckdb.__version__}")
+    print(f"machine   {os.cpu_count()} CPUs (load {os.getloadavg()[0]:.1f}), {platform.machine()}, {platform.system()}")
+    print(f"software  Python {platform.python_version()}, DuckDB {duckdb.__version__}")
     print(f"command   python benchmarks/scale.py --events {options.events} --items {options.items} --users {options.users}")
     print(f"date      {datetime.now(UTC):%Y-%m-%d}")
     print(f"ingest    {told['events']:,} events, {told['items']:,} items, {told['users']:,} users in {told['seconds']:.0f} s,")

@@ -52,7 +52,7 @@ _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not
 _QUERY_LIMIT = 200
 Tool = TypeVar("Tool")
 Graph = CompiledStateGraph[Any, Any, Any, Any]
-Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many
+Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0 where unknown)
 
 
 def build_graph(nodes: Nodes, summarize: Graph, checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
@@ -137,7 +137,7 @@ class Recommender:
             llm: LLM | None = None
             if chosen.llm != "none":
                 adapters = {name: chosen.adapter for name in ("next", "fit")} if chosen.adapter else None
-                note = (lambda text: progress(text, 0, 1)) if progress else None
+                note = (lambda text: progress(text, 0, 0)) if progress else None
                 llm = open_llm(chosen.llm, chosen.llm_url, chosen.llm_api_key, adapters, chosen.cache_folder, note)
             return cls(opened, chosen, encoder, llm, checkpoint=checkpoint, progress=progress)
         except BaseException:

@@ -75,6 +75,7 @@ class Database:
         self._writers = 0  # stores opened for writing + a writing() block in progress
         self._owners = 0
         self._active = 0  # cursors handed out to readers
+        self._idle: list[duckdb.DuckDBPyConnection] = []  # cursors to hand out again: making one costs more than reading a history
         self._switching = False
         self._cursor: duckdb.DuckDBPyConnection | None = None  # of the transaction in progress
         self._owner_thread: int | None = None
@@ -114,6 +115,8 @@ class Database:
             self._switching = True
             try:
                 self._state.wait_for(lambda: self._active == 0)
+                while self._idle:
+                    self._idle.pop().close()
                 if self._con is not None:
                     self._con.close()
                     self._con = None
@@ -141,8 +144,11 @@ class Database:
                 self._switch(False)
 
     @contextmanager
-    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor for one read; results must be fetched before the block ends. Reopens the file where it was closed."""
+    def reading(self, fresh: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor for one read; results must be fetched before the block ends. Reopens the file where it was closed.
+
+        A `fresh` cursor has no temporary tables and macros, and whatever it gets goes with it.
+        """
         if self._owner_thread == threading.get_ident() and self._cursor is not None:
             yield self._cursor
             return
@@ -150,13 +156,16 @@ class Database:
             self._state.wait_for(lambda: not self._switching)
             if self._con is None:
                 self._con = _connect(self.path, write=self._writers > 0)
+            cursor = self._idle.pop() if self._idle and not fresh else self._con.cursor()
             self._active += 1
-            cursor = self._con.cursor()
         try:
             yield cursor
         finally:
-            cursor.close()
             with self._state:
+                if fresh:
+                    cursor.close()
+                else:
+                    self._idle.append(cursor)
                 self._active -= 1
                 self._state.notify_all()
 

@@ -143,7 +143,7 @@ def _ingest_into(
 ) -> tuple[Merged, dict[str, int]]:
     database = Database.acquire(store.path, write=True)
     try:
-        with database.reading() as cursor, scratch_folder() as scratch:
+        with database.reading(fresh=True) as cursor, scratch_folder() as scratch:
             cursor.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
             try:
                 staging = Staging(cursor, Path(scratch), mapping, progress)

@@ -11,7 +11,7 @@ import csv
 import gzip
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -69,7 +69,7 @@ class RawFile:
                     raise IngestError(f"{self.path} cannot be read: {str(error).splitlines()[0]}") from None
                 source = self._copy_without(removed)  # evens out mixed line ends, which DuckDB's reader refuses
                 continue
-            rejected = self._rejected(removed)
+            rejected = self._rejected(source, removed)
             # A quote that is never closed swallows the rest of the file. That one line is taken out, and the file read again.
             swallowed = min((line for line, kind, _, _ in rejected if kind == "UNQUOTED VALUE"), default=None)
             if swallowed is None or attempt == _REPAIRS:
@@ -93,15 +93,15 @@ class RawFile:
         for table in ("reject_errors", "reject_scans"):
             self.cursor.execute(f"DROP TABLE IF EXISTS {table}")
 
-    def _rejected(self, removed: Sequence[int]) -> list[tuple[int, str, str, str]]:
+    def _rejected(self, source: Path, removed: Sequence[int]) -> list[tuple[int, str, str, str]]:
         """(line of the original file, kind, message, raw) of each row DuckDB's parser refused; one entry a line."""
         rows = self.cursor.execute(
-            """SELECT line, first(error_type::VARCHAR), first(error_message), first(coalesce(csv_line, '')) FROM reject_errors
-               GROUP BY line ORDER BY line"""
+            """SELECT line_byte_position, first(error_type::VARCHAR), first(error_message), first(coalesce(csv_line, '')) FROM reject_errors
+               GROUP BY line_byte_position ORDER BY line_byte_position"""
         ).fetchall()
         found = []
-        for line, kind, message, raw in rows:
-            original = int(line)
+        # DuckDB's own line number counts rows: it falls behind where a quoted field holds a line break.
+        for original, (_, kind, message, raw) in zip(_lines_at(source, [int(row[0]) for row in rows]), rows, strict=True):
             for gone in removed:  # ascending, so each one counted shifts the rest
                 original += gone <= original
             found.append((original, str(kind), str(message).splitlines()[0], str(raw)))
@@ -146,7 +146,7 @@ class RawFile:
             self._scan(source, ["text"], "\x01", "", header=False)
         except duckdb.Error as error:
             raise IngestError(f"{self.path} cannot be read: {str(error).splitlines()[0]}") from None
-        self.broken += [(line, f"{kind.lower()}: {message}", raw) for line, kind, message, raw in self._rejected([])]
+        self.broken += [(line, f"{kind.lower()}: {message}", raw) for line, kind, message, raw in self._rejected(source, [])]
 
     def _without_literals(self) -> Path:
         """A copy with each Python literal as JSON; a line that is neither is copied as it is, so that it is rejected under its number."""
@@ -194,6 +194,21 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
 
 def _quoted(name: str) -> str:
     return name.replace('"', '""')
+
+
+def _lines_at(path: Path, positions: Sequence[int]) -> Iterator[int]:
+    """The line, from 1, in which each byte position (ascending, of the unpacked file) lies."""
+    line, at = 1, 0
+    if not positions:
+        return
+    with open_bytes(path) as stream:
+        for position in positions:
+            while at < position:
+                part = stream.read(min(2**20, position - at))
+                if not part:
+                    break
+                line, at = line + part.count(b"\n"), at + len(part)
+            yield line
 
 
 def _is_json(line: str) -> bool:
