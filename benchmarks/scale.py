@@ -39,7 +39,8 @@ _EVENTS = """
 _ITEMS = """
     COPY (SELECT 'I' || printf('%08d', i) AS item_id,
               ['Red', 'Blue', 'Black', 'White', 'Green', 'Olive', 'Beige'][1 + i % 7]
-                  || ' ' || ['cotton', 'linen', 'wool', 'denim', 'silk'][1 + i % 5] || ' ' || ['dress', 'shirt', 'skirt', 'coat', 'boots', 'scarf'][1 + i % 6] || ' no. ' || i || ', regular fit' AS title,
+                  || ' ' || ['cotton', 'linen', 'wool', 'denim', 'silk'][1 + i % 5]
+                  || ' ' || ['dress', 'shirt', 'skirt', 'coat', 'boots', 'scarf'][1 + i % 6] || ' no. ' || i || ', regular fit' AS title,
               ['dresses', 'shirts', 'skirts', 'coats', 'boots', 'scarves'][1 + i % 6] AS category, 'Brand ' || (i % 4000) AS brand,
               ['red', 'blue', 'black', 'white', 'green', 'olive', 'beige'][1 + i % 7] AS color, ['S', 'M', 'L', 'XL'][1 + i % 4] AS size,
               round(5 + 200 * random(), 2) AS price, 'P' || (i // 4) AS parent_id, TRUE AS in_stock
@@ -76,11 +77,12 @@ def read_times(path: Path, users: int, readers: int = 1000) -> dict[str, float]:
         known = [row.user_id for row in store.users(limit=users)]
         chosen = draw.choices(known, k=readers)
         store.history(chosen[0])
-        history, items, lengths = [], [], []
+        history, used, items, lengths = list[float](), list[float](), list[float](), list[int]()
         for user in chosen:
-            begun = time.perf_counter()
+            begun, worked = time.perf_counter(), time.process_time()
             events = store.history(user)
             history.append(time.perf_counter() - begun)
+            used.append(time.process_time() - worked)
             begun = time.perf_counter()
             store.items([event.item_id for event in events])
             items.append(time.perf_counter() - begun)
@@ -88,6 +90,7 @@ def read_times(path: Path, users: int, readers: int = 1000) -> dict[str, float]:
     return {
         "history_p50_ms": percentile(history, 0.5),
         "history_p99_ms": percentile(history, 0.99),
+        "history_cpu_p99_ms": percentile(used, 0.99),
         "items_p50_ms": percentile(items, 0.5),
         "items_p99_ms": percentile(items, 0.99),
         "mean_events": sum(lengths) / len(lengths),
@@ -120,8 +123,8 @@ def main() -> None:
     print(f"date      {datetime.now(UTC):%Y-%m-%d}")
     print(f"ingest    {told['events']:,} events, {told['items']:,} items, {told['users']:,} users in {told['seconds']:.0f} s,")
     print(f"          peak memory {told['peak_gb']:.1f} GB, store {size:.1f} GB   (asked: 240 s, 8 GB)")
-    print(f"history   p50 {reads['history_p50_ms']:.1f} ms, p99 {reads['history_p99_ms']:.1f} ms   (asked: p99 10 ms; 1,000 random users,")
-    print(f"          {reads['mean_events']:.1f} events on average, {reads['most_events']:.0f} at most)")
+    print(f"history   p50 {reads['history_p50_ms']:.1f} ms, p99 {reads['history_p99_ms']:.1f} ms, of processor time p99 {reads['history_cpu_p99_ms']:.1f} ms")
+    print(f"          (asked: p99 10 ms; 1,000 random users, {reads['mean_events']:.1f} events on average, {reads['most_events']:.0f} at most)")
     print(f"items     p50 {reads['items_p50_ms']:.1f} ms, p99 {reads['items_p99_ms']:.1f} ms for the items of such a history")
 
 

@@ -6,7 +6,6 @@ SQLite file from which the same request resumes after a crash. A disk or store t
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import sqlite3
 import threading
@@ -30,7 +29,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import RetryPolicy
 
-from recgraph.errors import EmptyStore, LLMUnavailable, StoreBusy, StoreReadOnly, UnknownUser
+from recgraph.errors import EmptyStore, LLMUnavailable, StoreBusy, StoreReadOnly
 from recgraph.graph.grounding import Vocabulary
 from recgraph.graph.nodes import Nodes
 from recgraph.graph.prompts import clean
@@ -170,8 +169,8 @@ class Recommender:
         """
         given = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
         settings = load_settings({}, "/nonexistent", **{**vars(self.settings), **{key: value for key, value in given.items() if value is not None}})
-        if not new_user and not self.store.has_user(user_id):
-            raise UnknownUser(self._unknown(user_id))
+        if not new_user:
+            self.store.require_user(user_id)
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of
         asked: State = {
             "user_id": user_id,
@@ -315,13 +314,6 @@ class Recommender:
         self._exit.callback(connection.close)
         serde = JsonPlusSerializer(allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in CHECKPOINT_TYPES])
         return SqliteSaver(connection, serde=serde)
-
-    def _unknown(self, user_id: str) -> str:
-        near = difflib.get_close_matches(user_id, [row.user_id for row in self.store.users(limit=5000)], n=3)
-        hint = f" Did you mean {', '.join(near)}?" if near else ""
-        return (
-            f"No events of user '{user_id}' in {self.store.path}.{hint} See `recgraph users`, or pass --new-user for someone who is new to the shop."
-        )
 
 
 def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:

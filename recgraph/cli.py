@@ -55,7 +55,7 @@ def main() -> None:
 @click.option("--paradigm", type=click.Choice(["recurrent", "hierarchical"]), help="how the history is summarised [recurrent]")
 @click.option("--mode", type=click.Choice(["fused", "paper"]), help="all candidate sources, or the paper's two [fused]")
 @click.option("--deadline", type=float, metavar="SECONDS", help="answer without the LLM after this time [30]")
-@click.option("--new-user", is_flag=True, help="accept a user the store does not know")
+@click.option("--new-user", is_flag=True, help="accept someone the store does not know")
 @click.option("--json", "as_json", is_flag=True, help="print the public JSON instead of the panel")
 @click.option("--llm", metavar="MODEL", help="base model: folder or hub id; `none` answers from retrieval alone")
 @click.option("--llm-url", metavar="URL", help="vLLM server, e.g. http://127.0.0.1:8000/v1")
@@ -69,6 +69,9 @@ def run(user: str, query: str, as_json: bool, new_user: bool, as_of: str | None,
     from recgraph.graph.recommender import Recommender
 
     console, screen = _consoles()
+    if not new_user:
+        with _open(settings["store"]) as opened:  # before the models are loaded
+            opened.require_user(user)
     asked = {name: settings.pop(name) for name in ("k", "paradigm", "mode", "deadline")}
     with panel.bars(screen) as progress:
         recommender = Recommender.open(settings.pop("store"), checkpoint=checkpoint, progress=progress, **settings)
@@ -173,8 +176,7 @@ def history(user: str, limit: int, as_of: str | None, store: str | None) -> None
     from recgraph.store.records import parse_time
 
     with _open(store) as opened:
-        if not opened.has_user(user):
-            raise UnknownUser(f"No events of user '{user}' in {opened.path}. `recgraph users` lists those who are there.")
+        opened.require_user(user)
         events = opened.history(user, parse_time(as_of) if as_of else None, limit)
         known = opened.items(sorted({event.item_id for event in events if event.item_id}))
         for event in events:

@@ -117,10 +117,18 @@ def _products(found: Recommendation, currency: str) -> Table:
 
 
 def _footer(found: Recommendation) -> RenderableType:
+    from recgraph.graph.prompts import clean  # loads torch, which a run has loaded anyway and the other commands do without
+
     lines = []
     if found.prediction and found.prediction.item_id:
-        state = "" if found.prediction.valid else " (repaired)"
-        lines.append(Text.assemble(("Model's guess  ", "bold"), f"{found.prediction.title} ", (f"{found.prediction.item_id}{state}", "dim")))
+        named = found.known_items.get(found.prediction.item_id)
+        wrote = clean(found.prediction.title, 60)
+        said = Text.assemble(("Model's guess  ", "bold"), f"{named.name if named else wrote} ", (found.prediction.item_id, "dim"))
+        if named and wrote and wrote != clean(named.name, 60):
+            said.append(f" (it wrote “{wrote}”)", style="dim")
+        lines.append(said)
+    if any(line.yes is not None for line in found.items) and not found.models["adapter"]:
+        lines.append(Text("Yes is the untrained base model's opinion and hardly counts in the order; an adapter makes it count.", style="dim"))
     times = " · ".join(f"{node.replace('_', ' ')} {_seconds(ms)}" for node, ms in found.timings_ms.items() if node != "total" and ms >= 1)
     cached = f", {found.cached_blocks} of {found.blocks} summary blocks cached" if found.blocks else ""
     lines.append(Text(f"{_seconds(found.timings_ms['total'])} in all: {times}", style="dim"))
@@ -203,9 +211,12 @@ def users(rows: Sequence[UserRow]) -> Table:
 
 def products(rows: Sequence[Item], currency: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("item", "title", "category", "colour", "size", "price", "since"):
-        table.add_column(name, justify="right" if name == "price" else "left", no_wrap=name in ("item", "price", "since"))
+    table.add_column("item", no_wrap=True)
+    table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("category", no_wrap=True)
+    table.add_column("price", justify="right", no_wrap=True)
+    table.add_column("since", no_wrap=True)
     for item in rows:
-        since = show_time(item.first_seen) if item.first_seen else ""
-        table.add_row(item.item_id, item.name, item.category, item.color, item.size, money(item.price, currency), since)
+        since = show_time(item.first_seen).split(" ")[0] if item.first_seen and item.first_seen.year > 1970 else ""
+        table.add_row(item.item_id, item.name, item.category, money(item.price, currency), since)
     return table

@@ -7,6 +7,7 @@ arrays, never cursors, and knows neither models nor prompts. Times are naive UTC
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recgraph.errors import StoreError
+from recgraph.errors import StoreError, UnknownUser
 from recgraph.store import vectors as _vectors
 from recgraph.store.connection import Database
 from recgraph.store.migrations import MIGRATIONS, check_version, migrate, schema_version
@@ -200,6 +201,14 @@ class Store:
     def has_user(self, user_id: str) -> bool:
         """Whether the user is in any event."""
         return bool(self._all("SELECT 1 FROM events WHERE user_id = ? LIMIT 1", [user_id]))
+
+    def require_user(self, user_id: str) -> None:
+        """Raises UnknownUser, naming those who are spelled alike, where no event is of this user."""
+        if self.has_user(user_id):
+            return
+        near = difflib.get_close_matches(user_id, [row.user_id for row in self.users(limit=5000)], n=3)
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        raise UnknownUser(f"No events of user '{user_id}' in {self.path}.{hint} `recgraph users --store {self.path}` lists those who are there.")
 
     def users(self, limit: int = 20, like: str = "") -> list[UserRow]:
         """The most active users whose id contains `like` (in any case)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import threading
 import time
@@ -23,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast 
 
 from recgraph.errors import LLMError, LLMTimeout, ModelMissing  # noqa: E402
 from recgraph.tools import models as places  # noqa: E402
-from recgraph.tools.forms import TokenForm, form_regex, tokenize_form  # noqa: E402
+from recgraph.tools.forms import TokenForm, follows, form_regex, tokenize_form  # noqa: E402
 from recgraph.tools.llm import LLM, Form, Prompt  # noqa: E402
 from recgraph.tools.llm_local import LocalLLM  # noqa: E402
 
@@ -303,6 +304,13 @@ def test_form_tokens_are_those_of_the_whole_text(tiny: LocalLLM) -> None:
 
 def test_the_regular_expression_of_a_form_escapes_what_is_special() -> None:
     assert form_regex(Form("ID: ", ("A.1", "B(2)"), "\nTitle: ")) == r"ID: (A\.1|B\(2\))\nTitle: [^\n]+"
+
+
+def test_an_answer_follows_a_form_exactly_where_its_regular_expression_matches() -> None:
+    titled, bare = Form("ID: ", ("A.1", "B(2)"), "\nTitle: "), Form("ID: ", ("A.1", "B(2)"), "")
+    texts = ("ID: A.1\nTitle: Shoes", "ID: Ax1\nTitle: Shoes", "ID: A.1\nTitle: ", "ID: A.1", "A.1\nTitle: Shoes", "ID: B(2)\nTitle: a\nb", "ID: B(2)x")
+    for form in (titled, bare):
+        assert [follows(form, text) for text in texts] == [bool(re.fullmatch(form_regex(form), text)) for text in texts]
 
 
 def test_a_passed_deadline_is_a_timeout_before_any_work(tiny: LocalLLM) -> None:

@@ -107,7 +107,7 @@ def test_a_user_without_history_gets_the_search_and_the_popular(make: Make) -> N
 
 def test_an_unknown_user_is_named_and_a_new_one_is_welcome(make: Make) -> None:
     recommender = make()
-    with pytest.raises(UnknownUser, match="No events of user 'U11'.*Did you mean U1"):
+    with pytest.raises(UnknownUser, match=r"No events of user 'U11'.*Did you mean U1"):
         recommender.recommend("U11")
     assert len(recommender.recommend("stranger", "boots", k=4, new_user=True).items) == 4
 

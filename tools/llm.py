@@ -61,7 +61,8 @@ class LLM(Protocol):
     """A causal language model with a chat template.
 
     `name` identifies the weights (for cache keys and the run's record); `parameters` is their number, None where unknown;
-    `adapters` are the adapter names that may be asked for; `max_choices` is the largest Form it takes. `deadline` is a `time.monotonic()` value or None.
+    `adapters` are the adapter names that may be asked for; `max_choices` is the number of choices of the largest Form it takes.
+    `deadline` is a `time.monotonic()` value or None.
 
     Raises LLMUnavailable, LLMTimeout (the deadline passed), LLMGarbled; ValueError for an unknown adapter.
     """

@@ -19,10 +19,10 @@ import openai
 from langchain_openai import ChatOpenAI
 
 from recgraph.errors import LLMError, LLMGarbled, LLMTimeout, LLMUnavailable
-from recgraph.tools.forms import form_regex
+from recgraph.tools.forms import follows, form_regex
 from recgraph.tools.llm import Completion, Form, Prompt, Usage
 
-MAX_CHOICES = 4000  # a regular expression of more ids takes the server's grammar compiler too long (README)
+MAX_CHOICES = 16_000  # xgrammar compiles 4,000 ids in 0.2 s, 12,000 in 0.9 s, 40,000 in 5 s (68 MiB)
 CONNECT_SECONDS = 3.0  # how long making the object waits for the server to say what it serves
 CONCURRENT = 16  # requests in flight; vLLM batches them itself
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -118,7 +118,7 @@ class ServerLLM:
             text, finished = str(message.content).strip(), message.response_metadata.get("finish_reason") == "stop"
             if not text:
                 raise LLMGarbled(f"The LLM server at {self._place} sent an empty answer.")
-            if pattern and not re.fullmatch(pattern, text):  # also where the length limit cut it off before the choice was whole
+            if form is not None and not follows(form, text):  # also where the length limit cut it off before the choice was whole
                 raise LLMGarbled(f"The LLM server at {self._place} did not keep to the asked-for form: {text[:80]!r}.")
             return Completion(text, finished), _usage(message)
 

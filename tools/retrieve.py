@@ -34,6 +34,7 @@ _SHOWN_AS = {"viewed": "sequence", "near": "title"}  # lists without a name of t
 RRF_CONSTANT = 10
 DEPTH = 100  # how far down each list is read
 VIEWED = 5  # so many of the products last looked at; all of them would fill the answer with what the user has seen already
+NEAR_ENOUGH = 0.5  # a title below this share of the best one's similarity is no neighbour: in a small shop everything would be one
 LEANING = 0.3  # how far a query's vector is moved towards the history's titles: .15 to .5 are alike
 POPULAR_DAYS = 30.0
 
@@ -103,6 +104,11 @@ def is_fresh(query: str, history: Sequence[Event]) -> bool:
             same = history[place].query.strip().casefold() == query.strip().casefold()
             return not (same and place < len(history) - 1)
     return True
+
+
+def _close(found: Sequence[tuple[str, float]]) -> list[str]:
+    """The keys of a search's answer that are NEAR_ENOUGH to what was asked."""
+    return [key for key, score in found if score > 0 and score >= NEAR_ENOUGH * found[0][1]]
 
 
 def _public(candidate: Candidate) -> Candidate:
@@ -223,7 +229,7 @@ class Retriever:
         title, asked = self._encoded([predicted_title, query])
         if asked.any():
             asked = asked + LEANING * taste
-        near_title, near, near_query = ([key for key, _ in found] for found in self._titles.search(np.stack([title, taste, asked]), depth, allowed))
+        near_title, near, near_query = map(_close, self._titles.search(np.stack([title, taste, asked]), depth, allowed))
         rows = [self._row_of[item_id] for item_id in seen]
         return {
             "id": self._near_id(predicted_id, depth, allowed),
