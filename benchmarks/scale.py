@@ -123,7 +123,8 @@ def main() -> None:
     print(f"date      {datetime.now(UTC):%Y-%m-%d}")
     print(f"ingest    {told['events']:,} events, {told['items']:,} items, {told['users']:,} users in {told['seconds']:.0f} s,")
     print(f"          peak memory {told['peak_gb']:.1f} GB, store {size:.1f} GB   (asked: 240 s, 8 GB)")
-    print(f"history   p50 {reads['history_p50_ms']:.1f} ms, p99 {reads['history_p99_ms']:.1f} ms, of processor time p99 {reads['history_cpu_p99_ms']:.1f} ms")
+    print(f"history   p50 {reads['history_p50_ms']:.1f} ms, p99 {reads['history_p99_ms']:.1f} ms, ", end="")
+    print(f"of processor time p99 {reads['history_cpu_p99_ms']:.1f} ms")
     print(f"          (asked: p99 10 ms; 1,000 random users, {reads['mean_events']:.1f} events on average, {reads['most_events']:.0f} at most)")
     print(f"items     p50 {reads['items_p50_ms']:.1f} ms, p99 {reads['items_p99_ms']:.1f} ms for the items of such a history")
 

@@ -54,9 +54,9 @@ def _reason(item: Item, source: str, state: State) -> _Reason:
     if source == "sequence" and seen:
         return _Reason("Other shoppers went on to it from products in your history.", tuple(seen))
     if source == "id" and expected:
-        own = [event for event in seen if event.item_id == expected.item_id]
-        told = f"the {_short(expected)} {_you(own[-1])}" if own else f"the {_short(expected)}, which the model expects next"
-        return _Reason(f"Chosen by the same shoppers as {told}.", tuple(own[-1:]))
+        met = [event for event in seen if event.item_id == expected.item_id]
+        told = f"the {_short(expected)} {_you(met[-1])}" if met else f"the {_short(expected)}, which the model expects next"
+        return _Reason(f"Chosen by the same shoppers as {told}.", tuple(met[-1:]))
     if source == "title" and state.get("prediction"):
         return _Reason("Its title is close to the product the model expects next.")
     if source in ("text", "lexical"):

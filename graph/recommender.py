@@ -121,9 +121,7 @@ class Recommender:
         self.graph = build_graph(self._nodes(), summarize, self._checkpointer)
 
     @classmethod
-    def open(
-        cls, store: str | Path | None = None, *, llm: LLM | None = None, checkpoint: str = "", progress: Progress | None = None, **settings: Any
-    ) -> Recommender:
+    def open(cls, store: str | Path | None = None, *, checkpoint: str = "", progress: Progress | None = None, **settings: Any) -> Recommender:
         """Opens a store with the models the settings name. `settings` are fields of `Settings` (`mode="paper"`, `llm_url=...`).
 
         `llm="none"` answers from retrieval alone; `checkpoint` is an SQLite file for resumable runs; `progress` is told of long work.

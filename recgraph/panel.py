@@ -69,7 +69,7 @@ def recommendation(found: Recommendation, *, shop: str, simulated: str, currency
 def _brief(found: Recommendation) -> RenderableType:
     if not found.history:
         return Text("No history yet: the answer rests on the search and on what is popular.", style="dim")
-    counts = Counter(event.action for event in found.history)
+    counts: Counter[str] = Counter(event.action for event in found.history)
     said = ", ".join(f"{counts[action]} {names[counts[action] != 1]}" for action, names in _ACTIONS.items() if counts[action])
     first, last = show_time(found.history[0].ts), show_time(found.history[-1].ts)
     head = Text.assemble(

@@ -11,7 +11,6 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -22,50 +21,15 @@ import numpy.typing as npt
 
 from recgraph.errors import StoreError, UnknownUser
 from recgraph.store import vectors as _vectors
+from recgraph.store.columns import Catalogue, Reject, Sequences, UserRow
 from recgraph.store.connection import Database
 from recgraph.store.migrations import MIGRATIONS, check_version, migrate, schema_version
 from recgraph.store.records import Event, Item, Summary
 
+__all__ = ["END_OF_TIME", "Catalogue", "Reject", "Sequences", "Store", "UserRow"]
+
 _AT_ONCE = 100  # item ids in one look-up
 END_OF_TIME = datetime(9999, 12, 31, 23, 59, 59)  # ingest rejects later times, so "before this" is everything
-
-
-@dataclass(frozen=True, slots=True)
-class UserRow:
-    """One user in short: number of events and purchases, time of the first and the last event."""
-
-    user_id: str
-    events: int
-    purchases: int
-    first: datetime
-    last: datetime
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """All n items in item_id order, column by column. `titles` as stored, `names` as shown; `first_seen` is 1970 where unknown."""
-
-    item_ids: list[str]
-    titles: list[str]
-    names: list[str]
-    parent_ids: list[str]
-    categories: list[str]
-    first_seen: npt.NDArray[np.datetime64]
-    in_stock: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """All events with an item, ordered by (user, ts, seq). `item` counts in catalogue order; `action` is 0 click, 1 cart, 2 purchase.
-
-    `user` counts from 0 in the order of `user_ids`, the users that have such events.
-    """
-
-    user: npt.NDArray[np.int32]
-    item: npt.NDArray[np.int32]
-    ts: npt.NDArray[np.datetime64]
-    action: npt.NDArray[np.int8]
-    user_ids: list[str] = field(default_factory=list)
 
 
 def _missing(path: Path) -> StoreError:
@@ -73,16 +37,6 @@ def _missing(path: Path) -> StoreError:
         f"There is no store at {path}. Make a simulated shop with: recgraph demo --store {path} - or read your own logs with: "
         f"recgraph ingest FORMAT PATH... --store {path}"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A row of a source file that was not loaded, with the reason."""
-
-    source: str
-    line: int
-    reason: str
-    raw: str
 
 
 class Store:

@@ -251,11 +251,11 @@ def test_an_ingest_that_fails_leaves_an_existing_store_as_it_was(tmp_path: Path)
 
 def test_row_order_survives_a_file_of_many_blocks(tmp_path: Path) -> None:
     """DuckDB reads and writes in parallel blocks of 122,880 rows; the n-th row must still be the n-th event."""
-    rows = "".join(f"u,2025-01-01,click,I{n}\n" for n in range(140_000))
+    rows = "".join(f"u,2025-01-01,click,I{n}\n" for n in range(125_000))
     (tmp_path / "events.csv").write_text("user_id,ts,action,item_id\n" + rows)
     ingest(tmp_path / "s.duckdb", "tables", [tmp_path / "events.csv"])
     with Store.open(tmp_path / "s.duckdb") as store:
-        assert [event.item_id for event in store.history("u")] == [f"I{n}" for n in range(140_000)]
+        assert [event.item_id for event in store.history("u")] == [f"I{n}" for n in range(125_000)]
 
 
 def test_sorting_the_events_anew_after_many_ingests_changes_no_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

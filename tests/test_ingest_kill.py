@@ -35,7 +35,10 @@ def _tables(folder: Path, user: str, rows: int) -> Path:
 
 
 def _start_until(step: str, store: Path, tables: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", _CHILD, str(store), str(tables), step], stdout=subprocess.PIPE, text=True)
+    scratch = tables.with_name("scratch")  # a killed process cannot tidy up its temporary folder
+    scratch.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", _CHILD, str(store), str(tables), step]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(scratch)})
     assert process.stdout is not None
     assert process.stdout.readline() == "there\n"
     return process
@@ -70,4 +73,4 @@ def test_a_killed_first_ingest_leaves_no_store_and_a_running_one_is_not_disturbe
     with pytest.raises(StoreError, match="There is no store"):
         Store.open(path)
     assert ingest(path, "tables", [tables]).events_new == 1000
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["first", "s.duckdb"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["first", "s.duckdb", "scratch"]

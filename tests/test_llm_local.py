@@ -308,7 +308,7 @@ def test_the_regular_expression_of_a_form_escapes_what_is_special() -> None:
 
 def test_an_answer_follows_a_form_exactly_where_its_regular_expression_matches() -> None:
     titled, bare = Form("ID: ", ("A.1", "B(2)"), "\nTitle: "), Form("ID: ", ("A.1", "B(2)"), "")
-    texts = ("ID: A.1\nTitle: Shoes", "ID: Ax1\nTitle: Shoes", "ID: A.1\nTitle: ", "ID: A.1", "A.1\nTitle: Shoes", "ID: B(2)\nTitle: a\nb", "ID: B(2)x")
+    texts = ("ID: A.1\nTitle: Hat", "ID: Ax1\nTitle: Hat", "ID: A.1\nTitle: ", "ID: A.1", "A.1\nTitle: Hat", "ID: B(2)\nTitle: a\nb", "ID: B(2)")
     for form in (titled, bare):
         assert [follows(form, text) for text in texts] == [bool(re.fullmatch(form_regex(form), text)) for text in texts]
 

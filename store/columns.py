@@ -1,0 +1,57 @@
+"""What the store hands out in bulk: whole columns as lists and numpy arrays, and one line about a user. No SQL, no logic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """One user in short: number of events and purchases, time of the first and the last event."""
+
+    user_id: str
+    events: int
+    purchases: int
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All n items in item_id order, column by column. `titles` as stored, `names` as shown; `first_seen` is 1970 where unknown."""
+
+    item_ids: list[str]
+    titles: list[str]
+    names: list[str]
+    parent_ids: list[str]
+    categories: list[str]
+    first_seen: npt.NDArray[np.datetime64]
+    in_stock: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """All events with an item, ordered by (user, ts, seq). `item` counts in catalogue order; `action` is 0 click, 1 cart, 2 purchase.
+
+    `user` counts from 0 in the order of `user_ids`, the users that have such events.
+    """
+
+    user: npt.NDArray[np.int32]
+    item: npt.NDArray[np.int32]
+    ts: npt.NDArray[np.datetime64]
+    action: npt.NDArray[np.int8]
+    user_ids: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row of a source file that was not loaded, with the reason."""
+
+    source: str
+    line: int
+    reason: str
+    raw: str
