@@ -4,7 +4,8 @@
 an item, the ID embedding of F 4.4 until CORE is trained. Both see only the `Sequences` they are given: whoever calls decides the cut in
 time. Texts, catalogues and stores are unknown here.
 
-Figures (Amazon Beauty, 22,363 users, full ranking over 12,101 items, last item held out): README, benchmarks/.
+Amazon Beauty, last item held out, full ranking, seen items excluded, every fifth user, Recall@10/NDCG@10: transitions .095/.057, embedding
+with 128 dimensions .078/.045, with 64 .071/.039; titles near the last one .057/.035.
 """
 
 from __future__ import annotations
