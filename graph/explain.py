@@ -57,8 +57,8 @@ def _reason(item: Item, source: str, state: State) -> _Reason:
         met = [event for event in seen if event.item_id == expected.item_id]
         told = f"the {_short(expected)} {_you(met[-1])}" if met else f"the {_short(expected)}, which the model expects next"
         return _Reason(f"Chosen by the same shoppers as {told}.", tuple(met[-1:]))
-    if source == "title" and state.get("prediction"):
-        return _Reason("Its title is close to the product the model expects next.")
+    if source == "title":
+        return _Reason("Close in wording to products in your history or to the one the model expects next.", tuple(seen))
     if source in ("text", "lexical"):
         return _Reason("Its title fits the search.")
     return _Reason("Popular with shoppers in the last weeks.")

@@ -60,11 +60,12 @@ class Nodes:
         wording: str = "fashion",
         currency: str = "",
         recent: int = 3,
-        history: int = 6,
+        history: int = 3,
         prompt_tokens: int = 1024,
         constrain: str = "shown",
+        free_title: bool = True,
         memory_queries: int = 2,
-        memory_products: int = 3,
+        memory_products: int = 2,
         candidates: int = 20,
         mixup: int = 1,
         rerank_weight: float = 0.1,
@@ -74,7 +75,8 @@ class Nodes:
     ) -> None:
         self.reader, self.llm, self.retriever, self.memory = reader, llm, retriever, memory
         self.wording, self.currency, self.recent, self.earlier, self.prompt_tokens = wording, currency, recent, history, prompt_tokens
-        self.constrain, self.memory_queries, self.memory_products = constrain, memory_queries, memory_products
+        self.constrain, self.free_title = constrain, free_title
+        self.memory_queries, self.memory_products = memory_queries, memory_products
         self.candidates, self.mixup, self.rerank_weight = candidates, mixup, rerank_weight
         self.catalogue, self.known = catalogue, frozenset(catalogue)
         self.next_adapter, self.fit_adapter = next_adapter, fit_adapter
@@ -100,7 +102,7 @@ class Nodes:
             return {"prediction": None}
         prompt, shown = self._next_prompt(state)
         choices = self._choices(state, shown)
-        form = prompts.next_form(choices, state["items"]) if choices else None
+        form = prompts.next_form(choices, state["items"], free_title=self.free_title) if choices else None
         deadline = runtime.context.deadline if runtime.context else None
         [answer], usage = self.llm.generate([prompt], max_tokens=64, form=form, adapter=self.next_adapter, deadline=deadline)
         prediction = prompts.parse_next(answer.text, self.known.__contains__, {key: state["items"][key] for key in shown})
@@ -129,7 +131,7 @@ class Nodes:
             return {"scored": _in_order(state["candidates"])}
         head, tail = state["candidates"][: self.candidates], state["candidates"][self.candidates :]
         items = [state["items"][candidate.item_id] for candidate in head]
-        asked = prompts.fit_prompts(self._shared(state), items, wording=self.wording, currency=self.currency)
+        asked = prompts.fit_prompts(self._shared(state), items, wording=self.wording)
         deadline = runtime.context.deadline if runtime.context else None
         pairs, usage = self.llm.score(asked, adapter=self.fit_adapter, deadline=deadline)
         scored = blend(head, pairs, self.rerank_weight)

@@ -32,7 +32,7 @@ __all__ = ["Vocabulary", "copied", "profile", "sentences", "support"]  # the sum
 
 Level = Literal["block", "recurrent", "merged"]
 
-_MOST_WORDS, _MOST_SENTENCES = 80, 5
+_MOST_WORDS, _MOST_SENTENCES = 60, 4
 
 
 def profile(
@@ -47,7 +47,7 @@ def profile(
 
     `events` is everything the summary covers, ascending. `new` is the newest block where something came before it (T 4.2.2): the paragraph then
     says what is new against before and what did not come again. `level` "merged" stays with habits and leaves single products out (T 4.1.3).
-    At most five sentences and about 80 words; no events give (), events on unknown products alone one sentence that says so.
+    At most four sentences and about 60 words; no events give (), events on unknown products alone one sentence that says so.
     """
     if not events:
         return ()

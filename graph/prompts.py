@@ -87,11 +87,8 @@ def item_text(item: Item, *, with_id: bool = False, currency: str = "") -> str:
     """A product in one line: title, then the attributes that the title does not already name, then the price."""
     title = clean(item.name)
     said = title.casefold()
-    extra = [
-        clean(value, 30)
-        for value in (item.brand, item.category.replace("_", " "), item.color)
-        if value and value.replace("_", " ").casefold() not in said
-    ]
+    values = (item.brand, item.category.replace("_", " "), item.color)
+    extra = [clean(value, 30) for value in values if value and value.casefold() not in said]
     if item.price is not None:
         extra.append(f"{currency}{item.price:.0f}")
     line = "; ".join([title, *extra])
@@ -134,17 +131,20 @@ def next_prompt(
         for item_id in hit.item_ids:
             if item_id in items and item_id not in shown:
                 shown.add(item_id)
-                lines.append(item_text(items[item_id], with_id=True, currency=currency))
+                lines.append(f"{item_id} {clean(items[item_id].name)}")
     if lines:
         parts.append("[Top Results of Similar Searches]\n" + _numbered(lines))
     parts.append("[Task]\nNEXT")
     return Prompt(system_text(wording), "\n\n".join(parts))
 
 
-def fit_prompts(shared: str, candidates: Sequence[Item], *, wording: str, currency: str = "") -> list[Prompt]:
-    """Task FIT (T figure 8), one prompt a candidate, the candidate last so that everything before it is shared."""
+def fit_prompts(shared: str, candidates: Sequence[Item], *, wording: str) -> list[Prompt]:
+    """Task FIT (T figure 8), one prompt a candidate, the candidate last so that everything before it is shared.
+
+    A candidate is its title, as in the figure: this line is read once for each of twenty candidates, so every token of it counts.
+    """
     system, head = system_text(wording), f"{shared}\n\n[Task]\nFIT\n\n[Next Item]\n" if shared else "[Task]\nFIT\n\n[Next Item]\n"
-    return [Prompt(system, head + item_text(item, currency=currency)) for item in candidates]
+    return [Prompt(system, head + clean(item.name)) for item in candidates]
 
 
 def answer_text(item: Item) -> str:
@@ -152,15 +152,17 @@ def answer_text(item: Item) -> str:
     return f"{ID_LEAD} {item.item_id}{TITLE_LEAD} {clean(item.name)}"
 
 
-def next_form(item_ids: Sequence[str], items: Mapping[str, Item]) -> Form:
-    """The form of the answer to task NEXT when its id may only be one of `item_ids`."""
-    drafts = {item_id: " " + clean(items[item_id].name) for item_id in item_ids if item_id in items}
-    return Form(
-        lead=ID_LEAD,
-        choices=tuple(f" {item_id}" for item_id in item_ids),
-        middle=TITLE_LEAD,
-        drafts={f" {key}": text for key, text in drafts.items()},
-    )
+def next_form(item_ids: Sequence[str], items: Mapping[str, Item], *, free_title: bool) -> Form:
+    """The form of the answer to task NEXT when its id may only be one of `item_ids`.
+
+    With `free_title` the model goes on to write the title (F 4.2). Without, the title is the chosen product's own, so the model decides
+    for one of the products: an untrained 135 M model picks sensibly and then writes titles such as "Nine of the Best".
+    """
+    named = {item_id: f" {clean(items[item_id].name)}" for item_id in item_ids if item_id in items}
+    if not free_title and len(named) == len(item_ids):
+        return Form(lead=ID_LEAD, choices=tuple(f" {item_id}{TITLE_LEAD}{named[item_id]}" for item_id in item_ids), middle="")
+    drafts = {f" {item_id}": title for item_id, title in named.items()}
+    return Form(lead=ID_LEAD, choices=tuple(f" {item_id}" for item_id in item_ids), middle=TITLE_LEAD, drafts=drafts)
 
 
 _ANSWER = re.compile(r"\s*ID:\s*(\S+)\s*\n\s*Title:\s*(\S[^\n]*?)\s*")

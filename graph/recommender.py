@@ -48,6 +48,7 @@ from recgraph.tools.retrieve import Retriever
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
+UNTRAINED_WEIGHT = 0.1  # share of Yes/No in the order while a small model is untrained
 _QUERY_LIMIT = 200
 Tool = TypeVar("Tool")
 Graph = CompiledStateGraph[Any, Any, Any, Any]
@@ -272,9 +273,10 @@ class Recommender:
 
     def _nodes(self) -> Nodes:
         settings, llm = self.settings, self.llm
-        trained = (llm is not None and "fit" in llm.adapters) or (llm is not None and (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL)
-        weight = settings.rerank_weight if settings.rerank_weight is not None else (1.0 if trained else 0.1)
         adapters = llm.adapters if llm else ()
+        large = llm is not None and (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
+        weight = settings.rerank_weight if settings.rerank_weight is not None else (1.0 if large or "fit" in adapters else UNTRAINED_WEIGHT)
+        free_title = large or "next" in adapters if settings.titles == "auto" else settings.titles == "free"
         return Nodes(
             self.store,
             llm,
@@ -286,6 +288,7 @@ class Recommender:
             history=settings.history,
             prompt_tokens=settings.prompt_tokens,
             constrain=settings.constrain,
+            free_title=free_title,
             memory_queries=settings.memory_queries,
             memory_products=settings.memory_products,
             candidates=settings.candidates,

@@ -19,6 +19,7 @@ PARADIGMS = ("recurrent", "hierarchical")
 MODES = ("fused", "paper")
 SUMMARIZERS = ("auto", "profile", "llm")
 CONSTRAINTS = ("shown", "catalogue", "off")
+TITLES = ("auto", "free", "own")
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,17 @@ class Settings:
     paradigm: str = "recurrent"
     mode: str = "fused"
     summarizer: str = "auto"  # auto: profile below 1 B parameters without a summarize adapter, else llm
+    titles: str = "auto"  # free: the LLM writes the title (F 4.2); own: it is the chosen id's; auto: own where nothing taught it to write
     constrain: str = "shown"  # ids the answer may name: those shown in the prompt, the whole catalogue, or off
     k: int = 10
     candidates: int = 20  # items that are reranked
     block: int = 5  # items a summary block (T 5.2.2)
     merge: int = 4  # block summaries merged into one a level
     recent: int = 3  # most recent items, shared by both prompts (T 5.4)
-    history: int = 6  # earlier events shown to the recommender before those; the summary covers all of them
+    history: int = 3  # earlier events shown to the recommender before those; the summary covers all of them
     prompt_tokens: int = 1024  # longest prompt (F 5.1); the history is cut first
     memory_queries: int = 2  # Q of F 4.2
-    memory_products: int = 3  # V of F 4.2
+    memory_products: int = 2  # V of F 4.2
     mixup: int = 1  # N of F 4.4
     rerank_weight: float | None = None  # share of the Yes/No order in the final order; None decides by what the model is (README)
     deadline: float = 30.0  # seconds for the whole recommendation; afterwards the LLM is skipped
@@ -56,6 +58,7 @@ class Settings:
             ("mode", MODES),
             ("summarizer", SUMMARIZERS),
             ("constrain", CONSTRAINTS),
+            ("titles", TITLES),
             ("wording", ("fashion", "general")),
         ):
             if getattr(self, name) not in allowed:

@@ -74,8 +74,10 @@ def test_attributes_are_named_once() -> None:
 
 def test_the_form_and_the_parser_agree_with_the_taught_answer() -> None:
     shirt = item("P7K3QX", "Linen Shirt, Olive")
-    form = prompts.next_form(["P7K3QX"], {"P7K3QX": shirt})
-    assert form.lead + form.choices[0] + form.middle + form.drafts[" P7K3QX"] == prompts.answer_text(shirt)
+    free = prompts.next_form(["P7K3QX"], {"P7K3QX": shirt}, free_title=True)
+    assert free.lead + free.choices[0] + free.middle + free.drafts[" P7K3QX"] == prompts.answer_text(shirt)
+    own = prompts.next_form(["P7K3QX"], {"P7K3QX": shirt}, free_title=False)
+    assert own.lead + own.choices[0] == prompts.answer_text(shirt)
     prediction = prompts.parse_next(prompts.answer_text(shirt), {"P7K3QX"}.__contains__, {})
     assert prediction == prompts.Prediction("P7K3QX", "Linen Shirt, Olive", valid=True)
 

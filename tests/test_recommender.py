@@ -174,7 +174,7 @@ def test_the_second_run_reuses_the_summary(make: Make) -> None:
 
 
 def test_ids_can_only_be_those_shown_or_all_or_free(make: Make) -> None:
-    for constrain, expected in (("shown", 5), ("catalogue", 12), ("off", None)):
+    for constrain, expected in (("shown", 4), ("catalogue", 12), ("off", None)):
         llm = FakeLLM(GOOD)
         make(llm, constrain=constrain).recommend("U1", "linen shirt")
         form = llm.forms[0]

@@ -188,7 +188,8 @@ def test_purchased_and_excluded_products_are_not_shown_again(retriever: Retrieve
     assert retriever.candidates(exclude=retriever.catalogue.item_ids, mode=mode) == []
 
 
-def test_at_most_two_of_a_style_as_long_as_there_are_others(retriever: Retriever) -> None:
+def test_no_more_of_a_style_than_allowed_as_long_as_there_are_others(make_store: MakeStore) -> None:
+    retriever = Retriever.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES), FakeEncoder(), per_style=2)
     asked = {"predicted_title": "Harrow Linen Shirt", "query": "linen shirt"}
     styles = ["STYLE1" if item_id.startswith("S1") else item_id for item_id in ids(retriever.candidates(**asked, k=10))]
     assert styles.count("STYLE1") == 2

@@ -25,7 +25,8 @@ from recgraph.tools.models import fingerprint, model_title, placement, quiet_tra
 from recgraph.tools.prefix import PrefixCache, common_prefix, cut, is_plain, stack_left_padded, working_cache
 
 PREFILL_TOKENS = 512  # tokens of one forward pass of a long prompt: the deadline is looked at in between
-PACK_TOKENS = 320  # tokens of one pass over candidates: 20 of 31 tokens behind 302 cost 4.5 CPU-s in packs of 40, 2.8 of 320, 2.9 of 700
+PACK_TOKENS = 640  # tokens of one pass over candidates; a pass costs about 70 ms on two cores before its first token
+FEW_TOKENS = 32  # of a shared prefix: fewer are read as the root of the candidates' tree, more in a pass of their own that is kept
 GENERATE_ROWS = 16  # prompts decoded together
 
 
@@ -115,8 +116,7 @@ class LocalLLM:
     ) -> tuple[list[tuple[float, float]], Usage]:
         """Log-probabilities of the first tokens of two answers right after each prompt.
 
-        What all prompts share from the start is computed once; the rests run packed one behind the other, each attending to the shared
-        part and to itself only.
+        What all prompts share from the start is computed once, and so is what some of them share further on.
         """
         if not prompts:
             return [], Usage()
@@ -126,17 +126,18 @@ class LocalLLM:
         self._fits(max(map(len, rows)), 1)
         shared = min(min(common_prefix(rows[0], row) for row in rows), min(map(len, rows)) - 1)
         with self._turn(adapter, deadline):
-            if len(rows) == 1:
-                _, logits, reused = self._prefill(rows[0], adapter, deadline)
-                return _pairs(logits, pair), Usage(len(rows[0]), 0, reused)
-            cache, _, reused = self._prefill(rows[0][:shared], adapter, deadline, logits=False)
-            prefix = [(layer.keys, layer.values) for layer in cache.layers] if shared else []
-            found = [
-                logits
-                for pack in _packs([row[shared:] for row in rows], PACK_TOKENS if self.device.type == "cpu" else PREFILL_TOKENS * 8)
-                for logits in [self._score_pack(pack, working_cache(self._model.config, prefix), shared, deadline)]
-            ]
-        return _pairs(torch.cat(found), pair), Usage(sum(map(len, rows)), 0, reused + shared * (len(rows) - 1))
+            known, reused = self._prefixes.longest(adapter, rows[0][:shared])
+            if shared - reused > FEW_TOKENS:  # fewer are cheaper as the root of the tree than in a pass of their own
+                cache, _, reused = self._prefill(rows[0][:shared], adapter, deadline, logits=False)
+                known, root = [(layer.keys, layer.values) for layer in cache.layers] if shared else [], shared
+            else:
+                root = reused
+            limit = PACK_TOKENS if self.device.type == "cpu" else PREFILL_TOKENS * 8
+            found = []
+            for pack in _packs([row[root:] for row in rows], limit):
+                _check(deadline)
+                found.append(self._score_tree(pack, working_cache(self._model.config, known), root))
+        return _pairs(torch.cat(found), pair), Usage(sum(map(len, rows)), 0, reused + root * (len(rows) - 1))
 
     @contextmanager
     def _turn(self, adapter: str | None, deadline: float | None) -> Iterator[None]:
@@ -177,23 +178,31 @@ class LocalLLM:
         self._prefixes.put(adapter, tokens, cache)
         return cache, following, reused
 
-    def _score_pack(self, suffixes: list[list[int]], cache: Any, shared: int, deadline: float | None) -> torch.Tensor:
-        """Logits [len(suffixes), vocabulary] after each suffix; all in one row, kept apart by the attention mask."""
-        _check(deadline)
-        lengths = torch.tensor([len(suffix) for suffix in suffixes])
-        owner = torch.repeat_interleave(torch.arange(len(suffixes)), lengths)
-        place = torch.cat([torch.arange(len(suffix)) for suffix in suffixes])
-        own = (owner[:, None] == owner[None, :]) & (place[:, None] >= place[None, :])
-        mask = torch.cat([torch.ones((len(owner), shared), dtype=torch.bool), own], dim=1)
+    def _score_tree(self, suffixes: list[list[int]], cache: Any, root: int) -> torch.Tensor:
+        """Logits [len(suffixes), vocabulary] after each suffix, all in one pass over the tree of their tokens.
+
+        What suffixes begin with alike (the variants of one style) is a branch they share and is computed once. Each token attends to the
+        cached prefix of `root` tokens and to its own ancestors, so the numbers are those of a pass for each suffix.
+        """
+        tokens, parents, ends = _tree(suffixes)
+        depth = torch.zeros(len(tokens), dtype=torch.long)
+        mask = torch.zeros((len(tokens), root + len(tokens)), dtype=torch.bool)
+        mask[:, :root] = True
+        for place, parent in enumerate(parents):
+            if parent >= 0:
+                mask[place] |= mask[parent]
+                depth[place] = depth[parent] + 1
+            mask[place, root + place] = True
+        order = sorted(set(ends))
         logits: torch.Tensor = self._model(
-            input_ids=torch.tensor([[token for suffix in suffixes for token in suffix]], device=self.device),
+            input_ids=torch.tensor([tokens], device=self.device),
             attention_mask=mask[None, None].to(self.device),
-            position_ids=(shared + place)[None].to(self.device),
+            position_ids=(root + depth)[None].to(self.device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=(lengths.cumsum(0) - 1).to(self.device),
+            logits_to_keep=torch.tensor(order, device=self.device),
         ).logits[0]
-        return logits.float()
+        return logits[[order.index(end) for end in ends]].float()
 
     def _decode(
         self, rows: list[list[int]], max_tokens: int, adapter: str | None, deadline: float | None
@@ -293,10 +302,30 @@ def _check(deadline: float | None) -> None:
         raise LLMTimeout("The deadline passed before the language model had answered.")
 
 
+def _tree(rows: list[list[int]]) -> tuple[list[int], list[int], list[int]]:
+    """The prefix tree of token rows: tokens, the place of each one's parent (-1 at the root, always before it), and each row's last place."""
+    tokens: list[int] = []
+    parents: list[int] = []
+    places: dict[tuple[int, int], int] = {}
+    ends = []
+    for row in rows:
+        place = -1
+        for token in row:
+            key = (place, token)
+            if key not in places:
+                places[key] = len(tokens)
+                tokens.append(token)
+                parents.append(place)
+            place = places[key]
+        ends.append(place)
+    return tokens, parents, ends
+
+
 def _packs(suffixes: list[list[int]], limit: int) -> Iterator[list[list[int]]]:
+    """Groups of suffixes, in order, whose trees have at most `limit` tokens (a single longer suffix is a group of its own)."""
     pack: list[list[int]] = []
     for suffix in suffixes:
-        if pack and sum(map(len, pack)) + len(suffix) > limit:
+        if pack and len(_tree([*pack, suffix])[0]) > limit:
             yield pack
             pack = []
         pack.append(suffix)

@@ -135,7 +135,7 @@ class Retriever:
         transitions: Transitions,
         popular: Sequence[str],
         before: datetime | None = None,
-        per_style: int = 2,
+        per_style: int = 3,
     ) -> None:
         self.catalogue, self.before, self.per_style = catalogue, before, per_style
         self._encoder, self._titles, self._ids, self._transitions, self._popular = encoder, titles, ids, transitions, tuple(popular)
@@ -146,7 +146,7 @@ class Retriever:
 
     @classmethod
     def build(
-        cls, store: Store, encoder: TextEncoder, before: datetime | None = None, progress: Progress | None = None, per_style: int = 2
+        cls, store: Store, encoder: TextEncoder, before: datetime | None = None, progress: Progress | None = None, per_style: int = 3
     ) -> Retriever:
         """Embeds the titles the store has no vectors of and fits the ID embedding and the transitions on what happened before `before`.
 
