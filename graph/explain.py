@@ -113,7 +113,7 @@ def _own_taste(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
         both = tuple(word for word in _words(items[event.item_id].title) if word in mine)
         if len(both) > len(shared):
             best, shared = event, both
-    if best is None:
+    if best is None or (len(shared) < 2 and (item.brand or item.category)):  # one common word says little where attributes could say more
         return None
     return _Reason(f"Shares “{' '.join(shared[:3])}” with the {_short(items[best.item_id])} {_you(best)}", (best,))
 

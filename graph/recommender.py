@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import StructuredTool
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -41,6 +42,7 @@ from recgraph.store.db import Store
 from recgraph.store.records import Summary, parse_time
 from recgraph.store.runs import RunLog
 from recgraph.tools.embed import TextEncoder
+from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
 from recgraph.tools.llm import LLM
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.models import open_llm
@@ -186,6 +188,10 @@ class Recommender:
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of
         self._retriever(moment)
         self._memory(moment).warm()
+
+    def tools(self) -> list[StructuredTool]:
+        """The query-product memory and the retrieval as langchain-core tools with typed arguments, for an assistant of your own."""
+        return [memory_tool(self._memory(None)), retrieve_tool(self._retriever(None))]
 
     def close(self) -> None:
         """Closes the store and the checkpoints."""

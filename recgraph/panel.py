@@ -60,10 +60,12 @@ def recommendation(found: Recommendation, *, shop: str, simulated: str, currency
         parts.append(Padding(_summary(found), (0, 0, 1, 0)))
     parts.append(_products(found, currency))
     parts.append(Padding(_footer(found), (1, 0, 0, 0)))
+    if simulated:
+        parts.append(Text(simulated, style="dim italic"))
     title = Text.assemble((shop or "recgraph", "bold"), f" · for {found.user_id}")
     if found.query:
         title.append(f" · “{found.query}”", style="cyan")
-    return Panel(Group(*parts), title=title, subtitle=Text(simulated, style="dim") if simulated else None, border_style="blue", padding=(1, 2))
+    return Panel(Group(*parts), title=title, subtitle=Text("simulated shop", style="dim") if simulated else None, border_style="blue", padding=(1, 2))
 
 
 def _brief(found: Recommendation) -> RenderableType:
@@ -128,7 +130,7 @@ def _footer(found: Recommendation) -> RenderableType:
             said.append(f" (it wrote “{wrote}”)", style="dim")
         lines.append(said)
     if any(line.yes is not None for line in found.items) and not found.models["adapter"]:
-        lines.append(Text("Yes is the untrained base model's opinion and hardly counts in the order; an adapter makes it count.", style="dim"))
+        lines.append(Text("Yes is the untrained base model's opinion; until an adapter is trained it hardly counts in the order.", style="dim"))
     times = " · ".join(f"{node.replace('_', ' ')} {_seconds(ms)}" for node, ms in found.timings_ms.items() if node != "total" and ms >= 1)
     cached = f", {found.cached_blocks} of {found.blocks} summary blocks cached" if found.blocks else ""
     lines.append(Text(f"{_seconds(found.timings_ms['total'])} in all: {times}", style="dim"))
@@ -155,6 +157,8 @@ def bars(console: Console) -> Iterator[Callable[..., None]]:
 
         def tell(what: str, done: int = 0, of: int = 0) -> None:
             if what not in tasks:
+                if not console.is_terminal:
+                    console.print(f"{what} ({of:,})" if of else what, style="dim")
                 for earlier in tasks.values():
                     progress.update(earlier, visible=False)
                 tasks[what] = progress.add_task(what, total=of or None)

@@ -259,6 +259,13 @@ def test_the_compiled_graph_runs_inside_another_graph(make: Make) -> None:
     assert len(result["recommended"]) == 3
 
 
+def test_an_assistant_can_call_memory_and_retrieval_as_tools(make: Make) -> None:
+    memory, retrieve = make().tools()
+    assert memory.invoke({"query": "linen shirt", "queries": 1, "products": 2})[0]["item_ids"] == ["S1OLIV", "S1NAVY"]
+    found = retrieve.invoke({"title": "Wool Jumper", "item_id": "", "query": "", "k": 3, "mode": "paper"})
+    assert found[0]["item_id"] == "K2OLIV"
+
+
 def test_a_run_is_logged_beside_the_store(make: Make, shop: Path) -> None:
     from recgraph.store.runs import RunLog
 

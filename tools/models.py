@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import io
 import logging
 import os
 import re
@@ -283,7 +284,8 @@ def _write_converted(gguf: Path, folder: Path) -> None:
     options = {}
     if hasattr(transformers, "GgufConfig"):  # 5.20 and later keep the weights packed unless told otherwise; earlier always unpack
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    with quiet_transformers():
+    # The reader of GGUF files draws a bar of its own that no setting of transformers reaches.
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         source: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **options)
         config = source.config
         if hasattr(config, "quantization_config"):
