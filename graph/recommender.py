@@ -14,7 +14,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -169,7 +169,7 @@ class Recommender:
         unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of range.
         """
         given = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
-        settings = load_settings({}, "/nonexistent", **{**vars(self.settings), **{key: value for key, value in given.items() if value is not None}})
+        settings = replace(self.settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
         if not new_user:
             self.store.require_user(user_id)
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of

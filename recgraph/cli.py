@@ -145,7 +145,7 @@ def build(store: str | None) -> None:
     from recgraph.graph.recommender import Recommender
 
     console, screen = _consoles()
-    with panel.bars(screen) as progress, Recommender.open(store, llm_url="", progress=progress, summarizer="profile") as recommender:
+    with panel.bars(screen) as progress, Recommender.open(store, llm="none", progress=progress) as recommender:
         recommender.warm_up()
         counts = recommender.store.counts()
     console.print(f"Ready: {counts['items']:,} items, {counts['queries']:,} distinct queries, {counts['embeddings']:,} embeddings stored.")
