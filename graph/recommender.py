@@ -42,6 +42,7 @@ from recgraph.store.db import Store
 from recgraph.store.records import Summary, parse_time
 from recgraph.store.runs import RunLog
 from recgraph.tools.embed import TextEncoder
+from recgraph.tools.index import VectorIndex
 from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
 from recgraph.tools.llm import LLM
 from recgraph.tools.memory import QueryMemory
@@ -114,7 +115,8 @@ class Recommender:
         if store.counts()["items"] == 0:
             self.close()
             raise EmptyStore(f"The store {store.path} has no items. Load some with `recgraph ingest FORMAT PATH... --store {store.path}`.")
-        self._retriever = _Fitted(lambda as_of: Retriever.build(store, encoder, as_of, _told(progress, "Embedding titles")))
+        self._titles: VectorIndex | None = None
+        self._retriever = _Fitted(lambda as_of: self._fit_retriever(as_of, progress))
         self._memory = _Fitted(lambda as_of: QueryMemory.build(store, encoder, as_of, _told(progress, "Embedding queries")))
         self.currency = store.meta("currency") or ""
         self.summarizer = self._choose_summarizer()
@@ -276,6 +278,11 @@ class Recommender:
         except (StoreBusy, StoreReadOnly) as error:
             return f"save: this run is not in the run log: {error}"
         return None
+
+    def _fit_retriever(self, as_of: datetime | None, progress: Progress | None) -> Retriever:
+        built = Retriever.build(self.store, self.encoder, as_of, _told(progress, "Embedding titles"), titles=self._titles)
+        self._titles = built.titles
+        return built
 
     def _nodes(self) -> Nodes:
         settings, llm = self.settings, self.llm

@@ -79,9 +79,7 @@ def fuse(
             shares.setdefault(item_id, {})[source] = weight / (constant + rank)
     # sorted and max keep the first of equals, so both ties follow the order of `lists`.
     ranked = sorted(shares.items(), key=lambda pair: -round(sum(pair[1].values()), 12))
-    found = [
-        Candidate(item_id, sum(share.values()), max(share, key=lambda source: share[source]), tuple(share)) for item_id, share in ranked
-    ]
+    found = [Candidate(item_id, sum(share.values()), max(share, key=lambda source: share[source]), tuple(share)) for item_id, share in ranked]
     return found if k is None else found[: max(k, 0)]
 
 
@@ -138,7 +136,8 @@ class Retriever:
         per_style: int = 3,
     ) -> None:
         self.catalogue, self.before, self.per_style = catalogue, before, per_style
-        self._encoder, self._titles, self._ids, self._transitions, self._popular = encoder, titles, ids, transitions, tuple(popular)
+        self.titles = titles
+        self._encoder, self._ids, self._transitions, self._popular = encoder, ids, transitions, tuple(popular)
         self._row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
         self.eligible: NDArray[np.bool_] = catalogue.in_stock.copy()
         if before is not None:
@@ -146,25 +145,34 @@ class Retriever:
 
     @classmethod
     def build(
-        cls, store: Store, encoder: TextEncoder, before: datetime | None = None, progress: Progress | None = None, per_style: int = 3
+        cls,
+        store: Store,
+        encoder: TextEncoder,
+        before: datetime | None = None,
+        progress: Progress | None = None,
+        per_style: int = 3,
+        titles: VectorIndex | None = None,
     ) -> Retriever:
         """Embeds the titles the store has no vectors of and fits the ID embedding and the transitions on what happened before `before`.
 
-        `progress` is told (done, total) of the titles. An empty store is fine: there is nothing to retrieve then.
+        `progress` is told (done, total) of the titles. `titles` is the index of an earlier retriever of the same store: titles do not depend
+        on the moment. An empty store is fine: there is nothing to retrieve then.
         """
         catalogue = store.catalogue()
         n = len(catalogue.item_ids)
-        vectors = embed(store, encoder, "title", catalogue.names, progress).reshape(n, encoder.dim)
-        for row, (item_id, name) in enumerate(zip(catalogue.item_ids, catalogue.names, strict=True)):
-            if name == f"untitled product {item_id}":
-                vectors[row] = 0.0  # nothing is known of it; its text would only be near the other untitled ones
+        if titles is None or titles.keys != tuple(catalogue.item_ids):
+            vectors = embed(store, encoder, "title", catalogue.names, progress).reshape(n, encoder.dim)
+            for row, (item_id, name) in enumerate(zip(catalogue.item_ids, catalogue.names, strict=True)):
+                if name == f"untitled product {item_id}":
+                    vectors[row] = 0.0  # nothing is known of it; its text would only be near the other untitled ones
+            titles = VectorIndex(catalogue.item_ids, vectors)
         sequences = store.sequences(before)
         recent = store.popular(before, days=POPULAR_DAYS, limit=500)
         popular = dict.fromkeys(item_id for item_id, _ in [*recent, *store.popular(before, limit=500)])
         return cls(
             catalogue,
             encoder,
-            VectorIndex(catalogue.item_ids, vectors),
+            titles,
             VectorIndex(catalogue.item_ids, fit(sequences, n)),
             Transitions.fit(sequences, n),
             list(popular),
@@ -234,7 +242,7 @@ class Retriever:
         title, asked = self._encoded([predicted_title, query])
         if asked.any():
             asked = asked + LEANING * taste
-        near_title, near, near_query = map(_close, self._titles.search(np.stack([title, taste, asked]), depth, allowed))
+        near_title, near, near_query = map(_close, self.titles.search(np.stack([title, taste, asked]), depth, allowed))
         rows = [self._row_of[item_id] for item_id in seen]
         return {
             "id": self._near_id(predicted_id, depth, allowed),
@@ -248,7 +256,7 @@ class Retriever:
 
     def _mixed(self, predicted_id: str | None, title: str, k: int, n: int, allowed: NDArray[np.bool_]) -> list[Candidate]:
         by_id = self._near_id(predicted_id, k, allowed)
-        by_title = [key for key, _ in self._titles.search(self._encoded([title]), k, allowed)[0]]
+        by_title = [key for key, _ in self.titles.search(self._encoded([title]), k, allowed)[0]]
         first = set(by_id[: max(n, 0)])
         found = []
         for rank, item_id in enumerate(mixup(by_id, by_title, k, n), start=1):
@@ -276,7 +284,7 @@ class Retriever:
 
     def _taste(self, item_ids: Sequence[str]) -> Vectors:
         """The recency-weighted mean of a history's title vectors, normalised; zero where no title is known."""
-        known = [vector for item_id in item_ids if (vector := self._titles.vector(item_id)) is not None]
+        known = [vector for item_id in item_ids if (vector := self.titles.vector(item_id)) is not None]
         return session_vector(np.stack(known), range(len(known))) if known else np.zeros(self._encoder.dim, dtype=np.float32)
 
     def _may(self, item_id: str, allowed: NDArray[np.bool_]) -> bool:
