@@ -60,7 +60,7 @@ class Nodes:
         wording: str = "fashion",
         currency: str = "",
         recent: int = 3,
-        history: int = 3,
+        history: int = 2,
         prompt_tokens: int = 1024,
         constrain: str = "shown",
         free_title: bool = True,
@@ -166,7 +166,7 @@ class Nodes:
     def _shared(self, state: State) -> str:
         summary = state.get("summary")
         _, recent = self._recent(state)
-        return prompts.shared_text(summary.text if summary else "", state.get("query") or "", recent, state["items"], self.currency)
+        return prompts.shared_text(summary.text if summary else "", state.get("query") or "", recent, state["items"])
 
     def _next_prompt(self, state: State) -> tuple[Prompt, list[str]]:
         """The prompt, cut to `prompt_tokens` by dropping the oldest events, and the ids it shows, in the order shown."""
@@ -175,7 +175,7 @@ class Nodes:
         shown_earlier = earlier[-self.earlier :] if self.earlier else []
         shared = self._shared(state)
         while True:
-            prompt = prompts.next_prompt(shared, shown_earlier, state["memory"], state["items"], wording=self.wording, currency=self.currency)
+            prompt = prompts.next_prompt(shared, shown_earlier, state["memory"], state["items"], wording=self.wording)
             if self.llm.count_tokens(prompt.system + prompt.user) <= self.prompt_tokens or not shown_earlier:
                 break
             shown_earlier = shown_earlier[1:]

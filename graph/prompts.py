@@ -83,30 +83,28 @@ def system_text(wording: str) -> str:
     return f"{words['role']}\n{words['needs']}\n{_TASKS}"
 
 
-def item_text(item: Item, *, with_id: bool = False, currency: str = "") -> str:
-    """A product in one line: title, then the attributes that the title does not already name, then the price."""
+def item_text(item: Item, *, with_id: bool = False) -> str:
+    """A product in one line: title, then brand, category and colour where the title does not already name them (F 5.1's attributes)."""
     title = clean(item.name)
     said = title.casefold()
     values = (item.brand, item.category.replace("_", " "), item.color)
     extra = [clean(value, 30) for value in values if value and value.casefold() not in said]
-    if item.price is not None:
-        extra.append(f"{currency}{item.price:.0f}")
     line = "; ".join([title, *extra])
     return f"{item.item_id} {line}" if with_id else line
 
 
-def event_text(event: Event, items: Mapping[str, Item], *, with_id: bool = True, currency: str = "") -> str:
+def event_text(event: Event, items: Mapping[str, Item], *, with_id: bool = True) -> str:
     """An event in one line: the action and the query or the product."""
     if event.action == "search":
         return f'search "{clean(event.query, QUERY_LIMIT)}"'
-    return f"{event.action} {item_text(items.get(event.item_id) or Item(event.item_id), with_id=with_id, currency=currency)}"
+    return f"{event.action} {item_text(items.get(event.item_id) or Item(event.item_id), with_id=with_id)}"
 
 
 def _numbered(lines: Sequence[str]) -> str:
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
 
 
-def shared_text(summary: str, query: str, recent: Sequence[Event], items: Mapping[str, Item], currency: str = "") -> str:
+def shared_text(summary: str, query: str, recent: Sequence[Event], items: Mapping[str, Item]) -> str:
     """What both tasks share, of one user: long-term summary, current search, the most recent items (T figure 8, T 5.4)."""
     parts = []
     if summary:
@@ -114,17 +112,15 @@ def shared_text(summary: str, query: str, recent: Sequence[Event], items: Mappin
     if query:
         parts.append(f"[Current Search]\n{clean(query, QUERY_LIMIT)}")
     if recent:
-        parts.append("[Recent Items]\n" + _numbered([event_text(event, items, currency=currency) for event in recent]))
+        parts.append("[Recent Items]\n" + _numbered([event_text(event, items) for event in recent]))
     return "\n\n".join(parts)
 
 
-def next_prompt(
-    shared: str, earlier: Sequence[Event], memory: Sequence[MemoryHit], items: Mapping[str, Item], *, wording: str, currency: str = ""
-) -> Prompt:
+def next_prompt(shared: str, earlier: Sequence[Event], memory: Sequence[MemoryHit], items: Mapping[str, Item], *, wording: str) -> Prompt:
     """Task NEXT (F 4.2): the shared part, earlier events, and what shoppers with this query saw on top."""
     parts = [shared] if shared else []
     if earlier:
-        parts.append("[Earlier Events]\n" + _numbered([event_text(event, items, currency=currency) for event in earlier]))
+        parts.append("[Earlier Events]\n" + _numbered([event_text(event, items) for event in earlier]))
     shown: set[str] = set()
     lines = []
     for hit in memory:

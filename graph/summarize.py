@@ -114,9 +114,10 @@ class LLMSummarizer:
         return Written(paired, self.name, usage)
 
     def _line(self, event: Event, items: Mapping[str, Item]) -> str:
-        line = event_text(event, items, with_id=False, currency=self.currency)
+        line = event_text(event, items, with_id=False)
         item = items.get(event.item_id)
-        return f"{line}. {clean(item.description, 160)}" if item and item.description else line
+        price = f"; {self.currency}{item.price:.0f}" if item and item.price is not None else ""
+        return f"{line}{price}. {clean(item.description, 160)}" if item and item.description else f"{line}{price}"
 
     def _ask(self, prompt: Prompt, sources: Sequence[str], deadline: float | None) -> tuple[str, Usage, str]:
         """The answer, its cost, and what is wrong with it ("" where nothing is)."""

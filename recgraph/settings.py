@@ -44,7 +44,7 @@ class Settings:
     block: int = 5  # items a summary block (T 5.2.2)
     merge: int = 4  # block summaries merged into one a level
     recent: int = 3  # most recent items, shared by both prompts (T 5.4)
-    history: int = 3  # earlier events shown to the recommender before those; the summary covers all of them
+    history: int = 2  # earlier events shown to the recommender before those; the summary covers all of them
     prompt_tokens: int = 1024  # longest prompt (F 5.1); the history is cut first
     memory_queries: int = 2  # Q of F 4.2
     memory_products: int = 2  # V of F 4.2

@@ -24,7 +24,7 @@ from recgraph.tools.llm import Completion, Form, Prompt, Usage
 from recgraph.tools.models import fingerprint, model_title, placement, quiet_transformers
 from recgraph.tools.prefix import PrefixCache, common_prefix, cut, is_plain, stack_left_padded, working_cache
 
-PREFILL_TOKENS = 512  # tokens of one forward pass of a long prompt: the deadline is looked at in between
+PREFILL_TOKENS = 768  # tokens of one forward pass of a long prompt: the deadline is looked at in between
 PACK_TOKENS = 640  # tokens of one pass over candidates; a pass costs about 70 ms on two cores before its first token
 FEW_TOKENS = 32  # of a shared prefix: fewer are read as the root of the candidates' tree, more in a pass of their own that is kept
 GENERATE_ROWS = 16  # prompts decoded together

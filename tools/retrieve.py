@@ -161,10 +161,10 @@ class Retriever:
         catalogue = store.catalogue()
         n = len(catalogue.item_ids)
         if titles is None or titles.keys != tuple(catalogue.item_ids):
-            vectors = embed(store, encoder, "title", catalogue.names, progress).reshape(n, encoder.dim)
-            for row, (item_id, name) in enumerate(zip(catalogue.item_ids, catalogue.names, strict=True)):
-                if name == f"untitled product {item_id}":
-                    vectors[row] = 0.0  # nothing is known of it; its text would only be near the other untitled ones
+            # Of an untitled product without attributes nothing is known; its vector stays zero and is never found.
+            told = [row for row, item_id in enumerate(catalogue.item_ids) if catalogue.names[row] != f"untitled product {item_id}"]
+            vectors = np.zeros((n, encoder.dim), dtype=np.float32)
+            vectors[told] = embed(store, encoder, "title", [catalogue.names[row] for row in told], progress).reshape(len(told), encoder.dim)
             titles = VectorIndex(catalogue.item_ids, vectors)
         sequences = store.sequences(before)
         recent = store.popular(before, days=POPULAR_DAYS, limit=500)
