@@ -152,7 +152,7 @@ def next_form(item_ids: Sequence[str], items: Mapping[str, Item], *, free_title:
     """The form of the answer to task NEXT when its id may only be one of `item_ids`.
 
     With `free_title` the model goes on to write the title (F 4.2). Without, the title is the chosen product's own, so the model decides
-    for one of the products: an untrained 135 M model picks sensibly and then writes titles such as "Nine of the Best".
+    for one of the products: an untrained 135 M model was seen to write titles such as "Nine of the Best".
     """
     named = {item_id: f" {clean(items[item_id].name)}" for item_id in item_ids if item_id in items}
     if not free_title and len(named) == len(item_ids):
