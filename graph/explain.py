@@ -53,6 +53,8 @@ def _reason(item: Item, source: str, state: State) -> _Reason:
         return _Reason(f"On top of what shoppers see when they search “{clean(remembered, 40)}”.", (), (remembered,))
     if source == "sequence" and seen:
         return _Reason("Other shoppers went on to it from products in your history.", tuple(seen))
+    if source == "id" and expected and expected.item_id == item.item_id:
+        return _Reason("The product the model expects next.")
     if source == "id" and expected:
         met = [event for event in seen if event.item_id == expected.item_id]
         told = f"the {_short(expected)} {_you(met[-1])}" if met else f"the {_short(expected)}, which the model expects next"

@@ -86,7 +86,9 @@ def test_a_run_killed_half_way_loses_nothing_and_resumes(shop: Path, tmp_path: P
     running.communicate()
     assert running.returncode == -signal.SIGKILL
     with Store.open(shop) as store:
-        assert store.counts() == before
+        after = store.counts()
+    # Embeddings and summaries are only ever added, in transactions of their own; everything else is as it was.
+    assert all(after[name] >= before[name] if name in ("embeddings", "summaries") else after[name] == before[name] for name in before)
     done = recgraph(*arguments)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["items"]) == 10
