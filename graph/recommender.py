@@ -36,7 +36,7 @@ from recgraph.graph.nodes import Nodes
 from recgraph.graph.prompts import clean
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.state import CHECKPOINT_TYPES, RunContext, State
-from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
+from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, Work, build_summarize
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.records import Summary, parse_time
@@ -326,7 +326,7 @@ class Recommender:
     def _open_checkpoints(self, path: str) -> SqliteSaver:
         connection = sqlite3.connect(path, check_same_thread=False)
         self._exit.callback(connection.close)
-        serde = JsonPlusSerializer(allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in CHECKPOINT_TYPES])
+        serde = JsonPlusSerializer(allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in (*CHECKPOINT_TYPES, Work)])
         return SqliteSaver(connection, serde=serde)
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
+from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM, click, item
+from langgraph.types import Send
 
 from recgraph.errors import EmptyStore, LLMGarbled, LLMTimeout, LLMUnavailable, SettingsError, UnknownUser
 from recgraph.graph.recommendation import NODES, Recommendation
 from recgraph.graph.recommender import Recommender
+from recgraph.graph.summarize import Work
 from recgraph.settings import load_settings
 from recgraph.store.db import Store
 from recgraph.store.formats import ingest
@@ -243,6 +245,17 @@ def test_a_stopped_run_resumes_from_its_checkpoint(make: Make, tmp_path: Path) -
     assert len(found.items) == 10
     again = make(FakeLLM(GOOD), checkpoint=checkpoint).recommend("U1", "linen")
     assert again.run_id != found.run_id  # a finished run is not resumed
+
+
+def test_a_checkpoint_holds_what_the_fan_out_of_blocks_sends(make: Make, tmp_path: Path) -> None:
+    """Bug: what `Send` carries was not among the types a checkpoint may hold, so a run killed there could never be resumed."""
+    checkpointer = make(checkpoint=str(tmp_path / "runs.sqlite"))._checkpointer
+    assert checkpointer is not None
+    work = Work("block 1", "U1", "hierarchical", 0, 0, [click(1, "S1OLIV")], [click(1, "S1OLIV")], ())
+    sent = Send("write", {"work": work, "input_hash": "x", "items": {"S1OLIV": item("S1OLIV")}})
+    back = checkpointer.serde.loads_typed(checkpointer.serde.dumps_typed(sent))
+    assert isinstance(back.arg["work"], Work)
+    assert list(back.arg["work"].new) == [click(1, "S1OLIV")]
 
 
 def test_checkpoints_hold_no_pickle(make: Make, tmp_path: Path) -> None:
