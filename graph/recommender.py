@@ -185,11 +185,12 @@ class Recommender:
         }
         return self._run(asked, settings.deadline)
 
-    def warm_up(self, as_of: datetime | str | None = None) -> None:
-        """Fits and loads what the first run as of that moment would: title and ID embeddings, memory."""
+    def warm_up(self, as_of: datetime | str | None = None, *, memory: bool = True) -> None:
+        """Fits and loads what the first run as of that moment would: title and ID embeddings, and the `memory`, which only searches need."""
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of
         self._retriever(moment)
-        self._memory(moment).warm()
+        if memory:
+            self._memory(moment).warm()
 
     def tools(self) -> list[StructuredTool]:
         """The query-product memory and the retrieval as langchain-core tools with typed arguments, for an assistant of your own."""

@@ -75,7 +75,7 @@ def run(user: str, query: str, as_json: bool, new_user: bool, as_of: str | None,
     asked = {name: settings.pop(name) for name in ("k", "paradigm", "mode", "deadline")}
     with panel.bars(screen) as progress:
         recommender = Recommender.open(settings.pop("store"), checkpoint=checkpoint, progress=progress, **settings)
-        recommender.warm_up(as_of)
+        recommender.warm_up(as_of, memory=bool(query))
     with recommender:
         found = panel.follow(recommender.stream(user, query, as_of=as_of, new_user=new_user, **asked), screen)
         if as_json:
