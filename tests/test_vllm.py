@@ -150,6 +150,8 @@ def test_a_form_of_as_many_ids_as_allowed_works(server: ServerLLM) -> None:
 
 def test_the_deadline_holds_while_the_real_server_writes(server: ServerLLM) -> None:
     started = time.monotonic()
+    # Sixteen stories: one alone may come to an early end of its own on a fast machine, and then nothing is late.
+    stories = [Prompt("You write very long stories.", f"Tell all that happened to captain {number} on a voyage of a year.") for number in range(16)]
     with pytest.raises(LLMTimeout):
-        server.generate([Prompt("Write.", "A very long story.")], max_tokens=2000, deadline=started + 0.5)
+        server.generate(stories, max_tokens=2000, deadline=started + 0.5)
     assert time.monotonic() - started < 3
