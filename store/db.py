@@ -310,6 +310,30 @@ class Store:
         folded = self._all("SELECT lower(trim(unnest(?::VARCHAR[])))", [list(keys.values())])
         return {query: found.get(key, []) for query, (key,) in zip(keys, folded, strict=True)}
 
+    def answers(self, before: datetime | None = None) -> list[tuple[str, str, int]]:
+        """(query in lower case, item_id, what was done at most: 0 click, 1 cart, 2 purchase), each pair once, sorted: what queries led to.
+
+        An event that names no query counts for the same user's last search within the hour before it.
+        """
+        rows = self._all(
+            """WITH led AS (
+                   SELECT item_id, action, query, ts - max(ts) FILTER (action = 'search') OVER earlier AS age,
+                       last_value(CASE WHEN action = 'search' THEN query END IGNORE NULLS) OVER earlier AS searched
+                   FROM events WHERE ts < ? WINDOW earlier AS (PARTITION BY user_id ORDER BY ts, seq)),
+               known AS (
+                   SELECT lower(trim(CASE WHEN query <> '' THEN query WHEN age <= INTERVAL 1 HOUR THEN searched ELSE '' END)) AS query_key,
+                       item_id, CASE action WHEN 'click' THEN 0 WHEN 'cart' THEN 1 ELSE 2 END AS done
+                   FROM led WHERE action <> 'search')
+               SELECT query_key, item_id, max(done) FROM known WHERE query_key <> '' GROUP BY ALL ORDER BY query_key, item_id""",
+            [before or END_OF_TIME],
+        )
+        return [(query, item_id, int(done)) for query, item_id, done in rows]
+
+    def shown_at(self, query: str, ts: datetime) -> list[str]:
+        """The result page of one search: the items that the query showed at exactly that moment, by organic position; [] where none is known."""
+        rows = self._all("SELECT item_id FROM shown WHERE query = ? AND ts = ? ORDER BY position NULLS LAST, item_id", [query, ts])
+        return [item_id for (item_id,) in rows]
+
     # -- summaries and vectors -------------------------------------------------------------------------------------------------
 
     def rejects(self, limit: int = 20) -> list[Reject]:
