@@ -219,7 +219,8 @@ def make_demo(
     days: int = 365,
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Simulates the shop and ingests it into the store, which is made where missing; meta says that it is simulated, its name and currency.
+    """Simulates the shop and ingests it into the store, which is made where missing; meta says that it is simulated, its name, its
+    currency and that the shipped adapters, the set "default", are its own.
 
     A rerun with the same arguments changes nothing. StoreBusy, StoreReadOnly and StoreError as `ingest`.
     """
@@ -230,4 +231,6 @@ def make_demo(
     with Store.create(store_path) as store, store.writing():
         for key, value in (("simulated", label), ("name", NAME), ("currency", CURRENCY)):
             store.set_meta(key, value)
+        if store.meta("adapter") is None:  # a rerun leaves what `recgraph adapters use` chose
+            store.set_meta("adapter", "default")
     return report
