@@ -18,20 +18,21 @@ from recgraph.settings import MODES
 from recgraph.store.db import Catalogue, Store
 from recgraph.store.records import Event
 from recgraph.tools.cooccurrence import Transitions, fit, session_vector
-from recgraph.tools.embed import Progress, TextEncoder, embed
+from recgraph.tools.core import Core
+from recgraph.tools.embed import Encoder, Progress, embed
 from recgraph.tools.index import VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
 
-# The lists that are fused, in the order of ties: neighbours of the predicted ID and title (F 4.4); what followed such a history; what the
-# user looked at last and did not buy; titles near the history's; the query memory; titles near the query.
+# The lists that are fused, in the order of ties: neighbours of the predicted ID and title (F 4.4); what followed such a history; what is near
+# it for CORE's encoder; what the user looked at last and did not buy; titles near the history's; the query memory; titles near the query.
 # Tuned on half of 586 shoppers of the simulated shop (last purchase of six weeks, history and last query given) and half of 4,473 users of
 # Beauty (history only), reported on the other halves, without an LLM; the weights of "id" and "title" wait for a trained one.
 # Recall@10/NDCG@10 of the fusion against its best list: a fresh query .416/.238 (memory .287/.168, text .300/.162); a query under way .939/.709
 # (viewed .949/.754, sequence .631/.449); Beauty .095/.055 (sequence .090/.053). At most two of a style: .345/.215 and .857/.678; four: .403/.234
 # and .928/.706, because shoppers compare the colours of one style.
-HISTORY_LED: Mapping[str, float] = {"id": 0.3, "title": 0.3, "sequence": 1.0, "viewed": 1.0, "near": 0.75, "memory": 0.3, "text": 0.3}
-QUERY_LED: Mapping[str, float] = {"id": 0.3, "title": 0.3, "sequence": 0.3, "viewed": 0.3, "near": 0.3, "memory": 1.0, "text": 1.0}
-_SHOWN_AS = {"viewed": "sequence", "near": "title"}  # lists without a name of their own in the public JSON (DESIGN 8)
+HISTORY_LED: Mapping[str, float] = {"id": 0.3, "title": 0.3, "sequence": 1.0, "core": 1.0, "viewed": 1.0, "near": 0.75, "memory": 0.3, "text": 0.3}
+QUERY_LED: Mapping[str, float] = {"id": 0.3, "title": 0.3, "sequence": 0.3, "core": 0.3, "viewed": 0.3, "near": 0.3, "memory": 1.0, "text": 1.0}
+_SHOWN_AS = {"core": "sequence", "viewed": "sequence", "near": "title"}  # lists without a name of their own in the public JSON (DESIGN 8)
 # Cormack 2009 fuses dozens of rankings with 60; few lists that each know something else want their top counted more: 10 was best of 10, 20, 30, 60.
 RRF_CONSTANT = 10
 DEPTH = 100  # how far down each list is read
@@ -121,21 +122,22 @@ class Retriever:
     """Everything retrieval needs, in memory, as of one moment. Thread-safe once built.
 
     Eligible are the products in stock and, with `before`, first seen before it. `titles` and `ids` are indexes over the catalogue's
-    item_ids in its order, `popular` item_ids, best first.
+    item_ids in its order, `popular` item_ids, best first. With `core`, over the same catalogue, `ids` is its item table.
     """
 
     def __init__(
         self,
         catalogue: Catalogue,
-        encoder: TextEncoder,
+        encoder: Encoder,
         titles: VectorIndex,
         ids: VectorIndex,
         transitions: Transitions,
         popular: Sequence[str],
         before: datetime | None = None,
         per_style: int = 3,
+        core: Core | None = None,
     ) -> None:
-        self.catalogue, self.before, self.per_style = catalogue, before, per_style
+        self.catalogue, self.before, self.per_style, self.core = catalogue, before, per_style, core
         self.titles = titles
         self._encoder, self._ids, self._transitions, self._popular = encoder, ids, transitions, tuple(popular)
         self._row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
@@ -147,13 +149,17 @@ class Retriever:
     def build(
         cls,
         store: Store,
-        encoder: TextEncoder,
+        encoder: Encoder,
         before: datetime | None = None,
         progress: Progress | None = None,
         per_style: int = 3,
         titles: VectorIndex | None = None,
+        core: Core | None = None,
     ) -> Retriever:
-        """Embeds the titles the store has no vectors of and fits the ID embedding and the transitions on what happened before `before`.
+        """Embeds the titles the store has no vectors of and fits the transitions on what happened before `before`.
+
+        The ID embedding is the CORE that was published in the store, if it knows nothing later than that (`core` is another one to use);
+        else it is fitted from the transitions, and nothing stands in for CORE's encoder.
 
         `progress` is told (done, total) of the titles. `titles` is the index of an earlier retriever of the same store: titles do not depend
         on the moment. An empty store is fine: there is nothing to retrieve then.
@@ -169,15 +175,18 @@ class Retriever:
         sequences = store.sequences(before)
         recent = store.popular(before, days=POPULAR_DAYS, limit=500)
         popular = dict.fromkeys(item_id for item_id, _ in [*recent, *store.popular(before, limit=500)])
+        core = core or Core.published(store, before)
+        core = core.over(catalogue.item_ids) if core else None
         return cls(
             catalogue,
             encoder,
             titles,
-            VectorIndex(catalogue.item_ids, fit(sequences, n)),
+            VectorIndex(catalogue.item_ids, core.units() if core else fit(sequences, n)),
             Transitions.fit(sequences, n),
             list(popular),
             before,
             per_style,
+            core,
         )
 
     def candidates(
@@ -248,6 +257,7 @@ class Retriever:
             "id": self._near_id(predicted_id, depth, allowed),
             "title": near_title,
             "sequence": [self.catalogue.item_ids[row] for row, _ in self._transitions.next(rows, depth, allowed)],
+            "core": self._near_session(rows, depth, allowed),
             "viewed": [item_id for item_id in dict.fromkeys(reversed(seen)) if self._may(item_id, allowed)][:VIEWED],
             "near": near,
             "memory": [item_id for item_id in memory_list(memory) if self._may(item_id, allowed)][:depth],
@@ -273,6 +283,14 @@ class Retriever:
         near = [] if vector is None else [key for key, _ in self._ids.search(vector, k, allowed)[0]]
         itself = [item_id] if self._may(item_id, allowed) else []
         return list(dict.fromkeys([*itself, *near]))[:k]
+
+    def _near_session(self, rows: Sequence[int], k: int, allowed: NDArray[np.bool_]) -> list[str]:
+        """The items nearest to what CORE's encoder makes of a history, the history's own left out: as near as they are, "viewed" brings them."""
+        if self.core is None:
+            return []
+        others = allowed.copy()
+        others[list(rows)] = False
+        return [key for key, _ in self._ids.search(self.core.session_vector(rows), k, others)[0]]
 
     def _encoded(self, texts: Sequence[str]) -> Vectors:
         """float32[len(texts), dim] in one forward pass; a zero row for an empty text."""
