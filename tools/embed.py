@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from recgraph.errors import ModelMissing, StoreBusy, StoreReadOnly
 from recgraph.store.db import Store
+from recgraph.tools.lstm import LSTMEncoder, is_lstm
 from recgraph.tools.models import DEFAULT_ENCODER, find_encoder, fingerprint, model_title, placement, quiet_transformers
 
 MAX_TOKENS = 128  # a text is read up to here; product titles have 10-60 tokens, and MiniLM was trained with 128
@@ -26,6 +27,45 @@ BATCH_TOKENS = 1024  # tokens of one forward pass: 130 titles a CPU second, 90 w
 SAVE_EVERY = 4096  # texts computed between two saves: what a kill may lose
 
 Progress = Callable[[int, int], None]  # done, total
+
+
+class Encoder(Protocol):
+    """What turns texts into unit vectors. `name` identifies the weights (a key of stored vectors), `dim` is the length of a vector."""
+
+    name: str
+    dim: int
+
+    def encode(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """float32[len(texts), dim], in the order given, each row of length 1."""
+
+
+def open_encoder(path: str = "", dtype: torch.dtype | None = None) -> Encoder:
+    """The encoder that `path` names: a folder with a trained title LSTM or a sentence encoder, a hub id, or "" for all-MiniLM-L6-v2.
+
+    `dtype` is a sentence encoder's number format, None for what suits this machine. Raises ModelMissing.
+    """
+    folder = find_encoder(path)
+    return LSTMEncoder(folder) if is_lstm(folder) else TextEncoder(path, dtype=dtype)
+
+
+def encoder_of(store: Store, asked: str = "") -> Encoder:
+    """The encoder to serve a store with: the one `asked` for, else the one its title vectors were made by (meta `embedder`), else the default.
+
+    `embedder` is a folder as `publish` wrote it, absolute or relative to the store's folder, the current one or this checkout; or a hub id.
+    Raises ModelMissing: with another encoder every title would be embedded anew, and what was fitted would not be used.
+    """
+    kept = "" if asked else store.meta("embedder") or ""
+    places = [root / kept for root in (store.path.parent, Path(), Path(__file__).resolve().parents[1])] if kept else []
+    place = next((str(place) for place in places if (place / "config.json").is_file()), kept)
+    try:
+        return open_encoder(asked or place)
+    except ModelMissing as error:
+        if asked or not kept:
+            raise
+        raise ModelMissing(
+            f"The titles of {store.path} were embedded by '{kept}', which is not here. Get it with `dvc pull` or `recgraph train title_embeddings`, "
+            f"or set RECGRAPH_EMBEDDER={DEFAULT_ENCODER}, which embeds them anew. {error}"
+        ) from error
 
 
 class TextEncoder:
@@ -93,7 +133,7 @@ def text_key(text: str) -> str:
 
 
 def embed(
-    store: Store, encoder: TextEncoder, kind: str, texts: Sequence[str], progress: Progress | None = None, save: bool = True
+    store: Store, encoder: Encoder, kind: str, texts: Sequence[str], progress: Progress | None = None, save: bool = True
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Vectors of the texts, float32[len(texts), dim], from the store where it has them; each distinct missing text is computed once.
 

@@ -13,7 +13,7 @@ from datetime import datetime
 import numpy as np
 
 from recgraph.store.db import Store
-from recgraph.tools.embed import Progress, TextEncoder, embed
+from recgraph.tools.embed import Encoder, Progress, embed
 from recgraph.tools.index import VectorIndex
 
 
@@ -32,13 +32,13 @@ class QueryMemory:
     The stored queries are embedded at the first look-up, not when the memory is made: a run without a query never pays for it.
     """
 
-    def __init__(self, store: Store, encoder: TextEncoder, before: datetime | None = None, progress: Progress | None = None) -> None:
+    def __init__(self, store: Store, encoder: Encoder, before: datetime | None = None, progress: Progress | None = None) -> None:
         self._store, self._encoder, self._before, self._progress = store, encoder, before, progress
         self._lock = threading.Lock()
         self._index: VectorIndex | None = None
 
     @classmethod
-    def build(cls, store: Store, encoder: TextEncoder, before: datetime | None = None, progress: Progress | None = None) -> QueryMemory:
+    def build(cls, store: Store, encoder: Encoder, before: datetime | None = None, progress: Progress | None = None) -> QueryMemory:
         """A memory of what was shown strictly before `before`."""
         return cls(store, encoder, before, progress)
 
