@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 from recgraph.graph.wording import AUDIENCES, COMMON, EVERYDAY, HUES, PACKING, STOP_WORDS, category_name, clean, listing, plural, stem, value, words
 from recgraph.store.records import Event, Item
@@ -127,8 +128,13 @@ def audiences(seen: Sequence[Seen]) -> list[Count]:
     return sorted(counts.values(), key=lambda entry: (-len(entry.seqs), entry.name))
 
 
-def title_stems(seen: Seen) -> set[str]:
-    return {stem(word) for word in words(clean(seen.item.title))}
+def title_stems(seen: Seen) -> frozenset[str]:
+    return _stems(seen.item.title)
+
+
+@lru_cache(maxsize=1 << 15)
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(stem(word) for word in words(clean(text)))
 
 
 def seqs_of(*counts: Count) -> tuple[int, ...]:
@@ -161,8 +167,12 @@ class Facts:
             and bool(self.categories)
             and not any(one.item.price or one.item.brand or one.item.color or one.item.size or one.item.parent_id for one in self.seen)
         )
-        self.title_words = recurring(self.seen, (one.name for one in self.categories), headlines=self.news)
         self.who = "This reader" if self.news else "This shopper"
+
+    @cached_property
+    def title_words(self) -> list[Count]:
+        """Words that come back in titles. Most of the work, and only asked for where categories or brands are missing."""
+        return recurring(self.seen, (one.name for one in self.categories), headlines=self.news)
 
     def nouns(self, counts: Sequence[Count], last: str = "and") -> str:
         """Category names in a list, in the plural but for news sections."""
@@ -258,8 +268,8 @@ def _style(event: Event, items: Mapping[str, Item]) -> str:
 
 
 def _matches(query: str, item: Item | None) -> bool:
-    wanted = {part for word in words(query) if (part := stem(word)) not in _DULL}
+    wanted = _stems(query) - _DULL
     if not wanted or item is None:
         return False
-    there = {stem(word) for word in words(clean(f"{item.title} {item.category} {item.brand} {item.color} {item.size}"))}
+    there = _stems(f"{item.title} {item.category} {item.brand} {item.color} {item.size}")
     return len(wanted & there) * 2 > len(wanted)

@@ -112,10 +112,10 @@ class Vocabulary:
         return start > 0 and all(word[:1].isupper() for word in written[start : start + len(key)])
 
 
-def copied(text: str, source: str) -> float:
-    """Share (0 to 1) of the text's 8-grams of words that stand literally in the source. A shorter text is taken as one n-gram; empty is 0."""
+def copied(text: str, source: str, size: int = _GRAM) -> float:
+    """Share (0 to 1) of the text's n-grams of `size` words that stand literally in the source. A shorter text is taken as one; empty is 0."""
     ours, theirs = ([word.casefold() for word in words(clean(part))] for part in (text, source))
-    size = min(_GRAM, len(ours))
+    size = min(size, len(ours))
     if not size:
         return 0.0
     there = {tuple(theirs[i : i + size]) for i in range(len(theirs) - size + 1)}

@@ -85,16 +85,17 @@ class LLMSummarizer:
     """Asks the LLM with T's prompts and checks the answer against its input.
 
     An answer that is empty, names a brand, category or colour that stands neither in its block nor in the summaries it builds on, or
-    copies its input, is asked for once more and then replaced by the profile summary.
+    copies its input, is asked for once more and then replaced by the profile summary. `weights` tells the adapter's weights apart, so that
+    another adapter does not answer with the cached summaries of this one.
     """
 
-    def __init__(self, llm: LLM, vocabulary: Vocabulary, *, wording: str, currency: str = "", adapter: str | None = None) -> None:
+    def __init__(self, llm: LLM, vocabulary: Vocabulary, *, wording: str, currency: str = "", adapter: str | None = None, weights: str = "") -> None:
         self.llm, self.vocabulary, self.wording, self.adapter, self.currency = llm, vocabulary, wording, adapter, currency
-        self.name = f"{llm.name}+{adapter}" if adapter else llm.name
+        self.name = "+".join(filter(None, (llm.name, adapter, weights)))
         self.fallback = ProfileSummarizer(currency)
 
     def write(self, work: Work, items: Mapping[str, Item], deadline: float | None) -> Written:
-        lines = [self._line(event, items) for event in work.new]
+        lines = data_lines(work.new, items, self.currency)
         earlier = [part.text for part in work.parts]
         if work.paradigm == "recurrent":
             prompt = recurrent_prompt(earlier[0], lines, wording=self.wording) if earlier else block_prompt(lines, wording=self.wording)
@@ -113,12 +114,6 @@ class LLMSummarizer:
         paired = tuple((sentence, support(sentence, work.covered, items)) for sentence in sentences(text))
         return Written(paired, self.name, usage)
 
-    def _line(self, event: Event, items: Mapping[str, Item]) -> str:
-        line = event_text(event, items, with_id=False)
-        item = items.get(event.item_id)
-        price = f"; {self.currency}{item.price:.0f}" if item and item.price is not None else ""
-        return f"{line}{price}. {clean(item.description, 160)}" if item and item.description else f"{line}{price}"
-
     def _ask(self, prompt: Prompt, sources: Sequence[str], deadline: float | None) -> tuple[str, Usage, str]:
         """The answer, its cost, and what is wrong with it ("" where nothing is)."""
         [answer], usage = self.llm.generate([prompt], max_tokens=160, adapter=self.adapter, deadline=deadline)
@@ -131,6 +126,27 @@ class LLMSummarizer:
         if copied(text, "\n".join(sources)) > MOST_COPIED:
             return text, usage, "Do not copy the data."
         return text, usage, ""
+
+
+def data_lines(events: Sequence[Event], items: Mapping[str, Item], currency: str = "") -> list[str]:
+    """A block's events as the summary prompts show them. Variants of a style share a description: it is said with the first of them."""
+    lines: list[str] = []
+    said: set[str] = set()
+    for event in events:
+        line = event_text(event, items, with_id=False)
+        item = items.get(event.item_id)
+        if item and item.price is not None:
+            line += f"; {price_text(item.price, currency)}"
+        if item and item.description and item.description not in said:
+            said.add(item.description)
+            line += f". {clean(item.description, 160)}"
+        lines.append(line)
+    return lines
+
+
+def price_text(price: float, currency: str = "") -> str:
+    """A price in whole units, as the summary prompts show it."""
+    return f"{currency}{price:.0f}"
 
 
 def split_blocks(history: Sequence[Event], size: int) -> list[list[Event]]:

@@ -10,6 +10,7 @@ import html
 import re
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _QUOTES = str.maketrans({"“": "'", "”": "'", '"': "'"})
@@ -71,6 +72,7 @@ _COUNTABLE_ING = ("ring", "earring", "legging", "stocking", "string", "wedding r
 _SPELLED = {"tv": "TV", "foodanddrink": "food & drink"}
 
 
+@lru_cache(maxsize=1 << 15)  # a history names the same products again and again
 def clean(text: str) -> str:
     """One line of printable text, entities such as `&amp;` resolved, the marks of chat control tokens (`<|im_end|>`) taken away."""
     line = html.unescape(text).replace("<|", " ").replace("|>", " ")
@@ -97,6 +99,7 @@ def value(text: str) -> str:
     return shorten(text, 40)
 
 
+@lru_cache(maxsize=1 << 12)
 def category_name(text: str) -> str:
     """A category for running text: the last step of a path, codes spelled out (NIGHTGOWN_NIGHTSHIRT → nightgown nightshirt), lower case but for
     acronyms."""
@@ -163,6 +166,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.replace("_", " "))
 
 
+@lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
     """Casefolded without possessive and plural ending, so that "dress", "Dresses" and "dress's" are one; for comparing, not for showing."""
     word = word.casefold().replace("’", "'").removesuffix("'s").removesuffix("'")
