@@ -41,12 +41,13 @@ from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.records import Summary, parse_time
 from recgraph.store.runs import RunLog
-from recgraph.tools.embed import TextEncoder
+from recgraph.tools.adapter_sets import TASKS
+from recgraph.tools.adapters import InUse, open_adapted
+from recgraph.tools.embed import Encoder, encoder_of
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
 from recgraph.tools.llm import LLM
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.models import open_llm
 from recgraph.tools.retrieve import Retriever
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
@@ -107,9 +108,20 @@ class Recommender:
     """
 
     def __init__(
-        self, store: Store, settings: Settings, encoder: TextEncoder, llm: LLM | None, *, checkpoint: str = "", progress: Progress | None = None
+        self,
+        store: Store,
+        settings: Settings,
+        encoder: Encoder,
+        llm: LLM | None,
+        *,
+        adapters: InUse | None = None,
+        checkpoint: str = "",
+        progress: Progress | None = None,
     ) -> None:
+        """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own names."""
         self.store, self.settings, self.encoder, self.llm = store, settings, encoder, llm
+        own = {task: task for task in TASKS if llm is not None and task in llm.adapters}
+        self.adapters = adapters or InUse(settings.adapter, own)
         self._exit = ExitStack()
         self._exit.callback(store.close)
         if store.counts()["items"] == 0:
@@ -129,19 +141,29 @@ class Recommender:
     def open(cls, store: str | Path | None = None, *, checkpoint: str = "", progress: Progress | None = None, **settings: Any) -> Recommender:
         """Opens a store with the models the settings name. `settings` are fields of `Settings` (`mode="paper"`, `llm_url=...`).
 
-        `llm="none"` answers from retrieval alone; `checkpoint` is an SQLite file for resumable runs; `progress` is told of long work.
-        Raises StoreError, EmptyStore, ModelMissing, SettingsError.
+        `llm="none"` answers from retrieval alone; `adapter` is a set's name or folder, "none", or "" for the store's own; `checkpoint` is an
+        SQLite file for resumable runs; `progress` is told of long work.
+        Raises StoreError, EmptyStore, ModelMissing, SettingsError, LLMError.
         """
         chosen = load_settings(store=None if store is None else str(store), **settings)
         opened = Store.open(chosen.store)
         try:
-            encoder = TextEncoder(chosen.embedder)
+            encoder = encoder_of(opened, chosen.embedder)
             llm: LLM | None = None
+            adapters = InUse()
             if chosen.llm != "none":
-                adapters = {name: chosen.adapter for name in ("next", "fit")} if chosen.adapter else None
                 note = (lambda text: progress(text, 0, 0)) if progress else None
-                llm = open_llm(chosen.llm, chosen.llm_url, chosen.llm_api_key, adapters, chosen.cache_folder, note)
-            return cls(opened, chosen, encoder, llm, checkpoint=checkpoint, progress=progress)
+                llm, adapters = open_adapted(
+                    chosen.adapter,
+                    opened.meta("adapter"),
+                    opened.path,
+                    model=chosen.llm,
+                    url=chosen.llm_url,
+                    api_key=chosen.llm_api_key,
+                    cache=chosen.cache_folder,
+                    note=note,
+                )
+            return cls(opened, chosen, encoder, llm, adapters=adapters, checkpoint=checkpoint, progress=progress)
         except BaseException:
             opened.close()
             raise
@@ -234,7 +256,7 @@ class Recommender:
                 last = now
         timings["total"] = (time.perf_counter() - started) * 1000
         unsaved = self._save(state)
-        state = cast(State, {**state, "degraded": [*state.get("degraded", ()), *unsaved]})
+        state = cast(State, {**state, "degraded": [*self.adapters.notes, *state.get("degraded", ()), *unsaved]})
         found = Recommendation.of(state, timings, self.models)
         note = self._log(found)
         yield found if note is None else Recommendation.of(cast(State, {**state, "degraded": [*state["degraded"], note]}), timings, self.models)
@@ -257,7 +279,7 @@ class Recommender:
         """What answers: LLM, adapter, embedder and the store's revision."""
         return {
             "llm": self.llm.name if self.llm else "none",
-            "adapter": self.settings.adapter,
+            "adapter": self.adapters.label,
             "embedder": self.encoder.name,
             "store_revision": self.store.revision(),
         }
@@ -286,8 +308,7 @@ class Recommender:
         return built
 
     def _nodes(self) -> Nodes:
-        settings, llm = self.settings, self.llm
-        adapters = llm.adapters if llm else ()
+        settings, llm, adapters = self.settings, self.llm, self.adapters.names
         large = llm is not None and (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
         weight = settings.rerank_weight if settings.rerank_weight is not None else (1.0 if large or "fit" in adapters else UNTRAINED_WEIGHT)
         free_title = large or "next" in adapters if settings.titles == "auto" else settings.titles == "free"
@@ -309,26 +330,31 @@ class Recommender:
             mixup=settings.mixup,
             rerank_weight=weight,
             catalogue=self.store.catalogue().item_ids,
-            next_adapter="next" if "next" in adapters else None,
-            fit_adapter="fit" if "fit" in adapters else None,
+            next_adapter=adapters.get("next"),
+            fit_adapter=adapters.get("fit"),
         )
 
     def _choose_summarizer(self) -> Summarizer:
-        kind, llm = self.settings.summarizer, self.llm
+        kind, llm, adapter = self.settings.summarizer, self.llm, self.adapters.names.get("summarize")
         if kind == "auto":
-            able = llm is not None and ("summarize" in llm.adapters or (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL)
-            kind = "llm" if able else "profile"
+            large = llm is not None and (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
+            kind = "llm" if large or (adapter and not _on_cpu(llm)) else "profile"
         if kind == "profile" or llm is None:
             return ProfileSummarizer(self.currency)
         vocabulary = Vocabulary(self.store.attribute_values())
-        adapter = "summarize" if "summarize" in llm.adapters else None
-        return LLMSummarizer(llm, vocabulary, wording=self.settings.wording, currency=self.currency, adapter=adapter)
+        weights = self.adapters.weights.get("summarize", "")
+        return LLMSummarizer(llm, vocabulary, wording=self.settings.wording, currency=self.currency, adapter=adapter, weights=weights)
 
     def _open_checkpoints(self, path: str) -> SqliteSaver:
         connection = sqlite3.connect(path, check_same_thread=False)
         self._exit.callback(connection.close)
         serde = JsonPlusSerializer(allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in (*CHECKPOINT_TYPES, Work)])
         return SqliteSaver(connection, serde=serde)
+
+
+def _on_cpu(llm: LLM | None) -> bool:
+    """Whether the model runs in this process on a CPU, where an LLM's summary costs seconds a block. Servers have no `device`."""
+    return getattr(getattr(llm, "device", None), "type", "") == "cpu"
 
 
 def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:

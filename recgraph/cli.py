@@ -59,6 +59,8 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="print the public JSON instead of the panel")
 @click.option("--llm", metavar="MODEL", help="base model: folder or hub id; `none` answers from retrieval alone")
 @click.option("--llm-url", metavar="URL", help="vLLM server, e.g. http://127.0.0.1:8000/v1")
+@click.option("--adapter", metavar="SET", help="adapters to answer with: a set's name, a folder, or `none` [the store's own: recgraph adapters]")
+@click.option("--summarizer", type=click.Choice(["auto", "profile", "llm"]), help="who writes the summary: counted, the model [auto]")
 @click.option("--checkpoint", metavar="FILE", default="", help="SQLite file: the same command resumes a killed run")
 @_store_option
 def run(user: str, query: str, as_json: bool, new_user: bool, as_of: str | None, checkpoint: str, **settings: Any) -> None:
@@ -204,6 +206,112 @@ def rejects(limit: int, store: str | None) -> None:
     with _open(store) as opened:
         for row in opened.rejects(limit=limit):
             click.echo(f"{row.source}:{row.line}: {row.reason}: {row.raw}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--before", metavar="TIME", help="only what happened before")
+@_store_option
+def export(folder: Path, before: str | None, store: str | None) -> None:
+    """Write the store as a folder of sorted Parquet files, the same bytes for the same content.
+
+    The training pipeline takes such a folder: dvc exp run -S data=FOLDER
+    """
+    from recgraph.store import snapshot
+    from recgraph.store.records import parse_time
+
+    with _open(store) as opened:
+        rows = snapshot.write(opened, folder, parse_time(before) if before else None)
+    click.echo(f"{folder}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
+
+
+@main.command()
+@click.argument("stage", metavar="STAGE")
+@click.option("--task", default="", help="for the stage sft: next, fit or summarize [all three]")
+@click.option("--folder", default=".", type=click.Path(path_type=Path, exists=True, file_okay=False), help="where params.yaml is")
+def train(stage: str, task: str, folder: Path) -> None:
+    """Run one stage of the training pipeline, with the params of params.yaml.
+
+    STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, examples, sft, index, evaluate, publish.
+    All of them in order, and only what has changed: dvc repro
+    """
+    from recgraph.train.pipeline import run_stage
+
+    run_stage(stage, folder, task, note=lambda text: click.echo(text, err=True))
+
+
+@main.group()
+def adapters() -> None:
+    """List, inspect, compare and choose LoRA adapters.
+
+    A set is a folder adapters/SET with the tasks next, fit and summarize. Sets are looked for beside the store, in the current folder and
+    in recgraph's own checkout; a SET may also be given as a folder, or as one task of it: default/next.
+    """
+
+
+@adapters.command("list")
+@_store_option
+def list_adapters(store: str | None) -> None:
+    """List the sets there are, the store's default marked."""
+    from recgraph import adapter_tables
+    from recgraph.settings import load_settings
+    from recgraph.store.db import Store
+    from recgraph.tools.adapter_sets import all_sets, base_here, problem
+
+    settings, default = load_settings(store=store), ""
+    if Path(settings.store).expanduser().exists():
+        with Store.open(settings.store) as opened:
+            default = opened.meta("adapter") or ""
+    base = None if settings.llm_url or settings.llm == "none" else base_here(settings.llm, settings.cache_folder)
+    sets = all_sets(settings.store)
+    problems = {one.name: problem(one, base) for one in sets}
+    _consoles()[0].print(adapter_tables.listed(sets, settings.adapter or default, problems))
+
+
+@adapters.command()
+@click.argument("name", metavar="SET")
+@_store_option
+def show(name: str, store: str | None) -> None:
+    """Show what a set was trained on, how, and its metrics before and after."""
+    from recgraph import adapter_tables
+    from recgraph.settings import load_settings
+    from recgraph.tools.adapter_sets import find_set
+
+    _consoles()[0].print(adapter_tables.shown(find_set(name, load_settings(store=store).store)))
+
+
+@adapters.command()
+@click.argument("first", metavar="SET")
+@click.argument("second", metavar="SET")
+@_store_option
+def compare(first: str, second: str, store: str | None) -> None:
+    """Show settings, data and metrics of two sets side by side."""
+    from recgraph import adapter_tables
+    from recgraph.settings import load_settings
+    from recgraph.tools.adapter_sets import find_set
+
+    place = load_settings(store=store).store
+    _consoles()[0].print(adapter_tables.compared(find_set(first, place), find_set(second, place)))
+
+
+@adapters.command()
+@click.argument("name", metavar="SET")
+@click.option("--llm", metavar="MODEL", help="base model that the set has to fit: folder or hub id")
+@_store_option
+def use(name: str, llm: str | None, store: str | None) -> None:
+    """Make a set the store's default; `none` for no set.
+
+    A set that is not there, or was trained for another base model, is refused.
+    """
+    from recgraph.settings import load_settings
+    from recgraph.store.db import Store
+    from recgraph.tools.adapters import keep_default
+
+    settings = load_settings(store=store, llm=llm)
+    with Store.open(settings.store) as opened:
+        server = (settings.llm_url, settings.llm_api_key)
+        kept = keep_default(opened, name, settings.llm, *server, cache=settings.cache_folder)
+    click.echo(f"{settings.store} now takes {f'the adapters {kept}' if kept != 'none' else 'no adapters'}; for one run: recgraph run --adapter SET")
 
 
 @main.command()

@@ -49,7 +49,8 @@ class Check:
 
 def checks(settings: Settings) -> list[Check]:
     """All checks, in the order they are worth reading: what everything stands on comes first. Takes a few seconds, torch is imported."""
-    sections: tuple[Callable[[Settings], Iterator[Check]], ...] = (_python, _packages, _processor, _models, _store, _room, _server, _optional)
+    machine: tuple[Callable[[Settings], Iterator[Check]], ...] = (_python, _packages, _processor)
+    sections = (*machine, _models, _store, _adapters, _room, _server, _optional)
     return [check for section in sections for check in section(settings)]
 
 
@@ -225,6 +226,39 @@ def _store(settings: Settings) -> Iterator[Check]:
     yield _writable(path)
 
 
+def _adapters(settings: Settings) -> Iterator[Check]:
+    """The set a run would take: asked for by a setting, it has to be there; the store's default may be missing."""
+    wanted, asked = settings.adapter, bool(settings.adapter)
+    if not asked and Path(settings.store).is_file():
+        try:
+            with _load("recgraph.store.db").Store.open(settings.store) as store:
+                wanted = store.meta("adapter") or ""
+        except (RecgraphError, AttributeError):
+            return  # the store's own line says what is wrong
+    if wanted in ("", "none") or settings.llm == "none" or settings.llm_url:
+        found = "a server's: see llm server" if settings.llm_url else "none chosen; the base model answers untrained"
+        yield Check("adapters", None, found, "" if settings.llm_url else "recgraph adapters list; recgraph adapters use SET")
+        return
+    from recgraph.graph.prompts import PROMPT_VERSION
+    from recgraph.tools.adapter_sets import base_here, find_set, problem
+
+    choose = "recgraph adapters list; then " + ("set RECGRAPH_ADAPTER" if asked else f"recgraph adapters use SET --store {settings.store}")
+    try:
+        one = find_set(wanted, settings.store)
+    except ModelMissing as error:
+        yield Check("adapters", False if asked else None, str(error), choose)
+        return
+    if wrong := problem(one, base_here(settings.llm, settings.cache_folder)):
+        yield Check("adapters", False if asked else None, wrong, choose)
+        return
+    old = [task for task, card in one.cards.items() if card.prompt_version not in ("", PROMPT_VERSION)]
+    found = f"{one.label} ({', '.join(one.tasks)}) in {one.folder}"
+    if old:
+        yield Check("adapters", None, f"{found}; {', '.join(old)} learnt other prompts than today's ({PROMPT_VERSION})", "dvc repro")
+    else:
+        yield Check("adapters", True, found)
+
+
 def _writable(path: Path) -> Check:
     """Reading is enough to recommend; then summaries, embeddings and the run log are not kept."""
     blocked = [str(part) for part in (path, path.absolute().parent) if not os.access(part, os.W_OK)]
@@ -266,6 +300,8 @@ def _server(settings: Settings) -> Iterator[Check]:
     if not settings.llm_url:
         yield Check("llm server", None, "none set (RECGRAPH_LLM_URL); the LLM runs in process")
         return
+    from recgraph.tools.adapter_sets import served_names
+
     mend = f"start it (README, 'A vLLM server'), or unset RECGRAPH_LLM_URL; to look: curl {settings.llm_url.rstrip('/')}/models"
     try:
         names = served_models(settings.llm_url, settings.llm_api_key)
@@ -273,9 +309,11 @@ def _server(settings: Settings) -> Iterator[Check]:
         yield Check("llm server", False, str(error), mend)
         return
     found = f"{settings.llm_url} serves {', '.join(names) or 'nothing'}"
-    absent = next((name for name in (settings.llm, settings.adapter) if name and name not in names), "")
-    if absent:
-        yield Check("llm server", False, f"{found}, but not '{absent}'", f"RECGRAPH_LLM and RECGRAPH_ADAPTER must be among: {', '.join(names)}")
+    if settings.llm and settings.llm not in names:
+        yield Check("llm server", False, f"{found}, but not '{settings.llm}'", f"RECGRAPH_LLM must be among: {', '.join(names)}")
+    elif settings.adapter not in ("", "none") and not served_names(settings.adapter, names):
+        mend = f"start it with --enable-lora --lora-modules {Path(settings.adapter).name}-next=FOLDER … (README, 'Adapters')"
+        yield Check("llm server", False, f"{found}, but no adapter of the set '{settings.adapter}'", mend)
     else:
         yield Check("llm server", bool(names), found, "" if names else mend)
 

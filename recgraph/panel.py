@@ -130,13 +130,14 @@ def _footer(found: Recommendation) -> RenderableType:
             said.append(f" (it wrote “{wrote}”)", style="dim")
         lines.append(said)
     if any(line.yes is not None for line in found.items) and not found.models["adapter"]:
-        lines.append(Text("Yes is the untrained base model's opinion; until an adapter is trained it hardly counts in the order.", style="dim"))
+        lines.append(Text("Yes is the untrained base model's opinion; without an adapter it hardly counts in the order.", style="dim"))
     times = " · ".join(f"{node.replace('_', ' ')} {_seconds(ms)}" for node, ms in found.timings_ms.items() if node != "total" and ms >= 1)
     cached = f", {found.cached_blocks} of {found.blocks} summary blocks cached" if found.blocks else ""
     lines.append(Text(f"{_seconds(found.timings_ms['total'])} in all: {times}", style="dim"))
+    model = " with ".join(filter(None, (found.models["llm"], found.models["adapter"])))
     lines.append(
         Text(
-            f"{found.models['llm']} · {found.tokens.prompt:,} prompt tokens ({found.tokens.cached:,} cached){cached} · run {found.run_id}",
+            f"{model} · {found.tokens.prompt:,} prompt tokens ({found.tokens.cached:,} cached){cached} · run {found.run_id}",
             style="dim",
         )
     )

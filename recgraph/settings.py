@@ -31,12 +31,12 @@ class Settings:
     llm: str = ""  # base model: folder or hub id; "" looks for SmolLM2-135M (DESIGN 5)
     llm_url: str = ""  # OpenAI-compatible vLLM server, e.g. http://127.0.0.1:8000/v1
     llm_api_key: str = ""
-    adapter: str = ""  # folder or served name of a LoRA adapter
+    adapter: str = ""  # adapter set: name or folder, or one task's folder; "none"; "" is the store's own (`recgraph adapters use`)
     embedder: str = ""  # sentence encoder folder or hub id; "" is all-MiniLM-L6-v2
     wording: str = "fashion"  # prompt wording: fashion | general
     paradigm: str = "recurrent"
     mode: str = "fused"
-    summarizer: str = "auto"  # auto: profile below 1 B parameters without a summarize adapter, else llm
+    summarizer: str = "auto"  # auto: profile below 1 B parameters, unless a summarize adapter runs on a GPU or server; else llm
     titles: str = "auto"  # free: the LLM writes the title (F 4.2); own: it is the chosen id's; auto: own where nothing taught it to write
     constrain: str = "shown"  # ids the answer may name: those shown in the prompt, the whole catalogue, or off
     k: int = 10

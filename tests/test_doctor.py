@@ -135,12 +135,15 @@ def test_a_store_that_another_process_writes_is_called_locked(settings: Settings
 
 
 def test_a_server_that_answers_is_shown_with_its_models(serve: Callable[..., str]) -> None:
-    url = serve(json.dumps({"data": [{"id": "smol"}, {"id": "summarize"}]}).encode())
-    (check,) = doctor._server(Settings(llm_url=url, adapter="summarize"))
-    assert (check.ok, check.found) == (True, f"{url} serves smol, summarize")
+    url = serve(json.dumps({"data": [{"id": "smol"}, {"id": "default-next"}]}).encode())
+    (check,) = doctor._server(Settings(llm_url=url, adapter="default"))
+    assert (check.ok, check.found) == (True, f"{url} serves smol, default-next")
     (check,) = doctor._server(Settings(llm_url=url, adapter="rank"))
     assert check.ok is False
-    assert "'rank'" in check.found
+    assert "no adapter of the set 'rank'" in check.found
+    (check,) = doctor._server(Settings(llm_url=url, llm="large"))
+    assert check.ok is False
+    assert "not 'large'" in check.found
 
 
 @pytest.mark.parametrize(("body", "status"), [(b"hello", 200), (b"{}", 200), (b"[]", 200), (b"null", 200), (b"", 500), (b"", 401)])

@@ -23,11 +23,13 @@ pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 import torch
 
 from recgraph.errors import LLMError, LLMTimeout, ModelMissing
+from recgraph.tools.adapter_sets import AdapterSet, find_set, portable
+from recgraph.tools.adapters import open_adapted
 from recgraph.tools.forms import form_regex
 from recgraph.tools.llm import Form, Prompt
 from recgraph.tools.llm_local import LocalLLM
 from recgraph.tools.llm_server import MAX_CHOICES, ServerLLM
-from recgraph.tools.models import find_llm
+from recgraph.tools.models import find_llm, quiet_transformers
 
 pytestmark = pytest.mark.vllm
 
@@ -46,7 +48,29 @@ def folder() -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerLLM]:
+def tuned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterSet:
+    """A set of two random adapters, one as wide as the server takes and one narrow, saved as training saves them."""
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    place = tmp_path_factory.mktemp("sets") / "tuned"
+    wide = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        for seed, (task, rank, targets) in enumerate((("next", 16, wide), ("fit", 8, ["q_proj", "v_proj"]))):
+            torch.manual_seed(seed)
+            made = peft.get_peft_model(model, peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, task_type="CAUSAL_LM"))
+            for name, weight in made.named_parameters():
+                if "lora_B" in name:  # peft's are zero, and would change nothing
+                    torch.nn.init.normal_(weight, std=0.1)
+            made.save_pretrained(place / task)
+            portable(place / task, SERVED)
+            model = made.unload()
+    return find_set(str(place))
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, tuned: AdapterSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerLLM]:
     python = Path(os.environ.get("RECGRAPH_VLLM_PYTHON") or REPOSITORY / ".venv-vllm" / "bin" / "python")
     if not python.is_file():
         pytest.skip(f"no Python with vLLM at {python} (set RECGRAPH_VLLM_PYTHON)")
@@ -57,6 +81,8 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     command = [
         str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", SERVED, "--dtype", "float32",
         "--host", "127.0.0.1", "--port", str(port), "--max-model-len", "4096", "--shutdown-timeout", "30",
+        "--enable-lora", "--max-lora-rank", "16", "--max-loras", "2",
+        "--lora-modules", *(f"tuned-{task}={place}" for task, place in tuned.tasks.items()),
         "--enable-prompt-tokens-details", "--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}',
     ]  # fmt: skip
     quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
@@ -103,7 +129,7 @@ def timed(name: str, started: float) -> None:
 
 
 def test_the_server_tells_what_it_serves(server: ServerLLM) -> None:
-    assert (server.name, server.parameters, server.adapters) == (SERVED, 135_000_000, ())
+    assert (server.name, server.parameters, set(server.adapters)) == (SERVED, 135_000_000, {"tuned-next", "tuned-fit"})
 
 
 def test_server_and_process_give_the_same_probabilities(server: ServerLLM, local: LocalLLM) -> None:
@@ -119,6 +145,31 @@ def test_server_and_process_give_the_same_probabilities(server: ServerLLM, local
         assert math.exp(yes) == pytest.approx(math.exp(local_yes), abs=1e-3)
         assert math.exp(no) == pytest.approx(math.exp(local_no), abs=1e-3)
         assert 1 / (1 + math.exp(no - yes)) == pytest.approx(1 / (1 + math.exp(local_no - local_yes)), abs=1e-3)
+
+
+def test_server_and_process_agree_with_the_same_adapters(server: ServerLLM, folder: Path, tuned: AdapterSet, tmp_path: Path) -> None:
+    served, used = open_adapted("tuned", None, tmp_path / "shop.duckdb", url=f"{server._root}/v1")
+    assert used.names == {"next": "tuned-next", "fit": "tuned-fit"}
+    assert (used.label, used.weights) == (tuned.label, tuned.weights)  # the server's folders can be read here
+    local = LocalLLM(folder, {task: str(place) for task, place in tuned.tasks.items()}, dtype=torch.float32, device="cpu")
+    prompts = candidates(8)
+    said: dict[str | None, float] = {}
+    for task in (None, "next", "fit"):
+        found = served.score(prompts, adapter=used.names[task] if task else None)[0]
+        for (yes, no), (local_yes, local_no) in zip(found, local.score(prompts, adapter=task)[0], strict=True):
+            assert math.exp(yes) == pytest.approx(math.exp(local_yes), abs=1e-3)
+            assert 1 / (1 + math.exp(no - yes)) == pytest.approx(1 / (1 + math.exp(local_no - local_yes)), abs=1e-3)
+        said[task] = found[0][0] - found[0][1]
+    print(f"logit of Yes against No: {said}")
+    assert min(abs(said[a] - said[b]) for a, b in ((None, "next"), (None, "fit"), ("next", "fit"))) > 0.1
+
+
+def test_a_set_the_server_does_not_have_is_refused_or_done_without(server: ServerLLM, tmp_path: Path) -> None:
+    url, store = f"{server._root}/v1", tmp_path / "shop.duckdb"
+    with pytest.raises(LLMError, match="no adapter of the set 'other'; it serves SmolLM2-135M-Instruct, tuned-next, tuned-fit"):
+        open_adapted("other", None, store, url=url)
+    (note,) = open_adapted("", "other", store, url=url)[1].notes
+    assert "untrained answers" in note
 
 
 def test_server_and_process_write_the_same_greedy_text(server: ServerLLM, local: LocalLLM) -> None:

@@ -17,11 +17,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from recgraph.errors import LLMError, LLMTimeout, ModelMissing
+from recgraph.tools.adapter_sets import Base
 from recgraph.tools.adapters import Adapters
 from recgraph.tools.chat import ChatText
 from recgraph.tools.forms import TokenForm, tokenize_form
 from recgraph.tools.llm import Completion, Form, Prompt, Usage
-from recgraph.tools.models import fingerprint, model_title, placement, quiet_transformers
+from recgraph.tools.models import placement, quiet_transformers
 from recgraph.tools.prefix import PrefixCache, common_prefix, cut, is_plain, stack_left_padded, working_cache
 
 PREFILL_TOKENS = 768  # tokens of one forward pass of a long prompt: the deadline is looked at in between
@@ -51,7 +52,8 @@ class LocalLLM:
         folder = Path(folder)
         best_device, best_dtype = placement()
         self.device = torch.device(device or best_device)
-        self.name = f"{model_title(folder)}-{fingerprint(folder)}"
+        base = Base.of(folder)
+        self.name = f"{base.name}-{base.fingerprint}"
         with quiet_transformers():
             try:
                 tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -62,7 +64,7 @@ class LocalLLM:
                 raise ModelMissing(f"{folder} has sliding-window or state-space layers; serve it with vLLM and give --llm-url.")
             self.parameters = sum(p.numel() for p in model.parameters())
             self._model = model.to(self.device).eval()
-            self._adapters = Adapters(self._model, adapters or {})
+            self._adapters = Adapters(self._model, adapters or {}, base)
         self.adapters: tuple[str, ...] = self._adapters.names
         self.max_choices = 50_000  # a trie of so many ids is built in about a second and kept
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)

@@ -62,6 +62,7 @@ class ServerLLM:
         self.name = model or f"llm at {self._place}"
         self.parameters: int | None = _size_in_name(model)
         self.adapters: tuple[str, ...] = tuple(self._aliases)
+        self.roots: dict[str, str] = {}  # served adapter → the folder the server read it from, which may be on another machine
         self.max_choices = MAX_CHOICES
         try:
             self.connect(time.monotonic() + CONNECT_SECONDS)
@@ -70,6 +71,11 @@ class ServerLLM:
 
     def __repr__(self) -> str:
         return f"ServerLLM({self.name!r} at {self._place})"
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server has said what it serves."""
+        return bool(self._base)
 
     def connect(self, deadline: float | None = None) -> None:
         """Asks the server what it serves, once it has answered never again. Sets `name`, `parameters` and `adapters`."""
@@ -88,6 +94,7 @@ class ServerLLM:
         self._base = self._wanted or bases[0]
         self._aliases = {name: name for name in served if served[name].get("parent")} | self._aliases
         self.adapters = tuple(self._aliases)
+        self.roots = {name: str(served[name]["root"]) for name in served if served[name].get("parent") and served[name].get("root")}
         self.name = self._base.rstrip("/").split("/")[-1]
         self.parameters = _size_in_name(self._base)
 
