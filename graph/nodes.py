@@ -100,7 +100,7 @@ class Nodes:
         """F 4.2: the LLM names the next item by id and title. The id can only be one of the catalogue's (`constrain`)."""
         if self.llm is None:
             return {"prediction": None}
-        prompt, shown = self._next_prompt(state)
+        prompt, shown = self.next_prompt(state)
         choices = self._choices(state, shown)
         form = prompts.next_form(choices, state["items"], free_title=self.free_title) if choices else None
         deadline = runtime.context.deadline if runtime.context else None
@@ -131,7 +131,7 @@ class Nodes:
             return {"scored": _in_order(state["candidates"])}
         head, tail = state["candidates"][: self.candidates], state["candidates"][self.candidates :]
         items = [state["items"][candidate.item_id] for candidate in head]
-        asked = prompts.fit_prompts(self._shared(state), items, wording=self.wording)
+        asked = prompts.fit_prompts(self.shared(state), items, wording=self.wording)
         deadline = runtime.context.deadline if runtime.context else None
         pairs, usage = self.llm.score(asked, adapter=self.fit_adapter, deadline=deadline)
         scored = blend(head, pairs, self.rerank_weight)
@@ -163,17 +163,18 @@ class Nodes:
         recent = [event for event in events[cut:] if event.item_id]
         return [*events[:cut], *(event for event in events[cut:] if not event.item_id)], recent
 
-    def _shared(self, state: State) -> str:
+    def shared(self, state: State) -> str:
+        """What both tasks' prompts share; training writes its examples with it too."""
         summary = state.get("summary")
         _, recent = self._recent(state)
         return prompts.shared_text(summary.text if summary else "", state.get("query") or "", recent, state["items"])
 
-    def _next_prompt(self, state: State) -> tuple[Prompt, list[str]]:
+    def next_prompt(self, state: State) -> tuple[Prompt, list[str]]:
         """The prompt, cut to `prompt_tokens` by dropping the oldest events, and the ids it shows, in the order shown."""
         assert self.llm is not None
         earlier, recent = self._recent(state)
         shown_earlier = earlier[-self.earlier :] if self.earlier else []
-        shared = self._shared(state)
+        shared = self.shared(state)
         while True:
             prompt = prompts.next_prompt(shared, shown_earlier, state["memory"], state["items"], wording=self.wording)
             if self.llm.count_tokens(prompt.system + prompt.user) <= self.prompt_tokens or not shown_earlier:

@@ -1,0 +1,202 @@
+"""LoRA training: killed and resumed, two processes against one, QLoRA against LoRA, hard examples, and what an epoch is made of.
+
+The base model is a Llama of two layers with SmolLM2's tokenizer, so that a training takes seconds; the real one is trained in test_sft.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from recgraph.errors import ModelMissing, SettingsError
+from recgraph.tools.llm import Prompt
+from recgraph.tools.models import find_llm
+from recgraph.train.examples import Row
+from recgraph.train.lora import Example, LoraSettings, Tokens, train
+from recgraph.train.sft import draw, first
+
+pytestmark = [
+    pytest.mark.train,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*pin_memory.*:UserWarning", "ignore::ResourceWarning"),
+]
+SETTINGS = LoraSettings(rank=4, alpha=8, dropout=0.1, learning_rate=2e-2, batch=4, tree_tokens=160, save_steps=2)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random chat model in Hugging Face format."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(find_llm(""))
+    except ModelMissing as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("models") / "Tiny"
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def examples(base: Path, count: int = 24) -> list[Example]:
+    """Shoppers who like an even or an odd number, and products that have one."""
+    tokens = Tokens(base)
+    pairs = [(number // 4, number) for number in range(count)]
+    return [
+        tokens.example(Prompt("A shop.", f"Shopper {who} likes {who % 2}. Product {what}"), answer, group=who, stop=False)
+        for who, what in pairs
+        for answer in ("Yes" if who % 2 == what % 2 else "No",)
+    ]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_training_lowers_the_loss_and_is_the_same_again(base: Path, tmp_path: Path) -> None:
+    epochs = [examples(base)] * 3
+    one, two = (train(base, epochs, SETTINGS, tmp_path / name) for name in ("one", "two"))
+    losses = [loss for _, _, loss, _ in one.curve]
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.2  # the frozen random head allows little
+    assert (one.adapter / "adapter_model.safetensors").read_bytes() == (two.adapter / "adapter_model.safetensors").read_bytes()
+    assert one.cost["tokens"] < one.cost["plain_tokens"] / 2
+    assert one.cost["peak_memory_gib"] > 0
+
+
+def test_a_killed_training_goes_on_to_the_same_result(base: Path, tmp_path: Path) -> None:
+    epochs = [examples(base)] * 3
+    whole = train(base, epochs, SETTINGS, tmp_path / "whole")
+
+    script = (
+        "import os, sys, threading, time; from pathlib import Path; from tests_lora import main; "
+        "threading.Thread(target=lambda: ([time.sleep(.005) for _ in iter(lambda: Path(sys.argv[2], 'epochs', 'checkpoint-4', 'trainer_state.json')"
+        ".is_file(), True)], os._exit(9)), daemon=True).start(); main(sys.argv[1], sys.argv[2])"
+    )
+    (tmp_path / "tests_lora.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\nfrom test_lora import SETTINGS, examples, train\n"
+        "def main(base, work):\n    train(Path(base), [examples(Path(base))] * 3, SETTINGS, Path(work))\n",
+        encoding="utf-8",
+    )
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(base), str(tmp_path / "cut")],
+        cwd=tmp_path,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert ended.returncode == 9  # killed between two steps, no adapter written
+    assert not (tmp_path / "cut" / "epochs" / "adapter").exists()
+    lines: list[str] = []
+    again = train(base, epochs, SETTINGS, tmp_path / "cut", lines.append)
+    assert any("going on from checkpoint-" in line for line in lines)
+    assert (whole.adapter / "adapter_model.safetensors").read_bytes() == (again.adapter / "adapter_model.safetensors").read_bytes()
+    assert [step for _, step, _, _ in again.curve] == [step for _, step, _, _ in whole.curve]
+
+
+def test_two_processes_give_the_loss_of_one_within_a_hundredth(base: Path, tmp_path: Path) -> None:
+    # Without dropout: each process draws its own.
+    script = tmp_path / "pair.py"
+    script.write_text(
+        f"import json, os, sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from dataclasses import replace\nfrom pathlib import Path\nfrom test_lora import SETTINGS, examples, train\n"
+        "trained = train(Path(sys.argv[1]), [examples(Path(sys.argv[1]))] * 2, replace(SETTINGS, dropout=0.0), Path(sys.argv[2]))\n"
+        "if os.environ.get('RANK', '0') == '0':\n    Path(sys.argv[2], 'curve.json').write_text(json.dumps(trained.curve))\n",
+        encoding="utf-8",
+    )
+    engine = Path(__file__).resolve().parent.parent / "train" / "engines" / "torchrun_cpu.yaml"
+    launch = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--config_file", str(engine)]
+    alone = [sys.executable, "-W", "ignore", str(script), str(base), str(tmp_path / "one")]
+    together = [*launch, "--num_processes", "2", str(script), str(base), str(tmp_path / "two")]
+    for command in (alone, together):
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    one, two = (json.loads((tmp_path / name / "curve.json").read_text()) for name in ("one", "two"))
+    assert len(one) == len(two)
+    assert [loss for _, _, loss, _ in two] == pytest.approx([loss for _, _, loss, _ in one], rel=0.01)
+
+
+def test_qlora_learns_as_lora_does(base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    epochs = [examples(base)] * 3
+    settings = LoraSettings(rank=4, alpha=8, dropout=0.0, learning_rate=2e-2, batch=4, tree_tokens=160, save_steps=50)
+    plain = train(base, epochs, settings, tmp_path / "plain")
+    packed = train(base, epochs, LoraSettings(**{**vars_of(settings), "quantize": "nf4"}), tmp_path / "packed")
+    ends = [float(np.mean([loss for _, _, loss, _ in trained.curve[-4:]])) for trained in (plain, packed)]
+    assert ends[1] == pytest.approx(ends[0], abs=0.15)
+    assert weights(plain.adapter).keys() == weights(packed.adapter).keys()
+
+
+def vars_of(settings: LoraSettings) -> dict[str, object]:
+    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+
+
+def test_the_hardest_fifth_is_trained_further_and_measured_in_between(base: Path, tmp_path: Path) -> None:
+    settings = LoraSettings(rank=4, alpha=8, learning_rate=2e-2, batch=4, tree_tokens=160, retrain_share=0.2, retrain_epochs=3)
+    between: list[Path] = []
+    trained = train(base, [examples(base, 20)], settings, tmp_path / "work", after=between.append)
+    assert len(trained.hard) == 4  # of 20
+    assert trained.cost["examples"] == 20 + 3 * 4
+    assert {phase for phase, *_ in trained.curve} == {"epochs", "hard examples"}
+    assert between[0] != trained.adapter
+    assert any(not torch.equal(a, b) for a, b in zip(weights(between[0]).values(), weights(trained.adapter).values(), strict=True))
+
+
+def rows(groups: int, pool: int = 4) -> dict[int, Sequence[Row]]:
+    def row(group: int, item: str, answer: str, kind: str) -> Row:
+        return Row("train", f"U{group}", 1, group, item, "A shop.", f"Shopper {group}. Product {item}", answer, kind)
+
+    wrong = [(f"{kind}{n}", kind) for kind in ("random", "alike", "shown") for n in range(pool)]
+    return {group: [row(group, "T", "Yes", "positive"), *(row(group, item, "No", kind) for item, kind in wrong)] for group in range(groups)}
+
+
+def test_negatives_are_drawn_anew_each_epoch_and_weigh_as_much_as_the_target(base: Path) -> None:
+    tokens = Tokens(base)
+    settings = LoraSettings(negatives=3)
+    first_epoch, second_epoch = (draw(rows(5), settings, epoch, tokens) for epoch in (0, 1))
+    assert len(first_epoch) == 5 * 4
+    assert [list(example.prompt) for example in first_epoch] != [list(example.prompt) for example in second_epoch]
+    assert [list(e.prompt) for e in draw(rows(5), settings, 0, tokens)] == [list(e.prompt) for e in first_epoch]
+    for group in range(5):
+        own = [example.weight for example in first_epoch if example.group == group]
+        assert own == pytest.approx([1.0, 1 / 3, 1 / 3, 1 / 3])
+
+
+def test_one_negative_a_case_is_the_papers_one_to_one(base: Path) -> None:
+    drawn = draw(rows(4), LoraSettings(negatives=1), 0, Tokens(base))
+    assert [example.weight for example in drawn] == [1.0] * 8
+
+
+def test_fewer_cases_are_the_first_ones() -> None:
+    assert list(first(rows(5), 2)) == [0, 1]
+    assert list(first(rows(5), 0)) == [0, 1, 2, 3, 4]
+
+
+def test_an_example_that_would_have_to_be_cut_is_an_error(base: Path) -> None:
+    with pytest.raises(SettingsError, match="max_tokens is 16"):
+        Tokens(base).example(Prompt("A shop.", "word " * 40), "Yes", limit=16)
+
+
+def test_settings_of_an_adapter_are_checked() -> None:
+    with pytest.raises(SettingsError, match=r"presets.x.fit sets 'r', which is no setting"):
+        LoraSettings.of({"r": 8}, "presets.x.fit")
+    with pytest.raises(SettingsError, match=r"presets.x.fit.rank is 'many'"):
+        LoraSettings.of({"rank": "many"}, "presets.x.fit")
+    with pytest.raises(SettingsError, match="modules is 'some'"):
+        LoraSettings(modules="some")
