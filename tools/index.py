@@ -1,18 +1,23 @@
 """Nearest neighbours by inner product: one FAISS index behind keys. It does not know what the vectors mean or who made them.
 
-Exact below `exact_below` vectors (100,000), a HNSW graph above; the exact one is copied to the GPU where faiss has one. What the caller
+Exact below `exact_below` vectors (100,000), a HNSW graph above; the exact one is copied to the GPU where faiss has one. `save` and `load`
+keep an index as faiss's own file and one of JSON, so that a graph that took minutes is not built again. What the caller
 can rely on in every case: zero vectors (cold items, empty texts) are never found, equal scores come in key order, and a mask of allowed
 keys is applied inside the search, so that it never shortens the answer.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from recgraph.errors import StoreError
 
 faiss: Any = _faiss  # its type stubs describe the C++ signatures, not those of the Python wrappers
 
@@ -46,14 +51,43 @@ class VectorIndex:
         if len(self._row_of) != len(self.keys):
             raise ValueError("The keys repeat; each may stand for one vector only.")
         self.dim = int(vectors.shape[1])
-        self._rows = np.flatnonzero(vectors.any(axis=1))  # faiss position → row of `keys`
-        self._position_of = {int(row): position for position, row in enumerate(self._rows)}
-        self.exact = len(self._rows) < exact_below
-        self._index: Any = faiss.IndexFlatIP(self.dim) if self.exact else faiss.IndexHNSWFlat(self.dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-        if not self.exact:
-            self._index.hnsw.efConstruction = _EF_CONSTRUCTION
-        self._index.add(vectors[self._rows])
-        self._gpu = _gpu_copy(self._index) if self.exact else None
+        rows = np.flatnonzero(vectors.any(axis=1))
+        exact = len(rows) < exact_below
+        index: Any = faiss.IndexFlatIP(self.dim) if exact else faiss.IndexHNSWFlat(self.dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        if not exact:
+            index.hnsw.efConstruction = _EF_CONSTRUCTION
+        index.add(vectors[rows])
+        self._fill(rows, index, exact)
+
+    def save(self, folder: str | Path, name: str) -> None:
+        """Writes `name`.faiss and `name`.json (the keys, and which of them have a vector) into the folder, which is made."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        faiss.write_index(self._index, str(place / f"{name}.faiss"))
+        facts = {"dim": self.dim, "exact": self.exact, "keys": self.keys, "rows": self._rows.tolist()}
+        (place / f"{name}.json").write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path, name: str) -> VectorIndex:
+        """What `save` wrote, without building anything again. Raises StoreError where it is not there or damaged."""
+        place = Path(folder)
+        try:
+            facts = json.loads((place / f"{name}.json").read_text(encoding="utf-8"))
+            index = faiss.read_index(str(place / f"{name}.faiss"))
+        except (OSError, ValueError, RuntimeError) as error:
+            why = str(error).splitlines()[-1]
+            raise StoreError(f"The index {name} in {place} cannot be read ({why}). Build it with: recgraph train index") from None
+        if index.ntotal != len(facts["rows"]) or index.d != facts["dim"]:
+            raise StoreError(f"{name}.faiss and {name}.json in {place} are of different indexes. Build them with: recgraph train index")
+        found = cls(facts["keys"], np.zeros((len(facts["keys"]), facts["dim"]), np.float32))
+        found._fill(np.asarray(facts["rows"], dtype=np.int64), index, bool(facts["exact"]))
+        return found
+
+    def _fill(self, rows: NDArray[np.int64], index: Any, exact: bool) -> None:
+        """Takes a faiss index whose position p holds the vector of `keys[rows[p]]`."""
+        self._rows, self._index, self.exact = rows, index, exact  # faiss position → row of `keys`
+        self._position_of = {int(row): position for position, row in enumerate(rows)}
+        self._gpu = _gpu_copy(index) if exact else None
 
     def __len__(self) -> int:
         return len(self.keys)

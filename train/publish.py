@@ -1,0 +1,104 @@
+"""Stage `publish`: everything the other stages made, in the one store that `recgraph run` uses. Command: `recgraph train publish`.
+
+The store holds the shop's tables, the summaries of both paradigms, the vectors of all titles and queries, and CORE with its item table; so a
+run over it has nothing to compute ahead and nothing to write. What each piece was fitted on is in its meta `published`, which adapters go
+with it in `adapter`.
+
+The file is built beside its place and renamed, so that a killed publish leaves the old store. Only a store that `publish` or `recgraph demo`
+made is ever replaced: your own is never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from recgraph.errors import SettingsError, StoreError
+from recgraph.store import snapshot
+from recgraph.store.db import Store
+from recgraph.tools.adapter_sets import AdapterCard, adapter_fingerprint
+from recgraph.tools.core import Core
+from recgraph.train.memory import read_queries
+from recgraph.train.pipeline import TASKS, Note, Params, needed, split_folder, value
+from recgraph.train.prepare import read_facts
+from recgraph.train.title_embeddings import encoder_place
+
+META = "published"  # JSON: revision, split, and fitted_before of each piece (null: fitted on everything before its user's own cut)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises StoreError where `path` is anything but a store that `publish` or `recgraph demo` made and nobody has added to since."""
+    if not path.exists():
+        return
+    instead = "Let publish write elsewhere: set publish.store in params.yaml (or: dvc exp run -S publish.store=other.duckdb), or move the file away."
+    try:
+        with Store.open(path) as store:
+            published, simulated, revision = store.meta(META), store.meta("simulated"), store.revision()
+    except StoreError as error:
+        raise StoreError(f"publish cannot replace {path}: {error} {instead}") from error
+    if published is None and simulated is None:
+        raise StoreError(f"publish will not replace {path}: neither it nor `recgraph demo` made that store. {instead}")
+    if published is not None and json.loads(published)["revision"] != revision:
+        raise StoreError(f"publish will not replace {path}: something was ingested into it since it was published. {instead}")
+
+
+def adapters_of(folder: Path, preset: str) -> dict[str, dict[str, Any]]:
+    """What is known of the adapters of a preset: task → fingerprint and fitted_before, of those that are there."""
+    found: dict[str, dict[str, Any]] = {}
+    for task in TASKS:
+        place = folder / "adapters" / preset / task
+        card = AdapterCard.read(place)
+        if card is not None:
+            found[task] = {"weights": adapter_fingerprint(place), "fitted_before": card.data.get("fitted_before"), "source": card.data.get("source")}
+    return found
+
+
+def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
+    """Puts summaries, vectors and CORE into the store and returns what `published` says."""
+    snapshot.load_summaries(store, needed(folder / "data" / "summarize" / "summaries.parquet", "summarize"))
+    encoder = read_queries(folder, store)
+    core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings"))
+    core.publish(store)
+    preset, split = str(value(params, "", "preset")), read_facts(split_folder(params, folder))
+    titles = json.loads((folder / "data" / "title_embeddings" / "encoder.json").read_text(encoding="utf-8"))
+    store.set_meta("adapter", preset)
+    place = encoder_place(folder)
+    if place:
+        # Where it lies under this folder it is named from the store's own, so that both can be moved together.
+        store.set_meta("embedder", os.path.relpath(place, store.path.parent) if Path(place).is_dir() else place)
+    told = {
+        "revision": store.revision(),
+        "split": split["split"],
+        "core": {"model": core.name, "fitted_before": core.config.get("fitted_before")},
+        "titles": {"model": encoder.name, "fitted_before": titles.get("fitted_before")},
+        "adapters": adapters_of(folder, preset),
+    }
+    store.set_meta(META, json.dumps(told, sort_keys=True))
+    return told
+
+
+def run(params: Params, folder: Path, note: Note) -> None:
+    """Params: publish.store, data, split, preset. Reads the outs of prepare, summarize, the embeddings and memory, and the adapters' cards."""
+    target = folder / str(value(params, "publish", "store"))
+    if target.suffix != ".duckdb":
+        raise SettingsError(f"publish.store is '{target.name}' in params.yaml; it must be the path of a .duckdb file.")
+    if target.resolve() == (folder / str(value(params, "", "data"))).resolve():
+        raise SettingsError(f"publish.store is '{target.name}', the store of `data`. Name another: dvc exp run -S publish.store=other.duckdb")
+    check_replaceable(target)
+    building = target.with_name(target.name + ".publish")
+    _remove(building)
+    with snapshot.load(needed(folder / "data" / "prepare" / "all", "prepare"), building) as store:
+        told, counts = fill(store, params, folder), store.counts()
+    target.with_name(target.name + ".wal").unlink(missing_ok=True)  # of the old store; DuckDB would replay it on the new one
+    building.replace(target)
+    note(
+        f"{target}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events, {counts['summaries']:,} summaries, "
+        f"{counts['embeddings']:,} vectors; adapters: {', '.join(told['adapters']) or 'none in adapters/' + str(params['preset'])}"
+    )
+
+
+def _remove(building: Path) -> None:
+    for leftover in (building, building.with_name(building.name + ".wal")):
+        leftover.unlink(missing_ok=True)
