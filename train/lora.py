@@ -204,7 +204,8 @@ class Trained:
     """What a training gives: the folder of the saved PEFT adapter, loss per step as (phase, step, loss, learning rate), and what it cost.
 
     `hard` are the places (in the last epoch) of the examples that were trained further; cost: examples, tokens computed, tokens that plain
-    sequences would have had, seconds and tokens_per_second of this process's own steps, peak_memory_gib.
+    sequences would have had, seconds and tokens_per_second of this process, flops_per_token (2 for each weight read forward, 2 more where
+    the gradient passes back through it; attention not counted), peak_memory_gib.
     """
 
     adapter: Path
@@ -239,7 +240,7 @@ def train(
     )
     tokenizer = Tokens(base).tokenizer
     started = time.monotonic()
-    cost = {"examples": 0.0, "tokens": 0.0, "plain_tokens": 0.0}
+    cost = {"examples": 0.0, "tokens": 0.0, "plain_tokens": 0.0, "flops_per_token": _flops(model, settings.layers)}
     every = [example for epoch in epochs for example in epoch]
     model, curve, folder = _phase(model, lora, tokenizer, every, settings, work / "epochs", "epochs", cost, note)
     if after is not None:
@@ -338,6 +339,16 @@ def _phase(
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     curve = [(label, int(entry["step"]), float(entry["loss"]), float(entry.get("learning_rate", 0.0))) for entry in logged]
     return trainer.accelerator.unwrap_model(trainer.model), curve, work / "adapter"
+
+
+def _flops(model: Any, layers: int) -> float:
+    config = model.config
+    heads, size = config.num_attention_heads, config.hidden_size
+    head = getattr(config, "head_dim", None) or size // heads
+    attention = 2 * size * head * (heads + config.num_key_value_heads)
+    layer = attention + 3 * size * config.intermediate_size
+    total = int(config.num_hidden_layers)
+    return float(2 * layer * (total + min(layers or total, total)))
 
 
 def _last_checkpoint(work: Path) -> str | None:
