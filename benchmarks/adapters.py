@@ -52,8 +52,6 @@ def params_of(repository: Path, data: Path, split: str, preset: str, cases: int,
     params["examples"] |= {"train_cases": cases, "test_cases": min(cases, 1000) or 1000, "wording": wording, "summary_users": 1}
     for task in ("next", "fit"):
         params["presets"][preset][task]["cases"] = cases
-    if cases:
-        params["sft"]["eval_cases"] = min(cases, 100)
     return params
 
 

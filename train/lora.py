@@ -65,13 +65,14 @@ class LoraSettings:
     quantize: str = "none"  # nf4: QLoRA with double quantisation
     checkpointing: bool = False  # recompute activations: less memory, a third more time
     save_steps: int = 20
+    eval_cases: int = 100  # held-out cases measured before and after
     seed: int = 7
 
     def __post_init__(self) -> None:
         for name, allowed in (("modules", tuple(MODULES)), ("loss", ("completion", "prompt")), ("quantize", ("none", "nf4"))):
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"{name} is '{getattr(self, name)}'; it must be one of {', '.join(allowed)}.")
-        for name in ("rank", "alpha", "epochs", "negatives", "batch", "max_tokens", "tree_tokens", "save_steps"):
+        for name in ("rank", "alpha", "epochs", "negatives", "batch", "max_tokens", "tree_tokens", "save_steps", "eval_cases"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.retrain_share < 1:

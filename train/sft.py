@@ -33,7 +33,7 @@ from recgraph.store import snapshot
 from recgraph.store.parquet import read_table
 from recgraph.tools.adapter_sets import WEIGHTS, AdapterCard, portable
 from recgraph.tools.llm import LLM, Prompt
-from recgraph.tools.models import find_llm, fingerprint, model_title
+from recgraph.tools.models import find_llm, fingerprint, model_title, placement
 from recgraph.train.examples import POOLS, Row
 from recgraph.train.lora import Epoch, LoraSettings, Tokens, Trained, load_base, perplexities, train
 from recgraph.train.metrics import auc
@@ -41,6 +41,7 @@ from recgraph.train.pipeline import TASKS, Note, Params, block, needed, value
 from recgraph.train.prepare import read_facts
 from recgraph.train.summary_checks import summary_report, written
 
+SUMMARIES = 24  # held-out summaries written before and after at most: each is a hundred tokens, one by one
 ENGINES = ("single", "torchrun", "deepspeed", "fsdp")
 Groups = Mapping[int, Sequence[Row]]
 
@@ -110,17 +111,19 @@ def measure_next(llm: LLM, groups: Groups, known: Callable[[str], bool], adapter
 
 
 def measure_fit(llm: LLM, groups: Groups, adapter: str | None) -> dict[str, float]:
-    """AUC of the Yes/No logit difference: targets against `random` products (T's protocol), against `alike` and `shown` ones, and all."""
+    """AUC of the Yes/No logit difference: targets against `random` products (T's protocol), against `alike` and `shown` ones, and all; and
+    the perplexity of the right answers, which are one token each."""
     scored: dict[str, list[float]] = {kind: [] for kind in ("positive", *POOLS)}
+    surprise: list[float] = []
     for rows in groups.values():
         pairs, _ = llm.score([Prompt(row.system, row.user) for row in rows], adapter=adapter)
         for row, (yes, no) in zip(rows, pairs, strict=True):
             scored[row.kind].append(yes - no)
+            surprise.append(-(yes if row.answer == "Yes" else no))
     against = {kind: auc(scored["positive"], scored[kind]) for kind in POOLS if scored[kind]}
     every = [score for kind in POOLS for score in scored[kind]]
-    return {"cases": float(len(groups)), "prompts": float(sum(map(len, scored.values()))), "auc": auc(scored["positive"], every)} | {
-        f"auc_{kind}": found for kind, found in against.items()
-    }
+    whole = {"cases": float(len(groups)), "prompts": float(len(surprise)), "auc": auc(scored["positive"], every)}
+    return whole | {f"auc_{kind}": found for kind, found in against.items()} | {"perplexity": math.exp(sum(surprise) / len(surprise))}
 
 
 def measure_summaries(llm: LLM, groups: Groups, vocabulary: Vocabulary, adapter: str | None) -> dict[str, float]:
@@ -159,7 +162,8 @@ class Job:
         base = find_llm(str(value(params, "sft", "llm")))
         examples = needed(folder / "data" / "examples" / f"{task}.parquet", "examples")
         threads = int(value(params, "sft", "threads"))
-        identity = json.dumps([asdict(settings), fingerprint(base), _sha256(examples), threads], sort_keys=True)
+        decisive = {name: given for name, given in asdict(settings).items() if name not in ("eval_cases", "save_steps")}
+        identity = json.dumps([decisive, fingerprint(base), _sha256(examples), threads], sort_keys=True)
         work = folder / "data" / "sft" / f"{preset}-{task}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         return cls(task, preset, settings, base, examples, work)
 
@@ -182,13 +186,13 @@ def train_job(job: Job, threads: int, note: Note, after: Callable[[Path], None] 
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: preset, presets.<preset>.<task> (see LoraSettings), sft.{engine, processes, threads, llm, eval_cases}; the task as params["task"]."""
+    """Params: preset, presets.<preset>.<task> (see LoraSettings), sft.{engine, processes, threads, llm}; the task as params["task"]."""
     job = Job.of(params, folder)
     threads, engine = int(value(params, "sft", "threads")), str(value(params, "sft", "engine"))
     if engine not in ENGINES:
         raise SettingsError(f"sft.engine is '{engine}' in params.yaml; it must be one of {', '.join(ENGINES)}.")
     job.work.mkdir(parents=True, exist_ok=True)
-    exam = _Exam(job, folder, int(value(params, "sft", "eval_cases")), threads)
+    exam = _Exam(job, folder, threads)
     between: dict[str, float] = {}
 
     def after(adapter: Path) -> None:
@@ -236,9 +240,11 @@ def run(params: Params, folder: Path, note: Note) -> None:
 class _Exam:
     """The held-out cases of a task and how to sit them, with the base model or an adapter."""
 
-    def __init__(self, job: Job, folder: Path, cases: int, threads: int) -> None:
+    def __init__(self, job: Job, folder: Path, threads: int) -> None:
+        cases = job.settings.eval_cases
         self._job, self._threads = job, threads
-        self._groups = first(job.groups("test") or job.groups("valid"), cases)
+        limit = min(cases or SUMMARIES, SUMMARIES) if job.task == "summarize" else cases
+        self._groups = first(job.groups("test") or job.groups("valid"), limit)
         items = read_table(folder / "data" / "prepare" / "all" / "items.parquet")
         self._known = frozenset(items["item_id"])
         self._vocabulary = Vocabulary({name: set(items[name]) - {""} for name in ("brand", "category", "color")})
@@ -252,24 +258,24 @@ class _Exam:
         if self._threads:
             torch.set_num_threads(self._threads)
         task, name = self._job.task, "exam" if adapter else None
+        found: dict[str, float]
         llm = LocalLLM(self._job.base, adapters={"exam": str(adapter)} if adapter else None)
         if task == "next":
-            found = measure_next(llm, self._groups, self._known.__contains__, name)
+            found = {**measure_next(llm, self._groups, self._known.__contains__, name), "perplexity": self._perplexity(adapter)}
         elif task == "fit":
             found = measure_fit(llm, self._groups, name)
         else:
-            found = measure_summaries(llm, self._groups, self._vocabulary, name)
-        return {key: round(number, 6) for key, number in {**found, "perplexity": self._perplexity(adapter)}.items()}
+            found = {**measure_summaries(llm, self._groups, self._vocabulary, name), "perplexity": self._perplexity(adapter)}
+        return {key: round(number, 6) for key, number in found.items()}
 
     def _perplexity(self, adapter: Path | None) -> float:
-        """exp of the mean log-perplexity of the right answers (of FIT: of all answers)."""
+        """exp of the mean log-perplexity of the right answers, each answer counting the same."""
         from peft import PeftModel
 
         tokens, base = Tokens(self._job.base), load_base(self._job.base)
         model = base if adapter is None else PeftModel.from_pretrained(base, adapter)
-        judged = self._job.task == "fit"
         rows = [row for group in self._groups.values() for row in group]
-        found = perplexities(model, [tokens.example(Prompt(row.system, row.user), row.answer, stop=not judged) for row in rows])
+        found = perplexities(model, [tokens.example(Prompt(row.system, row.user), row.answer) for row in rows])
         return math.exp(sum(map(math.log, found)) / len(found)) if found else math.nan
 
 
@@ -314,9 +320,10 @@ def _sha256(file: Path) -> str:
 
 def _launched(params: Params, folder: Path, job: Job, engine: str, processes: int, note: Note) -> tuple[Path, dict[str, float], list[Any], int]:
     """Trains under accelerate's launcher and reads what the first process left in `work`."""
-    config = Path(__file__).resolve().parent / "engines" / f"{engine}.yaml"
-    if not config.is_file():
-        raise SettingsError(f"There is no {config}; sft.engine {engine} runs in a checkout of recgraph.")
+    on_cpu = placement()[0] == "cpu"
+    if on_cpu and engine != "torchrun":
+        raise SettingsError(f"sft.engine is '{engine}' in params.yaml, which needs GPUs, and there is none here. Use torchrun or single.")
+    config = Path(__file__).resolve().parent / "engines" / f"{engine}{'_cpu' if on_cpu else ''}.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes", str(processes)]
     command += ["-m", "recgraph.train.sft", job.task, str(folder.resolve())]
     note(f"{processes} processes under accelerate ({engine})")
