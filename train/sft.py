@@ -33,7 +33,7 @@ from recgraph.store import snapshot
 from recgraph.store.parquet import read_table
 from recgraph.tools.adapter_sets import WEIGHTS, AdapterCard, portable
 from recgraph.tools.llm import LLM, Prompt
-from recgraph.tools.models import find_llm, fingerprint, model_title, placement
+from recgraph.tools.models import find_llm, fingerprint, model_title, placement, quiet_transformers
 from recgraph.train.examples import POOLS, Row
 from recgraph.train.lora import Epoch, LoraSettings, Tokens, Trained, load_base, perplexities, train
 from recgraph.train.metrics import auc
@@ -123,7 +123,8 @@ def measure_fit(llm: LLM, groups: Groups, adapter: str | None) -> dict[str, floa
     against = {kind: auc(scored["positive"], scored[kind]) for kind in POOLS if scored[kind]}
     every = [score for kind in POOLS for score in scored[kind]]
     whole = {"cases": float(len(groups)), "prompts": float(len(surprise)), "auc": auc(scored["positive"], every)}
-    return whole | {f"auc_{kind}": found for kind, found in against.items()} | {"perplexity": math.exp(sum(surprise) / len(surprise))}
+    perplexity = math.exp(sum(surprise) / len(surprise)) if surprise else math.nan
+    return whole | {f"auc_{kind}": found for kind, found in against.items()} | {"perplexity": perplexity}
 
 
 def measure_summaries(llm: LLM, groups: Groups, vocabulary: Vocabulary, adapter: str | None) -> dict[str, float]:
@@ -273,7 +274,8 @@ class _Exam:
         from peft import PeftModel
 
         tokens, base = Tokens(self._job.base), load_base(self._job.base)
-        model = base if adapter is None else PeftModel.from_pretrained(base, adapter)
+        with quiet_transformers():
+            model = base if adapter is None else PeftModel.from_pretrained(base, adapter)
         rows = [row for group in self._groups.values() for row in group]
         found = perplexities(model, [tokens.example(Prompt(row.system, row.user), row.answer) for row in rows])
         return math.exp(sum(map(math.log, found)) / len(found)) if found else math.nan
