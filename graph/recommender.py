@@ -52,7 +52,9 @@ from recgraph.tools.retrieve import Retriever
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
-UNTRAINED_WEIGHT = 0.1  # share of Yes/No in the order while a small model is untrained
+# Share of Yes/No in the order of a small model. With the trained adapter (AUC .89 against random products, .62 against those on the same page)
+# 60 held-out cases gave NDCG@10 .376 at 0, .376 at .1, .374 at .5, .296 at 1: it does not improve on the fusion's order, and alone it spoils it.
+SMALL_WEIGHT = 0.1
 _QUERY_LIMIT = 200
 Tool = TypeVar("Tool")
 Graph = CompiledStateGraph[Any, Any, Any, Any]
@@ -310,7 +312,7 @@ class Recommender:
     def _nodes(self) -> Nodes:
         settings, llm, adapters = self.settings, self.llm, self.adapters.names
         large = llm is not None and (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
-        weight = settings.rerank_weight if settings.rerank_weight is not None else (1.0 if large or "fit" in adapters else UNTRAINED_WEIGHT)
+        weight = settings.rerank_weight if settings.rerank_weight is not None else (1.0 if large else SMALL_WEIGHT)
         free_title = large or "next" in adapters if settings.titles == "auto" else settings.titles == "free"
         return Nodes(
             self.store,

@@ -352,7 +352,7 @@ def test_a_set_that_was_asked_for_answers_and_is_named(shop: Path, tiny: Path) -
         assert recommender.llm is not None
         assert recommender.llm.adapters == TASKS
         nodes = recommender._nodes()
-        assert (nodes.next_adapter, nodes.fit_adapter, nodes.rerank_weight, nodes.free_title) == ("next", "fit", 1.0, True)
+        assert (nodes.next_adapter, nodes.fit_adapter, nodes.rerank_weight, nodes.free_title) == ("next", "fit", 0.1, True)
         assert not any(note.startswith("adapter") for note in recommender.recommend("U1").degraded)
 
 

@@ -18,7 +18,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,7 @@ import numpy as np
 
 from recgraph.errors import LLMError, SettingsError, StoreError
 from recgraph.graph.grounding import Vocabulary
-from recgraph.graph.prompts import PROMPT_VERSION, clean, parse_next
+from recgraph.graph.prompts import PROMPT_VERSION, clean, next_form, parse_next
 from recgraph.store import snapshot
 from recgraph.store.parquet import read_table
 from recgraph.tools.adapter_sets import WEIGHTS, AdapterCard, portable
@@ -95,19 +95,27 @@ def first(groups: Groups, count: int) -> dict[int, Sequence[Row]]:
 # ── What an adapter can do, on held-out users ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def measure_next(llm: LLM, groups: Groups, known: Callable[[str], bool], adapter: str | None) -> dict[str, float]:
-    """Free greedy answers to task NEXT: `invalid` is the share without the asked-for form or an id of the catalogue (F: 7 %); exact_id and
-    exact_title are shares of all answers, an invalid one counting as a miss."""
+def measure_next(llm: LLM, groups: Groups, known: Collection[str], adapter: str | None) -> dict[str, float]:
+    """Greedy answers to task NEXT, written freely and held to the catalogue's ids (`constrain`), as shares of all answers.
+
+    `invalid_format`: not the two lines asked for; `unknown_id`: the form, but an id the catalogue does not have (F's invalid answers, 7 %,
+    are both). exact_id and exact_title count an invalid answer as a miss. `constrained_` are those of answers held to the form.
+    """
     rows = [row for group in groups.values() for row in group]
-    answers, _ = llm.generate([Prompt(row.system, row.user) for row in rows], max_tokens=64, adapter=adapter)
-    read = [parse_next(answer.text, known, {}) for answer in answers]
-    pairs = list(zip(read, rows, strict=True))
-    return {
-        "answers": float(len(rows)),
-        "invalid": _mean([not found.valid for found in read]),
-        "exact_id": _mean([found.valid and found.item_id == row.item_id for found, row in pairs]),
-        "exact_title": _mean([found.valid and f"Title: {clean(found.title)}" == row.answer.split("\n")[1] for found, row in pairs]),
-    }
+    asked = [Prompt(row.system, row.user) for row in rows]
+    form = next_form(sorted(known), {}, free_title=True)
+    found: dict[str, float] = {"answers": float(len(rows))}
+    for name, held in (("", None), ("constrained_", form)):
+        answers, _ = llm.generate(asked, max_tokens=64, form=held, adapter=adapter)
+        formed = [parse_next(answer.text, lambda _: True, {}) for answer in answers]
+        right = [(told, row) for told, row in zip(formed, rows, strict=True) if told.valid and told.item_id in known]
+        found |= {
+            f"{name}invalid_format": _share([not told.valid for told in formed]),
+            f"{name}unknown_id": _share([told.valid and told.item_id not in known for told in formed]),
+            f"{name}exact_id": sum(told.item_id == row.item_id for told, row in right) / len(rows),
+            f"{name}exact_title": sum(f"Title: {clean(told.title)}" == row.answer.split("\n")[1] for told, row in right) / len(rows),
+        }
+    return found
 
 
 def measure_fit(llm: LLM, groups: Groups, adapter: str | None) -> dict[str, float]:
@@ -134,7 +142,7 @@ def measure_summaries(llm: LLM, groups: Groups, vocabulary: Vocabulary, adapter:
     return dict(summary_report(texts, [row.user for row in rows], vocabulary, llm.count_tokens))
 
 
-def _mean(values: Sequence[bool]) -> float:
+def _share(values: Sequence[bool]) -> float:
     return round(sum(values) / len(values), 6) if values else 0.0
 
 
@@ -244,7 +252,7 @@ class _Exam:
     def __init__(self, job: Job, folder: Path, threads: int) -> None:
         cases = job.settings.eval_cases
         self._job, self._threads = job, threads
-        limit = min(cases or SUMMARIES, SUMMARIES) if job.task == "summarize" else cases
+        limit = min(cases, SUMMARIES) if job.task == "summarize" else cases
         self._groups = first(job.groups("test") or job.groups("valid"), limit)
         items = read_table(folder / "data" / "prepare" / "all" / "items.parquet")
         self._known = frozenset(items["item_id"])
@@ -262,7 +270,7 @@ class _Exam:
         found: dict[str, float]
         llm = LocalLLM(self._job.base, adapters={"exam": str(adapter)} if adapter else None)
         if task == "next":
-            found = {**measure_next(llm, self._groups, self._known.__contains__, name), "perplexity": self._perplexity(adapter)}
+            found = {**measure_next(llm, self._groups, self._known, name), "perplexity": self._perplexity(adapter)}
         elif task == "fit":
             found = measure_fit(llm, self._groups, name)
         else:
@@ -290,6 +298,7 @@ def save_small(adapter: Path, target: Path) -> None:
     shutil.copyfile(adapter / "adapter_config.json", target / "adapter_config.json")
     weights = load_file(adapter / WEIGHTS)
     save_file({name: tensor.to(torch.bfloat16).contiguous() for name, tensor in sorted(weights.items())}, target / WEIGHTS, metadata={"format": "pt"})
+    (target / WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
 
 
 def _write_metrics(folder: Path, task: str, metrics: Mapping[str, Any], curve: Sequence[Sequence[Any]], cost: Mapping[str, float]) -> None:
