@@ -37,7 +37,7 @@ def asked(item_id: str, group: int) -> Row:
 
 def test_next_is_measured_by_hand() -> None:
     wanted = {group: [asked(item_id, group)] for group, item_id in enumerate(TITLES)}
-    llm = FakeLLM(
+    answers = (
         "ID: A1\nTitle: Red Shirt",  # right
         "ID: ZZ9\nTitle: Blue Shirt",  # no such product: a miss for both, though the title is right
         "The next one is C3, the Green Shirt",  # not the form: a miss for both, though it could be repaired
@@ -45,20 +45,24 @@ def test_next_is_measured_by_hand() -> None:
         "ID: A1\nTitle: Pink Dress",  # the right title alone
         "ID: F6\nTitle: Some other coat",  # the right id alone
     )
-    found = measure_next(llm, wanted, TITLES.__contains__, None)
-    assert found == {"answers": 6.0, "invalid": pytest.approx(2 / 6, abs=1e-6), "exact_id": 3 / 6, "exact_title": pytest.approx(2 / 6, abs=1e-6)}
-    assert llm.asked == [Prompt("A shop.", f"Shopper {group}") for group in range(6)]
-    assert llm.forms == [None]  # a free answer: with a form none could be invalid
+    llm = FakeLLM(*answers, *answers)
+    found = measure_next(llm, wanted, TITLES, None)
+    shares = {"invalid_format": 1 / 6, "unknown_id": 1 / 6, "exact_id": 3 / 6, "exact_title": 2 / 6}
+    assert found == {"answers": 6.0} | shares | {f"constrained_{name}": share for name, share in shares.items()}
+    assert llm.asked == [Prompt("A shop.", f"Shopper {group}") for group in range(6)] * 2
+    free, held = llm.forms
+    assert free is None
+    assert [choice.strip() for choice in held.choices] == sorted(TITLES)
 
 
 def test_a_long_title_is_right_as_the_prompts_cut_it() -> None:
     title = "Harrow " + "very " * 30 + "long shirt"
     row = replace(asked("A1", 0), answer=answer_text(item("A1", title)))
-    assert measure_next(FakeLLM(row.answer), {0: [row]}, TITLES.__contains__, None)["exact_title"] == 1
+    assert measure_next(FakeLLM(row.answer, row.answer), {0: [row]}, TITLES, None)["exact_title"] == 1
 
 
 def test_nothing_to_ask_gives_shares_of_nothing() -> None:
-    assert measure_next(FakeLLM(), {}, TITLES.__contains__, None) == {"answers": 0.0, "invalid": 0.0, "exact_id": 0.0, "exact_title": 0.0}
+    assert set(measure_next(FakeLLM(), {}, TITLES, None).values()) == {0.0}
 
 
 class Judge(FakeLLM):

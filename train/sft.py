@@ -112,8 +112,8 @@ def measure_next(llm: LLM, groups: Groups, known: Collection[str], adapter: str 
         found |= {
             f"{name}invalid_format": _share([not told.valid for told in formed]),
             f"{name}unknown_id": _share([told.valid and told.item_id not in known for told in formed]),
-            f"{name}exact_id": sum(told.item_id == row.item_id for told, row in right) / len(rows),
-            f"{name}exact_title": sum(f"Title: {clean(told.title)}" == row.answer.split("\n")[1] for told, row in right) / len(rows),
+            f"{name}exact_id": sum(told.item_id == row.item_id for told, row in right) / max(1, len(rows)),
+            f"{name}exact_title": sum(f"Title: {clean(told.title)}" == row.answer.split("\n")[1] for told, row in right) / max(1, len(rows)),
         }
     return found
 
@@ -143,7 +143,7 @@ def measure_summaries(llm: LLM, groups: Groups, vocabulary: Vocabulary, adapter:
 
 
 def _share(values: Sequence[bool]) -> float:
-    return round(sum(values) / len(values), 6) if values else 0.0
+    return sum(values) / len(values) if values else 0.0
 
 
 # ── The stage ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
