@@ -98,8 +98,7 @@ def first(groups: Groups, count: int) -> dict[int, Sequence[Row]]:
 def measure_next(llm: LLM, groups: Groups, known: Collection[str], adapter: str | None) -> dict[str, float]:
     """Greedy answers to task NEXT, written freely and held to the catalogue's ids (`constrain`), as shares of all answers.
 
-    `invalid_format`: not the two lines asked for; `unknown_id`: the form, but an id the catalogue does not have (F's invalid answers, 7 %,
-    are both). exact_id and exact_title count an invalid answer as a miss. `constrained_` are those of answers held to the form.
+    `invalid` (F: 7 %) is either `invalid_format`, not the two lines asked for, or `unknown_id`, an id the catalogue does not have. exact_id and exact_title count an invalid answer as a miss. `constrained_` are those of answers held to the form.
     """
     rows = [row for group in groups.values() for row in group]
     asked = [Prompt(row.system, row.user) for row in rows]
@@ -110,6 +109,7 @@ def measure_next(llm: LLM, groups: Groups, known: Collection[str], adapter: str 
         formed = [parse_next(answer.text, lambda _: True, {}) for answer in answers]
         right = [(told, row) for told, row in zip(formed, rows, strict=True) if told.valid and told.item_id in known]
         found |= {
+            f"{name}invalid": 1 - len(right) / len(rows) if rows else 0.0,
             f"{name}invalid_format": _share([not told.valid for told in formed]),
             f"{name}unknown_id": _share([told.valid and told.item_id not in known for told in formed]),
             f"{name}exact_id": sum(told.item_id == row.item_id for told, row in right) / max(1, len(rows)),
