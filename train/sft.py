@@ -98,7 +98,8 @@ def first(groups: Groups, count: int) -> dict[int, Sequence[Row]]:
 def measure_next(llm: LLM, groups: Groups, known: Collection[str], adapter: str | None) -> dict[str, float]:
     """Greedy answers to task NEXT, written freely and held to the catalogue's ids (`constrain`), as shares of all answers.
 
-    `invalid` (F: 7 %) is either `invalid_format`, not the two lines asked for, or `unknown_id`, an id the catalogue does not have. exact_id and exact_title count an invalid answer as a miss. `constrained_` are those of answers held to the form.
+    `invalid` (F: 7 %) is either `invalid_format`, not the two lines asked for, or `unknown_id`, an id the catalogue does not have.
+    exact_id and exact_title count an invalid answer as a miss. `constrained_` are those of answers held to the form.
     """
     rows = [row for group in groups.values() for row in group]
     asked = [Prompt(row.system, row.user) for row in rows]
