@@ -1,6 +1,6 @@
 """LoRA training: killed and resumed, two processes against one, QLoRA against LoRA, hard examples, and what an epoch is made of.
 
-The base model is a Llama of two layers with SmolLM2's tokenizer, so that a training takes seconds; the real one is trained in test_sft.py.
+The base model is a Llama of two layers with SmolLM2's tokenizer, so that a training takes seconds.
 """
 
 from __future__ import annotations

@@ -32,12 +32,12 @@ from recgraph.tools.chat import ChatText
 from recgraph.tools.llm import Prompt
 from recgraph.tools.models import placement, quiet_transformers
 from recgraph.train.packing import Example, build, grow
+from recgraph.train.pipeline import Note
 
 MODULES = {
     "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 }
-Note = Callable[[str], None]
 Epoch = Sequence[Example]
 
 
@@ -289,32 +289,7 @@ def _phase(
     steps = math.ceil(len(trees) / (a_step * world))
     note(f"{label}: {len(examples):,} examples in {len(trees):,} trees of {sum(sizes) / len(trees):,.0f} tokens, {steps:,} steps")
     watch = _Watch(label, sizes, note)
-    on_gpu, dtype = placement()[0] == "cuda", placement()[1]
-    arguments = SFTConfig(
-        output_dir=str(work),
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=a_step,
-        num_train_epochs=1,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=round(settings.warmup * steps),
-        weight_decay=0.0,
-        optim="adamw_torch",
-        bf16=dtype == torch.bfloat16,
-        use_cpu=not on_gpu,
-        activation_checkpointing=settings.checkpointing,
-        logging_steps=1,
-        save_steps=settings.save_steps,
-        save_total_limit=1,
-        seed=settings.seed,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        dataloader_pin_memory=on_gpu,
-        ddp_find_unused_parameters=False if world > 1 else None,
-    )
+    arguments = _arguments(settings, work, a_step, steps, world)
 
     def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         return build([examples[place] for row in rows for place in trees[row["tree"]]], whole=whole).tensors()
@@ -350,6 +325,36 @@ def _flops(model: Any, layers: int) -> float:
     layer = attention + 3 * size * config.intermediate_size
     total = int(config.num_hidden_layers)
     return float(2 * layer * (total + min(layers or total, total)))
+
+
+def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, world: int) -> SFTConfig:
+    """trl's settings for one phase: `a_step` trees a step and process, `steps` in all, `world` processes."""
+    on_gpu, dtype = placement()[0] == "cuda", placement()[1]
+    return SFTConfig(
+        output_dir=str(work),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=a_step,
+        num_train_epochs=1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=round(settings.warmup * steps),
+        weight_decay=0.0,
+        optim="adamw_torch",
+        bf16=dtype == torch.bfloat16,
+        use_cpu=not on_gpu,
+        activation_checkpointing=settings.checkpointing,
+        logging_steps=1,
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        seed=settings.seed,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        dataloader_pin_memory=on_gpu,
+        ddp_find_unused_parameters=False if world > 1 else None,
+    )
 
 
 def _last_checkpoint(work: Path) -> str | None:

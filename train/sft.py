@@ -173,7 +173,10 @@ class Job:
         examples = needed(folder / "data" / "examples" / f"{task}.parquet", "examples")
         threads = int(value(params, "sft", "threads"))
         decisive = {name: given for name, given in asdict(settings).items() if name not in ("eval_cases", "save_steps")}
-        identity = json.dumps([decisive, fingerprint(base), _sha256(examples), threads], sort_keys=True)
+        engine = str(value(params, "sft", "engine"))
+        # A step of two processes is another one: their checkpoints must not be taken up by one, nor the other way round.
+        together = [] if engine == "single" else [engine, int(value(params, "sft", "processes"))]
+        identity = json.dumps([decisive, fingerprint(base), _sha256(examples), threads, *together], sort_keys=True)
         work = folder / "data" / "sft" / f"{preset}-{task}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         return cls(task, preset, settings, base, examples, work)
 
@@ -213,7 +216,6 @@ def run(params: Params, folder: Path, note: Note) -> None:
     if engine == "single":
         trained = train_job(job, threads, note, after)
         adapter, cost, curve, hard = trained.adapter, trained.cost, trained.curve, len(trained.hard)
-        (job.work / "cost.json").write_text(json.dumps(cost), encoding="utf-8")
     else:
         adapter, cost, curve, hard = _launched(params, folder, job, engine, int(value(params, "sft", "processes")), note)
     if (job.work / "between.json").is_file():
