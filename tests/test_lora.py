@@ -183,6 +183,18 @@ def test_one_negative_a_case_is_the_papers_one_to_one(base: Path) -> None:
     assert [example.weight for example in drawn] == [1.0] * 8
 
 
+def test_an_id_that_the_prompt_does_not_show_is_not_learnt_on_request(base: Path) -> None:
+    def row(user: str) -> Row:
+        return Row("train", "ann", 1, 1, "SX4ZT6", "Sell.", user, "ID: SX4ZT6\nTitle: Red Boots", "positive")
+
+    tokens, careful = Tokens(base), LoraSettings(unseen_ids=False)
+    (shown,) = draw({1: [row("1. SX4ZT6 Red Boots")]}, careful, 0, tokens)
+    (hidden,) = draw({1: [row("1. another")]}, careful, 0, tokens)
+    assert shown.silent == (0, 0)
+    assert tokens.tokenizer.decode(list(hidden.answer)[slice(*hidden.silent)]) == " SX4ZT6"
+    assert draw({1: [row("1. another")]}, LoraSettings(), 0, tokens)[0].silent == (0, 0)
+
+
 def test_fewer_cases_are_the_first_ones() -> None:
     assert list(first(rows(5), 2)) == [0, 1]
     assert list(first(rows(5), 0)) == [0, 1, 2, 3, 4]

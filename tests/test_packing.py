@@ -80,3 +80,14 @@ def test_perplexities_are_those_of_each_answer_alone(model: LlamaForCausalLM) ->
     found = perplexities(model, CASES, 12)
     with torch.no_grad():
         assert found == pytest.approx([alone(model, example).exp().item() for example in CASES], rel=1e-4)
+
+
+def test_silent_tokens_are_read_but_not_learnt(model: LlamaForCausalLM) -> None:
+    spoken, half = Example([3, 4, 5], [6, 7, 8, 9]), Example([3, 4, 5], [6, 7, 8, 9], silent=(1, 3))
+    tree = build([half]).tensors()
+    assert tree["labels"].tolist() == [6, 9]
+    assert tree["weights"].tolist() == [0.5, 0.5]
+    assert tree["input_ids"].tolist() == build([spoken]).tensors()["input_ids"].tolist()
+    alone, both = perplexities(model, [half]), perplexities(model, [spoken, half, spoken])
+    assert both[1] == pytest.approx(alone[0], rel=1e-5)
+    assert both[0] == both[2] != both[1]

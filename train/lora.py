@@ -55,6 +55,7 @@ class LoraSettings:
     warmup: float = 0.05  # share of the steps
     epochs: int = 1
     cases: int = 0  # cases used of the train part, 0 all
+    unseen_ids: bool = True  # NEXT: also learn ids that their prompt does not show; a small model cannot, and makes ids up instead
     negatives: int = 8  # FIT: drawn anew for each case and epoch; T: 1
     batch: int = 16  # examples a step (T: 64)
     max_tokens: int = 1024  # longest prompt with answer; a longer one is an error, never cut
@@ -101,16 +102,34 @@ class Tokens:
         self._chat = ChatText(self.tokenizer)
         self._end: list[int] = [self.tokenizer.eos_token_id]
 
-    def example(self, prompt: Prompt, answer: str, *, weight: float = 1.0, group: int = 0, stop: bool = True, limit: int = 0) -> Example:
-        """One example; with `stop` the model also learns to end there. SettingsError where it is longer than `limit` (0: no limit)."""
+    def example(
+        self, prompt: Prompt, answer: str, *, weight: float = 1.0, group: int = 0, stop: bool = True, limit: int = 0, silent: str = ""
+    ) -> Example:
+        """One example; with `stop` the model also learns to end there. The first place of `silent` in the answer is not learnt.
+
+        SettingsError where it is longer than `limit` (0: no limit).
+        """
         text, tokens = self._chat.render(prompt)
         whole = self._chat.encode(text + answer)
         if whole[: len(tokens)] != tokens:
             raise ValueError(f"The answer {answer[:40]!r} melts into its prompt.")
-        found = Example(array("i", tokens), array("i", whole[len(tokens) :] + (self._end if stop else [])), weight, group)
+        learnt = array("i", whole[len(tokens) :] + (self._end if stop else []))
+        found = Example(array("i", tokens), learnt, weight, group, self._place(text, answer, silent) if silent else (0, 0))
         if limit and len(found) > limit:
             raise SettingsError(f"An example has {len(found)} tokens and max_tokens is {limit}: raise it, or shorten the history of the prompts.")
         return found
+
+    def _place(self, text: str, answer: str, part: str) -> tuple[int, int]:
+        """Which tokens of an answer to the prompt `text` hold `part` of it; a token that also holds something else counts to neither end."""
+        before = answer.index(part)
+        whole, tokens = self._chat.encode(text + answer), len(self._chat.encode(text))
+        start, end = (_shared(whole, self._chat.encode(text + answer[:size].rstrip(" "))) - tokens for size in (before, before + len(part)))
+        return start, end
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences have in common from their start."""
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def load_base(folder: Path, quantize: str = "none") -> Any:
@@ -148,7 +167,7 @@ def perplexities(model: Any, examples: Sequence[Example], tree_tokens: int = 153
         chosen = [examples[place] for place in places]
         batch = {name: tensor.to(device) for name, tensor in build(chosen).tensors().items()}
         losses = tree_loss(model, {**batch, "weights": torch.ones_like(batch["weights"])}).cpu()
-        parts = torch.split(losses, [len(example.answer) for example in chosen])
+        parts = torch.split(losses, [len(example.answer) - (example.silent[1] - example.silent[0]) for example in chosen])
         found += [math.exp(min(50.0, float(part.mean()))) for part in parts]
     return found
 

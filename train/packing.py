@@ -16,12 +16,14 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One prompt and its answer in tokens. `weight` multiplies its loss; `group` names examples that are drawn together (one case)."""
+    """One prompt and its answer in tokens. `weight` multiplies its loss; `group` names examples that are drawn together (one case); the
+    tokens answer[silent[0]:silent[1]] are read but not learnt."""
 
     prompt: Sequence[int]
     answer: Sequence[int]
     weight: float = 1.0
     group: int = 0
+    silent: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -61,10 +63,11 @@ class Tree:
         """Hangs an example into the tree."""
         tokens = [*example.prompt, *example.answer]
         first = 1 if self._whole else len(example.prompt)
-        share = example.weight / (len(tokens) - first)
+        silent = range(len(example.prompt) + example.silent[0], len(example.prompt) + example.silent[1])
+        share = example.weight / (len(tokens) - first - len(silent))
         place = -1
         for depth, token in enumerate(tokens):
-            if depth >= first:
+            if depth >= first and depth not in silent:
                 self.targets.append((place, token, share))
             if depth == len(tokens) - 1:
                 break

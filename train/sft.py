@@ -75,7 +75,8 @@ def draw(groups: Groups, settings: LoraSettings, epoch: int, tokens: Tokens) -> 
         for row in rows:
             weight = 1.0 if not judged or row.answer == "Yes" else 1.0 / max(1, len(rows) - 1)
             prompt = Prompt(row.system, row.user)
-            chosen.append(tokens.example(prompt, row.answer, weight=weight, group=name, stop=not judged, limit=settings.max_tokens))
+            silent = "" if judged or settings.unseen_ids or not row.item_id or row.item_id in row.user else row.item_id
+            chosen.append(tokens.example(prompt, row.answer, weight=weight, group=name, stop=not judged, limit=settings.max_tokens, silent=silent))
     return chosen
 
 
