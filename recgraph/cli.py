@@ -240,6 +240,71 @@ def train(stage: str, task: str, folder: Path) -> None:
     run_stage(stage, folder, task, note=lambda text: click.echo(text, err=True))
 
 
+@main.command()
+@click.option("--systems", "--system", "names", default="", metavar="NAMES", help="with commas between, or `all` [four that are counted fast]")
+@click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
+@click.option("--protocol", type=click.Choice(["full", "category", "sampled", "cold"]), default="full", show_default=True)
+@click.option("--seen", type=click.Choice(["excluded", "ranked"]), default="excluded", show_default=True, help="what becomes of the history's items")
+@click.option("--seeds", default="7", show_default=True, metavar="NUMBERS", help="each trains every system that draws; figures are means over them")
+@click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="so many cases, drawn with a fixed seed [all]")
+@click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="measure rankings made elsewhere (see below)")
+@click.option("--export", "exported", type=click.Path(path_type=Path), metavar="FILE", help="write the rankings of the one --system instead")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="keep the whole result as JSON")
+@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="keep each system's answers: go on after a kill")
+@_store_option
+def evaluate(
+    names: str,
+    split: str,
+    protocol: str,
+    seen: str,
+    seeds: str,
+    sample: int,
+    runs: tuple[Path, ...],
+    exported: Path | None,
+    out: Path | None,
+    keep: Path | None,
+    store: str | None,
+) -> None:
+    """Measure recommenders on the purchases of a store that were held out.
+
+    \b
+    Splits:     time      one cut for everybody: the last 30 days are predicted, the 30 before are to choose by
+                loo       each user's last target (what most papers do; it leaks other users' future)
+    Protocols:  full      the target among all items listed by then
+                category  among the items of its category (F 5.1)
+                sampled   users with 10 to 25 records, the target among 20 drawn items (T 5.1); flatters everybody
+                cold      only targets that nobody had before the cut (F 5.4)
+
+    \b
+    Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet, sasrec-bce, sasrec,
+             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn;
+             tuned settings: the block `baselines` of params.yaml in this folder.
+    Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in and out.
+    """
+    import sys
+    from shlex import join
+
+    from recgraph import evaluate_command as command
+    from recgraph import panel
+    from recgraph.settings import load_settings
+
+    console, screen = _consoles()
+    path, options = load_settings(store=store).store, command.options_of(protocol, seen, seeds, sample)
+    with panel.bars(screen) as tell:
+        told: dict[str, Any] = {"note": lambda text: screen.print(text, style="dim"), "tell": tell}
+        if exported:
+            count = command.export(path, split, options, names, exported, **told)
+        else:
+            result = command.evaluate(path, split, options, names, runs, command=join(["recgraph", *sys.argv[1:]]), keep=keep, **told)
+    if exported:
+        click.echo(f"{exported}: {count:,} rankings; measure them with: recgraph evaluate --split {split} --run {exported}")
+        return
+    console.print(command.table(result))
+    if out:
+        command.write(result, out)
+        click.echo(f"Kept in {out}")
+
+
 @main.group()
 def adapters() -> None:
     """List, inspect, compare and choose LoRA adapters.

@@ -3,9 +3,10 @@
 A task is a shop as numbers: items are rows 0 … n - 1 of the catalogue's order, users rows of the store's. `train` holds what a system may be
 fitted on, `valid` is to choose by, `test` to be measured on. Protocols (DESIGN 7) are ways to make a task and to restrict its cases:
 
-    full           the target among all items listed by then, or among those of its category (F 5.1): `Pool`
+    full           the target among all items listed by then
+    category       the target among those of its category (F 5.1)
     time, loo      the split (train/prepare.py says what each hides)
-    sampled        T 5.1: users of 10 to 25 records, the target among 20 drawn items: `sampled`
+    sampled        T 5.1: users of 10 to 25 records, the target among 20 drawn items: `few_records`, `drawn`
     cold           F 5.4: cases whose target no train event names: `cold`
     low-resource   a seeded share of the users to learn from: `fewer_users`
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -33,6 +34,7 @@ Note = Callable[[str], None]
 Number = TypeVar("Number", bound=np.generic)
 
 CLICK, CART, PURCHASE = 0, 1, 2
+RECORDS, NEGATIVES = (10, 25), 20  # of T 5.1
 _SECOND = np.timedelta64(1, "s")
 
 
@@ -63,7 +65,8 @@ class Events:
 @dataclass(frozen=True)
 class Cases:
     """What to predict. Of case i: the rows `history[i]`, oldest first, with their `actions[i]` and `times[i]` (as Events has them); the
-    `target[i]`; `user[i]`, a row of the store's users; the `query[i]` that led to it, "" without one; and the moment `time[i]` it is asked."""
+    `target[i]`; `user[i]`, a row of the store's users; the `query[i]` that led to it, "" without one; the moment `time[i]` it is asked; and
+    `seq[i]`, the target event's number, which with the user names the case (no numbers at all where the cases are of no store)."""
 
     history: tuple[Rows, ...]
     actions: tuple[NDArray[np.int8], ...]
@@ -72,6 +75,7 @@ class Cases:
     user: Rows
     query: tuple[str, ...]
     time: NDArray[np.float64]
+    seq: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.target)
@@ -80,8 +84,8 @@ class Cases:
         """Some of them, in the order given."""
         rows = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
         history, actions = tuple(self.history[row] for row in rows), tuple(self.actions[row] for row in rows)
-        times = tuple(self.times[row] for row in rows)
-        return Cases(history, actions, times, self.target[rows], self.user[rows], tuple(self.query[row] for row in rows), self.time[rows])
+        times, seq = tuple(self.times[row] for row in rows), self.seq[rows] if len(self.seq) else self.seq
+        return Cases(history, actions, times, self.target[rows], self.user[rows], tuple(self.query[row] for row in rows), self.time[rows], seq)
 
     def some(self, count: int, seed: int) -> Cases:
         """At most `count` of them (0: all), drawn with the seed, in their order; a smaller sample is part of a larger one."""
@@ -93,7 +97,7 @@ class Cases:
 @dataclass(frozen=True)
 class Task:
     """A shop as all systems see it. `texts` are the items' names with what is known of them, `group` int64[n] the item's category (-1: none),
-    `listed` float64[n] since when it may be shown (seconds; -inf: always)."""
+    `listed` float64[n] since when it may be shown (seconds; -inf: always); `user_ids` names the user rows, where they come from a store."""
 
     name: str
     split: str
@@ -105,6 +109,7 @@ class Task:
     valid: Cases
     test: Cases
     until: float | None  # the cut of a split in time: nothing fitted may know an event from then on; None where each user has its own
+    user_ids: tuple[str, ...] = ()
 
     @property
     def n_items(self) -> int:
@@ -162,7 +167,8 @@ def read_task(store: Store, name: str, split: str = "time", *, start: str = "sea
         end = np.array([low + np.searchsorted(events.time[low:high], at) for low, high, at in zip(begin, end, time[chosen], strict=True)], np.int64)
         spans = [slice(low, high) for low, high in zip(begin, end, strict=True)]
         history, actions, times = _cut(events.item, spans), _cut(events.action, spans), _cut(events.time, spans)
-        return Cases(history, actions, times, target[chosen], user[chosen], tuple(str(found.query[row]) for row in chosen), time[chosen])
+        query, seq = tuple(str(found.query[row]) for row in chosen), found.seq[chosen].astype(np.int64)
+        return Cases(history, actions, times, target[chosen], user[chosen], query, time[chosen], seq)
 
     categories = {category: number for number, category in enumerate(sorted(set(catalogue.categories) - {""}))}
     since = _seconds(listed_since(store))
@@ -177,6 +183,7 @@ def read_task(store: Store, name: str, split: str = "time", *, start: str = "sea
         valid=cases("valid"),
         test=cases("test"),
         until=None if parts.valid_from is None else float(_seconds(np.array([parts.valid_from], "datetime64[us]"))[0]),
+        user_ids=tuple(sequences.user_ids),
     )
 
 
@@ -204,6 +211,41 @@ def _seconds(times: NDArray[np.datetime64]) -> NDArray[np.float64]:
 def cold(task: Task) -> Task:
     """F 5.4: the test cases whose target no train event names."""
     return replace(task, test=task.test.of(~np.isin(task.test.target, task.train.item)))
+
+
+def few_records(cases: Cases, least: int = RECORDS[0], most: int = RECORDS[1]) -> Cases:
+    """T 5.1: the cases with `least` to `most` records, the history's events and the target."""
+    records = np.array([len(rows) + 1 for rows in cases.history], np.int64)
+    return cases.of((records >= least) & (records <= most))
+
+
+def drawn(task: Task, cases: Cases, seed: int, *, count: int = NEGATIVES, popular: bool = False) -> Rows:
+    """T 5.1: int64[n, 1 + count], the target and `count` different items, none of the history and all listed by then; uniform, or (`popular`)
+    by their number of train events.
+
+    What is drawn for a case hangs on the seed, its user and its target alone, so a sample of the cases is asked the same.
+    SettingsError where the shop has too few items.
+    """
+    found = np.empty((len(cases), 1 + count), np.int64)
+    # An item without an event is drawn when nothing else is left.
+    weight = np.log(np.maximum(np.bincount(task.train.item, minlength=task.n_items), 1e-9))
+    for row in range(len(cases)):
+        may = task.listed < cases.time[row]
+        may[cases.history[row]] = False
+        may[cases.target[row]] = False
+        pool = np.flatnonzero(may)
+        if len(pool) < count:
+            raise SettingsError(
+                f"A case of {task.name} has {len(pool)} items to draw from, too few for {count} beside the target; use protocol full or category."
+            )
+        rng = np.random.default_rng([seed, cases.user[row], cases.target[row]])
+        if popular:  # the largest of log weight + Gumbel noise are a weighted draw without replacement
+            noisy = weight[pool] + rng.gumbel(size=len(pool))
+            chosen = pool[np.argpartition(noisy, len(pool) - count)[len(pool) - count :]]
+        else:
+            chosen = rng.choice(pool, count, replace=False)
+        found[row, 0], found[row, 1:] = cases.target[row], chosen
+    return found
 
 
 def fewer_users(task: Task, share: float, seed: int) -> Task:

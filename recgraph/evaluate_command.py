@@ -1,0 +1,130 @@
+"""What `recgraph evaluate` does between its options and the terminal: the store to a task, the names to systems, the result to a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from recgraph.errors import SettingsError
+
+if TYPE_CHECKING:
+    from recgraph.train.asking import Options
+    from recgraph.train.protocol import Task
+
+Note = Callable[[str], None]
+Tell = Callable[..., None]
+DEPTH = 100  # items of an exported list
+
+
+def options_of(protocol: str, seen: str, seeds: str, sample: int) -> Options:
+    """SettingsError for seeds that are no whole numbers, and what `Options` raises."""
+    from recgraph.train.asking import Options
+
+    try:
+        numbers = tuple(int(seed) for seed in seeds.split(","))
+    except ValueError:
+        raise SettingsError(f"--seeds is '{seeds}'; give whole numbers, e.g. 7 or 7,8,9.") from None
+    return Options(protocol, seen, numbers, sample)
+
+
+def evaluate(
+    store: str, split: str, options: Options, names: str, runs: Sequence[Path], *, note: Note, tell: Tell, command: str = "", keep: Path | None = None
+) -> dict[str, Any]:
+    """The result, as train/evaluation.py gives it. With runs and no names the runs alone are measured."""
+    from recgraph.train import evaluation
+    from recgraph.train.rankings import read_rankings
+    from recgraph.train.systems import QUICK, systems, tuned_settings
+
+    chosen = systems([name.strip() for name in names.split(",")] if names else () if runs else QUICK, tuned_settings())
+    task = _task(store, split, tell)
+    read = [read_rankings(path, task) for path in runs]
+    return evaluation.evaluate(task, chosen, None, options, runs=read, note=note, tell=tell, command=command, keep=keep)
+
+
+def export(store: str, split: str, options: Options, name: str, file: Path, *, note: Note, tell: Tell) -> int:
+    """Writes the first items of one system for every case; the number of lists. SettingsError without exactly one system."""
+    from recgraph.train.asking import ask, measure
+    from recgraph.train.rankings import write_rankings
+    from recgraph.train.systems import systems, tuned_settings
+
+    chosen = systems([one.strip() for one in name.split(",") if one.strip()], tuned_settings())
+    if len(chosen) != 1:
+        raise SettingsError(f"--export writes the rankings of one system, but --system names {len(chosen)}; name one of them.")
+    task = _task(store, split, tell)
+    asked = ask(task, options)
+    ((label, make),) = chosen.items()
+    system = make(options.seeds[0])
+    tell(f"Fitting {label}")
+    system.fit(task, note)
+    write_rankings(file, task, asked.cases, measure(system, asked, first=DEPTH, seed=options.seed, tell=tell).first, label)
+    return len(asked)
+
+
+def write(result: Mapping[str, Any], file: Path) -> None:
+    """The result as JSON; folders are made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _task(store: str, split: str, tell: Tell) -> Task:
+    from recgraph.store.db import Store
+    from recgraph.train.protocol import read_task
+
+    tell("Reading the store")
+    with Store.open(store) as opened:
+        return read_task(opened, Path(store).stem, split)
+
+
+def table(result: Mapping[str, Any]) -> RenderableType:
+    """Every system on a line, the best first, and below what the figures rest on."""
+    lines = sorted(result["systems"], key=lambda line: -line["metrics"]["ndcg@10"]["mean"])
+    sampled = result["protocol"] == "sampled"
+    wanted = ("recall@3", "recall@10", "mrr@10") if sampled else ("recall@10", "mrr")
+    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    found.add_column("system", style="bold", no_wrap=True)
+    for name in (*wanted, "ndcg@10", "from best", "p (Holm)", *(() if sampled else ("ms",))):
+        found.add_column(name, justify="right", no_wrap=True)
+    for line in lines:
+        means = [f"{line['metrics'][name]['mean']:.4f}" for name in wanted]
+        against, speed = line.get("against"), line["score_ms"]
+        compared = [_within(against, "difference", "+"), _chance(against["p_holm"])] if against and line is not lines[0] else ["", ""]
+        cost = [] if sampled else ["" if speed is None else f"{speed:.2f}"]
+        found.add_row(line["name"], *means, _within(line["metrics"]["ndcg@10"], "mean"), *compared, *cost)
+    return Group(found, *_notes(result, lines))
+
+
+def _within(told: Mapping[str, Any], name: str, sign: str = "") -> str:
+    return f"{told[name]:{sign}.4f} ±{(told['high'] - told['low']) / 2:.4f}"
+
+
+def _chance(p: float) -> str:
+    return "<.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _notes(result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> list[Text]:
+    among = {"category": "all items of the target's category", "sampled": "the target and 20 drawn"}.get(result["protocol"], "all items")
+    seen = "without those of the history" if result["seen"] == "excluded" else "the history's too"
+    dropped = ", ".join(f"{count:,} for {why}" for why, count in result["dropped"].items() if count)
+    sample = ", a sample" if result["sample"] == result["cases"] else ""
+    said = [
+        f"{result['dataset']}, split {result['split']}, protocol {result['protocol']}: {result['cases']:,} cases{sample}, {result['items']:,} items.",
+        f"Candidates are {among}, {seen}." + (f" Not asked: {dropped}." if dropped else ""),
+        "Ties count by their expected rank. A case has one right answer, so its hit rate is its recall.",
+        "± is half of a 95 % bootstrap interval over users; differences of NDCG@10 are paired; ms are those of scoring a case.",
+    ]
+    notes = [Text(text, style="dim") for text in said]
+    for line in lines:
+        if line.get("unknown_cases") or line.get("missing_cases"):
+            told = f"{line['missing_cases']:,} cases without a list count as missed, {line['unknown_cases']:,} lists are of no case"
+            notes.append(Text(f"! {line['name']}: {told}.", style="yellow"))
+        if line["metrics"]["invalid"]["mean"]:
+            share = line["metrics"]["invalid"]["mean"]
+            notes.append(Text(f"! {line['name']}: {share:.1%} of the first ten name no product of the shop.", style="yellow"))
+    return notes

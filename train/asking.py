@@ -1,0 +1,222 @@
+"""What every system is asked, and where its answers put the targets: cases, candidates, scores in pieces, masks, ties.
+
+What is asked (`ask`) is fixed before any system is: which cases count, which items may answer each. A fitted system's scores are read in
+pieces, masked, and turned into where the target stands (train/metrics.py: the expected rank where scores are equal) and the first items.
+Rankings from elsewhere (train/rankings.py) are masked and measured by the same rules (DESIGN 7):
+
+    seen: excluded   items of the history are no candidates; a case whose target is one of them is asked of nobody, and counted
+    seen: ranked     every item is a candidate, the history's too
+    an item that is not listed before the moment of a case is no candidate; a target that a system cannot rank (-inf) is a miss
+
+Metrics and comparisons are in train/evaluation.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recgraph.errors import SettingsError
+from recgraph.train.metrics import MISS, Places, places
+from recgraph.train.protocol import Cases, Rows, Scores, System, Task, cold, drawn, few_records
+from recgraph.train.rankings import Rankings, case_ids
+
+PROTOCOLS = ("full", "category", "sampled", "cold")
+SEEN = ("excluded", "ranked")
+FIRST = 10  # items of a list that coverage, novelty and invalid are counted over
+
+Values = NDArray[np.float64]
+Tell = Callable[..., None]  # (what, done, of)
+
+_CASES, _SCORES = 256, 2**22  # at once: at most so many cases and so many scores
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it is asked. `sample` cases at most (0: all); `seed` draws them, negatives, ties in lists and resamples; `seeds` fit the systems."""
+
+    protocol: str = "full"
+    seen: str = "excluded"
+    seeds: tuple[int, ...] = (7,)
+    sample: int = 0
+    seed: int = 7
+    resamples: int = 2000
+    flips: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("protocol", PROTOCOLS), ("seen", SEEN)):
+            if getattr(self, name) not in allowed:
+                raise SettingsError(f"{name} is '{getattr(self, name)}'; it must be one of {', '.join(allowed)}.")
+        if not self.seeds or min(*self.seeds, self.seed, 0) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise SettingsError(f"seeds are {self.seeds}; give different whole numbers from 0 on, e.g. 7,8,9.")
+        if self.sample < 0:
+            raise SettingsError(f"sample is {self.sample}; it must be a number of cases, or 0 for all.")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked: the cases, and of case i the items that may answer it, `candidates[i]` (the target first), else all that
+    `protocol` and `seen` leave. `dropped` says why how many cases are not asked."""
+
+    task: Task
+    cases: Cases
+    protocol: str
+    seen: str
+    candidates: Rows | None
+    dropped: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def mask(self, scores: Scores, begin: int) -> None:
+        """Puts -inf in scores[b, items] of the cases from `begin` on, wherever an item is no candidate."""
+        task, cases, rows = self.task, self.cases, np.arange(begin, begin + len(scores))
+        if self.seen == "excluded":
+            lengths = [len(cases.history[row]) for row in rows]
+            scores[np.repeat(rows - begin, lengths), np.concatenate([cases.history[row] for row in rows])] = -np.inf
+        if np.isfinite(task.listed).any():
+            scores[task.listed >= cases.time[rows, None]] = -np.inf
+        if self.protocol == "category":
+            scores[task.group != task.group[cases.target[rows], None]] = -np.inf
+
+    def of_case(self, row: int) -> NDArray[np.bool_]:
+        """bool[items]: the candidates of one case."""
+        if self.candidates is not None:
+            allowed = np.zeros(self.task.n_items, np.bool_)
+            allowed[self.candidates[row]] = True
+            return allowed
+        nothing = np.zeros((1, self.task.n_items), np.float32)
+        self.mask(nothing, row)
+        return np.asarray(nothing[0] == 0)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a system answered: where the targets stand, its first items int64[n, k] best first (-1: no more), the share of its first ten that
+    name no product float64[n], which targets it could not rank, and the seconds its answers took."""
+
+    places: Places
+    first: Rows
+    invalid: Values
+    seconds: float
+
+    @property
+    def unranked(self) -> NDArray[np.bool_]:
+        return self.places.better >= MISS
+
+
+def ask(task: Task, options: Options, *, cases: Cases | None = None, popular: bool = False) -> Asked:
+    """The cases of a task (`cases` for others than its test cases) under a protocol. `popular` draws negatives by popularity (sampled).
+
+    SettingsError where no case is left.
+    """
+    task = task if cases is None else replace(task, test=cases)
+    left, dropped = (cold(task) if options.protocol == "cold" else task).test, {}
+    if options.protocol == "cold":
+        dropped["warm target"] = len(task.test) - len(left)
+    if options.protocol == "sampled":
+        before, left = len(left), few_records(left)
+        dropped["records"] = before - len(left)
+    if options.seen == "excluded":
+        new = np.array([target not in rows for target, rows in zip(left.target, left.history, strict=True)], np.bool_)
+        dropped["target seen"] = int((~new).sum())
+        left = left.of(new)
+    if not len(left):
+        why = ", ".join(f"{count:,} for {reason}" for reason, count in dropped.items() if count) or "the split has no test case"
+        raise SettingsError(f"No case of {task.name} (split {task.split}) is left under protocol {options.protocol}: {why}.")
+    left = left.some(options.sample, options.seed)
+    candidates = drawn(task, left, options.seed, popular=popular) if options.protocol == "sampled" else None
+    return Asked(task, left, options.protocol, options.seen, candidates, dropped)
+
+
+# ── Measuring one system ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def measure(system: System, asked: Asked, *, first: int = FIRST, seed: int = 7, tell: Tell = lambda *_: None) -> Measured:
+    """Asks a fitted system. `first` is how long the lists are that come back. SettingsError for scores that are no such thing."""
+    return measure_all(system, [asked], first=first, seed=seed, tell=tell)[0]
+
+
+def measure_all(system: System, asked: Sequence[Asked], *, first: int = FIRST, seed: int = 7, tell: Tell = lambda *_: None) -> list[Measured]:
+    """Measures the same cases under several sets of candidates with one pass over the scores."""
+    cases, n_items = asked[0].cases, asked[0].task.n_items
+    better, equal = np.zeros((len(asked), len(cases)), np.int64), np.zeros((len(asked), len(cases)), np.int64)
+    width = min(first, n_items if asked[0].candidates is None else asked[0].candidates.shape[1])
+    lists, seconds = np.full((len(asked), len(cases), width), -1, np.int64), 0.0
+    at_once = max(1, min(_CASES, _SCORES // max(n_items, 1)))
+    for begin in range(0, len(cases), at_once):
+        rows = np.arange(begin, min(begin + at_once, len(cases)))
+        part, started = cases.of(rows), time.perf_counter()
+        given = system.scores(part)
+        seconds += time.perf_counter() - started
+        _check(system, given, (len(rows), n_items), begin)
+        for place, one in enumerate(asked):
+            here, lists[place, rows] = _piece(given, one, rows, width, np.random.default_rng([seed, begin]))
+            better[place, rows], equal[place, rows] = here.better, here.equal
+        tell(f"Asking {system.name}", int(rows[-1]) + 1, len(cases))
+    return [Measured(Places(b, e), lists[place], np.zeros(len(cases)), seconds) for place, (b, e) in enumerate(zip(better, equal, strict=True))]
+
+
+def _check(system: System, scores: Scores, shape: tuple[int, int], begin: int) -> None:
+    if scores.shape != shape or scores.dtype.kind != "f":
+        raise SettingsError(f"{system.name} gave {scores.dtype} scores of shape {scores.shape}; it must be float32 {shape}.")
+    bad = np.isnan(scores.max(axis=1))  # the largest of numbers and NaN is NaN
+    if bad.any():
+        case = begin + int(np.flatnonzero(bad)[0])
+        raise SettingsError(f"{system.name} gave case {case} a score that is not a number; a smaller learning rate may mend its training.")
+
+
+def _piece(given: Scores, asked: Asked, rows: Rows, width: int, rng: np.random.Generator) -> tuple[Places, Rows]:
+    """Of the cases `rows`: where the targets stand, and the first items."""
+    if asked.candidates is None:
+        scores, target = given.copy(), asked.cases.target[rows]
+        asked.mask(scores, int(rows[0]))
+    else:
+        scores, target = np.take_along_axis(given, asked.candidates[rows], axis=1), np.zeros(len(rows), np.int64)
+    at = places(scores, target)
+    missed = np.isneginf(scores[np.arange(len(rows)), target])  # many may share -inf, but that is no rank
+    at.better[missed], at.equal[missed] = MISS, 0
+    best = _first(scores, width, rng)
+    if asked.candidates is not None:
+        best = np.where(best < 0, -1, np.take_along_axis(asked.candidates[rows], np.maximum(best, 0), axis=1))
+    return at, best
+
+
+def _first(scores: Scores, count: int, rng: np.random.Generator) -> Rows:
+    """int64[b, count]: the columns of the largest scores, best first, equal ones in random order; -1 where all that is left is -inf."""
+    n = scores.shape[1]
+    chosen = np.argpartition(scores, n - count, axis=1)[:, n - count :]
+    values = np.take_along_axis(scores, chosen, axis=1)
+    least = values.min(axis=1)
+    # Where more items have the last score than fit, argpartition has taken them by their place in the catalogue.
+    crowded = (scores == least[:, None]).sum(axis=1) > (values == least[:, None]).sum(axis=1)
+    for row in np.flatnonzero(crowded & ~np.isneginf(least)):
+        last = values[row] == least[row]
+        chosen[row, last] = rng.choice(np.flatnonzero(scores[row] == least[row]), last.sum(), replace=False)
+    order = np.lexsort((rng.random(values.shape), -values), axis=1)
+    chosen, values = np.take_along_axis(chosen, order, axis=1), np.take_along_axis(values, order, axis=1)
+    return np.where(np.isneginf(values), -1, chosen)
+
+
+def measure_lists(lists: Rankings, asked: Asked, *, first: int = FIRST) -> Measured:
+    """Measures rankings that somebody else made. A case without a list is a miss; an entry that is no candidate is left out, as it is of a
+    system's scores; an unknown product keeps its place, since whoever gets the list would see it there."""
+    n = len(asked)
+    better, equal, invalid = np.full(n, MISS, np.int64), np.zeros(n, np.int64), np.zeros(n)
+    best = np.full((n, first), -1, np.int64)
+    for row, name in enumerate(case_ids(asked.task, asked.cases)):
+        if name not in lists.lists:
+            continue
+        items, level = lists.lists[name]
+        kept = (items < 0) | asked.of_case(row)[items]
+        items, level = items[kept], level[kept]
+        here = np.flatnonzero(items == asked.cases.target[row])
+        if len(here):
+            better[row], equal[row] = (level < level[here[0]]).sum(), (level == level[here[0]]).sum() - 1
+        best[row, : len(items[:first])] = items[:first]
+        invalid[row] = (items[:FIRST] < 0).sum() / FIRST
+    return Measured(Places(better, equal), best, invalid, 0.0)

@@ -1,0 +1,136 @@
+"""The systems that can be evaluated by name. What one needs is imported when it is made, so that the list of names costs nothing.
+
+A system's settings are its own defaults, over them those of the block `baselines` of params.yaml, and over them the seed where it has one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from recgraph.errors import SettingsError
+from recgraph.settings import load_settings
+from recgraph.train.protocol import Cases, Note, Scores, System, Task
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A system by its short name: where its class and settings are, what it reads (ids, text, query, llm), `settings` other than its defaults,
+    and those which are `fixed` because they make it what it is. Called with a seed it gives the unfitted system."""
+
+    name: str
+    module: str
+    made_by: str
+    settings_by: str = ""
+    uses: tuple[str, ...] = ("ids",)
+    settings: Settings | None = None
+    fixed: tuple[tuple[str, Any], ...] = ()
+    variant: str = ""  # a function of the module that turns the settings into the variant's
+    text_vectors: bool = False  # whether it is given the items' text vectors
+    makes_vectors: bool = False  # whether it makes them itself, and keeps them in a folder
+
+    def __call__(self, seed: int) -> System:
+        module = importlib.import_module(f"recgraph.train.{self.module}")
+        made_by = getattr(module, self.made_by)
+        if not self.settings_by:
+            plain: System = made_by()
+            return self._named(plain)
+        kind: Any = getattr(module, self.settings_by)
+        known = {field.name for field in fields(kind)}
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in (self.settings or {}).items()} | dict(self.fixed)
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise SettingsError(f"baselines.{self.name}.{unknown[0]} is no setting of it; known are {', '.join(sorted(known))}.")
+        try:
+            settings = kind(**given, **({"seed": seed} if "seed" in known else {}))
+            settings = getattr(module, self.variant)(settings) if self.variant else settings
+        except TypeError as error:
+            raise SettingsError(f"The settings of baselines.{self.name} cannot be used: {error}.") from None
+        if self.text_vectors:
+            return _WithText(self.name, made_by, settings)
+        system: System = made_by(settings, **({"cache": _vectors_folder()} if self.makes_vectors else {}))
+        return self._named(system)
+
+    def _named(self, system: System) -> System:
+        system.name = self.name
+        return system
+
+
+class _WithText:
+    """A system that is given the text vectors of its task, by the default encoder, when it is fitted."""
+
+    def __init__(self, name: str, made_by: Any, settings: Any) -> None:
+        self.name, self.settings, self.made_by = name, settings, made_by
+
+    def fit(self, task: Task, note: Note) -> None:
+        """ModelMissing where there is no encoder."""
+        from recgraph.tools.embed import open_encoder
+        from recgraph.train.base_counts import text_vectors
+
+        self._system: System = self.made_by(self.settings, text_vectors(task.texts, open_encoder(), _vectors_folder()))
+        self._system.fit(task, note)
+
+    def scores(self, cases: Cases) -> Scores:
+        return self._system.scores(cases)
+
+
+def _vectors_folder() -> Path:
+    """Where text vectors are kept: those of one catalogue serve every system and the next evaluation."""
+    return load_settings().cache_folder / "text-vectors"
+
+
+_TEXT = ("ids", "text")
+_PAIRS = ("ncf", "din", "dien")
+_ENTRIES = (
+    Entry("popularity", "base_counts", "Popularity"),
+    Entry("popular-7d", "base_counts", "RecentPopularity", "RecentSettings"),
+    Entry("transitions", "base_counts", "Transitions", "TransitionSettings"),
+    Entry("item-knn", "base_counts", "ItemKNN", "ItemKNNSettings"),
+    Entry("text-knn", "base_counts", "TextKNN", "TextKNNSettings", ("text",), makes_vectors=True),
+    Entry("statistics", "base_counts", "StatisticsFusion", "FusionSettings", _TEXT, makes_vectors=True),
+    Entry("gru4rec", "base_recurrent", "GRU4Rec", "RecurrentSettings"),
+    Entry("narm", "base_recurrent", "NARM", "RecurrentSettings"),
+    Entry("nextitnet", "base_conv", "NextItNet", "ConvSettings"),
+    Entry("sasrec-bce", "base_attention", "SASRec", "AttentionSettings", variant="original"),
+    Entry("sasrec", "base_attention", "SASRec", "AttentionSettings"),
+    Entry("sasrec-text", "base_attention", "SASRec", "AttentionSettings", _TEXT, text_vectors=True),
+    Entry("bert4rec", "base_attention", "BERT4Rec", "AttentionSettings"),
+    Entry("core", "base_attention", "Core", "CoreSettings"),
+    *(Entry(name, "base_pairs", "PairSystem", "PairSettings", fixed=(("model", name),)) for name in _PAIRS),
+    *(Entry(f"{name}-text", "base_pairs", "PairSystem", "PairSettings", _TEXT, fixed=(("model", name),), text_vectors=True) for name in _PAIRS),
+    Entry("session-knn", "base_sessions", "SessionKNN", "SessionKNNSettings"),
+    Entry("word-knn", "base_sessions", "WordKNN", "WordsSettings", ("text",)),
+)
+NAMES = tuple(entry.name for entry in _ENTRIES)
+QUICK = ("popularity", "popular-7d", "transitions", "item-knn")  # counted in seconds, without a model
+
+
+def systems(names: Sequence[str], tuned: Mapping[str, Settings] | None = None) -> dict[str, Entry]:
+    """The named ones, in the order given; "all" is every one. `tuned` has settings by name. SettingsError for an unknown name."""
+    wanted = [one for name in names for one in (NAMES if name == "all" else (name,))]
+    by_name = {entry.name: entry for entry in _ENTRIES}
+    for name in (*wanted, *(tuned or {})):
+        if name not in by_name:
+            where = "" if name in wanted else " in the block baselines of params.yaml"
+            raise SettingsError(f"'{name}'{where} is no system. Systems: {', '.join(NAMES)}, or all.")
+    return {name: replace(by_name[name], settings=(tuned or {}).get(name)) for name in dict.fromkeys(wanted)}
+
+
+def tuned_settings(folder: str | Path = ".") -> dict[str, Settings]:
+    """The block `baselines` of params.yaml in a folder; empty where there is no such file or block."""
+    if not (Path(folder) / "params.yaml").is_file():
+        return {}
+    from recgraph.train.pipeline import load_params
+
+    try:
+        block = load_params(folder).get("baselines") or {}
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"params.yaml of this folder needs {error.name} to be read: pip install 'recgraph[train]'") from None
+    if not isinstance(block, dict) or not all(isinstance(values, dict) for values in block.values()):
+        raise SettingsError("The block baselines of params.yaml must have a block of settings for each system.")
+    return {str(name): dict(values) for name, values in block.items()}
