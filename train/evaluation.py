@@ -111,7 +111,8 @@ class _Kept:
     def file(self, name: str, seed: int, system: System) -> Path:
         """Where these answers are or would be."""
         o, settings = self.options, getattr(system, "settings", None)
-        told = [_code(getattr(system, "made_by", type(system)).__module__), self.data_hash, o.protocol, o.seen, o.sample, o.seed, name, seed, repr(settings)]
+        code = _code(getattr(system, "made_by", type(system)).__module__)
+        told = [code, self.data_hash, o.protocol, o.seen, o.sample, o.seed, name, seed, repr(settings)]
         return self.folder / f"{name}-{seed}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]}.npz"
 
     def read(self, file: Path) -> tuple[list[Measured], float]:
