@@ -105,6 +105,7 @@ _ENTRIES = (
     *(Entry(f"{name}-text", "base_pairs", "PairSystem", "PairSettings", _TEXT, fixed=(("model", name),), text_vectors=True) for name in _PAIRS),
     Entry("session-knn", "base_sessions", "SessionKNN", "SessionKNNSettings"),
     Entry("word-knn", "base_sessions", "WordKNN", "WordsSettings", ("text",)),
+    Entry("fused", "fused", "Fused", "FusedSettings", _TEXT),
 )
 NAMES = tuple(entry.name for entry in _ENTRIES)
 QUICK = ("popularity", "popular-7d", "transitions", "item-knn")  # counted in seconds, without a model
