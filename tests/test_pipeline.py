@@ -64,7 +64,7 @@ def test_a_stage_depends_on_its_code_its_params_and_on_what_others_write(stage: 
 
 
 def test_params_has_a_block_for_each_stage_and_preset_and_nothing_else() -> None:
-    assert set(PARAMS) == {"data", "split", "preset", "presets", *STAGES}
+    assert set(PARAMS) == {"data", "split", "preset", "presets", "baselines", *STAGES}
     for name, preset in PARAMS["presets"].items():
         assert set(preset) == set(TASKS), f"preset {name}"
     assert PARAMS["preset"] in PARAMS["presets"]
