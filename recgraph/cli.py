@@ -247,6 +247,7 @@ def train(stage: str, task: str, folder: Path) -> None:
 @click.option("--seen", type=click.Choice(["excluded", "ranked"]), default="excluded", show_default=True, help="what becomes of the history's items")
 @click.option("--seeds", default="7", show_default=True, metavar="NUMBERS", help="each trains every system that draws; figures are means over them")
 @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="so many cases, drawn with a fixed seed [all]")
+@click.option("--share", type=float, default=1.0, metavar="NUMBER", help="low resource: learn from such a share of the users, e.g. .1 [all]")
 @click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="measure rankings made elsewhere (see below)")
 @click.option("--export", "exported", type=click.Path(path_type=Path), metavar="FILE", help="write the rankings of the one --system instead")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="keep the whole result as JSON")
@@ -259,6 +260,7 @@ def evaluate(
     seen: str,
     seeds: str,
     sample: int,
+    share: float,
     runs: tuple[Path, ...],
     exported: Path | None,
     out: Path | None,
@@ -295,7 +297,8 @@ def evaluate(
         if exported:
             count = command.export(path, split, options, names, exported, **told)
         else:
-            result = command.evaluate(path, split, options, names, runs, command=join(["recgraph", *sys.argv[1:]]), keep=keep, **told)
+            told |= {"command": join(["recgraph", *sys.argv[1:]]), "keep": keep}
+            result = command.evaluate(path, split, options, names, runs, share=share, **told)
     if exported:
         click.echo(f"{exported}: {count:,} rankings; measure them with: recgraph evaluate --split {split} --run {exported}")
         return

@@ -35,17 +35,30 @@ def options_of(protocol: str, seen: str, seeds: str, sample: int) -> Options:
 
 
 def evaluate(
-    store: str, split: str, options: Options, names: str, runs: Sequence[Path], *, note: Note, tell: Tell, command: str = "", keep: Path | None = None
+    store: str,
+    split: str,
+    options: Options,
+    names: str,
+    runs: Sequence[Path],
+    *,
+    share: float = 1.0,
+    note: Note,
+    tell: Tell,
+    command: str = "",
+    keep: Path | None = None,
 ) -> dict[str, Any]:
-    """The result, as train/evaluation.py gives it. With runs and no names the runs alone are measured."""
+    """The result, as train/evaluation.py gives it, and the `share` of the users whose train events were learnt from (drawn with the options' seed,
+    a smaller share is part of a larger one). With runs and no names the runs alone are measured. SettingsError for a share that is none."""
     from recgraph.train import evaluation
+    from recgraph.train.protocol import fewer_users
     from recgraph.train.rankings import read_rankings
     from recgraph.train.systems import QUICK, systems, tuned_settings
 
     chosen = systems([name.strip() for name in names.split(",")] if names else () if runs else QUICK, tuned_settings())
     task = _task(store, split, tell)
+    task = task if share == 1 else fewer_users(task, share, options.seed)
     read = [read_rankings(path, task) for path in runs]
-    return evaluation.evaluate(task, chosen, None, options, runs=read, note=note, tell=tell, command=command, keep=keep)
+    return {**evaluation.evaluate(task, chosen, None, options, runs=read, note=note, tell=tell, command=command, keep=keep), "share": share}
 
 
 def export(store: str, split: str, options: Options, name: str, file: Path, *, note: Note, tell: Tell) -> int:
@@ -116,6 +129,7 @@ def _notes(result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> lis
     said = [
         f"{result['dataset']}, split {result['split']}, protocol {result['protocol']}: {result['cases']:,} cases{sample}, {result['items']:,} items.",
         f"Candidates are {among}, {seen}." + (f" Not asked: {dropped}." if dropped else ""),
+        *([f"Low resource: learnt from {result['share']:.0%} of the users."] if result["share"] < 1 else []),
         "Ties count by their expected rank. A case has one right answer, so its hit rate is its recall.",
         "± is half of a 95 % bootstrap interval over users; differences of NDCG@10 are paired; ms are those of scoring a case.",
     ]
