@@ -22,7 +22,7 @@ READS = {  # class of the colour: what is written in the legend
     "llm": "a language model",
     "run": "made elsewhere",
 }
-WIDTH = 460
+WIDTH = 420
 _ROW = 22
 _LABELLED = 6  # curves with a colour and a name; more cannot be told apart
 _BLOCKS = {"p", "div", "section", "table", "thead", "tbody", "tr", "details", "figure", "svg", "g", "li", "h1", "h2", "h3", "dl", "dt", "dd", "ul"}
@@ -102,7 +102,7 @@ def latency(board: Board, key: str) -> Element | None:
     lines = [line for line in board.lines if line.score_ms and line.figure("recall@10").mean is not None]
     if len(lines) < 2:
         return None
-    left, top, bottom = 50, 12, 250
+    left, top, bottom = 58, 12, 250
     times = [line.score_ms or 1 for line in lines]
     x, y = _log_scale(min(times), max(times), left + 14, WIDTH - 24), _scale(0, max(_top(line.figure("recall@10")) for line in lines), bottom, top)
     drawing = _axes(element("g"), x, y, left, bottom, "recall@10", "ms a case (log scale)")
@@ -111,7 +111,7 @@ def latency(board: Board, key: str) -> Element | None:
         figure, at = line.figure("recall@10"), (x(line.score_ms or 1), y(line.figure("recall@10").mean or 0))
         group = element("g", element("title", f"{line.name}: recall@10 {within(figure)}, {line.score_ms:g} ms"), class_=reads(line))
         if figure.low is not None and figure.high is not None:
-            add(group, _line(at[0], y(figure.low), at[0], y(figure.high), "whisker"))
+            add(group, _line(at[0], y(figure.low), at[0], y(figure.high), "spread"))
         add(group, _dot(*at))
         add(group, _beside(line.name, at, taken, bottom))
         drawing.append(group)
@@ -170,7 +170,7 @@ def _curves(
 ) -> Element | None:
     if not found:
         return None
-    left, top, bottom, right = 50, 12, 250, WIDTH - 112
+    left, top, bottom, right = 58, 12, 250, WIDTH - 130
     ks = sorted({k for *_, points in found for k, _ in points})
     x, y = _log_scale(ks[0], ks[-1], left + 8, right), _scale(0, max(value for *_, points in found for _, value in points), bottom, top)
     drawing = _axes(element("g"), _Scale(x.at, tuple(ks), tick), y, left, bottom, of, over)
@@ -180,7 +180,7 @@ def _curves(
         told = ", ".join(f"{tick(k)}: {shown(value)}" for k, value in points)
         group = element("g", element("title", f"{name}, {of} at {told}"), class_=colour if place < _LABELLED else "rest")
         path = " ".join(f"{_round(x(k))},{_round(y(value))}" for k, value in points)
-        dash = sum(other == colour for _, other, _ in found[:place])
+        dash = sum(other == colour for _, other, _ in found[:place]) if place < _LABELLED else 0
         add(group, element("polyline", points=path, class_=f"curve dash{min(dash, 3)}"))
         if place < _LABELLED:
             add(group, _line(x(points[-1][0]) + 3, y(points[-1][1]), right + 14, ends[place], "leader"))
@@ -209,7 +209,7 @@ class _Scale:
 def _scale(low: float, high: float, start: float, end: float) -> _Scale:
     """Linear, from `low` to a round value from `high` on; a scale of nothing but 0 ends at 1."""
     high = high if high > low else 1.0
-    step = _step((high - low) / 4)
+    step = _step((high - low) / 5)
     count = math.ceil((high - low) / step - 1e-9)
     ticks = [round(low + step * number, 10) for number in range(count + 1)]
     return _Scale(lambda value: start + (value - low) / (step * count) * (end - start), ticks)
@@ -290,7 +290,7 @@ def _beside(name: str, at: tuple[float, float], taken: list[Box], bottom: float)
     for x, y, anchor in _around(at):
         left = x if anchor == "start" else x - wide if anchor == "end" else x - wide / 2
         box = (left, y - 11, wide, 13.0)
-        if left < 54 or left + wide > WIDTH or y - 11 < 0 or y > bottom - 2:
+        if left < 60 or left + wide > WIDTH or y - 11 < 0 or y > bottom - 2:
             continue
         if not any(_overlap(box, other) for other in taken):
             taken.append(box)

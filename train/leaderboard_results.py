@@ -120,8 +120,8 @@ class Board:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Every metric that a line has, in the order the results have them."""
-        return tuple(dict.fromkeys(name for line in self.lines for name in line.metrics))
+        """Every metric that a line has, by name and k."""
+        return tuple(sorted({name for line in self.lines for name in line.metrics}, key=by_k))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -136,9 +136,9 @@ class Board:
 
 
 def read_result(file: Path) -> dict[str, Any]:
-    """The JSON of one result file, numbers that are none (NaN) as None. StoreError for a file that is no JSON object."""
+    """The JSON of one result file, its keys sorted, numbers that are none (NaN) as None. StoreError for a file that is no JSON object."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        found = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None, object_pairs_hook=lambda pairs: dict(sorted(pairs)))
     except (OSError, ValueError) as error:
         raise StoreError(f"{file} cannot be read as a result ({error}); make it again: recgraph evaluate … --out {file}") from None
     if not isinstance(found, dict):
@@ -270,30 +270,37 @@ def shown(number: float | None, name: str = MAIN, *, sign: bool = False) -> str:
 
 
 def bounds(figure: Figure, name: str = MAIN, *, sign: bool = False) -> str:
-    """0.0527 to 0.0579; "" without an interval."""
+    """0.0527–0.0579, with signs +0.0118 to +0.0153; "" without an interval."""
     if figure.low is None or figure.high is None:
         return ""
-    return f"{shown(figure.low, name, sign=sign)} to {shown(figure.high, name, sign=sign)}"
+    return (" to " if sign else "–").join(shown(bound, name, sign=sign) for bound in (figure.low, figure.high))
 
 
 def within(figure: Figure, name: str = MAIN, *, sign: bool = False) -> str:
-    """0.0553 (0.0527 to 0.0579)."""
+    """0.0553 (0.0527–0.0579)."""
     found = bounds(figure, name, sign=sign)
     return shown(figure.mean, name, sign=sign) + (f" ({found})" if found else "")
 
 
 def amount(number: float | None) -> str:
-    """Seconds or milliseconds with about three digits."""
+    """Seconds or milliseconds with about three digits; what rounding has made 0 is told as little."""
     if number is None:
         return MISSING
-    return f"{number:,.{3 if number < 1 else 2 if number < 10 else 1 if number < 100 else 0}f}"
+    if number < 0.01:
+        return "< 0.01"
+    return f"{number:,.{2 if number < 10 else 1 if number < 100 else 0}f}"
 
 
 def chance(p: float | None) -> str:
-    """p < .001, or p = .541."""
-    if p is None:
-        return f"p {MISSING}"
-    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".")
+    """p < .001, or p = .541; it does not break into two lines."""
+    told = MISSING if p is None else "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".")
+    return f"p {told}".replace(" ", "\u00a0")
+
+
+def by_k(metric: str) -> tuple[str, int]:
+    """To sort metrics: recall@5 before recall@10."""
+    name, _, k = metric.partition("@")
+    return name, int(k) if k.isdigit() else 0
 
 
 def title(metric: str) -> str:
