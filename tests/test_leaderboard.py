@@ -105,7 +105,7 @@ def test_nothing_is_bold_where_the_interval_has_zero_or_holm_finds_chance(tmp_pa
     page, markdown = texts(project(tmp_path, one=result(*clear(p_holm, half))))
     assert Tags(page).bold == []
     assert "**" not in markdown.split("## beauty")[1]
-    assert "No winner: first (NDCG@10 0.0600 (0.0580–0.0620)) and second are not separable" in page
+    assert "No winner: first, NDCG@10 0.0600 (0.0580–0.0620), and second are not separable" in page
     assert markdown.count("not separable |") == 2
 
 
@@ -125,7 +125,7 @@ def test_what_is_missing_is_a_dash_and_never_zero(tmp_path: Path) -> None:
     del run["metrics"]["recall@10"]["low"]
     bare = {name: value for name, value in result(run, system("other", 0.01)).items() if name not in ("machine", "seconds", "dropped", "revision")}
     page, markdown = texts(project(tmp_path, one=bare))
-    assert "| run | run | 0.0500 (0.0480–0.0520) | 0.1100 | – | – | – | – | – |" in markdown
+    assert "| run | run | 0.0500 (0.0480–0.0520) | 0.1100 | – | – | – | – | none |" in markdown
     for fact in ("machine", "seconds", "dropped cases", "code"):
         assert f"- {fact}: –\n" in markdown
         assert f"<dt>{fact}</dt>\n<dd>–</dd>" in page
@@ -157,7 +157,7 @@ def test_every_section_says_what_it_rests_on(tmp_path: Path) -> None:
         "protocol": "full: the target among all items listed by then",
         "seen items": "excluded: items of the history are no candidates",
         "cases": "100",
-        "dropped cases": "3 (target seen)",
+        "dropped cases": "3 (the target is in the history)",
         "seeds": "7, 8",
         "code": "a9fac33 with changes that are in no commit",
         "machine": "EPYC, 2 CPUs",
@@ -256,10 +256,12 @@ def test_a_bar_is_as_long_as_its_figure(tmp_path: Path) -> None:
 def test_scales_have_round_ticks_and_labels_stay_apart() -> None:
     assert _scale(0, 0.0679, 0, 80).ticks == [0, 0.02, 0.04, 0.06, 0.08]
     assert _scale(0, 0.0679, 0, 80)(0.02) == pytest.approx(20)
-    assert _scale(0, 0, 0, 10).ticks[-1] == 1
+    assert _scale(0, 0.000003, 0, 10).ticks[-1] == 0.001
     assert _log_scale(0.1, 1000, 0, 40).ticks == pytest.approx([0.1, 1, 10, 100, 1000])
     assert _log_scale(0.1, 1000, 0, 40)(10) == pytest.approx(20)
     assert _log_scale(2, 2, 0, 40)(2) == pytest.approx(20)
+    assert _log_scale(0.14, 0.19, 0, 40).ticks == [0.14, 0.19]
+    assert _scale(0, 1, 0, 1).label(2500.04) == "2,500"
     assert _spread([10, 11, 50], 15, 250) == [10, 25, 50]
     assert _spread([249, 250, 100], 15, 250) == [235, 250, 100]
 

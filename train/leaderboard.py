@@ -170,7 +170,7 @@ def _section(found: Board) -> list[str]:
         if place == 0 and line.separable:
             figures[0] = f"**{figures[0]}**"
         rows.append([_plain(line.name), _plain(", ".join(line.uses) or MISSING), *figures, _compared(line, first=place == 0)])
-        rows[-1] += [amount(line.fit_seconds), amount(line.score_ms), whole_list(line.seeds)]
+        rows[-1] += [amount(line.fit_seconds), amount(line.score_ms), whole_list(line.seeds, "none")]
     facts = [f"- {name}: {_code(text) if name == 'command' else _plain(text)}" for name, text in found.facts]
     settings = [f"- {_plain(line.name)}: {_plain(short_settings(line))}" for line in found.lines]
     return [

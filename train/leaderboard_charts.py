@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from recgraph.train.leaderboard_results import MAIN, Board, Figure, Line, shown, within
@@ -196,19 +197,25 @@ def _curves(
 # ── Parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _number(value: float) -> str:
+    return f"{float(f'{value:.3g}'):,g}"
+
+
+@dataclass(frozen=True)
 class _Scale:
     """From values to pixels, with the values that get a tick."""
 
-    def __init__(self, at: Callable[[float], float], ticks: Sequence[float], label: Callable[[float], str] = lambda value: f"{value:g}") -> None:
-        self.at, self.ticks, self.label = at, ticks, label
+    at: Callable[[float], float]
+    ticks: Sequence[float]
+    label: Callable[[float], str] = _number
 
     def __call__(self, value: float) -> float:
         return self.at(value)
 
 
 def _scale(low: float, high: float, start: float, end: float) -> _Scale:
-    """Linear, from `low` to a round value from `high` on; a scale of nothing but 0 ends at 1."""
-    high = high if high > low else 1.0
+    """Linear, from `low` to a round value from `high` on; never finer than what is printed, so that next to nothing looks like it."""
+    high = max(high, low + 0.001)
     step = _step((high - low) / 5)
     count = math.ceil((high - low) / step - 1e-9)
     ticks = [round(low + step * number, 10) for number in range(count + 1)]
@@ -222,13 +229,14 @@ def _step(least: float) -> float:
 
 
 def _log_scale(low: float, high: float, start: float, end: float) -> _Scale:
-    """Logarithmic, with room around a single value; ticks at powers of ten, and between them where there are few."""
+    """Logarithmic, with room around a single value; ticks at powers of ten, and between them or at the ends where there are few."""
     if high <= low:
         low, high = low / 2, high * 2
     first, last = math.log10(low), math.log10(high)
     powers = range(math.floor(first), math.ceil(last) + 1)
     times = (1, 2, 5) if last - first < 2 else (1,)
     ticks = [value for power in powers for one in times if low * 0.999 <= (value := one * 10.0**power) <= high * 1.001]
+    ticks = ticks if len(ticks) > 1 else [low, high]
     return _Scale(lambda value: start + (math.log10(value) - first) / (last - first) * (end - start), ticks)
 
 

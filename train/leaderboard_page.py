@@ -50,7 +50,7 @@ def page(boards: Sequence[Board], digest: str, notes: Sequence[str]) -> str:
 
 def _opening(boards: Sequence[Board], digest: str, notes: Sequence[str], keys: dict[str, str]) -> Element:
     systems = len({line.name for board in boards for line in board.lines})
-    counted = f"{len({board.dataset for board in boards})} data sets, {len(boards)} comparisons, {systems} systems"
+    counted = f"Data sets: {len({board.dataset for board in boards})}, comparisons: {len(boards)}, systems: {systems}"
     rows = []
     for board in boards:
         best = board.lines[0]
@@ -66,7 +66,7 @@ def _opening(boards: Sequence[Board], digest: str, notes: Sequence[str], keys: d
         "section",
         element("h1", "recgraph leaderboard"),
         element("p", "Which recommender names the next product best? Every system here was asked the same.", class_="lede"),
-        element("p", f"{counted}, measured by ", element("code", "recgraph evaluate"), "."),
+        element("p", f"{counted}; measured by ", element("code", "recgraph evaluate"), "."),
         _table("Every comparison and its best system", ("Comparison", "Best system", title(MAIN)), rows, words=2),
         element("h2", "How to read it"),
         element("ul", *(element("li", note) for note in notes), class_="notes"),
@@ -117,7 +117,7 @@ def _short_table(board: Board) -> Element:
                 _compared(line, first=place == 1),
                 element("td", amount(line.fit_seconds), class_="n"),
                 element("td", amount(line.score_ms), class_="n"),
-                element("td", whole_list(line.seeds), class_="n"),
+                element("td", whole_list(line.seeds, "none"), class_="n"),
             )
         )
     return _table(f"{board.dataset}, {board.title}", head, rows)

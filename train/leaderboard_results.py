@@ -32,6 +32,12 @@ SPLITS = {
 }
 SEEN = {"excluded": "items of the history are no candidates", "ranked": "every item is a candidate, those of the history too"}
 
+DROPPED = {  # why cases were not asked
+    "records": "fewer than 10 or more than 25 records",
+    "warm target": "the target is in the training events",
+    "target seen": "the target is in the history",
+}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -229,7 +235,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the figures rest on: names and what is to be said, in the order of reading."""
     split, protocol, seen = str(result["split"]), str(result["protocol"]), str(result["seen"])
     dropped, revision, seconds = result.get("dropped"), str(result.get("revision") or ""), _number(result.get("seconds"))
-    left_out = ", ".join(f"{int(count):,} ({why})" for why, count in (dropped or {}).items() if count) or "none"
+    left_out = ", ".join(f"{int(count):,} ({DROPPED.get(why, why)})" for why, count in (dropped or {}).items() if count) or "none"
     sample = result.get("sample")
     drawn = f", a sample of at most {int(sample):,} drawn with a fixed seed" if sample else ""
     said = {
@@ -256,9 +262,9 @@ def _whole(number: Any) -> str:
     return MISSING if number is None else f"{int(number):,}"
 
 
-def whole_list(numbers: Sequence[int]) -> str:
+def whole_list(numbers: Sequence[int], without: str = MISSING) -> str:
     """7, 8, 9."""
-    return ", ".join(str(number) for number in numbers) or MISSING
+    return ", ".join(str(number) for number in numbers) or without
 
 
 def shown(number: float | None, name: str = MAIN, *, sign: bool = False) -> str:
@@ -321,7 +327,7 @@ def lead(found: Board) -> str:
         return f"{best.name} is best: {says}. Its lead over {best.against.other} is {by}."
     near = [line.name for line in found.lines[1:] if line.against and not line.separable and line.name != best.against.other]
     others = f" Not separable from {best.name} either: {', '.join(near)}." if near else ""
-    return f"No winner: {best.name} ({says}) and {best.against.other} are not separable, the difference is {by}.{others}"
+    return f"No winner: {best.name}, {says}, and {best.against.other} are not separable; the difference is {by}.{others}"
 
 
 def warnings(found: Board) -> list[str]:
