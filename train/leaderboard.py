@@ -53,7 +53,7 @@ NOTES = (
     "Numbers in brackets or below a figure are its 95 % bootstrap interval over users. Products with equal scores count by their expected rank.",
     "A best value is bold only where the interval of its paired difference from the second excludes zero and p (randomisation test, Holm's "
     "correction for all comparisons of the table) is below .05. Elsewhere the systems are not separable, whatever the order says.",
-    f"What was not measured is shown as {MISSING}. Milliseconds are those of scoring one case.",
+    f"What was not measured is shown as {MISSING}. Seconds of fitting are the mean over the seeds, milliseconds those of scoring one case.",
     "Figures of different protocols, splits, samples or data hashes must not be compared with each other.",
 )
 
@@ -163,7 +163,7 @@ def markdown(boards: Sequence[Board], digest: str, notes: Sequence[str]) -> str:
 
 
 def _section(found: Board) -> list[str]:
-    head = ["System", "Reads", *(title(name) for name in found.columns), "From the best", "Fit, s", "A case, ms", "Seeds"]
+    head = ["System", "Reads", *(title(name) for name in found.columns), "From the best, Holm p", "Fit, s", "A case, ms", "Seeds"]
     rows = [head, [":--", ":--", *["--:"] * (len(head) - 2)]]
     for place, line in enumerate(found.lines):
         figures = [within(line.figure(name), name) for name in found.columns]

@@ -252,7 +252,7 @@ def _axes(drawing: Element, x: _Scale, y: _Scale, left: float, bottom: float, up
     for value in x.ticks:
         add(drawing, _line(x(value), bottom, x(value), bottom + 4, "axis"), _text(x.label(value), x(value), bottom + 17, "middle", "tick"))
     add(drawing, _line(left, bottom, WIDTH - 8, bottom, "axis"), _text(across, (left + WIDTH) / 2, bottom + 33, "middle", "tick"))
-    add(drawing, element("text", up, transform=f"rotate(-90) translate({_round(-bottom / 2 - 6)} 12)", text_anchor="middle", class_="tick"))
+    add(drawing, element("text", up, transform=f"rotate(-90) translate({_round(-bottom / 2 - 6)} 9)", text_anchor="middle", class_="tick"))
     return drawing
 
 

@@ -105,7 +105,7 @@ def _board(board: Board, key: str) -> Element:
 
 
 def _short_table(board: Board) -> Element:
-    head = ("System", *(title(name) for name in board.columns), "From the best", "Fit, s", "A case, ms", "Seeds")
+    head = ("System", *(title(name) for name in board.columns), "From the best, Holm p", "Fit, s", "A case, ms", "Seeds")
     rows = []
     for place, line in enumerate(board.lines, 1):
         figures = [_cell(line.figure(name), name, bold=place == 1 and name == MAIN and line.separable) for name in board.columns]
