@@ -308,6 +308,25 @@ def evaluate(
         click.echo(f"Kept in {out}")
 
 
+@main.command()
+@click.option("--folder", default=".", type=click.Path(path_type=Path, exists=True, file_okay=False), help="where metrics/leaderboard is")
+@click.option("--check", is_flag=True, help="write nothing; fail where a file is not what the results give")
+def leaderboard(folder: Path, check: bool) -> None:
+    """Make tables and a page of all results in metrics/leaderboard.
+
+    \b
+    Reads   metrics/leaderboard/NAME.json     what recgraph evaluate --out has kept
+    Writes  LEADERBOARD.md, metrics/leaderboard.html (the same with plots), metrics/leaderboard.json (all results, with
+            their sha256), metrics/leaderboard/NAME.csv (a row a system, for dvc plots)
+
+    Equal results give equal files, byte for byte.
+    """
+    from recgraph.train import leaderboard as boards
+
+    files, digest = boards.check(folder) if check else boards.write(folder)
+    click.echo(f"{', '.join(map(str, files))}\n{'Checked' if check else 'Written'}. sha256 of the results: {digest}")
+
+
 @main.group()
 def adapters() -> None:
     """List, inspect, compare and choose LoRA adapters.
