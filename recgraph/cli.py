@@ -247,7 +247,7 @@ def train(stage: str, task: str, folder: Path) -> None:
 @click.option("--seen", type=click.Choice(["excluded", "ranked"]), default="excluded", show_default=True, help="what becomes of the history's items")
 @click.option("--seeds", default="7", show_default=True, metavar="NUMBERS", help="each trains every system that draws; figures are means over them")
 @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="so many cases, drawn with a fixed seed [all]")
-@click.option("--share", type=float, default=1.0, metavar="NUMBER", help="low resource: learn from such a share of the users, e.g. .1 [all]")
+@click.option("--shares", default="", metavar="NUMBERS", help="low resource: learn from such shares of the users too, e.g. .1,.3")
 @click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="measure rankings made elsewhere (see below)")
 @click.option("--export", "exported", type=click.Path(path_type=Path), metavar="FILE", help="write the rankings of the one --system instead")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="keep the whole result as JSON")
@@ -260,7 +260,7 @@ def evaluate(
     seen: str,
     seeds: str,
     sample: int,
-    share: float,
+    shares: str,
     runs: tuple[Path, ...],
     exported: Path | None,
     out: Path | None,
@@ -298,7 +298,7 @@ def evaluate(
             count = command.export(path, split, options, names, exported, **told)
         else:
             told |= {"command": join(["recgraph", *sys.argv[1:]]), "keep": keep}
-            result = command.evaluate(path, split, options, names, runs, share=share, **told)
+            result = command.evaluate(path, split, options, names, runs, shares=shares, **told)
     if exported:
         click.echo(f"{exported}: {count:,} rankings; measure them with: recgraph evaluate --split {split} --run {exported}")
         return

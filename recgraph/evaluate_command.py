@@ -41,14 +41,17 @@ def evaluate(
     names: str,
     runs: Sequence[Path],
     *,
-    share: float = 1.0,
+    shares: str = "",
     note: Note,
     tell: Tell,
     command: str = "",
     keep: Path | None = None,
 ) -> dict[str, Any]:
-    """The result, as train/evaluation.py gives it, and the `share` of the users whose train events were learnt from (drawn with the options' seed,
-    a smaller share is part of a larger one). With runs and no names the runs alone are measured. SettingsError for a share that is none."""
+    """The result, as train/evaluation.py gives it. With runs and no names the runs alone are measured.
+
+    With `shares`, e.g. ".1,.3", every system is also fitted on the train events of such a share of the users (drawn with the options' seed, a
+    smaller one is part of a larger one) and asked the same: `low_resource` of the result. SettingsError for a share that is none.
+    """
     from recgraph.train import evaluation
     from recgraph.train.protocol import fewer_users
     from recgraph.train.rankings import read_rankings
@@ -56,9 +59,25 @@ def evaluate(
 
     chosen = systems([name.strip() for name in names.split(",")] if names else () if runs else QUICK, tuned_settings())
     task = _task(store, split, tell)
-    task = task if share == 1 else fewer_users(task, share, options.seed)
+    fewer = {share: fewer_users(task, share, options.seed) for share in _shares(shares)}
     read = [read_rankings(path, task) for path in runs]
-    return {**evaluation.evaluate(task, chosen, None, options, runs=read, note=note, tell=tell, command=command, keep=keep), "share": share}
+    result = evaluation.evaluate(task, chosen, None, options, runs=read, note=note, tell=tell, command=command, keep=keep)
+    if fewer:
+        told = {share: evaluation.evaluate(some, chosen, None, options, note=note, tell=tell, keep=keep) for share, some in fewer.items()}
+        result["low_resource"] = [
+            {"system": line["name"], "share": share, "ndcg@10": line["metrics"]["ndcg@10"]}
+            for share, one in sorted([*told.items(), (1.0, result)])
+            for line in one["systems"]
+            if line["name"] in chosen
+        ]
+    return result
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        return sorted({float(share) for share in text.split(",") if share.strip()})
+    except ValueError:
+        raise SettingsError(f"--shares is '{text}'; give numbers above 0 and below 1, e.g. .1,.3.") from None
 
 
 def export(store: str, split: str, options: Options, name: str, file: Path, *, note: Note, tell: Tell) -> int:
@@ -129,11 +148,13 @@ def _notes(result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> lis
     said = [
         f"{result['dataset']}, split {result['split']}, protocol {result['protocol']}: {result['cases']:,} cases{sample}, {result['items']:,} items.",
         f"Candidates are {among}, {seen}." + (f" Not asked: {dropped}." if dropped else ""),
-        *([f"Low resource: learnt from {result['share']:.0%} of the users."] if result["share"] < 1 else []),
         "Ties count by their expected rank. A case has one right answer, so its hit rate is its recall.",
         "± is half of a 95 % bootstrap interval over users; differences of NDCG@10 are paired; ms are those of scoring a case.",
     ]
     notes = [Text(text, style="dim") for text in said]
+    for name in dict.fromkeys(one["system"] for one in result.get("low_resource", ())):
+        curve = ", ".join(f"{one['ndcg@10']['mean']:.4f} ({one['share']:.0%})" for one in result["low_resource"] if one["system"] == name)
+        notes.append(Text(f"Low resource: {name} learns from a share of the users, ndcg@10 {curve}.", style="dim"))
     for line in lines:
         if line.get("unknown_cases") or line.get("missing_cases"):
             told = f"{line['missing_cases']:,} cases without a list count as missed, {line['unknown_cases']:,} lists are of no case"

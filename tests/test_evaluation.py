@@ -467,18 +467,21 @@ def test_every_protocol_has_a_table(shop: Path) -> None:
         assert f"protocol {protocol}" in ran("--store", shop, "--split", "loo", "--protocol", protocol, "--seen", "ranked", "--sample", "9")
 
 
-def test_a_share_of_the_users_is_learnt_from_and_stated(shop: Path, tmp_path: Path) -> None:
-    options, found = ("--store", shop, "--split", "loo", "--system", "popularity"), {}
-    for share in ("0.2", "1"):
-        assert ("learnt from 20% of the users" in " ".join(ran(*options, "--share", share, "--out", tmp_path / "x.json").split())) == (share == "0.2")
-        found[share] = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
-    assert (found["0.2"]["share"], found["1"]["share"]) == (0.2, 1)
-    assert found["0.2"]["cases"] == found["1"]["cases"]  # the same is asked
-    assert found["0.2"]["data_hash"] != found["1"]["data_hash"]
+def test_systems_learn_from_shares_of_the_users_too(shop: Path, tmp_path: Path) -> None:
+    options = ("--store", shop, "--split", "loo", "--systems", "popularity,transitions", "--shares", ".5,.2", "--out", tmp_path / "x.json")
+    said = " ".join(ran(*options).split())
+    found = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert [(one["system"], one["share"]) for one in found["low_resource"]] == [
+        (name, share) for share in (0.2, 0.5, 1.0) for name in ("popularity", "transitions")
+    ]
+    whole = {one["system"]: one["ndcg@10"] for one in found["low_resource"] if one["share"] == 1}
+    assert whole == {line["name"]: line["metrics"]["ndcg@10"] for line in found["systems"]}
+    assert "transitions learns from a share of the users, ndcg@10 0." in said
 
 
 def test_wrong_words_are_told(shop: Path, tmp_path: Path) -> None:
-    assert "The share of users to learn from is 0.0" in ran("--store", shop, "--split", "loo", "--share", "0", code=2)
+    assert "The share of users to learn from is 0.0" in ran("--store", shop, "--split", "loo", "--shares", "0", code=2)
+    assert "--shares is 'half'" in ran("--store", shop, "--split", "loo", "--shares", "half", code=2)
     assert "'populrity' is no system. Systems: popularity, " in ran("--store", shop, "--split", "loo", "--systems", "populrity", code=2)
     assert "--seeds is 'seven'" in ran("--store", shop, "--seeds", "seven", code=2)
     assert "--system names 0" in ran("--store", shop, "--export", tmp_path / "x.run", code=2)
