@@ -300,6 +300,41 @@ def test_what_a_system_brings_along_is_looked_at(folder: Path) -> None:
         compare(task, {"peeks": lambda _: system})
 
 
+class Reranks(Peeks):
+    depth, used = 3, 0
+
+    def scores_among(self, cases: Cases, candidates: Any) -> Scores:
+        self.used += len(cases)
+        return (candidates == cases.target[:, None]).astype(np.float32)
+
+
+def test_a_system_that_reranks_is_told_no_more(clean: Path) -> None:
+    task = task_of(clean, "time")
+    system: Any = leaks.fit(Reranks(), task, print)
+    assert not system.scores_among(task.test, task.test.target[:, None]).any()
+    assert (system.depth, system.used, system.name) == (3, 8, "peeks")
+
+
+@SPLITS
+def test_a_part_that_only_says_until_when_it_knows_is_taken_at_its_word(clean: Path, split: str) -> None:
+    cut = Cut.of(clean / "data" / "prepare" / split)
+    first = {"time": "2025-01-10T00:00:00", "loo": "2025-01-10T08:00:00"}[split]
+    leaks.refuse(cut, evidence.of_told("Adapter next", "sft", first))
+    for later in ("2025-01-10T08:00:01", None):
+        with pytest.raises(SettingsError, match=rf"^Adapter next knows what everybody did at .*; the cut .* is {first.replace('T', ' ')}"):
+            leaks.refuse(cut, evidence.of_told("Adapter next", "sft", later))
+
+
+@SPLITS
+def test_what_learns_from_validation_cases_holds_to_the_cut_of_the_test_cases(clean: Path, split: str) -> None:
+    folder = clean / "data" / "prepare" / split
+    valid, test = (evidence.of_cases("The fusion", "fusion", read_cases(folder, part)) for part in ("valid", "test"))
+    leaks.refuse(Cut.of(folder, "test"), valid)
+    for cut, seen in ((Cut.of(folder), valid), (Cut.of(folder, "test"), test)):
+        with pytest.raises(SettingsError, match=r"^The fusion knows what user u\d did"):
+            leaks.refuse(cut, seen)
+
+
 # ── Evidence ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -6,7 +6,7 @@ part may have seen it is judged in train/leaks.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,15 +19,18 @@ from recgraph.store.db import Store
 from recgraph.store.latest import latest_events, latest_learnt, searches_shown
 from recgraph.store.parquet import read_table, write_table
 from recgraph.train.pipeline import needed
+from recgraph.train.prepare import Case
 
 Times = NDArray[np.datetime64]
 FILE = "evidence.parquet"
+_ALWAYS = np.datetime64("9000-01-01", "us")
 
 
 @dataclass(frozen=True)
 class Seen:
     """What the part `piece`, made by `stage`, has seen: of each user in `user_id` the time `ts` of the newest event and what it was about,
-    an item or a query. Where no user is named (""), it is what a search for `what` at `ts` showed; all of those are listed."""
+    an item or a query. Where no user is named (""), it is what a search for `what` at `ts` showed, and all of those are listed; without a `what`
+    it is whatever anybody did until then."""
 
     piece: str
     stage: str
@@ -52,6 +55,19 @@ def of_store(piece: str, stage: str, store: Store) -> Seen:
 def of_memory(piece: str, stage: str, store: Store, before: datetime | None = None) -> Seen:
     """Of a `QueryMemory` of a store as of `before`: what searches showed or, in a shop that does not log it, what they led to."""
     return Seen(piece, stage, *(searches_shown if store.counts()["exposures"] else latest_events)(store, before))
+
+
+def of_cases(piece: str, stage: str, cases: Iterable[Case]) -> Seen:
+    """Of what learns from cases, with their targets."""
+    newest = {case.user_id: case for case in sorted(cases, key=lambda case: case.ts)}
+    users = sorted(newest)
+    return Seen(piece, stage, users, np.array([newest[one].ts for one in users], "datetime64[us]"), [newest[one].item_id for one in users])
+
+
+def of_told(piece: str, stage: str, fitted_before: str | None) -> Seen:
+    """Of a part of which is known only that it may know everybody's events before a moment (ISO; None: all): a published CORE, an adapter."""
+    last = _ALWAYS if fitted_before is None else np.datetime64(fitted_before, "us") - np.timedelta64(1, "us")
+    return Seen(piece, stage, [""], np.array([last], "datetime64[us]"), [""])
 
 
 def of_examples(store: Store, file: Path) -> Seen:

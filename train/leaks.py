@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,15 +29,17 @@ from recgraph.store.records import Event, Summary
 from recgraph.train.evidence import Seen, kept, of_examples, of_memory, of_sequences
 from recgraph.train.pipeline import needed
 from recgraph.train.prepare import read_cases, read_facts
-from recgraph.train.protocol import Cases, Note, Scores, System, Task
+from recgraph.train.protocol import Cases, Note, Rows, Scores, System, Task
 
+_LEAK = "Nothing is measured with such a leak."
 _NEVER = np.datetime64("9999-01-01", "us")
+HELD_OUT = ("valid", "test")
 STAGES = ("id_embeddings", "title_embeddings", "memory", "examples")
 
 
 @dataclass(frozen=True)
 class Cut:
-    """From when on nothing fitted may know an event: one `moment`, or one for each of `users` (the others hold nothing back). `searches`, of
+    """From when on a fitted part may know nothing: one `moment`, or one for each of `users` (the others hold nothing back). `searches`, of
     leave-one-out, are the held-out cases' own (query, moment)."""
 
     split: str
@@ -45,12 +48,15 @@ class Cut:
     searches: frozenset[tuple[str, datetime]] = frozenset()
 
     @classmethod
-    def of(cls, split_folder: Path) -> Cut:
-        """The cut of data/prepare/<split>. StoreError where it is missing."""
-        facts = read_facts(split_folder)
+    def of(cls, split_folder: Path, *parts: str) -> Cut:
+        """The cut of data/prepare/<split>, before the held-out `parts` [valid, test]; what learns from validation cases holds to that of test.
+
+        StoreError where it is missing.
+        """
+        facts, held_out = read_facts(split_folder), parts or HELD_OUT
         if facts["valid_from"]:
-            return cls(facts["split"], datetime.fromisoformat(facts["valid_from"]))
-        held = read_cases(split_folder, "valid", "test")
+            return cls(facts["split"], datetime.fromisoformat(facts["valid_from" if "valid" in held_out else "test_from"]))
+        held = read_cases(split_folder, *held_out)
         return cls._of_users(facts["split"], ((case.user_id, case.as_of, case.query) for case in held))
 
     @classmethod
@@ -78,8 +84,11 @@ class Cut:
         else:
             cut = np.array([np.datetime64(self.users[one], "us") if one in self.users else _NEVER for one in seen.user_id], "datetime64[us]")
             over = seen.ts - cut
+            first = np.datetime64(min(self.users.values(), default=_NEVER.item()), "us")
             for row in [row for row, one in enumerate(seen.user_id) if not one]:
-                if (seen.what[row], seen.ts[row].item()) in self.searches:
+                if not seen.what[row]:
+                    over[row] = seen.ts[row] - first
+                elif (seen.what[row], seen.ts[row].item()) in self.searches:
                     over[row] = np.timedelta64(0, "us")
         found = np.flatnonzero(over >= np.timedelta64(0, "us"))
         return int(found[np.argmax(over[found])]) if len(found) else None
@@ -92,10 +101,10 @@ def refuse(cut: Cut, *pieces: Seen) -> None:
         if row is None:
             continue
         who, what, when = seen.user_id[row], seen.what[row], seen.ts[row].item()
-        saw = f"what user {who} did with '{what}' at {when}" if who else f"what a search for '{what}' showed at {when}"
-        limit = cut.moment or cut.users.get(who, when)
+        saw = f"what user {who} did with '{what}'" if who else f"what a search for '{what}' showed" if what else "what everybody did"
+        limit = cut.moment or cut.users.get(who) or (when if what else min(cut.users.values()))
         again = f"Make it again with: recgraph train prepare && recgraph train {seen.stage}" if seen.stage else "Fit it on the train part alone."
-        raise SettingsError(f"{seen.piece} knows {saw}; the cut of split {cut.split} is {limit}. Nothing is measured with such a leak. {again}")
+        raise SettingsError(f"{seen.piece} knows {saw} at {when}; the cut of split {cut.split} is {limit}. {_LEAK} {again}")
 
 
 # ── The pipeline ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,7 +168,7 @@ def check_task(task: Task, names: Iterable[str] = ()) -> None:
         for row in np.flatnonzero(last >= cases.time)[:1]:
             raise SettingsError(
                 f"The history of a {part} case of user {_user(task, cases.user[row])} goes on to {_moment(last[row])}; it is asked at "
-                f"{_moment(cases.time[row])}. Nothing is measured with such a leak."
+                f"{_moment(cases.time[row])}. {_LEAK}"
             )
     if task.until is not None:
         cut = np.full(_users(task), task.until)
@@ -173,7 +182,7 @@ def check_task(task: Task, names: Iterable[str] = ()) -> None:
         user, time, item = task.train.user[row], task.train.time[row], task.train.item[row]
         raise SettingsError(
             f"{', '.join(names) or 'The systems'} would know what user {_user(task, user)} did with '{task.item_ids[item]}' at {_moment(time)}; "
-            f"the cut of split {task.split} is {_moment(cut[user])}. Nothing is measured with such a leak."
+            f"the cut of split {task.split} is {_moment(cut[user])}. {_LEAK}"
         )
 
 
@@ -186,20 +195,43 @@ def fit(system: System, task: Task, note: Note) -> System:
     brought: Sequence[Seen] = getattr(system, "seen", ())
     if brought:
         refuse(Cut.of_task(task), *brought)
-    return _Untold(system)
+    return _UntoldReranker(system) if hasattr(system, "scores_among") else _Untold(system)
 
 
 class _Untold:
     """A fitted system that is asked about cases without being told their targets (-1)."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: Any) -> None:
         self.name, self._system = system.name, system
 
     def fit(self, task: Task, note: Note) -> None:
         self._system.fit(task, note)
 
     def scores(self, cases: Cases) -> Scores:
-        return self._system.scores(replace(cases, target=np.full(len(cases), -1, np.int64)))
+        found: Scores = self._system.scores(_untold(cases))
+        return found
+
+
+class _UntoldReranker(_Untold):
+    """The same of one that can also order the items it is given."""
+
+    def __init__(self, system: Any) -> None:
+        super().__init__(system)
+        self.depth = system.depth
+
+    @property
+    def used(self) -> Any:
+        """What the system says."""
+        return self._system.used
+
+    def scores_among(self, cases: Cases, candidates: Rows) -> Scores:
+        """As the system's."""
+        found: Scores = self._system.scores_among(_untold(cases), candidates)
+        return found
+
+
+def _untold(cases: Cases) -> Cases:
+    return replace(cases, target=np.full(len(cases), -1, np.int64))
 
 
 def _users(task: Task) -> int:
