@@ -82,6 +82,7 @@ def _shares(text: str) -> list[float]:
 
 def export(store: str, split: str, options: Options, name: str, file: Path, *, note: Note, tell: Tell) -> int:
     """Writes the first items of one system for every case; the number of lists. SettingsError without exactly one system."""
+    from recgraph.train import leaks
     from recgraph.train.asking import ask, measure
     from recgraph.train.rankings import write_rankings
     from recgraph.train.systems import systems, tuned_settings
@@ -90,11 +91,11 @@ def export(store: str, split: str, options: Options, name: str, file: Path, *, n
     if len(chosen) != 1:
         raise SettingsError(f"--export writes the rankings of one system, but --system names {len(chosen)}; name one of them.")
     task = _task(store, split, tell)
+    leaks.check_task(task, chosen)
     asked = ask(task, options)
     ((label, make),) = chosen.items()
-    system = make(options.seeds[0])
     tell(f"Fitting {label}")
-    system.fit(task, note)
+    system = leaks.fit(make(options.seeds[0]), task, note)
     write_rankings(file, task, asked.cases, measure(system, asked, first=DEPTH, seed=options.seed, tell=tell).first, label)
     return len(asked)
 

@@ -201,7 +201,7 @@ def test_the_stage_writes_the_same_bytes_twice_and_serving_reads_them(folder: Pa
     id_embeddings.run(PARAMS, folder, told.append)
     out = folder / "data" / "id_embeddings"
     first = {file.name: file.read_bytes() for file in [*out.iterdir(), *(folder / "metrics").iterdir()]}
-    assert set(first) == {"items.parquet", "core.safetensors", "config.json", "id_embeddings.json", "id_embeddings_loss.csv"}
+    assert set(first) == {"items.parquet", "core.safetensors", "config.json", "evidence.parquet", "id_embeddings.json", "id_embeddings_loss.csv"}
     id_embeddings.run(PARAMS, folder, told.append)
     assert first == {file.name: file.read_bytes() for file in [*out.iterdir(), *(folder / "metrics").iterdir()]}
     assert not (folder / "data" / "id_embeddings.part").exists()

@@ -289,7 +289,7 @@ def test_the_stage_writes_titles_encoder_and_metrics_the_same_twice(make_store: 
         files = sorted([*(file for file in out.rglob("*") if file.is_file()), tmp_path / "metrics" / "title_embeddings.json"])
         kept.append({str(file.relative_to(tmp_path)): file.read_bytes() for file in files})
     assert kept[0] == kept[1]
-    assert {file.name for file in out.iterdir()} == {"titles.parquet", "encoder.json", "lstm"}
+    assert {file.name for file in out.iterdir()} == {"titles.parquet", "encoder.json", "evidence.parquet", "lstm"}
     columns = read_table(out / "titles.parquet")
     assert columns["text"] == ["Leather boots", "Red sneakers size 40", "Red sneakers size 41", "Straw hat", "Wool coat"]
     assert columns["key"][0] == text_key("Leather boots")

@@ -32,6 +32,7 @@ from recgraph.tools.core import Core
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Retriever
+from recgraph.train import leaks
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.metrics import Places, places, places_in_lists, recall, summary
@@ -161,6 +162,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
     """Params: cases, seed, ks. Reads data/prepare, title_embeddings, memory and id_embeddings; writes metrics/evaluate.{json,csv}."""
     ks = sorted(int(k) for k in value(params, "evaluate", "ks"))
     split = split_folder(params, folder)
+    leaks.check_folder(folder, split, ("id_embeddings", "title_embeddings", "memory"))
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as everything:
         catalogue = everything.catalogue()
         cases = read_cases(split, "test")
@@ -169,6 +171,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
     chosen: Mapping[str, Sequence[Asked]] = dict(zip(VARIANTS, (asked, unseen), strict=True))
     found: dict[str, dict[str, Places]] = {variant: {} for variant in VARIANTS}
     with snapshot.open_folder(split / "train") as train:
+        leaks.check_train(train, leaks.Cut.of(split))
         scoring, ranking = scorers(train, folder, catalogue), rankers(train, folder, catalogue, max(*ks, *REPORTED, 100))
         for variant, some in chosen.items():
             found[variant] |= {name: place_scored(scorer, some, variant) for name, scorer in scoring.items()}

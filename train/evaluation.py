@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
+from recgraph.train import leaks
 from recgraph.train.asking import Asked, Measured, Options, Tell, Values, ask, measure_all, measure_lists
 from recgraph.train.metrics import Places, mrr, ndcg, recall
 from recgraph.train.protocol import Cases, Note, Rows, System, Task, drawn
@@ -65,9 +66,10 @@ def evaluate(
     With a folder `keep` what a system answered is kept there, and a system that was asked the same before (equal data, options, settings and
     code of the models) is not fitted again: a killed evaluation goes on where it was, and a system more costs only its own time.
     A system that has no seed among its settings is fitted once. Values of a case are means over the seeds; intervals and tests draw users.
-    SettingsError for a protocol without cases and for scores that are none, and what fitting raises.
+    SettingsError for a leak (train/leaks.py), a protocol without cases and scores that are none, and what fitting raises.
     """
     options, started = options or Options(), time.perf_counter()
+    leaks.check_task(task, systems)
     asked = [ask(task, options, cases=cases)]
     if options.protocol == "sampled":
         asked.append(replace(asked[0], candidates=drawn(task, asked[0].cases, options.seed, popular=True)))
@@ -159,9 +161,9 @@ def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options
         else:
             tell(f"Fitting {name}" + (f", seed {seed}" if len(options.seeds) > 1 and seeded else ""))
             began = time.perf_counter()
-            system.fit(asked[0].task, note)
+            untold = leaks.fit(system, asked[0].task, note)
             took = time.perf_counter() - began
-            found = measure_all(system, asked, seed=options.seed, tell=tell)
+            found = measure_all(untold, asked, seed=options.seed, tell=tell)
             if kept and file:
                 kept.write(file, found, took)
         fit_seconds += took

@@ -37,6 +37,7 @@ from recgraph.tools.embed import Encoder
 from recgraph.tools.llm import Prompt
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.models import find_llm
+from recgraph.train import leaks
 from recgraph.train.memory import read_queries
 from recgraph.train.pipeline import Note, Params, progress, split_folder, value
 from recgraph.train.prepare import PARTS, Case, read_cases
@@ -116,6 +117,7 @@ class Writer:
         )
         self._made.update((summary.input_hash, summary) for summary in told.get("made", ()))
         state["summary"] = told.get("summary")
+        leaks.check_given(f"example {case.user_id}#{case.seq}", case.as_of, state["history"], state["summary"])
         prompt, _ = self._nodes.next_prompt(state)
         target = self._store.items([case.item_id])[case.item_id]
         pool = self._negatives(case, target)

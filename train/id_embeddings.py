@@ -2,7 +2,7 @@
 
     data/id_embeddings/items.parquet      item_id, vector (length 1), norm, sorted by item_id; an item without events has no row
     data/id_embeddings/core.safetensors   the encoder's weights, `cold` (the vector of all items without a row) among them
-    data/id_embeddings/config.json        settings, fitted_before, and what it was trained on
+    data/id_embeddings/config.json        settings, fitted_before, and what it was trained on; evidence.parquet is what it saw (train/evidence.py)
     metrics/id_embeddings.json, metrics/id_embeddings_loss.csv
 
 What CORE learns from are all events with an item, an event that repeats the item before it left out. `data/id_embeddings.part` is the
@@ -26,6 +26,7 @@ from recgraph.errors import StoreError
 from recgraph.store import snapshot
 from recgraph.store.columns import Sequences
 from recgraph.store.parquet import read_table, write_table
+from recgraph.train import evidence
 from recgraph.train.core import Cases, CoreSettings, Rows, Trained, ranks, train
 from recgraph.train.metrics import Places, summary
 from recgraph.train.pipeline import Note, Params, block, needed, split_folder
@@ -60,6 +61,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
         note(f"{name}: Recall@10 {found['recall@10']:.4f}, NDCG@10 {found['ndcg@10']:.4f} over {len(served):,} cases, purchased items left out")
     config = {**asdict(settings), "fitted_before": facts["fitted_before"], "split": facts["split"], "items": len(warm), "events": len(items)}
     save(trained, [item_ids[row] for row in warm], config, folder / OUT)
+    evidence.keep(folder / OUT, evidence.of_sequences("CORE", "id_embeddings", learnt, item_ids))
     _metrics(trained, shown, folder / "metrics")
     shutil.rmtree(part, ignore_errors=True)
 

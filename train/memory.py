@@ -1,7 +1,7 @@
 """Stage `memory`: the keys of the query-product memory (F 4.2), every query ever shown as a vector. Command: `recgraph train memory`.
 
     data/memory/queries.parquet   query, key, vector
-    data/memory/encoder.json      which encoder made them, and what it was fitted on
+    data/memory/encoder.json      which encoder made them, and what it was fitted on; evidence.parquet is what that saw
 
 What a query led to is not kept here: that depends on the moment one asks about, and `tools/memory.py` reads it from the store as of then. So
 the vectors may be of all queries, also of those after the cut; only the encoder can have learnt something, and says as of when.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.store.parquet import read_table, write_table
 from recgraph.tools.embed import Encoder, Progress, text_key
+from recgraph.train import evidence
 from recgraph.train.pipeline import Note, Params, needed, value
 from recgraph.train.title_embeddings import OUT as TITLES
 from recgraph.train.title_embeddings import chosen_encoder
@@ -57,6 +59,8 @@ def run(params: Params, folder: Path, note: Note) -> None:
     fitted = json.loads((folder / TITLES / "encoder.json").read_text(encoding="utf-8")).get("fitted_before")
     facts = {"name": encoder.name, "dim": encoder.dim, "fitted_before": fitted}
     (folder / OUT / "encoder.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    learnt = evidence.kept(folder / TITLES, "title_embeddings")
+    evidence.keep(folder / OUT, *(replace(seen, piece="The memory's encoder", stage="memory") for seen in learnt))
     note(f"{len(queries):,} queries embedded with {encoder.name}")
 
 

@@ -20,11 +20,14 @@ from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.tools.adapter_sets import AdapterCard, adapter_fingerprint
 from recgraph.tools.core import Core
+from recgraph.train import leaks
 from recgraph.train.memory import read_queries
 from recgraph.train.pipeline import TASKS, Note, Params, needed, split_folder, value
-from recgraph.train.prepare import read_facts
-from recgraph.train.title_embeddings import encoder_place
+from recgraph.train.prepare import read_cases, read_facts
+from recgraph.train.summarize import check_summaries
+from recgraph.train.title_embeddings import encoder_place, sample
 
+CHECKED = 50  # held-out cases whose summaries are looked at: 65 ms each in the simulated shop
 META = "published"  # JSON: revision, split, and fitted_before of each piece (null: fitted on everything before its user's own cut)
 
 
@@ -56,12 +59,16 @@ def adapters_of(folder: Path, preset: str) -> dict[str, dict[str, Any]]:
 
 
 def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
-    """Puts summaries, vectors and CORE into the store and returns what `published` says."""
-    snapshot.load_summaries(store, needed(folder / "data" / "summarize" / "summaries.parquet", "summarize"))
+    """Puts summaries, vectors and CORE into the store and returns what `published` says. SettingsError where one knows what it may not."""
+    split_at, summaries = split_folder(params, folder), needed(folder / "data" / "summarize" / "summaries.parquet", "summarize")
+    leaks.check_folder(folder, split_at)
+    blocks = {name: int(value(params, "summarize", name)) for name in ("block", "merge")}
+    check_summaries(store, snapshot.read_summaries(summaries), sample(read_cases(split_at, "valid", "test"), CHECKED, seed=7), **blocks)
+    snapshot.load_summaries(store, summaries)
     encoder = read_queries(folder, store)
     core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings"))
     core.publish(store)
-    preset, split = str(value(params, "", "preset")), read_facts(split_folder(params, folder))
+    preset, split = str(value(params, "", "preset")), read_facts(split_at)
     titles = json.loads((folder / "data" / "title_embeddings" / "encoder.json").read_text(encoding="utf-8"))
     store.set_meta("adapter", preset)
     place = encoder_place(folder)

@@ -26,7 +26,9 @@ from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.store.records import Summary
 from recgraph.tools.models import open_llm
+from recgraph.train import leaks
 from recgraph.train.pipeline import Note, Params, block, needed, progress, value
+from recgraph.train.prepare import Case
 
 _ALL = 1 << 40
 _SERVED_AT_ONCE = 16  # users asked about at once where a server batches them (CPU server: 67 tokens/s for one, 423 for 16)
@@ -120,6 +122,41 @@ def summarize_users(
             summaries += made
             replaced += notes
     return summaries, replaced
+
+
+def check_summaries(store: Store, summaries: Sequence[Summary], cases: Iterable[Case], *, block: int = 5, merge: int = 4) -> None:
+    """No summary may rest on an event later than its own last one, and those that the cases would be given, with those that these build on,
+    on nothing later than the case. They are looked for as a run looks for them; `store` has all events.
+
+    That others know more than a cut is right, as a history does. SettingsError names the summary or the case, and the event.
+    """
+    for summary in summaries:
+        leaks.check_summary(summary)
+    known = {summary.input_hash: summary for summary in summaries}
+    writers = sorted({(summary.paradigm, summary.model) for summary in summaries})
+    found: list[Summary] = []
+
+    def lookup(key: str) -> None:
+        """Keeps what is there and denies it: a run would stop at the newest summary it finds, this goes through all of them."""
+        found.extend([known[key]] if key in known else [])
+
+    graphs = {name: build_summarize(_Instead(name), lookup, block=block, group=merge) for _, name in writers}
+    for case in cases:
+        history = store.history(case.user_id, case.as_of)
+        items = store.items(sorted({event.item_id for event in history if event.item_id}))
+        for paradigm, name in writers:
+            found.clear()
+            graphs[name].invoke({"user_id": case.user_id, "paradigm": paradigm, "history": history, "items": items})
+            for summary in found:
+                leaks.check_given(f"{case.user_id}#{case.seq}", case.as_of, history, summary)
+
+
+class _Instead(ProfileSummarizer):
+    """Looks for the summaries of another summarizer; what it writes itself is thrown away."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
 
 
 def _identity(*parts: object) -> str:

@@ -1,7 +1,7 @@
 """Stage `title_embeddings`: trains the chosen title encoder, embeds every title and measures. `recgraph train title_embeddings`.
 
     data/title_embeddings/titles.parquet      key, text, vector of each distinct title
-    data/title_embeddings/encoder.json        which encoder made them and what it was fitted on
+    data/title_embeddings/encoder.json        which encoder made them and what it was fitted on; evidence.parquet is what it saw
     data/title_embeddings/lstm | finetuned/   the encoder itself, where one was trained
     metrics/title_embeddings.json             title retrieval on the validation cases
 
@@ -29,6 +29,7 @@ from recgraph.store.snapshot import open_folder
 from recgraph.tools.embed import Encoder, TextEncoder, open_encoder, text_key
 from recgraph.tools.lstm import read_tokenizer, save_lstm
 from recgraph.tools.models import find_encoder
+from recgraph.train import evidence
 from recgraph.train.pipeline import Note, Params, block, needed, split_folder, value
 from recgraph.train.prepare import Case, read_cases, read_facts
 from recgraph.train.title_pairs import ACTIONS, NEXT_PURCHASE, Pairs, Titles, pairs_of, retrieval
@@ -53,6 +54,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
         with open_folder(split / "train") as store:
             titles = Titles.of(store.catalogue())
             pairs = pairs_of(store, titles, _choice(own, "positives", ACTIONS))
+            seen = [evidence.of_store("The title encoder with its pairs", "title_embeddings", store)] if kind != "ready" else []
         if pairs.source == NEXT_PURCHASE:
             note("This shop has no queries: pairs are a product's title and the title of the same user's next purchase.")
         facts: dict[str, Any] = {"encoder": kind, "pairs": pairs.source, "positive_pairs": len(pairs.positive), "fitted_before": None}
@@ -71,6 +73,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
     facts |= {"name": encoder.name, "dim": encoder.dim, "folder": kind if kind != "ready" else "", "ready": own.get("ready", "")}
     write_table(target / "titles.parquet", {"key": [text_key(text) for text in titles.texts], "text": titles.texts, "vector": vectors})
     _write_json(target / "encoder.json", facts)
+    evidence.keep(target, *seen)
     _write_json(folder / "metrics" / "title_embeddings.json", {**facts, "titles": len(titles.texts), "loss": losses, "valid": found})
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     note(f"{kind} ({encoder.name}), {pairs.source} pairs, validation: " + ", ".join(f"{name} {number}" for name, number in found.items()))
