@@ -53,6 +53,7 @@ class PairSettings:
     hidden: int = 16  # of the attention network (DIN), the second GRU (DIEN), and half the width of the network that decides
     loss: str = "softmax"
     negatives: int = 32  # drawn for a batch
+    retrieved: int = 512  # drawn for the first stage (DIN and DIEN), where each costs one product
     temperature: float = 0.1
     dropout: float = 0.3  # of the numbers of item vectors
     user_dropout: float = 0.5  # of whole user vectors (NCF)
@@ -69,7 +70,7 @@ class PairSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("dim", "hidden", "negatives", "tokens", "epochs", "patience", "max_length", "validate", "threads"):
+        for name in ("dim", "hidden", "negatives", "retrieved", "tokens", "epochs", "patience", "max_length", "validate", "threads"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("dropout", "user_dropout"):
@@ -351,17 +352,24 @@ class PairSystem:
 
     def _step(self, optimizer: torch.optim.Optimizer, read: Read, target: Tensor) -> float:
         model = self.model
-        drawn = torch.from_numpy(self._warm)[torch.randint(len(self._warm), (self.settings.negatives,))]
         past = torch.cat([read.rows, target[:, None]], 1)
-        had = (past[:, :, None] == drawn).any(1)
-        wanted, others, known = model.vectors(target)[:, None], model.vectors(drawn), model.encode(read)
-        loss = self._loss(model.logits(read, known, target[:, None], wanted)[:, 0], model.logits(read, known, drawn, others), had)
+        wanted, known = model.vectors(target)[:, None], model.encode(read)
+        drawn, had = self._drawn(past, self.settings.negatives)
+        loss = self._loss(model.logits(read, known, target[:, None], wanted)[:, 0], model.logits(read, known, drawn, model.vectors(drawn)), had)
         if model.stages == 2:
-            loss = loss + self._loss(model.first(known, wanted)[:, 0], model.first(known, others), had)
+            drawn, had = self._drawn(past, self.settings.retrieved)
+            loss = loss + self._loss(model.first(known, wanted)[:, 0], model.first(known, model.vectors(drawn)), had)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return float(loss.detach())
+
+    def _drawn(self, past: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Different item rows int64[n], at most `count`, and bool[b, n]: which of them are in the rows past int64[b, l]."""
+        drawn = torch.from_numpy(self._warm)[torch.randperm(len(self._warm))[:count]]
+        column = torch.full((self.model.padding + 1,), len(drawn)).index_put_((drawn,), torch.arange(len(drawn)))
+        had = torch.zeros(len(past), len(drawn) + 1, dtype=torch.bool).scatter_(1, column[past], True)
+        return drawn, had[:, :-1]
 
     def _loss(self, right: Tensor, wrong: Tensor, had: Tensor) -> Tensor:
         """The mean loss of the targets' logits float32[b] and those of the drawn items float32[b, n]; what bool[b, n] was had does not count."""
