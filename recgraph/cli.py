@@ -327,6 +327,32 @@ def leaderboard(folder: Path, check: bool) -> None:
     click.echo(f"{', '.join(map(str, files))}\n{'Checked' if check else 'Written'}. sha256 of the results: {digest}")
 
 
+@main.command()
+@click.option("--systems", "--system", "names", required=True, metavar="NAMES", help="with commas between")
+@click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
+@click.option("--trials", type=int, default=6, show_default=True, help="of each system; the first is what it has now")
+@click.option("--minutes", type=float, default=10.0, show_default=True, help="of each system; no trial begins later")
+@click.option("--share", type=float, default=1.0, show_default=True, help="of the users, to learn from")
+@click.option("--out", type=click.Path(path_type=Path), default="baselines.yaml", show_default=True, metavar="FILE")
+@_store_option
+def tune(names: str, split: str, trials: int, minutes: float, share: float, out: Path, store: str | None) -> None:
+    """Choose settings of the systems of `recgraph evaluate` on validation cases, with the same budget for each.
+
+    FILE becomes a block `baselines` for params.yaml. Beside it the trials are kept as JSON lines: after a kill the same command goes on.
+    """
+    from recgraph import panel
+    from recgraph.settings import load_settings
+    from recgraph.train import tuning
+
+    console, screen = _consoles()
+    with panel.bars(screen), _open(load_settings(store=store).store) as opened:
+        budget = tuning.Budget(trials, minutes, share)
+        chosen = [name.strip() for name in names.split(",")]
+        told = tuning.tune_store(opened, split, chosen, budget, out, note=lambda text: screen.print(text, style="dim"))
+    console.print(tuning.table(told))
+    click.echo(f"{out.read_text(encoding='utf-8')}\nKept in {out}; put it into params.yaml.")
+
+
 @main.group()
 def adapters() -> None:
     """List, inspect, compare and choose LoRA adapters.

@@ -99,6 +99,13 @@ class BERT4RecModel(SASRecModel):
     def __init__(self, items: Items, settings: AttentionSettings) -> None:
         super().__init__(items, settings)
         self.mask = nn.Parameter(torch.randn(settings.dim) * settings.dim**-0.5)
+        # A mask says nothing of itself, so at first a layer adds the mean of what it looks at; of small random weights it would learn that slowly.
+        with torch.no_grad():
+            for name, weight in self.named_parameters():
+                if name.endswith("qkv.weight"):
+                    nn.init.eye_(weight[2 * settings.dim :])
+                if name.endswith("out.weight"):
+                    nn.init.eye_(weight).mul_(settings.dim**-0.5)
 
     def guessed(self, rows: Tensor, masked: Tensor) -> Tensor:
         """float32[masked, d]: the states at the places bool[b, l] that are hidden from it."""

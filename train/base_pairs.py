@@ -12,8 +12,9 @@ They were made to tell whether one advertisement will be clicked; here they rank
 
 NCF's user is his own vector plus the mean of his history's items; the first is left out at times in training, so that a user whom train does not
 know is his history. DIN reads the age of an item, too. DIEN's auxiliary loss is that of the last step of each prefix, as every prefix is an
-example; the interests it trains are a retrieval of their own, and only the best `candidates` of it are read by the second GRU, the others follow
-behind in their order (`candidates` 0: the second GRU reads all; with T items of history it takes T steps for each item of the catalogue).
+example. In both a first stage, trained along, retrieves by an inner product alone (DIEN: the interests of the auxiliary loss; DIN: items weighted
+by age), and the whole network reads only the best `candidates` of it; the others follow behind in their order (`candidates` 0: it reads all, for
+which DIN works through the history, and DIEN takes a step for each of its items, for every item of the catalogue).
 
 Only items that train names can be ranked (others: -inf) and read, unless text is. A history without one is answered with the counts in train.
 """
@@ -52,11 +53,12 @@ class PairSettings:
     hidden: int = 16  # of the attention network (DIN), the second GRU (DIEN), and half the width of the network that decides
     loss: str = "softmax"
     negatives: int = 32  # drawn for a batch
+    retrieved: int = 512  # drawn for the first stage (DIN and DIEN), where each costs one product
     temperature: float = 0.1
     dropout: float = 0.3  # of the numbers of item vectors
     user_dropout: float = 0.5  # of whole user vectors (NCF)
     recency: float = 0.8  # weight of a history item against the one after it in NCF's mean
-    candidates: int = 200  # of the first stage (DIEN)
+    candidates: int = 500  # of the first stage (DIN and DIEN)
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     tokens: int = 4096  # history items of a batch
@@ -68,7 +70,7 @@ class PairSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("dim", "hidden", "negatives", "tokens", "epochs", "patience", "max_length", "validate", "threads"):
+        for name in ("dim", "hidden", "negatives", "retrieved", "tokens", "epochs", "patience", "max_length", "validate", "threads"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("dropout", "user_dropout"):
@@ -198,7 +200,10 @@ class NCF(PairModel):
 
 
 class DIN(PairModel):
-    """Interest is the sum of the history's items, each weighted by a network over it, the candidate and their product; weights need not add to 1."""
+    """Interest is the sum of the history's items, each weighted by a network over it, the candidate and their product; weights need not add to 1.
+    In the first stage an item is weighted by its age alone."""
+
+    stages = 2
 
     def __init__(self, n_items: int, users: int, settings: PairSettings, vectors: NDArray[np.float32] | None) -> None:
         super().__init__(n_items, users, settings, vectors)
@@ -213,10 +218,15 @@ class DIN(PairModel):
     def encode(self, read: Read) -> tuple[Tensor, ...]:
         h = self.vectors(read.rows)
         # The product's part of the first layer is a weight matrix for each item of the history: [b, l × hidden, d].
-        return h, self.of_item(h) + self.of_age[read.age], (h[:, :, None] * self.of_product).flatten(1, 2), self.interest(h)
+        products = (h[:, :, None] * self.of_product).flatten(1, 2)
+        plain = (self.ages[read.age] * read.inside)[:, None] @ h
+        return h, self.of_item(h) + self.of_age[read.age], products, self.interest(h), plain
+
+    def first(self, known: tuple[Tensor, ...], c: Tensor) -> Tensor:
+        return (known[4] @ c.transpose(-1, -2))[:, 0] * self.scale.exp()
 
     def logits(self, read: Read, known: tuple[Tensor, ...], rows: Tensor, c: Tensor) -> Tensor:
-        h, own, product, interest = known
+        h, own, product, interest, _ = known
         turned = c.transpose(-1, -2)
         x = (product @ turned).reshape(*own.shape, -1) + own[..., None] + self.of_candidate(c).transpose(-1, -2).unsqueeze(-3)
         weight = (self.out @ F.prelu(x.flatten(0, 1), self.bend)).reshape(*h.shape[:2], -1)
@@ -301,7 +311,7 @@ class PairSystem:
 
     def _train(self, events: Events, valid: Cases, note: Note) -> None:
         s, model, rng = self.settings, self.model, np.random.default_rng(self.settings.seed)
-        optimizer = torch.optim.Adam(model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
+        optimizer = torch.optim.Adam(model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=True)
         kept, self.epochs, self.best = copied(model), [], -1
         told = time.perf_counter()
         for epoch in range(s.epochs):
@@ -342,17 +352,24 @@ class PairSystem:
 
     def _step(self, optimizer: torch.optim.Optimizer, read: Read, target: Tensor) -> float:
         model = self.model
-        drawn = torch.from_numpy(self._warm)[torch.randint(len(self._warm), (self.settings.negatives,))]
         past = torch.cat([read.rows, target[:, None]], 1)
-        had = (past[:, :, None] == drawn).any(1)
-        wanted, others, known = model.vectors(target)[:, None], model.vectors(drawn), model.encode(read)
-        loss = self._loss(model.logits(read, known, target[:, None], wanted)[:, 0], model.logits(read, known, drawn, others), had)
+        wanted, known = model.vectors(target)[:, None], model.encode(read)
+        drawn, had = self._drawn(past, self.settings.negatives)
+        loss = self._loss(model.logits(read, known, target[:, None], wanted)[:, 0], model.logits(read, known, drawn, model.vectors(drawn)), had)
         if model.stages == 2:
-            loss = loss + self._loss(model.first(known, wanted)[:, 0], model.first(known, others), had)
+            drawn, had = self._drawn(past, self.settings.retrieved)
+            loss = loss + self._loss(model.first(known, wanted)[:, 0], model.first(known, model.vectors(drawn)), had)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return float(loss.detach())
+
+    def _drawn(self, past: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Different item rows int64[n], at most `count`, and bool[b, n]: which of them are in the rows past int64[b, l]."""
+        drawn = torch.from_numpy(self._warm)[torch.randperm(len(self._warm))[:count]]
+        column = torch.full((self.model.padding + 1,), len(drawn)).index_put_((drawn,), torch.arange(len(drawn)))
+        had = torch.zeros(len(past), len(drawn) + 1, dtype=torch.bool).scatter_(1, column[past], True)
+        return drawn, had[:, :-1]
 
     def _loss(self, right: Tensor, wrong: Tensor, had: Tensor) -> Tensor:
         """The mean loss of the targets' logits float32[b] and those of the drawn items float32[b, n]; what bool[b, n] was had does not count."""
@@ -387,11 +404,11 @@ class PairSystem:
         with torch.inference_mode():
             rows = torch.from_numpy(rankable)
             c = model.vectors(rows)
-            start = 0
+            read_of, start = min(self.settings.candidates or len(rows), len(rows)), 0
             while start < len(order):
                 width = int(lengths[order[start]]) * 2  # the batch is sorted, so its longest may be somewhat longer
-                each = len(rankable) * self.settings.hidden * (width if self.settings.model == "din" else 2)
-                part = order[start : start + max(1, _FLOATS // each)] if model.stages == 1 else order[start : start + 32]
+                each = (len(rankable) if model.stages == 1 else read_of) * self.settings.hidden * (width if self.settings.model == "din" else 2)
+                part = order[start : start + (32 if self.settings.model == "dien" else max(1, _FLOATS // each))]
                 start += len(part)
                 padded = np.full((len(part), lengths[part].max()), model.padding, np.int64)
                 for line, one in enumerate(part):
