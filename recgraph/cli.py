@@ -241,7 +241,7 @@ def train(stage: str, task: str, folder: Path) -> None:
 
 
 @main.command()
-@click.option("--systems", "--system", "names", default="", metavar="NAMES", help="with commas between, or `all` [four that are counted fast]")
+@click.option("--systems", "--system", "names", default="", metavar="NAMES", help="with commas between; `all` without LLM, `llm` with [four fast]")
 @click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
 @click.option("--protocol", type=click.Choice(["full", "category", "sampled", "cold"]), default="full", show_default=True)
 @click.option("--seen", type=click.Choice(["excluded", "ranked"]), default="excluded", show_default=True, help="what becomes of the history's items")
@@ -278,6 +278,7 @@ def evaluate(
     \b
     Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet, sasrec-bce, sasrec,
              sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, fused;
+             with a language model (a second or more a case: --sample): tallrec, llamarec, recgraph-hierarchical, recgraph-recurrent, fused-llm;
              tuned settings: the block `baselines` of params.yaml in this folder.
     Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in and out.
     """
