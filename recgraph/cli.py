@@ -306,6 +306,50 @@ def evaluate(
         click.echo(f"Kept in {out}")
 
 
+@main.command()
+@click.argument("name", metavar="NAME")
+@click.option("--cases", type=click.IntRange(0), default=100, show_default=True, metavar="N", help="drawn with a fixed seed; 0: all")
+@click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
+@click.option("--models", default="", metavar="FOLDERS", help="for models: base models, with commas between")
+@click.option("--adapters", "adapter_sets", default="", metavar="SETS", help="for perplexity: without and with further training")
+@click.option("--encoder", default="", metavar="FOLDER", help="for table3: another text embedding (CLIP) beside the default")
+@click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="a setting of all variants: adapter=none, wording=general, ...")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="where the result goes [metrics/ablations/NAME.json]")
+@_store_option
+def ablate(
+    name: str, cases: int, split: str, models: str, adapter_sets: str, encoder: str, sets: tuple[str, ...], out: Path | None, store: str | None
+) -> None:
+    """Measure the recommender in several variants on held-out purchases.
+
+    \b
+    NAME:  table3       without attributes, memory, text or ID embedding (F table 3)
+           mixup        N = 0, 1, 2, 5, 10, 20 (F 4.4)
+           history      0 to 10 recent items, both paradigms (T figure 9)
+           models       base models (T figures 10 and 11)
+           perplexity   adapters with and without further training on hard examples (F 4.3)
+           constrained  answers held to the products shown, to the catalogue, or free
+
+    Answers are kept in data/ablations/NAME: the same command goes on after a kill.
+    """
+    import sys
+    from shlex import join
+
+    from recgraph import ablate_command as command
+    from recgraph import evaluate_command, panel
+    from recgraph.settings import load_settings
+
+    console, screen = _consoles()
+    listed = {"models": models, "adapters": adapter_sets, "encoder": encoder}
+    with panel.bars(screen) as tell:
+        told: dict[str, Any] = {"note": lambda text: screen.print(text, style="dim"), "tell": tell}
+        place = load_settings(store=store).store
+        result = command.ablate(name, place, split, cases, listed, sets, command=join(["recgraph", *sys.argv[1:]]), **told)
+    console.print(command.table(result))
+    file = out or command.OUT / f"{name}.json"
+    evaluate_command.write(result, file)
+    click.echo(f"Kept in {file}")
+
+
 @main.group()
 def adapters() -> None:
     """List, inspect, compare and choose LoRA adapters.
