@@ -277,7 +277,8 @@ def evaluate(
 
     \b
     Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet, sasrec-bce, sasrec,
-             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, fused;
+             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, fused,
+             textformer, textformer-query;
              with a language model (a second or more a case: --sample): tallrec, llamarec, recgraph-hierarchical, recgraph-recurrent, fused-llm;
              tuned settings: the block `baselines` of params.yaml in this folder.
     Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in and out.

@@ -113,7 +113,9 @@ def test_a_known_yes_orders_the_candidates(made: Made) -> None:
 
 def test_the_raw_history_is_shown_oldest_first_and_a_summary_only_where_there_is_one(made: Made) -> None:
     raw = made(task_of(TEST), settings=RawSettings())
-    assert raw.shared(TEST, 0) == "[Recent Items]\n1. purchase i0 Red Boots\n2. purchase i1 Blue Boots\n3. purchase i2 Green Scarf"
+    assert raw.shared(TEST, 0) == "[Recent Items]\n1. purchase Red Boots\n2. purchase Blue Boots\n3. purchase Green Scarf"
+    searched = replace(TEST, query=("boots", ""))
+    assert raw.shared(searched, 0).startswith("[Current Search]\nboots\n\n[Recent Items]\n1. ")
     told = made(task_of(TEST), settings=SummarySettings(), recent=1).shared(TEST, 0)
     assert told.startswith("[Preference Summary]\n")
     assert told.endswith("[Recent Items]\n1. purchase i2 Green Scarf")
@@ -126,7 +128,7 @@ def test_the_oldest_items_are_left_out_of_a_prompt_that_grows_too_long(made: Mad
     system = made(task_of(TEST))
     length = len(system._chat.encode(base_llm.prompts.system_text("general") + whole))
     shorter = made(task_of(TEST), prompt_tokens=length - 1).shared(TEST, 0)
-    assert shorter == "[Recent Items]\n1. purchase i1 Blue Boots\n2. purchase i2 Green Scarf"
+    assert shorter == "[Recent Items]\n1. purchase Blue Boots\n2. purchase Green Scarf"
 
 
 def test_only_the_first_of_the_stage_are_reranked_and_the_rest_stay_below(made: Made) -> None:

@@ -108,13 +108,15 @@ class ProductSettings(LLMSettings):
 
 # What a small model on a CPU is trained with (params.yaml, presets.default.fit); any of it can be set under `lora`.
 LORA: Mapping[str, Any] = {
-    "rank": 8, "alpha": 16, "dropout": 0.0, "layers": 15, "learning_rate": 5e-4, "negatives": 9, "batch": 40, "tree_tokens": 768, "max_tokens": 1024,
+    "rank": 8, "alpha": 16, "dropout": 0.0, "layers": 15, "learning_rate": 5e-4, "negatives": 9, "batch": 40, "tree_tokens": 768, "max_tokens": 2048,
 }  # fmt: skip
 
 
 class _Asked:
     """A language model over the items of a task: what all systems of this file share. `used` are all tokens so far; `trained` tells of the
     training after `fit` (seconds, examples, tokens), empty where nothing was trained."""
+
+    lora: Mapping[str, Any] = LORA
 
     def __init__(self, settings: LLMSettings, store: Path | None = None, cache: Path | None = None) -> None:
         """Items have what the `store` knows of them, else their names alone; trained adapters are kept in the folder `cache`."""
@@ -183,10 +185,17 @@ class _Asked:
         shown = events[-s.recent :] if s.recent else []
         system = prompts.system_text(s.wording)
         while True:
-            text = prompts.shared_text(summary, cases.query[row] if s.query else "", shown, items)
+            text = self._text(summary, cases.query[row] if s.query else "", shown, items)
             if not shown or len(self._chat.encode(system + text)) <= s.prompt_tokens:
                 return text
             shown = shown[1:]
+
+    def _text(self, summary: str, query: str, shown: Sequence[Event], items: Mapping[str, Item]) -> str:
+        if self.settings.paradigm:
+            return prompts.shared_text(summary, query, shown, items)
+        # The product shows ids, for its other task names them. Of a raw history they would take a third of the room.
+        lines = [f"{number}. {prompts.event_text(event, items, with_id=False)}" for number, event in enumerate(shown, 1)]
+        return "\n\n".join(filter(None, [prompts.shared_text("", query, [], items), "\n".join(["[Recent Items]", *lines]) if lines else ""]))
 
     def _user(self, cases: Cases, row: int) -> str:
         user = int(cases.user[row])
@@ -232,7 +241,7 @@ class _Asked:
         from recgraph.train.lora import LoraSettings, Tokens, train
 
         where = f"baselines.{self.name}.lora"
-        settings = LoraSettings.of({**LORA, **self.settings.lora, "seed": self.settings.seed}, where)
+        settings = LoraSettings.of({**self.lora, **self.settings.lora, "seed": self.settings.seed}, where)
         cases = self.learnt_from(task)
         if not len(cases):
             raise SettingsError(f"{task.name} has no train case for {self.name} to learn from; set baselines.{self.name}.adapter to none.")
@@ -310,6 +319,8 @@ _LIST = "[Task]\nCHOOSE the next item among the candidates. Answer with its lett
 class Letters(_Asked):
     """One prompt a case: the candidates with letters, the score of each the logit of its letter. They are listed in an order drawn with the seed
     and the user, so that the place in the list says nothing."""
+
+    lora: Mapping[str, Any] = {**LORA, "batch": 4}  # an example is a whole case: as many cases a step as Yes and No have
 
     def fit(self, task: Task, note: Note) -> None:
         """As all do; SettingsError for more candidates than there are letters."""

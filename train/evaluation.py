@@ -172,7 +172,8 @@ def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options
             tell(f"Fitting {name}" + (f", seed {seed}" if len(options.seeds) > 1 and seeded else ""))
             began = time.perf_counter()
             system.fit(asked[0].task, note)
-            took = time.perf_counter() - began
+            # What was trained before, and is kept, took its time then.
+            took = max(time.perf_counter() - began, getattr(system, "trained", {}).get("seconds", 0.0))
             found = measure_all(system, asked, seed=options.seed, tell=tell)
             if kept and file:
                 kept.write(file, found, took)

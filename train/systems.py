@@ -111,6 +111,8 @@ _ENTRIES = (
     Entry("session-knn", "base_sessions", "SessionKNN", "SessionKNNSettings"),
     Entry("word-knn", "base_sessions", "WordKNN", "WordsSettings", ("text",)),
     Entry("fused", "fused", "Fused", "FusedSettings", _TEXT),
+    Entry("textformer", "base_text", "TextFormer", "TextSettings", ("text",), reads_store=True),
+    Entry("textformer-query", "base_text", "query_former", "TextSettings", ("text", "query"), reads_store=True),
     Entry("tallrec", "base_llm", "YesNo", "RawSettings", _LLM, reads_store=True),
     Entry("llamarec", "base_llm", "Letters", "RawSettings", _LLM, reads_store=True),
     *(

@@ -27,7 +27,7 @@ def train_cases(task: Task, store: Path | None = None, *, each: int = 1, least: 
     those of the `store`; without it there are none, and a history ends at the target.
     """
     train = task.train
-    place, asked, query = _targets(task, store)
+    place, asked, query = train_targets(task, store)
     first = np.searchsorted(train.user, train.user[place])
     spans, kept = [], []
     taken: dict[int, int] = {}
@@ -52,8 +52,8 @@ def train_cases(task: Task, store: Path | None = None, *, each: int = 1, least: 
     )
 
 
-def _targets(task: Task, store: Path | None) -> tuple[Rows, NDArray[np.float64], list[str]]:
-    """The train events that are targets, when each is asked, and the query that led to it."""
+def train_targets(task: Task, store: Path | None) -> tuple[Rows, NDArray[np.float64], list[str]]:
+    """The places of the train events that are targets, int64[t], when each is asked, and the query that led to it ("": none is known)."""
     train = task.train
     wanted = train.action == PURCHASE if (train.action == PURCHASE).any() else np.ones(len(train), bool)
     if store is None:
