@@ -46,29 +46,27 @@ def ablate(
 
 
 def table(result: Mapping[str, Any]) -> RenderableType:
-    """Every variant on a line in the given order, and below what the figures rest on."""
-    found = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    found.add_column("variant", style="bold")
-    for name in ("recall@10", "ndcg@10", "mrr", "difference", "p (Holm)", "invalid", "ceiling", "tokens", "ms"):
-        found.add_column(name, justify="right", no_wrap=True)
+    """Every variant on a line in the given order, then what each costs, and below what the figures rest on."""
+    figures, costs = (Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False) for _ in range(2))
+    columns = (figures, ("recall@10", "ndcg@10", "mrr", "from first", "p (Holm)")), (costs, ("ceiling", "invalid", "read", "written", "ms"))
+    for one, names in columns:
+        one.add_column("variant", style="bold")
+        for name in names:
+            one.add_column(name, justify="right", no_wrap=True)
     for line in result["variants"]:
-        metrics, against = line["metrics"], line.get("against")
-        half = f" ±{(against['high'] - against['low']) / 2:.4f}" if against else ""
-        found.add_row(
-            line["name"],
-            *(f"{metrics[name]['mean']:.4f}" for name in ("recall@10", "ndcg@10", "mrr")),
-            f"{against['difference']:+.4f}{half}" if against else "",
-            "" if not against else "<.001" if against["p_holm"] < 0.001 else f"{against['p_holm']:.3f}",
-            f"{line['invalid']:.1%}",
-            f"{metrics['ceiling']['mean']:.4f}",
-            f"{line['tokens']['prompt']:,.0f}+{line['tokens']['completion']:,.0f}",
-            f"{line['ms']['median']:,.0f}",
-        )
+        metrics, against, tokens = line["metrics"], line.get("against"), line["tokens"]
+        compared = ["", ""]
+        if against:
+            half = (against["high"] - against["low"]) / 2
+            compared = [f"{against['difference']:+.4f} ±{half:.4f}", "<.001" if against["p_holm"] < 0.001 else f"{against['p_holm']:.3f}"]
+        figures.add_row(line["name"], *(f"{metrics[name]['mean']:.4f}" for name in ("recall@10", "ndcg@10", "mrr")), *compared)
+        cost = [f"{tokens['prompt']:,.0f}", f"{tokens['completion']:,.0f}", f"{line['ms']['median']:,.0f}"]
+        costs.add_row(line["name"], f"{metrics['ceiling']['mean']:.4f}", f"{line['invalid']:.1%}", *cost)
     said = [
         f"{result['dataset']}, split {result['split']}: {result['cases']:,} cases of {result['users']:,} users, each as of its moment.",
-        "The difference is that of NDCG@10 from the first variant, paired; ± is half of a 95 % bootstrap interval over users.",
-        "Invalid: the LLM's answer named no product as asked. Ceiling: the target is among the candidates. Tokens read + written, median ms.",
+        "From first: NDCG@10 less that of the first variant, paired; ± is half of a 95 % bootstrap interval over users.",
+        "Ceiling: the target is among the candidates. Invalid: the LLM's answer named no product as asked. Tokens and median ms are of one answer.",
     ]
     short = [line for line in result["variants"] if line["degraded"]]
     said += [f"! {line['name']}: {line['degraded']:.1%} of the answers had to do without something." for line in short]
-    return Group(found, *(Text(text, style="yellow" if text.startswith("!") else "dim") for text in said))
+    return Group(figures, Text(), costs, *(Text(text, style="yellow" if text.startswith("!") else "dim") for text in said))

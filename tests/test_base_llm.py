@@ -188,6 +188,34 @@ def test_answers_are_kept_with_their_cost(made: Made, tmp_path: Path) -> None:
     assert again["metrics"] == first["metrics"]
 
 
+def test_a_killed_evaluation_asks_only_what_is_missing(made: Made, tmp_path: Path) -> None:
+    test = cases_of(*((user, [0, 1, 2], 5) for user in range(40)))  # three pieces of 16, 16 and 8
+    task = task_of(test)
+
+    class Killed(YesNo):
+        left = 100
+
+        def scores_among(self, cases: Cases, candidates: Any) -> Scores:
+            type(self).left -= len(cases)
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return super().scores_among(cases, candidates)
+
+    Killed.__module__ = YesNo.__module__
+    settings = made(task, depth=3).settings
+    Killed.left = 33
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(task, {"llm": lambda _: Killed(settings)}, None, Options(), keep=tmp_path)
+    Killed.left = 8
+    found = evaluate(task, {"llm": lambda _: Killed(settings)}, None, Options(), keep=tmp_path)["systems"][0]
+    assert Killed.left == 0
+    assert found["tokens"]["prompt"] == 300.0
+    assert found["ceiling"] == {"depth": 3, "recall": 1.0}
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]  # the pieces are gone
+    whole = evaluate(task, {"llm": lambda _: made(task, depth=3)}, None, Options())["systems"][0]
+    assert whole["metrics"] == found["metrics"]
+
+
 def test_the_products_weight_lets_retrieval_lead_whatever_order_the_candidates_come_in(made: Made) -> None:
     system = made(task_of(TEST), settings=ProductSettings())
     one = system.scores_among(TEST, np.array([[5, 3, 6], [3, 6, 7]]))

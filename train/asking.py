@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -36,6 +37,7 @@ FIRST = 10  # items of a list that coverage, novelty and invalid are counted ove
 
 Values = NDArray[np.float64]
 Tell = Callable[..., None]  # (what, done, of)
+Remember = Callable[[str, Callable[[], "Measured"]], "Measured"]  # a piece of the answers by its name, made where it is not kept
 
 _CASES, _SCORES = 256, 2**22  # at once: at most so many cases and so many scores
 _RERANKED = 16  # cases of a reranker at once: it takes long, and what is done is told
@@ -169,10 +171,19 @@ def measure(system: System, asked: Asked, *, first: int = FIRST, seed: int = 7, 
     return measure_all(system, [asked], first=first, seed=seed, tell=tell)[0]
 
 
-def measure_all(system: System, asked: Sequence[Asked], *, first: int = FIRST, seed: int = 7, tell: Tell = lambda *_: None) -> list[Measured]:
-    """Measures the same cases under several sets of candidates, with one pass over the scores where the system gives them all."""
+def measure_all(
+    system: System,
+    asked: Sequence[Asked],
+    *,
+    first: int = FIRST,
+    seed: int = 7,
+    tell: Tell = lambda *_: None,
+    remember: Remember | None = None,
+) -> list[Measured]:
+    """Measures the same cases under several sets of candidates, with one pass over the scores where the system gives them all; what a reranker
+    answers, which takes long, goes through `remember` in pieces."""
     if isinstance(system, Reranker):
-        return [_measure_reranker(system, one, first, seed, tell) for one in asked]
+        return [_measure_reranker(system, one, first, seed, tell, remember or _make, str(place)) for place, one in enumerate(asked)]
     cases, n_items = asked[0].cases, asked[0].task.n_items
     better, equal = np.zeros((len(asked), len(cases)), np.int64), np.zeros((len(asked), len(cases)), np.int64)
     width = min(first, n_items if asked[0].candidates is None else asked[0].candidates.shape[1])
@@ -191,38 +202,47 @@ def measure_all(system: System, asked: Sequence[Asked], *, first: int = FIRST, s
     return [Measured(Places(b, e), lists[place], np.zeros(len(cases)), seconds) for place, (b, e) in enumerate(zip(better, equal, strict=True))]
 
 
-def _measure_reranker(system: Reranker, asked: Asked, first: int, seed: int, tell: Tell) -> Measured:
-    cases, n = asked.cases, len(asked)
-    better, equal, ceiling = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n)
-    width = min(first, asked.task.n_items if asked.candidates is None else asked.candidates.shape[1])
-    lists, seconds = np.full((n, width), -1, np.int64), 0.0
+def _make(name: str, make: Callable[[], Measured]) -> Measured:
+    return make()
+
+
+def _measure_reranker(system: Reranker, asked: Asked, first: int, seed: int, tell: Tell, remember: Remember, label: str) -> Measured:
+    n, width = len(asked), min(first, asked.task.n_items if asked.candidates is None else asked.candidates.shape[1])
     if asked.candidates is None:
-        system.scores(cases.of(np.arange(1)))  # what is fitted or loaded at the first question is not the time of an answer
-    before = system.used
+        system.scores(asked.cases.of(np.arange(1)))  # what is fitted at the first question is not the time of an answer
+    pieces = []
     for begin in range(0, n, _RERANKED):
         rows = np.arange(begin, min(begin + _RERANKED, n))
-        part, rng, started = cases.of(rows), np.random.default_rng([seed, begin]), time.perf_counter()
-        if asked.candidates is None:
-            scores = system.scores(part).astype(np.float64)
-            asked.mask(scores, begin)
-            items = _first(scores, min(system.depth, asked.task.n_items), rng)
-            given = system.scores_among(part, items)
-            ceiling[rows] = (items == cases.target[rows, None]).any(axis=1)
-        else:
-            items = asked.candidates[rows]
-            given = system.scores_among(part, items)
-        seconds += time.perf_counter() - started
-        _check(system, given, items.shape, begin)
-        if asked.candidates is None:
-            _raise(scores, items, given)
-            here, lists[rows] = _piece(scores, asked, rows, width, rng)
-        else:
-            here, lists[rows] = _among(given, np.zeros(len(rows), np.int64), items, width, rng)
-        better[rows], equal[rows] = here.better, here.equal
+        pieces.append(remember(f"{label}-{begin}", partial(_rerank, system, asked, rows, width, np.random.default_rng([seed, begin]))))
         tell(f"Asking {system.name}", int(rows[-1]) + 1, n)
-    after = system.used
+    at = Places(np.concatenate([one.places.better for one in pieces]), np.concatenate([one.places.equal for one in pieces]))
+    used = sum((one.used for one in pieces if one.used), Usage())
+    reached = [one.ceiling for one in pieces if one.ceiling is not None]
+    ceiling, seconds = np.concatenate(reached) if reached else None, sum(one.seconds for one in pieces)
+    return Measured(at, np.concatenate([one.first for one in pieces]), np.zeros(n), seconds, used, ceiling)
+
+
+def _rerank(system: Reranker, asked: Asked, rows: Rows, width: int, rng: np.random.Generator) -> Measured:
+    """Of the cases `rows`."""
+    part, before, started, begin = asked.cases.of(rows), system.used, time.perf_counter(), int(rows[0])
+    scores, ceiling = np.zeros((0, 0)), None
+    if asked.candidates is not None:
+        items = asked.candidates[rows]
+    else:
+        scores = system.scores(part).astype(np.float64)
+        asked.mask(scores, begin)
+        items = _first(scores, min(system.depth, asked.task.n_items), rng)
+        ceiling = (items == part.target[:, None]).any(axis=1).astype(np.float64)
+    given = system.scores_among(part, items)
+    seconds, after = time.perf_counter() - started, system.used
+    _check(system, given, items.shape, begin)
+    if asked.candidates is not None:
+        at, best = _among(given, np.zeros(len(rows), np.int64), items, width, rng)
+    else:
+        _raise(scores, items, given)
+        at, best = _piece(scores, asked, rows, width, rng)
     used = Usage(after.prompt - before.prompt, after.completion - before.completion, after.cached - before.cached)
-    return Measured(Places(better, equal), lists, np.zeros(n), seconds, used, ceiling if asked.candidates is None else None)
+    return Measured(at, best, np.zeros(len(rows)), seconds, used, ceiling)
 
 
 def _raise(scores: NDArray[np.float64], items: Rows, given: Scores) -> None:

@@ -131,19 +131,10 @@ class _Asked:
         self._base = find_llm(self.settings.llm)
         self._chat = ChatText(AutoTokenizer.from_pretrained(self._base))
         self._made: dict[str, Summary] = {}
-        for name in ("llm", "_summarize"):
-            self.__dict__.pop(name, None)
-        self._folder: Path | None = None
-        self._folder = self._adapter(task, note)
-
-    @cached_property
-    def llm(self) -> LocalLLM:
-        """The model with its adapter, loaded when it is first asked."""
-        return LocalLLM(self._base, {"own": str(self._folder)} if self._folder else None)
-
-    @property
-    def _own(self) -> str | None:
-        return "own" if self._folder else None
+        self.__dict__.pop("_summarize", None)
+        folder = self._adapter(task, note)
+        self.llm = LocalLLM(self._base, {"own": str(folder)} if folder else None)
+        self._own = "own" if folder else None
 
     def scores(self, cases: Cases) -> Scores:
         """The first stage's, float32[cases, items]; it is fitted when it is first asked."""
@@ -267,6 +258,12 @@ class _Asked:
 class YesNo(_Asked):
     """Yes or No of each candidate (T 4.3): the score is the difference of the two logits, or, with a `weight` below 1, that and the order of the
     first stage, blended as in the product."""
+
+    def fit(self, task: Task, note: Note) -> None:
+        """As all do, and the first stage, where its order counts."""
+        super().fit(task, note)
+        if self._weight() < 1:
+            self._first()
 
     def scores_among(self, cases: Cases, candidates: Rows) -> Scores:
         """float32[cases, c]; -inf where a candidate is -1. LLMError where a prompt is longer than the model reads."""

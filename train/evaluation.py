@@ -10,12 +10,14 @@ import hashlib
 import json
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from os import cpu_count
 from pathlib import Path
 from types import ModuleType
@@ -130,6 +132,13 @@ class _Kept:
             ]
             return measured, float(found["fit_seconds"])
 
+    def piece(self, file: Path, name: str, make: Callable[[], Measured]) -> Measured:
+        """A part of answers that are still being made."""
+        part = file.with_suffix("") / f"{name}.npz"
+        if not part.is_file():
+            self.write(part, [make()], 0.0)
+        return self.read(part)[0][0]
+
     def write(self, file: Path, measured: Sequence[Measured], fit_seconds: float) -> None:
         columns: dict[str, Any] = {"better": [one.places.better for one in measured], "equal": [one.places.equal for one in measured]}
         columns |= {"first": [one.first for one in measured], "invalid": [one.invalid for one in measured]}
@@ -174,9 +183,10 @@ def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options
             system.fit(asked[0].task, note)
             # What was trained before, and is kept, took its time then.
             took = max(time.perf_counter() - began, getattr(system, "trained", {}).get("seconds", 0.0))
-            found = measure_all(system, asked, seed=options.seed, tell=tell)
+            found = measure_all(system, asked, seed=options.seed, tell=tell, remember=partial(kept.piece, file) if kept and file else None)
             if kept and file:
                 kept.write(file, found, took)
+                shutil.rmtree(file.with_suffix(""), ignore_errors=True)
         fit_seconds += took
         measured.append(found[0])
         popular += found[1:]
