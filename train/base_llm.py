@@ -41,7 +41,7 @@ from recgraph.tools.llm import Prompt, Usage
 from recgraph.tools.llm_local import LocalLLM
 from recgraph.tools.models import find_llm, fingerprint
 from recgraph.tools.retrieve import Candidate
-from recgraph.train.protocol import Cases, Note, Rows, Scores, System, Task, drawn
+from recgraph.train.protocol import NEGATIVES, Cases, Note, Rows, Scores, System, Task, drawn
 from recgraph.train.systems import systems, tuned_settings
 from recgraph.train.train_cases import train_cases
 
@@ -108,7 +108,7 @@ class ProductSettings(LLMSettings):
 
 # What a small model on a CPU is trained with (params.yaml, presets.default.fit); any of it can be set under `lora`.
 LORA: Mapping[str, Any] = {
-    "rank": 8, "alpha": 16, "dropout": 0.0, "layers": 15, "learning_rate": 5e-4, "negatives": 9, "batch": 40, "tree_tokens": 768, "max_tokens": 2048,
+    "rank": 8, "alpha": 16, "dropout": 0.0, "layers": 15, "learning_rate": 5e-4, "negatives": 9, "batch": 40, "tree_tokens": 1536, "max_tokens": 2048,
 }  # fmt: skip
 
 
@@ -240,7 +240,7 @@ class _Asked:
         digest = hashlib.sha256(json.dumps([fingerprint(self._base), asdict(settings)], sort_keys=True).encode())
         for example in (one for epoch in epochs for one in epoch):
             digest.update(np.array([*example.prompt, -1, *example.answer], np.int32).tobytes())
-        work = (self._cache or Path("data")) / "llm-systems" / f"{self.name}-{digest.hexdigest()[:12]}"
+        work = (self._cache or Path("data")) / "llm-systems" / digest.hexdigest()[:16]  # what learns from the same prompts shares the adapter
         done = work / "trained.json"
         if not done.is_file():
             note(f"{self.name}: learning from {len(cases):,} cases of {task.name}, kept in {work}")
@@ -253,6 +253,10 @@ class _Asked:
 
     def _epochs(self, cases: Cases, settings: Any, tokens: Any) -> list[Any]:
         raise NotImplementedError
+
+    def _room(self, cases: Cases, wanted: int) -> int:
+        """So many negatives, or as many as every case leaves."""
+        return max(1, min(wanted, self._task.n_items - 1 - max(map(len, cases.history))))
 
 
 class YesNo(_Asked):
@@ -296,8 +300,7 @@ class YesNo(_Asked):
         from recgraph.train.examples import Row
         from recgraph.train.sft import draw
 
-        pool = max(1, min(settings.negatives * settings.epochs, self._task.n_items - 1 - max(map(len, cases.history))))
-        among = drawn(self._task, cases, self.settings.seed, count=pool)
+        among = drawn(self._task, cases, self.settings.seed, count=self._room(cases, settings.negatives * settings.epochs))
         groups: dict[int, list[Any]] = {}
         for row in range(len(cases)):
             items = [self._items[item] for item in among[row]]
@@ -353,7 +356,8 @@ class Letters(_Asked):
     def _epochs(self, cases: Cases, settings: Any, tokens: Any) -> list[Any]:
         found = []
         for epoch in range(settings.epochs):
-            among = drawn(self._task, cases, self.settings.seed + epoch, count=self.depth - 1)
+            count = self._room(cases, max(self.depth - 1, NEGATIVES))  # no letter may be asked that was never learnt
+            among = drawn(self._task, cases, self.settings.seed + epoch, count=count)
             order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(cases))
             examples = []
             for row in order:
