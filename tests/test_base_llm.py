@@ -145,6 +145,14 @@ def test_only_the_first_of_the_stage_are_reranked_and_the_rest_stay_below(made: 
     assert found.used == Usage(prompt=600, cached=20)
 
 
+def test_a_reranker_that_says_the_same_of_all_ties_them(made: Made) -> None:
+    system = made(task_of(TEST), depth=3)
+    system.scores_among = lambda cases, candidates: np.zeros(candidates.shape, np.float32)
+    found = measure(system, ask(task_of(TEST), Options()))
+    assert (found.places.better[0], found.places.equal[0]) == (0, 2)  # among the three, anywhere
+    assert (found.places.better[1], found.places.equal[1]) == (3, 0)  # below them, where the first stage has it
+
+
 def test_under_the_sampled_protocol_only_the_drawn_items_are_asked() -> None:
     class Among(Order):
         name, depth, used = "among", 3, Usage()
