@@ -35,6 +35,21 @@ class Reader(Protocol):
     def items(self, item_ids: Sequence[str]) -> dict[str, Item]: ...
 
 
+class TitlesOnly:
+    """A reader that keeps what a shop says of its products beside their titles to itself (F table 3, "w/o product attributes")."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]:
+        return self._reader.history(user_id, before, limit)
+
+    def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
+        """Items with their name, style and stock alone."""
+        known = self._reader.items(item_ids)
+        return {key: Item(key, one.name, parent_id=one.parent_id, first_seen=one.first_seen, in_stock=one.in_stock) for key, one in known.items()}
+
+
 def yes_probability(log_yes: float, log_no: float) -> float:
     """p = sigmoid(logit_yes - logit_no): the difference of log-probabilities is the difference of logits (DESIGN 7)."""
     difference = max(-700.0, min(700.0, log_yes - log_no))
@@ -126,8 +141,9 @@ class Nodes:
         return {"candidates": found, "items": self.reader.items(wanted)}
 
     def rerank(self, state: State, runtime: Runtime[RunContext]) -> State:
-        """T 4.3: one Yes/No prompt a candidate. The first `candidates` are scored; further ones keep their order behind them."""
-        if self.llm is None or not state["candidates"]:
+        """T 4.3: one Yes/No prompt a candidate. The first `candidates` are scored; further ones keep their order behind them. With a weight of 0
+        nothing is asked."""
+        if self.llm is None or not self.rerank_weight or not state["candidates"]:
             return {"scored": _in_order(state["candidates"])}
         head, tail = state["candidates"][: self.candidates], state["candidates"][self.candidates :]
         items = [state["items"][candidate.item_id] for candidate in head]

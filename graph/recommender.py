@@ -32,7 +32,7 @@ from langgraph.types import RetryPolicy
 
 from recgraph.errors import EmptyStore, LLMUnavailable, StoreBusy, StoreReadOnly
 from recgraph.graph.grounding import Vocabulary
-from recgraph.graph.nodes import Nodes
+from recgraph.graph.nodes import Nodes, TitlesOnly
 from recgraph.graph.prompts import clean
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.state import CHECKPOINT_TYPES, RunContext, State
@@ -315,7 +315,7 @@ class Recommender:
         weight = settings.rerank_weight if settings.rerank_weight is not None else (1.0 if large else SMALL_WEIGHT)
         free_title = large or "next" in adapters if settings.titles == "auto" else settings.titles == "free"
         return Nodes(
-            self.store,
+            self.store if settings.attributes == "shown" else TitlesOnly(self.store),
             llm,
             self._retriever,
             self._memory,

@@ -241,7 +241,7 @@ def train(stage: str, task: str, folder: Path) -> None:
 
 
 @main.command()
-@click.option("--systems", "--system", "names", default="", metavar="NAMES", help="with commas between, or `all` [four that are counted fast]")
+@click.option("--systems", "--system", "names", default="", metavar="NAMES", help="with commas between; `all` without LLM, `llm` with [four fast]")
 @click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
 @click.option("--protocol", type=click.Choice(["full", "category", "sampled", "cold"]), default="full", show_default=True)
 @click.option("--seen", type=click.Choice(["excluded", "ranked"]), default="excluded", show_default=True, help="what becomes of the history's items")
@@ -279,7 +279,9 @@ def evaluate(
 
     \b
     Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet, sasrec-bce, sasrec,
-             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, fused;
+             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, fused,
+             textformer, textformer-query;
+             with a language model (a second or more a case: --sample): tallrec, llamarec, recgraph-hierarchical, recgraph-recurrent, fused-llm;
              tuned settings: the block `baselines` of params.yaml in this folder.
     Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in and out.
     """
@@ -351,6 +353,50 @@ def tune(names: str, split: str, trials: int, minutes: float, share: float, out:
         told = tuning.tune_store(opened, split, chosen, budget, out, note=lambda text: screen.print(text, style="dim"))
     console.print(tuning.table(told))
     click.echo(f"{out.read_text(encoding='utf-8')}\nKept in {out}; put it into params.yaml.")
+
+
+@main.command()
+@click.argument("name", metavar="NAME")
+@click.option("--cases", type=click.IntRange(0), default=100, show_default=True, metavar="N", help="drawn with a fixed seed; 0: all")
+@click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
+@click.option("--models", default="", metavar="FOLDERS", help="for models: base models, with commas between")
+@click.option("--adapters", "adapter_sets", default="", metavar="SETS", help="for perplexity: without and with further training")
+@click.option("--encoder", default="", metavar="FOLDER", help="for table3: another text embedding (CLIP) beside the default")
+@click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="a setting of all variants: adapter=none, wording=general, ...")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="where the result goes [metrics/ablations/NAME.json]")
+@_store_option
+def ablate(
+    name: str, cases: int, split: str, models: str, adapter_sets: str, encoder: str, sets: tuple[str, ...], out: Path | None, store: str | None
+) -> None:
+    """Measure the recommender in several variants on held-out purchases.
+
+    \b
+    NAME:  table3       without attributes, memory, text or ID embedding (F table 3)
+           mixup        N = 0, 1, 2, 5, 10, 20 (F 4.4)
+           history      0 to 10 recent items, both paradigms (T figure 9)
+           models       base models (T figures 10 and 11)
+           perplexity   adapters with and without further training on hard examples (F 4.3)
+           constrained  answers held to the products shown, to the catalogue, or free
+
+    Answers are kept in data/ablations/NAME: the same command goes on after a kill.
+    """
+    import sys
+    from shlex import join
+
+    from recgraph import ablate_command as command
+    from recgraph import evaluate_command, panel
+    from recgraph.settings import load_settings
+
+    console, screen = _consoles()
+    listed = {"models": models, "adapters": adapter_sets, "encoder": encoder}
+    with panel.bars(screen) as tell:
+        told: dict[str, Any] = {"note": lambda text: screen.print(text, style="dim"), "tell": tell}
+        place = load_settings(store=store).store
+        result = command.ablate(name, place, split, cases, listed, sets, command=join(["recgraph", *sys.argv[1:]]), **told)
+    console.print(command.table(result))
+    file = out or command.OUT / f"{name}.json"
+    evaluate_command.write(result, file)
+    click.echo(f"Kept in {file}")
 
 
 @main.group()

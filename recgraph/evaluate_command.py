@@ -57,7 +57,7 @@ def evaluate(
     from recgraph.train.rankings import read_rankings
     from recgraph.train.systems import QUICK, systems, tuned_settings
 
-    chosen = systems([name.strip() for name in names.split(",")] if names else () if runs else QUICK, tuned_settings())
+    chosen = systems([name.strip() for name in names.split(",")] if names else () if runs else QUICK, tuned_settings(), store)
     task = _task(store, split, tell)
     fewer = {share: fewer_users(task, share, options.seed) for share in _shares(shares)}
     read = [read_rankings(path, task) for path in runs]
@@ -87,7 +87,7 @@ def export(store: str, split: str, options: Options, name: str, file: Path, *, n
     from recgraph.train.rankings import write_rankings
     from recgraph.train.systems import systems, tuned_settings
 
-    chosen = systems([one.strip() for one in name.split(",") if one.strip()], tuned_settings())
+    chosen = systems([one.strip() for one in name.split(",") if one.strip()], tuned_settings(), store)
     if len(chosen) != 1:
         raise SettingsError(f"--export writes the rankings of one system, but --system names {len(chosen)}; name one of them.")
     task = _task(store, split, tell)
@@ -133,6 +133,14 @@ def table(result: Mapping[str, Any]) -> RenderableType:
     return Group(found, *_notes(result, lines))
 
 
+def _cost(line: Mapping[str, Any]) -> str:
+    """What a recommendation of a language model costs, and what its first stage left it to find."""
+    tokens, ceiling = line["tokens"], line.get("ceiling")
+    told = f"{line['name']}: {tokens['prompt']:,.0f} tokens read ({tokens['cached']:,.0f} of them known) and {tokens['completion']:,.0f} written, "
+    told += f"{line['score_ms'] / 1000:.2f} s a recommendation"
+    return told + (f"; {ceiling['recall']:.1%} of the targets are among the {ceiling['depth']} it reranks." if ceiling else ".")
+
+
 def _within(told: Mapping[str, Any], name: str, sign: str = "") -> str:
     return f"{told[name]:{sign}.4f} ±{(told['high'] - told['low']) / 2:.4f}"
 
@@ -156,6 +164,7 @@ def _notes(result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> lis
     for name in dict.fromkeys(one["system"] for one in result.get("low_resource", ())):
         curve = ", ".join(f"{one['ndcg@10']['mean']:.4f} ({one['share']:.0%})" for one in result["low_resource"] if one["system"] == name)
         notes.append(Text(f"Low resource: {name} learns from a share of the users, ndcg@10 {curve}.", style="dim"))
+    notes += [Text(_cost(line), style="dim") for line in lines if line.get("tokens")]
     for line in lines:
         if line.get("unknown_cases") or line.get("missing_cases"):
             told = f"{line['missing_cases']:,} cases without a list count as missed, {line['unknown_cases']:,} lists are of no case"

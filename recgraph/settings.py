@@ -20,6 +20,7 @@ MODES = ("fused", "paper")
 SUMMARIZERS = ("auto", "profile", "llm")
 CONSTRAINTS = ("shown", "catalogue", "off")
 TITLES = ("auto", "free", "own")
+ATTRIBUTES = ("shown", "hidden")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Settings:
     summarizer: str = "auto"  # auto: profile below 1 B parameters, unless a summarize adapter runs on a GPU or server; else llm
     titles: str = "auto"  # free: the LLM writes the title (F 4.2); own: it is the chosen id's; auto: own where nothing taught it to write
     constrain: str = "shown"  # ids the answer may name: those shown in the prompt, the whole catalogue, or off
+    attributes: str = "shown"  # hidden: prompts and summaries know products by their titles alone (F table 3)
     k: int = 10
     candidates: int = 20  # items that are reranked
     block: int = 5  # items a summary block (T 5.2.2)
@@ -49,7 +51,7 @@ class Settings:
     memory_queries: int = 2  # Q of F 4.2
     memory_products: int = 2  # V of F 4.2
     mixup: int = 1  # N of F 4.4
-    rerank_weight: float | None = None  # share of the Yes/No order in the final order; None decides by what the model is (README)
+    rerank_weight: float | None = None  # share of the Yes/No order in the final order; 0: none is asked; None decides by what the model is (README)
     deadline: float = 30.0  # seconds for the whole recommendation; afterwards the LLM is skipped
 
     def __post_init__(self) -> None:
@@ -59,6 +61,7 @@ class Settings:
             ("summarizer", SUMMARIZERS),
             ("constrain", CONSTRAINTS),
             ("titles", TITLES),
+            ("attributes", ATTRIBUTES),
             ("wording", ("fashion", "general")),
         ):
             if getattr(self, name) not in allowed:

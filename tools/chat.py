@@ -51,10 +51,10 @@ class ChatText:
         with self._lock:
             return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def answer_tokens(self, rendered: str, answers: tuple[str, str]) -> tuple[int, int]:
+    def answer_tokens(self, rendered: str, answers: Sequence[str]) -> list[int]:
         """The first token of each answer as it would follow the prompt ("Yes" and " Yes" are different tokens).
 
-        Raises ValueError where they begin with the same token or melt into the prompt, so that a score would mean nothing.
+        Raises ValueError where two begin with the same token or one melts into the prompt, so that a score would mean nothing.
         """
         before = self.encode(rendered)
         first = []
@@ -63,9 +63,9 @@ class ChatText:
             if after[: len(before)] != before or len(after) == len(before):
                 raise ValueError(f"The answer '{answer}' has no token of its own after this prompt.")
             first.append(after[len(before)])
-        if first[0] == first[1]:
-            raise ValueError(f"The answers '{answers[0]}' and '{answers[1]}' begin with the same token.")
-        return first[0], first[1]
+            if first[-1] in first[:-1]:
+                raise ValueError(f"The answers '{answers[first.index(first[-1])]}' and '{answer}' begin with the same token.")
+        return first
 
     def blank_mask(self, size: int) -> torch.Tensor:
         """bool[size]: the tokens that begin with a blank and hold no line end."""

@@ -120,10 +120,17 @@ class LocalLLM:
 
         What all prompts share from the start is computed once, and so is what some of them share further on.
         """
+        found, usage = self.score_answers(prompts, answers, adapter=adapter, deadline=deadline)
+        return [(yes, no) for yes, no in found], usage
+
+    def score_answers(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, adapter: str | None = None, deadline: float | None = None
+    ) -> tuple[list[list[float]], Usage]:
+        """As `score`, of any number of answers: letters to choose from, say."""
         if not prompts:
             return [], Usage()
         rendered = [self._chat.render(prompt) for prompt in prompts]
-        pair = self._chat.answer_tokens(rendered[0][0], answers)
+        chosen = self._chat.answer_tokens(rendered[0][0], answers)
         rows = [tokens for _, tokens in rendered]
         self._fits(max(map(len, rows)), 1)
         shared = min(min(common_prefix(rows[0], row) for row in rows), min(map(len, rows)) - 1)
@@ -139,7 +146,8 @@ class LocalLLM:
             for pack in _packs([row[root:] for row in rows], limit):
                 _check(deadline)
                 found.append(self._score_tree(pack, working_cache(self._model.config, known), root))
-        return _pairs(torch.cat(found), pair), Usage(sum(map(len, rows)), 0, reused + root * (len(rows) - 1))
+        told: list[list[float]] = torch.log_softmax(torch.cat(found), dim=-1)[:, chosen].tolist()
+        return told, Usage(sum(map(len, rows)), 0, reused + root * (len(rows) - 1))
 
     @contextmanager
     def _turn(self, adapter: str | None, deadline: float | None) -> Iterator[None]:
@@ -332,11 +340,6 @@ def _packs(suffixes: list[list[int]], limit: int) -> Iterator[list[list[int]]]:
             pack = []
         pack.append(suffix)
     yield pack
-
-
-def _pairs(logits: torch.Tensor, pair: tuple[int, int]) -> list[tuple[float, float]]:
-    chosen = torch.log_softmax(logits, dim=-1)[:, list(pair)].tolist()
-    return [(first, second) for first, second in chosen]
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

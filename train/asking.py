@@ -8,6 +8,9 @@ Rankings from elsewhere (train/rankings.py) are masked and measured by the same 
     seen: ranked     every item is a candidate, the history's too
     an item that is not listed before the moment of a case is no candidate; a target that a system cannot rank (-inf) is a miss
 
+A system that is too slow for a whole catalogue, an LLM, may be asked for given items only (`Reranker`): for the candidates where a protocol draws
+them, and else for the first `depth` of its own quick first stage, all others staying below in that stage's order.
+
 Metrics and comparisons are in train/evaluation.py.
 """
 
@@ -16,13 +19,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
+from recgraph.tools.llm import Usage
 from recgraph.train.metrics import MISS, Places, places
-from recgraph.train.protocol import Cases, Rows, Scores, System, Task, cold, drawn, few_records
+from recgraph.train.protocol import Cases, Note, Rows, Scores, System, Task, cold, drawn, few_records
 from recgraph.train.rankings import Rankings, case_ids
 
 PROTOCOLS = ("full", "category", "sampled", "cold")
@@ -31,8 +37,10 @@ FIRST = 10  # items of a list that coverage, novelty and invalid are counted ove
 
 Values = NDArray[np.float64]
 Tell = Callable[..., None]  # (what, done, of)
+Remember = Callable[[str, Callable[[], "Measured"]], "Measured"]  # a piece of the answers by its name, made where it is not kept
 
 _CASES, _SCORES = 256, 2**22  # at once: at most so many cases and so many scores
+_RERANKED = 16  # cases of a reranker at once: it takes long, and what is done is told
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Asked:
     def __len__(self) -> int:
         return len(self.cases)
 
-    def mask(self, scores: Scores, begin: int) -> None:
+    def mask(self, scores: NDArray[np.floating], begin: int) -> None:
         """Puts -inf in scores[b, items] of the cases from `begin` on, wherever an item is no candidate."""
         task, cases, rows = self.task, self.cases, np.arange(begin, begin + len(scores))
         if self.seen == "excluded":
@@ -94,15 +102,37 @@ class Asked:
         return np.asarray(nothing[0] == 0)
 
 
+@runtime_checkable
+class Reranker(Protocol):
+    """A system that orders some items of a case. `scores` is its first stage, of which the first `depth` are reranked; `used` are all tokens
+    it has read and written so far."""
+
+    name: str
+    depth: int
+    used: Usage
+
+    def fit(self, task: Task, note: Note) -> None: ...
+
+    def scores(self, cases: Cases) -> Scores: ...
+
+    def scores_among(self, cases: Cases, candidates: Rows) -> Scores:
+        """float32[cases, c] of the rows candidates int64[cases, c] (-1: none, its score does not count). The order in which they are given
+        says nothing, the target may stand anywhere."""
+        ...
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a system answered: where the targets stand, its first items int64[n, k] best first (-1: no more), the share of its first ten that
-    name no product float64[n], which targets it could not rank, and the seconds its answers took."""
+    name no product float64[n], which targets it could not rank, and the seconds its answers took. Of a reranker also the tokens of all answers
+    and, where it had a first stage, float64[n] whether the target was among what that gave it to rerank, its ceiling."""
 
     places: Places
     first: Rows
     invalid: Values
     seconds: float
+    used: Usage | None = None
+    ceiling: Values | None = None
 
     @property
     def unranked(self) -> NDArray[np.bool_]:
@@ -141,8 +171,19 @@ def measure(system: System, asked: Asked, *, first: int = FIRST, seed: int = 7, 
     return measure_all(system, [asked], first=first, seed=seed, tell=tell)[0]
 
 
-def measure_all(system: System, asked: Sequence[Asked], *, first: int = FIRST, seed: int = 7, tell: Tell = lambda *_: None) -> list[Measured]:
-    """Measures the same cases under several sets of candidates with one pass over the scores."""
+def measure_all(
+    system: System,
+    asked: Sequence[Asked],
+    *,
+    first: int = FIRST,
+    seed: int = 7,
+    tell: Tell = lambda *_: None,
+    remember: Remember | None = None,
+) -> list[Measured]:
+    """Measures the same cases under several sets of candidates, with one pass over the scores where the system gives them all; what a reranker
+    answers, which takes long, goes through `remember` in pieces."""
+    if isinstance(system, Reranker):
+        return [_measure_reranker(system, one, first, seed, tell, remember or _make, str(place)) for place, one in enumerate(asked)]
     cases, n_items = asked[0].cases, asked[0].task.n_items
     better, equal = np.zeros((len(asked), len(cases)), np.int64), np.zeros((len(asked), len(cases)), np.int64)
     width = min(first, n_items if asked[0].candidates is None else asked[0].candidates.shape[1])
@@ -161,6 +202,58 @@ def measure_all(system: System, asked: Sequence[Asked], *, first: int = FIRST, s
     return [Measured(Places(b, e), lists[place], np.zeros(len(cases)), seconds) for place, (b, e) in enumerate(zip(better, equal, strict=True))]
 
 
+def _make(name: str, make: Callable[[], Measured]) -> Measured:
+    return make()
+
+
+def _measure_reranker(system: Reranker, asked: Asked, first: int, seed: int, tell: Tell, remember: Remember, label: str) -> Measured:
+    n, width = len(asked), min(first, asked.task.n_items if asked.candidates is None else asked.candidates.shape[1])
+    if asked.candidates is None:
+        system.scores(asked.cases.of(np.arange(1)))  # what is fitted at the first question is not the time of an answer
+    pieces = []
+    for begin in range(0, n, _RERANKED):
+        rows = np.arange(begin, min(begin + _RERANKED, n))
+        pieces.append(remember(f"{label}-{begin}", partial(_rerank, system, asked, rows, width, np.random.default_rng([seed, begin]))))
+        tell(f"Asking {system.name}", int(rows[-1]) + 1, n)
+    at = Places(np.concatenate([one.places.better for one in pieces]), np.concatenate([one.places.equal for one in pieces]))
+    used = sum((one.used for one in pieces if one.used), Usage())
+    reached = [one.ceiling for one in pieces if one.ceiling is not None]
+    ceiling, seconds = np.concatenate(reached) if reached else None, sum(one.seconds for one in pieces)
+    return Measured(at, np.concatenate([one.first for one in pieces]), np.zeros(n), seconds, used, ceiling)
+
+
+def _rerank(system: Reranker, asked: Asked, rows: Rows, width: int, rng: np.random.Generator) -> Measured:
+    """Of the cases `rows`."""
+    part, before, started, begin = asked.cases.of(rows), system.used, time.perf_counter(), int(rows[0])
+    scores, ceiling = np.zeros((0, 0)), None
+    if asked.candidates is not None:
+        items = np.sort(asked.candidates[rows], axis=1)  # drawn with the target first; that must not be seen
+    else:
+        scores = system.scores(part).astype(np.float64)
+        asked.mask(scores, begin)
+        items = _first(scores, min(system.depth, asked.task.n_items), rng)
+        ceiling = (items == part.target[:, None]).any(axis=1).astype(np.float64)
+    given = system.scores_among(part, items)
+    seconds, after = time.perf_counter() - started, system.used
+    _check(system, given, items.shape, begin)
+    if asked.candidates is not None:
+        at, best = _among(given, (items == part.target[:, None]).argmax(axis=1), items, width, rng)
+    else:
+        _raise(scores, items, given)
+        at, best = _piece(scores, asked, rows, width, rng)
+    used = Usage(after.prompt - before.prompt, after.completion - before.completion, after.cached - before.cached)
+    return Measured(at, best, np.zeros(len(rows)), seconds, used, ceiling)
+
+
+def _raise(scores: NDArray[np.float64], items: Rows, given: Scores) -> None:
+    """Puts the items a case each above all others of scores[b, items], in the order of `given`, equal ones equal."""
+    for row, (chosen, told) in enumerate(zip(items, given, strict=True)):
+        there = chosen >= 0
+        if there.any():
+            rank = np.unique(told[there], return_inverse=True)[1]
+            scores[row, chosen[there]] = scores[row].max() + 1.0 + rank
+
+
 def _check(system: System, scores: Scores, shape: tuple[int, int], begin: int) -> None:
     if scores.shape != shape or scores.dtype.kind != "f":
         raise SettingsError(f"{system.name} gave {scores.dtype} scores of shape {scores.shape}; it must be float32 {shape}.")
@@ -170,23 +263,28 @@ def _check(system: System, scores: Scores, shape: tuple[int, int], begin: int) -
         raise SettingsError(f"{system.name} gave case {case} a score that is not a number; a smaller learning rate may mend its training.")
 
 
-def _piece(given: Scores, asked: Asked, rows: Rows, width: int, rng: np.random.Generator) -> tuple[Places, Rows]:
+def _piece(given: NDArray[np.floating], asked: Asked, rows: Rows, width: int, rng: np.random.Generator) -> tuple[Places, Rows]:
     """Of the cases `rows`: where the targets stand, and the first items."""
     if asked.candidates is None:
         scores, target = given.copy(), asked.cases.target[rows]
         asked.mask(scores, int(rows[0]))
-    else:
-        scores, target = np.take_along_axis(given, asked.candidates[rows], axis=1), np.zeros(len(rows), np.int64)
+        return _among(scores, target, None, width, rng)
+    items = asked.candidates[rows]
+    return _among(np.take_along_axis(given, items, axis=1), np.zeros(len(rows), np.int64), items, width, rng)
+
+
+def _among(scores: NDArray[np.floating], target: Rows, items: Rows | None, width: int, rng: np.random.Generator) -> tuple[Places, Rows]:
+    """Where the columns `target` of scores[b, c] stand, and the first items; the columns are the rows `items`, else the catalogue's."""
     at = places(scores, target)
-    missed = np.isneginf(scores[np.arange(len(rows)), target])  # many may share -inf, but that is no rank
+    missed = np.isneginf(scores[np.arange(len(scores)), target])  # many may share -inf, but that is no rank
     at.better[missed], at.equal[missed] = MISS, 0
     best = _first(scores, width, rng)
-    if asked.candidates is not None:
-        best = np.where(best < 0, -1, np.take_along_axis(asked.candidates[rows], np.maximum(best, 0), axis=1))
+    if items is not None:
+        best = np.where(best < 0, -1, np.take_along_axis(items, np.maximum(best, 0), axis=1))
     return at, best
 
 
-def _first(scores: Scores, count: int, rng: np.random.Generator) -> Rows:
+def _first(scores: NDArray[np.floating], count: int, rng: np.random.Generator) -> Rows:
     """int64[b, count]: the columns of the largest scores, best first, equal ones in random order; -1 where all that is left is -inf."""
     n = scores.shape[1]
     chosen = np.argpartition(scores, n - count, axis=1)[:, n - count :]

@@ -10,12 +10,14 @@ import hashlib
 import json
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, astuple, dataclass, is_dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from os import cpu_count
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
+from recgraph.tools.llm import Usage
 from recgraph.train import leaks
 from recgraph.train.asking import Asked, Measured, Options, Tell, Values, ask, measure_all, measure_lists
 from recgraph.train.metrics import Places, mrr, ndcg, recall
@@ -34,6 +37,7 @@ from recgraph.train.statistics import holm, intervals, sign_flips
 
 CURVE = (1, 5, 10, 20, 50, 100)
 DRAWN_CURVE = (1, 3, 5, 10, 20)
+TOKENS = ("prompt", "completion", "cached")  # of a recommendation, where a language model takes part
 
 Make = Callable[[int], System]  # from a seed
 
@@ -121,13 +125,30 @@ class _Kept:
         """The answers to each set of candidates, and the seconds of fitting."""
         with np.load(file, allow_pickle=False) as found:
             parts = zip(found["better"], found["equal"], found["first"], found["invalid"], strict=True)
-            measured = [Measured(Places(better, equal), first, invalid, float(found["seconds"])) for better, equal, first, invalid in parts]
+            used = [Usage(*map(int, one)) for one in found["used"]] if "used" in found else [None] * len(found["better"])
+            ceiling = [*found["ceiling"]] if "ceiling" in found else [None] * len(found["better"])
+            seconds = found["seconds"] if found["seconds"].ndim else [found["seconds"]] * len(used)
+            measured = [
+                Measured(Places(better, equal), first, invalid, float(took), tokens, reached)
+                for (better, equal, first, invalid), took, tokens, reached in zip(parts, seconds, used, ceiling, strict=True)
+            ]
             return measured, float(found["fit_seconds"])
+
+    def piece(self, file: Path, name: str, make: Callable[[], Measured]) -> Measured:
+        """A part of answers that are still being made."""
+        part = file.with_suffix("") / f"{name}.npz"
+        if not part.is_file():
+            self.write(part, [make()], 0.0)
+        return self.read(part)[0][0]
 
     def write(self, file: Path, measured: Sequence[Measured], fit_seconds: float) -> None:
         columns: dict[str, Any] = {"better": [one.places.better for one in measured], "equal": [one.places.equal for one in measured]}
         columns |= {"first": [one.first for one in measured], "invalid": [one.invalid for one in measured]}
-        columns |= {"seconds": measured[0].seconds, "fit_seconds": fit_seconds}
+        columns |= {"seconds": [one.seconds for one in measured], "fit_seconds": fit_seconds}
+        if measured[0].used is not None:
+            columns["used"] = [astuple(one.used) for one in measured if one.used is not None]
+        if measured[0].ceiling is not None:
+            columns["ceiling"] = [one.ceiling for one in measured]
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part.npz")
         np.savez_compressed(part, **columns)
@@ -164,10 +185,12 @@ def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options
             tell(f"Fitting {name}" + (f", seed {seed}" if len(options.seeds) > 1 and seeded else ""))
             began = time.perf_counter()
             untold = leaks.fit(system, asked[0].task, note)
-            took = time.perf_counter() - began
-            found = measure_all(untold, asked, seed=options.seed, tell=tell)
+            # What was trained before, and is kept, took its time then.
+            took = max(time.perf_counter() - began, getattr(system, "trained", {}).get("seconds", 0.0))
+            found = measure_all(untold, asked, seed=options.seed, tell=tell, remember=partial(kept.piece, file) if kept and file else None)
             if kept and file:
                 kept.write(file, found, took)
+                shutil.rmtree(file.with_suffix(""), ignore_errors=True)
         fit_seconds += took
         measured.append(found[0])
         popular += found[1:]
@@ -179,6 +202,10 @@ def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options
         "fit_seconds": round(fit_seconds / len(measured), 2),
         "score_ms": round(1000 * sum(one.seconds for one in measured) / len(measured) / len(asked[0]), 4),
     }
+    if measured[0].used is not None:
+        facts["tokens"] = {part: round(sum(getattr(one.used, part) for one in measured) / len(measured) / len(asked[0]), 1) for part in TOKENS}
+    if measured[0].ceiling is not None:
+        facts["ceiling"] = {"depth": getattr(system, "depth", 0), "recall": _short(np.mean([one.ceiling for one in measured]))}
     return _Line(name, facts, seeds, measured, popular)
 
 

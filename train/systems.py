@@ -33,6 +33,8 @@ class Entry:
     variant: str = ""  # a function of the module that turns the settings into the variant's
     text_vectors: bool = False  # whether it is given the items' text vectors
     makes_vectors: bool = False  # whether it makes them itself, and keeps them in a folder
+    reads_store: bool = False  # whether it is given the store, for what the task does not tell, and a folder to keep what it trains in
+    store: Path | None = None
 
     def __call__(self, seed: int) -> System:
         module = importlib.import_module(f"recgraph.train.{self.module}")
@@ -53,7 +55,9 @@ class Entry:
             raise SettingsError(f"The settings of baselines.{self.name} cannot be used: {error}.") from None
         if self.text_vectors:
             return _WithText(self.name, made_by, settings)
-        system: System = made_by(settings, **({"cache": _vectors_folder()} if self.makes_vectors else {}))
+        kept: dict[str, Any] = {"cache": _vectors_folder()} if self.makes_vectors else {}
+        kept = {"store": self.store, "cache": load_settings().cache_folder} if self.reads_store else kept
+        system: System = made_by(settings, **kept)
         return self._named(system)
 
     def _named(self, system: System) -> System:
@@ -85,6 +89,7 @@ def _vectors_folder() -> Path:
 
 
 _TEXT = ("ids", "text")
+_LLM = ("text", "query", "llm")
 _PAIRS = ("ncf", "din", "dien")
 _ENTRIES = (
     Entry("popularity", "base_counts", "Popularity"),
@@ -106,20 +111,33 @@ _ENTRIES = (
     Entry("session-knn", "base_sessions", "SessionKNN", "SessionKNNSettings"),
     Entry("word-knn", "base_sessions", "WordKNN", "WordsSettings", ("text",)),
     Entry("fused", "fused", "Fused", "FusedSettings", _TEXT),
+    Entry("textformer", "base_text", "TextFormer", "TextSettings", ("text",), reads_store=True),
+    Entry("textformer-query", "base_text", "query_former", "TextSettings", ("text", "query"), reads_store=True),
+    Entry("tallrec", "base_llm", "YesNo", "RawSettings", _LLM, reads_store=True),
+    Entry("llamarec", "base_llm", "Letters", "RawSettings", _LLM, reads_store=True),
+    *(
+        Entry(f"recgraph-{name}", "base_llm", "YesNo", "SummarySettings", _LLM, fixed=(("paradigm", name),), reads_store=True)
+        for name in ("hierarchical", "recurrent")
+    ),
+    Entry("fused-llm", "base_llm", "YesNo", "ProductSettings", ("ids", *_LLM), reads_store=True),
 )
 NAMES = tuple(entry.name for entry in _ENTRIES)
+BY_LLM = tuple(entry.name for entry in _ENTRIES if "llm" in entry.uses)  # a second or more a case on a CPU: asked for by name or on a sample
 QUICK = ("popularity", "popular-7d", "transitions", "item-knn")  # counted in seconds, without a model
 
 
-def systems(names: Sequence[str], tuned: Mapping[str, Settings] | None = None) -> dict[str, Entry]:
-    """The named ones, in the order given; "all" is every one. `tuned` has settings by name. SettingsError for an unknown name."""
-    wanted = [one for name in names for one in (NAMES if name == "all" else (name,))]
+def systems(names: Sequence[str], tuned: Mapping[str, Settings] | None = None, store: str | Path | None = None) -> dict[str, Entry]:
+    """The named ones, in the order given; "all" is every one without a language model, "llm" every one with. `tuned` has settings by name, `store`
+    is the file that the task is of, for systems that read more of it. SettingsError for an unknown name."""
+    several = {"all": [name for name in NAMES if name not in BY_LLM], "llm": BY_LLM}
+    wanted = [one for name in names for one in several.get(name, (name,))]
     by_name = {entry.name: entry for entry in _ENTRIES}
     for name in (*wanted, *(tuned or {})):
         if name not in by_name:
             where = "" if name in wanted else " in the block baselines of params.yaml"
-            raise SettingsError(f"'{name}'{where} is no system. Systems: {', '.join(NAMES)}, or all.")
-    return {name: replace(by_name[name], settings=(tuned or {}).get(name)) for name in dict.fromkeys(wanted)}
+            raise SettingsError(f"'{name}'{where} is no system. Systems: {', '.join(NAMES)}, all or llm.")
+    place = Path(store).expanduser() if store else None
+    return {name: replace(by_name[name], settings=(tuned or {}).get(name), store=place) for name in dict.fromkeys(wanted)}
 
 
 def tuned_settings(folder: str | Path = ".") -> dict[str, Settings]:

@@ -1,0 +1,115 @@
+"""The text transformer: it learns which text follows, ranks items nobody had, and reads the query where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs recgraph[local]")
+
+from fakes import FakeEncoder  # noqa: E402
+
+from recgraph.store.db import Store  # noqa: E402
+from recgraph.train.base_text import TextFormer, TextSettings  # noqa: E402
+from recgraph.train.protocol import Cases, Events, Task, read_task  # noqa: E402
+
+WORDS = ("red", "blue", "green", "grey", "pink", "gold", "white", "black")
+SETTINGS = TextSettings(
+    dim=32, layers=1, heads=1, dropout=0.0, attention_dropout=0.0, negatives=0, batch=64, epochs=12, patience=12, learning_rate=5e-3
+)
+
+
+def cases_of(histories: list[list[int]], targets: list[int], query: tuple[str, ...] = ()) -> Cases:
+    rows = tuple(np.array(one, np.int64) for one in histories)
+    n = len(rows)
+    actions, times = tuple(np.full(len(one), 2, np.int8) for one in rows), tuple(np.arange(len(one), dtype=np.float64) for one in rows)
+    return Cases(rows, actions, times, np.array(targets), np.arange(n), query or ("",) * n, np.full(n, 1e9), np.arange(n))
+
+
+def task_of(train: list[list[int]], valid: Cases, texts: tuple[str, ...]) -> Task:
+    n = len(texts)
+    user = np.repeat(np.arange(len(train)), [len(one) for one in train])
+    item = np.array([row for one in train for row in one], np.int64)
+    events = Events(user, item, np.arange(len(item), dtype=np.float64), np.full(len(item), 2, np.int8))
+    return Task("shop", "loo", tuple(f"i{row}" for row in range(n)), texts, np.full(n, -1), np.full(n, -np.inf), events, valid, valid, None)
+
+
+def pairs() -> Task:
+    """Boots of a colour are followed by a scarf of it. Items 0-7 are boots, 8-15 scarves; the black ones (7, 15) nobody had."""
+    texts = tuple(f"{word} boots" for word in WORDS) + tuple(f"{word} scarf" for word in WORDS)
+    train = [[colour, colour + 8] for colour in range(7)] * 12
+    return task_of(train, cases_of([[colour] for colour in range(7)], [colour + 8 for colour in range(7)]), texts)
+
+
+def test_it_learns_which_text_follows_and_ranks_what_nobody_had() -> None:
+    task = pairs()
+    system = TextFormer(SETTINGS, encoder=FakeEncoder())
+    system.fit(task, lambda _: None)
+    found = system.scores(cases_of([[colour] for colour in range(8)], [0] * 8))
+    assert np.isfinite(found).all()
+    assert found[:7, 8:15].argmax(axis=1).tolist() == list(range(7))
+    assert found[7].argmax() == 15  # black boots, and a black scarf, of which train says nothing
+    again = TextFormer(SETTINGS, encoder=FakeEncoder())
+    again.fit(task, lambda _: None)
+    assert np.array_equal(again.scores(task.valid), system.scores(task.valid))
+
+
+def test_an_item_is_its_text_and_has_no_vector_of_its_own() -> None:
+    task = pairs()
+    twins = replace(task, texts=(*task.texts[:15], task.texts[8]))  # the last scarf is named like the first
+    system = TextFormer(replace(SETTINGS, epochs=2), encoder=FakeEncoder())
+    system.fit(twins, lambda _: None)
+    found = system.scores(cases_of([[0], [3]], [8, 8]))
+    assert found[:, 8] == pytest.approx(found[:, 15], abs=1e-6)
+
+
+def searching(make_store: Callable[..., Store], users: int = 40) -> Path:
+    """Everybody takes something white, then searches for a colour, and buys the scarf of it."""
+    items = ["item_id,title", *(f"{kind[0].upper()}{n},{word} {kind}" for kind in ("boots", "scarf") for n, word in enumerate(WORDS))]
+    lines = ["user_id,ts,action,item_id,query"]
+    for user in range(users):
+        colour, month = user % 6, 1 if user < users - 8 else 6
+        day = f"2025-{month:02d}-{user % 25 + 1:02d}"
+        lines += [f"u{user},{day}T09:00:00,purchase,B6,", f"u{user},{day}T10:00:00,search,,{WORDS[colour]}"]
+        lines += [f"u{user},{day}T11:00:00,purchase,S{colour},{WORDS[colour]}"]
+    lines.append("zoe,2025-06-28T09:00:00,purchase,B6,")
+    store = make_store(items, lines)
+    path = store.path
+    store.close()
+    return path
+
+
+def test_the_query_is_read_where_there_is_one(make_store: Callable[..., Store]) -> None:
+    path = searching(make_store)
+    with Store.open(path) as store:
+        task = read_task(store, "shop", "time")
+    told: list[str] = []
+    system = TextFormer(SETTINGS, path, queries=True, encoder=FakeEncoder())
+    system.fit(task, told.append)
+    assert told[0].startswith("textformer-query: 32 searches among 64 events")
+    row = {item_id: number for number, item_id in enumerate(task.item_ids)}
+    asked = cases_of([[row["B6"]]] * 3, [row["S0"]] * 3, ("red", "blue", "black"))  # nobody has searched for black
+    found = system.scores(asked)
+    best = [task.item_ids[one] for one in found.argmax(axis=1)]
+    assert best[:2] == ["S0", "S1"]
+    assert found.shape == (3, task.n_items)
+    without = TextFormer(SETTINGS, path, encoder=FakeEncoder())
+    without.fit(task, lambda _: None)
+    blind = without.scores(asked)
+    assert np.array_equal(blind[0], blind[1])  # it cannot tell the three apart
+    nothing = system.scores(replace(asked, query=("", "", "")))
+    assert np.array_equal(nothing[0], nothing[1])
+    alone = system.scores(cases_of([[]], [0], ("red",)))
+    assert np.isfinite(alone).all()
+
+
+def test_the_target_is_not_looked_at() -> None:
+    task = pairs()
+    system = TextFormer(replace(SETTINGS, epochs=1), encoder=FakeEncoder())
+    system.fit(task, lambda _: None)
+    asked = cases_of([[0], [1, 9]], [8, 9])
+    assert np.array_equal(system.scores(asked), system.scores(replace(asked, target=np.array([0, 0]))))
