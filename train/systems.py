@@ -103,9 +103,10 @@ _ENTRIES = (
     Entry("core", "base_attention", "Core", "CoreSettings"),
     *(Entry(name, "base_pairs", "PairSystem", "PairSettings", fixed=(("model", name),)) for name in _PAIRS),
     *(Entry(f"{name}-text", "base_pairs", "PairSystem", "PairSettings", _TEXT, fixed=(("model", name),), text_vectors=True) for name in _PAIRS),
-    Entry("session-knn", "base_sessions", "SessionKNN", "SessionKNNSettings"),
-    Entry("word-knn", "base_sessions", "WordKNN", "WordsSettings", ("text",)),
-    Entry("fused", "fused", "Fused", "FusedSettings", _TEXT),
+    Entry("session-knn", "base_counts", "SessionKNN", "SessionKNNSettings"),
+    Entry("word-knn", "base_counts", "WordKNN", "WordsSettings", ("text",)),
+    Entry("paper", "fused", "Paper", "PaperSettings", _TEXT, makes_vectors=True),
+    Entry("fused", "fused", "Fused", "FusedSettings", ("ids", "text", "query"), makes_vectors=True),
 )
 NAMES = tuple(entry.name for entry in _ENTRIES)
 QUICK = ("popularity", "popular-7d", "transitions", "item-knn")  # counted in seconds, without a model
