@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fakes import FakeEncoder
 
 from recgraph.errors import SettingsError, StoreError
 from recgraph.store.db import Store
 from recgraph.tools.fusion import Fusion
+from recgraph.tools.retrieve import Retriever
 from recgraph.tools.sources import (
     NAMES,
     MakerTransitions,
@@ -24,16 +26,15 @@ from recgraph.tools.sources import (
     SessionKNN,
     SessionKNNSettings,
     Shop,
-    SmoothTransitions,
     Viewed,
-    makers,
     possible,
 )
+from recgraph.tools.words import makers
 from recgraph.train.base_counts import WordKNN, shop_of
 from recgraph.train.fused import Fused, Paper
 from recgraph.train.fusion import FusedSettings, _Ranker, places_in_pools
 from recgraph.train.metrics import ndcg, places
-from recgraph.train.protocol import Cases, Events, System, Task
+from recgraph.train.protocol import Cases, Events, System, Task, read_task
 
 TEXTS = ("Aveda Oil one", "Aveda Oil two", "Aveda Oil three", "Nivea Soap red", "Nivea Soap blue", "Zest", "")
 QUICK = FusedSettings(depth=4, pool=5, hidden=4, epochs=20, patience=20, learning_rate=0.02, networks=2)
@@ -131,15 +132,6 @@ def test_a_maker_is_the_first_two_words_where_names_share_them() -> None:
 def test_what_follows_a_maker_is_found_for_an_item_without_steps() -> None:
     found = MakerTransitions(sources_shop([[0, 3], [1, 3], [2, 5]])).scores(asked([0]))
     assert found[0, 3] > found[0, 4] > found[0, 0] == 0  # nobody took 4, but its maker's 3
-
-
-def test_steps_of_items_named_alike_count_and_an_item_without_a_name_is_like_none() -> None:
-    vectors = np.eye(7, dtype=np.float32)[[0, 0, 2, 3, 3, 5, 6]]  # 0 and 1 are named alike, and so are 3 and 4
-    vectors[6] = 0
-    found = SmoothTransitions(sources_shop([[0, 3], [2, 5], [6, 5]], vectors)).scores(asked([1], [6]))
-    assert found[0, 3] == pytest.approx(found[0, 4])
-    assert found[0, 3] > 1e-3 > found[0, 5]
-    assert not found[1].any()
 
 
 def test_sources_are_left_out_where_what_they_read_is_not_there() -> None:
@@ -259,6 +251,45 @@ def test_the_numpy_pass_is_the_network_that_was_trained() -> None:
     with torch.inference_mode():
         expected = network(torch.from_numpy(read)).numpy()
     assert Fusion((), weights, {"networks": 1}).says(read) == pytest.approx(expected, abs=1e-5)
+
+
+# -- what is measured is what serves -----------------------------------------------------------------------------------------------------
+
+
+def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[..., Store]) -> None:
+    """The same sources, fitted on the same past, under the same network; with a query and without."""
+    rng = np.random.default_rng(3)
+    colours, kinds = ("red", "blue", "green", "black", "white", "grey"), ("shirt", "boots", "dress", "lamp", "chair")
+    names = [f"{colour} {kind}" for colour in colours for kind in kinds]
+    events = []
+    for user in range(60):
+        at = datetime(2025, 1, 1) + timedelta(hours=int(rng.integers(0, 24 * 90)))
+        place = int(rng.integers(30))
+        for _ in range(6):
+            if rng.random() < 0.5:
+                events.append(f"U{user},{at},search,,{names[place].split()[1]},")
+            events.append(f"U{user},{at + timedelta(minutes=5)},click,I{place:02},{names[place].split()[1] if events[-1].endswith(',') else ''},")
+            at, place = at + timedelta(days=2), int((place + rng.integers(1, 4)) % 30)
+    items = "item_id,title,first_seen\n" + "\n".join(f"I{row:02},{name},2024-01-01" for row, name in enumerate(names))
+    store = make_store(items, ["user_id,ts,action,item_id,query,position", *events])
+    task = read_task(store, "small", "time", valid_days=30, test_days=20)
+    assert task.until is not None
+    assert min(len(task.valid), len(task.test)) > 20
+    system = Fused(replace(QUICK, depth=20, pool=30), FakeEncoder())
+    system._names = [name for name in NAMES if name not in ("core", "memory")]
+    system.fit(task, quiet)
+    assert {"query-text", "query-words"} <= set(system.fusion.sources)
+    cut = datetime(1970, 1, 1) + timedelta(seconds=task.until)
+    with store.writing():
+        replace(system.fusion, config={**system.fusion.config, "encoder": FakeEncoder.name, "fitted_before": cut.isoformat()}).publish(store)
+    retriever = Retriever.build(store, FakeEncoder(), before=cut)
+    assert retriever.fused is not None
+    measured = system.scores(task.test)
+    for number in range(len(task.test)):
+        moment = datetime(1970, 1, 1) + timedelta(seconds=float(task.test.time[number]))
+        history = store.history(task.user_ids[task.test.user[number]], moment)
+        found = retriever.candidates(query=task.test.query[number], history=history, k=5, exclude_purchased=False)
+        assert [one.item_id for one in found] == [task.item_ids[row] for row in np.argsort(-measured[number], kind="stable")[:5]]
 
 
 # -- the paper's ---------------------------------------------------------------------------------------------------------------------

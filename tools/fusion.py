@@ -31,6 +31,7 @@ Mask = NDArray[np.bool_]
 
 META = "fusion"  # the store's fact that holds a published one
 _FILES = ("config.json", "fusion.safetensors")
+AT_ONCE = 32  # requests read together: the scores of 12,000 items stay in the processor's cache, 256 take a third longer each
 _RRF = 20.0  # added to ranks, so that the first of one source does not decide alone
 _BELOW = 1e3  # what lies between an item of the pool and one outside
 
@@ -56,8 +57,8 @@ class Reader:
     def read(self, asked: Sequence[Request], allowed: Mask | None = None, pool: int = 0) -> tuple[Pools, Scores]:
         """The pools, of `pool` items if that is more, and the votes float32[requests, items] they were taken by: -1 where an item may not be
         shown. `allowed` is bool[requests, items]."""
-        n, n_items, lines = len(asked), len(self._counts), np.arange(len(asked))[:, None]
-        size, depth = min(max(self.pool, pool), n_items), min(self.depth, n_items)
+        n, n_items, depth = len(asked), len(self._counts), self.depth
+        size, worth = min(max(self.pool, pool), n_items), (1 / (_RRF + np.arange(depth))).astype(np.float32)
         may = np.ones((n, n_items), np.bool_) if allowed is None else allowed.copy()
         hidden = [] if self.again else [(line, one.history) for line, one in enumerate(asked) if len(one.history)]
         for line, rows in hidden:
@@ -70,14 +71,13 @@ class Reader:
                 scores = np.where(np.isfinite(scores), scores, np.where(np.isfinite(lowest), lowest, 0.0)).astype(np.float32)
             for line, rows in hidden:
                 scores[line, rows] = scores[line].min()
-            mean, deviation = scores.mean(1, keepdims=True), np.maximum(scores.std(1, keepdims=True), 1e-9)
-            ranked = np.where(may, scores, -np.inf)
-            first = np.argpartition(-ranked, depth - 1, axis=1)[:, :depth]
-            order = np.argsort(-np.take_along_axis(ranked, first, 1), axis=1, kind="stable")
-            first = np.take_along_axis(first, order, 1)
-            vote = np.zeros((n, n_items), np.float32)
-            vote[lines, first] = (1 / (_RRF + np.arange(depth)))[None] * (np.take_along_axis(ranked, first, 1) > mean)
-            votes += vote
+            vote, mean, deviation = np.zeros((n, n_items), np.float32), np.zeros((n, 1), np.float32), np.ones((n, 1), np.float32)
+            if scores.any():  # most requests have no query, and all that reads one says nothing
+                mean, deviation = scores.mean(1, keepdims=True), np.maximum(scores.std(1, keepdims=True), 1e-9)
+                for line, high in enumerate((scores > mean) & may):
+                    first = _first(scores[line], np.flatnonzero(high), depth)
+                    vote[line, first] = worth[: len(first)]
+                votes += vote
             said.append((scores, mean, deviation))
             every.append(vote)
         votes[~may] = -1.0
@@ -87,6 +87,13 @@ class Reader:
         told = np.array([[np.log1p(len(one.history)), bool(one.query.strip()), one.fresh] for one in asked], np.float32).reshape(n, 3)
         read += [self._counts[items], *(np.broadcast_to(told[:, [column]], items.shape) for column in range(3))]
         return Pools(items, np.take_along_axis(votes, items, 1), np.stack(read, -1).astype(np.float32)), votes
+
+
+def _first(scores: Scores, rows: Rows, count: int) -> Rows:
+    """The `count` best of some rows, best first, equal ones in their order."""
+    if len(rows) > count:
+        rows = np.sort(rows[np.argpartition(-scores[rows], count)[:count]])
+    return rows[np.argsort(-scores[rows], kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -188,6 +195,9 @@ class Fused:
 
     def scores(self, asked: Sequence[Request], allowed: Mask | None = None) -> Scores:
         """float32[requests, items]: the pool by the network, below it all others by the votes of the sources."""
+        if len(asked) > AT_ONCE:
+            parts = range(0, len(asked), AT_ONCE)
+            return np.concatenate([self.scores(asked[i : i + AT_ONCE], None if allowed is None else allowed[i : i + AT_ONCE]) for i in parts])
         pools, votes = self.reader.read(asked, allowed)
         said = self._said(pools)
         in_pool = np.where(pools.votes > 0, said - said.min(1, keepdims=True) + _BELOW, pools.votes)

@@ -8,8 +8,6 @@ classes (train/base_counts.py), so what is measured is what serves.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +21,7 @@ from recgraph.errors import SettingsError
 from recgraph.store.columns import Sequences
 from recgraph.tools.cooccurrence import RECENCY, recency_weights, scaled, transition_counts
 from recgraph.tools.core import Core
+from recgraph.tools.words import Words, makers
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -31,8 +30,6 @@ Vectors = NDArray[np.float32]
 HISTORY = 50  # items of a history that are read, the newest
 LEANING = 0.3  # how far a query's vector is moved towards the history's titles: .15 to .5 are alike
 _BLOCK = 2048  # rows of a table made at once
-_NEAR_BLOCK = 1024
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -47,11 +44,6 @@ class Shop:
     @property
     def n_items(self) -> int:
         return len(self.names)
-
-    @cached_property
-    def steps(self) -> sp.csr_matrix:
-        """float64[n, n]: the transitions that several sources start from."""
-        return transition_counts(self.events, self.n_items)
 
     @cached_property
     def words(self) -> Words:
@@ -306,47 +298,6 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Words:
-    """Texts as rows of TF-IDF weights of length 1, float32[texts, words]. A text's first word and its first two count once again: names of
-    shops begin with the maker. `columns` has the words, `rarity` float32[words] their weights."""
-
-    table: sp.csr_matrix
-    columns: Mapping[str, int]
-    rarity: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> Words:
-        column: dict[str, int] = {}
-        rows, columns, values = [], [], []
-        for row, text in enumerate(texts):
-            words = _WORD.findall(text.lower())
-            told = dict.fromkeys(words, 1.0)
-            for size in (1, 2):
-                if len(words) >= size:
-                    told["^" + " ".join(words[:size])] = 1.0
-            for word, value in told.items():
-                rows.append(row)
-                columns.append(column.setdefault(word, len(column)))
-                values.append(value)
-        table = sp.csr_matrix((np.array(values, np.float32), (rows, columns)), shape=(len(texts), max(len(column), 1)))
-        names = np.bincount(table.indices, minlength=table.shape[1])
-        rarity = np.log((1 + len(texts)) / (1 + names)).astype(np.float32)
-        return cls(_of_length_one(table @ sp.diags(rarity)), column, rarity)
-
-    def read(self, texts: Sequence[str]) -> sp.csr_matrix:
-        """float32[texts, words]: other texts, of which only known words count, without beginnings."""
-        told = [sorted({self.columns[word] for word in _WORD.findall(text.lower()) if word in self.columns}) for text in texts]
-        starts = np.concatenate([[0], np.cumsum([len(one) for one in told])]).astype(np.int64)
-        places = np.array([place for one in told for place in one], np.int64)
-        return _of_length_one(sp.csr_matrix((self.rarity[places], places, starts), shape=(len(texts), self.table.shape[1])))
-
-
-def _of_length_one(table: sp.csr_matrix) -> sp.csr_matrix:
-    norm = np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
-    return (sp.diags((1 / np.maximum(norm, 1e-9)).astype(np.float32)) @ table).tocsr()
-
-
-@dataclass(frozen=True)
 class WordsSettings:
     """`recency` as in TransitionSettings."""
 
@@ -376,15 +327,6 @@ class QueryWords:
         return _dense(self._words.read([one.query for one in asked]) @ self._turned)
 
 
-def makers(names: Sequence[str], least: int = 3) -> Rows:
-    """int64[names]: the number of each name's maker, read off its beginning: two words where `least` names share them, else the first."""
-    words = [_WORD.findall(text.lower())[:2] for text in names]
-    pairs = Counter(" ".join(one) for one in words if len(one) == 2)
-    numbers: dict[str, int] = {}
-    found = [" ".join(one) if pairs[" ".join(one)] >= least else (one or [""])[0] for one in words]
-    return np.array([numbers.setdefault(name, len(numbers)) for name in found], np.int64)
-
-
 @dataclass(frozen=True)
 class MakerSettings:
     """`recency` as in TransitionSettings; an item has its count^`share` of what its maker gets, whose steps are divided by (the number into
@@ -402,20 +344,15 @@ class MakerTransitions:
         s, maker = settings or MakerSettings(), makers(shop.names)
         of = sp.csr_matrix((np.ones(len(maker), np.float32), (np.arange(len(maker)), maker)), shape=(len(maker), maker.max(initial=0) + 1))
         self._settings, self._of, self._maker = s, of, maker
-        self._steps = _steps((of.T @ shop.steps @ of).tocsr(), s.into)
+        steps = (of.T @ transition_counts(shop.events, shop.n_items) @ of).tocsr()
+        into = np.maximum(np.asarray(steps.sum(axis=0)).ravel(), 1.0) ** -s.into
+        self._steps = scaled(steps @ sp.diags(into), 1.0, 0.0).astype(np.float32)
         count = (np.bincount(shop.events.item, minlength=shop.n_items) + 0.5) ** s.share
         self._share = (count / np.bincount(maker, count, of.shape[1])[maker] ** 0.5).astype(np.float32)
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         said = (_read(asked, len(self._maker), self._settings.recency) @ self._of @ self._steps).toarray()
         return np.asarray(said[:, self._maker] * self._share, np.float32)
-
-
-def _steps(steps: sp.csr_matrix, into: float, out: float = 1.0) -> sp.csr_matrix:
-    """Steps divided by (the number into an item)^`into`, then by (the rest of the row)^`out`."""
-    steps = steps.astype(np.float32)
-    divided = steps @ sp.diags((np.maximum(np.asarray(steps.sum(axis=0)).ravel(), 1.0) ** -into).astype(np.float32))
-    return scaled(divided, out, 0.0).astype(np.float32)
 
 
 # ── Texts ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -450,11 +387,13 @@ class QueryText:
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """0 without a query."""
-        nothing = np.zeros(self._vectors.shape[1], np.float32)
-        wanted = np.stack([nothing if one.vector is None else one.vector for one in asked]) if asked else np.zeros((0, len(nothing)), np.float32)
-        there = np.flatnonzero(wanted.any(axis=1))
-        wanted[there] += LEANING * _taste([asked[row] for row in there.tolist()], self._vectors, RECENCY)
-        return np.asarray(wanted @ self._vectors.T, np.float32)
+        found = np.zeros((len(asked), len(self._vectors)), np.float32)
+        given = [(row, one.vector) for row, one in enumerate(asked) if one.vector is not None and one.vector.any()]
+        if given:
+            there = [row for row, _ in given]
+            wanted = np.stack([vector for _, vector in given]) + LEANING * _taste([asked[row] for row in there], self._vectors, RECENCY)
+            found[there] = wanted @ self._vectors.T
+        return found
 
 
 def _taste(asked: Sequence[Request], vectors: Vectors, recency: float) -> Vectors:
@@ -479,42 +418,6 @@ class Remembered:
         return found
 
 
-@dataclass(frozen=True)
-class SmoothSettings:
-    """`recency` as in TransitionSettings; `near` items are alike to each, with the weight exp((cosine - 1) / `width`)."""
-
-    recency: float = 0.7
-    near: int = 20
-    width: float = 0.05
-    into: float = 0.1
-
-
-class SmoothTransitions:
-    """What followed items that are named like the history's, and what is named like that: says something where an item has few steps."""
-
-    def __init__(self, shop: Shop, settings: SmoothSettings | None = None) -> None:
-        s = self._settings = settings or SmoothSettings()
-        self._alike = scaled(_near(shop.known_vectors, s.near, s.width), 1.0, 0.0).astype(np.float32)
-        self._first = (self._alike @ _steps(shop.steps, s.into, 0.3)).tocsr()
-
-    def scores(self, asked: Sequence[Request]) -> Scores:
-        return _dense(_read(asked, self._first.shape[1], self._settings.recency) @ self._first @ self._alike)
-
-
-def _near(vectors: Vectors, count: int, width: float) -> sp.csr_matrix:
-    """float32[n, n]: the weights of the `count` rows nearest to each, itself among them; an empty row where a vector is zero."""
-    count = min(count, len(vectors))
-    blocks = []
-    for start in range(0, len(vectors), _NEAR_BLOCK):
-        cosine = vectors[start : start + _NEAR_BLOCK] @ vectors.T
-        nearest = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
-        cosine = np.take_along_axis(cosine, nearest, 1)
-        value = np.where(cosine > 0, np.exp((cosine - 1) / width), 0.0)
-        rows = np.repeat(np.arange(len(cosine)), count)
-        blocks.append(sp.csr_matrix((value.ravel().astype(np.float32), (rows, nearest.ravel())), shape=(len(cosine), len(vectors))))
-    return sp.vstack(blocks).tocsr() if blocks else sp.csr_matrix((0, 0), dtype=np.float32)
-
-
 # ── By name ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _KINDS: Mapping[str, tuple[str, Callable[[Shop], Source]]] = {
@@ -524,7 +427,6 @@ _KINDS: Mapping[str, tuple[str, Callable[[Shop], Source]]] = {
     "item-knn": ("sequence", lambda shop: ItemKNN(shop, ItemKNNSettings(user_power=0.5, shrink=1.0))),
     "session-knn": ("sequence", SessionKNN),
     "maker-transitions": ("sequence", MakerTransitions),
-    "smooth-transitions": ("sequence", SmoothTransitions),
     "viewed": ("sequence", Viewed),
     "word-knn": ("title", WordKNN),
     "text-knn": ("title", TextKNN),
@@ -532,7 +434,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[Shop], Source]]] = {
     "query-words": ("text", QueryWords),
     "memory": ("memory", Remembered),
 }
-_TEXT = ("text-knn", "smooth-transitions", "query-text")
+_TEXT = ("text-knn", "query-text")
 NAMES = (*_KINDS, "core")
 SHOWN_AS: Mapping[str, str] = {name: shown for name, (shown, _) in _KINDS.items()} | {"core": "sequence"}  # the names of DESIGN 8
 

@@ -31,7 +31,7 @@ from recgraph.store import snapshot
 from recgraph.store.cases import listed_since
 from recgraph.store.db import Store
 from recgraph.tools.core import Core
-from recgraph.tools.fusion import Fusion, Mask, Reader
+from recgraph.tools.fusion import AT_ONCE, Fusion, Mask, Reader
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Retriever
@@ -45,7 +45,7 @@ from recgraph.train.prepare import Case, read_cases, read_facts
 Numbers = NDArray[np.float32]
 
 OUT = Path("data") / "fusion"
-_CHUNK = 256  # requests read at once
+_CHUNK = 256  # pools judged at once
 _REPEATS = 0.01  # the share of lessons whose answer is in the history from which on the history is ranked too
 
 
@@ -160,9 +160,9 @@ def _pools(reader: Reader, lessons: Lessons) -> tuple[NDArray[np.float16], Rows,
     """Of each lesson what is read of its pool, float16[n, pool, numbers], where the answer is in it (-1: not there), and where the plain votes
     put it, as `Places` says it."""
     read, place, better, equal = [], [], [], []
-    for start in range(0, len(lessons.asked), _CHUNK):
-        rows = np.arange(start, min(start + _CHUNK, len(lessons.asked)))
-        pools, _ = reader.read(lessons.asked[start : start + _CHUNK], lessons.listed(rows))
+    for start in range(0, len(lessons.asked), AT_ONCE):
+        rows = np.arange(start, min(start + AT_ONCE, len(lessons.asked)))
+        pools, _ = reader.read(lessons.asked[start : start + AT_ONCE], lessons.listed(rows))
         found = (pools.items == lessons.target[rows, None]) & (pools.votes > 0)
         place.append(np.where(found.any(1), found.argmax(1), -1))
         at = places_in_pools(pools.votes, place[-1])
