@@ -3,6 +3,10 @@
 They are the serving code itself: tools/sources.py fitted on train, tools/fusion.py with a network that train/fusion.py learns on the validation
 cases, CORE of train/core.py. Two things differ from a served request: there is no query memory, because a task has no exposures, and what was
 purchased before is left to the evaluator, which decides for all systems alike what becomes of the history's items.
+
+Amazon Beauty, leave-one-out, full ranking, seen items excluded, test, 22,363 cases: `Fused` Recall@10 .1255, NDCG@10 .0748. On 6,000 validation
+cases, learnt on 6,000 others with one network and, as one more source, transitions between items named alike: .1392/.0854; without CORE
+.1333/.0842; without those transitions .1375/.0859, which is noise, and they cost more than all other sources together, so they are left out.
 """
 
 from __future__ import annotations
