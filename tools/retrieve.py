@@ -29,7 +29,8 @@ from recgraph.tools.index import VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
 from recgraph.tools.sources import LEANING, Request, Shop
 
-# The lists that are fused where no fusion was learnt, in the order of ties: neighbours of the predicted ID and title (F 4.4); what followed such a history; what is near
+# The lists that are fused where no fusion was learnt, in the order of ties:
+# neighbours of the predicted ID and title (F 4.4); what followed such a history; what is near
 # it for CORE's encoder; what the user looked at last and did not buy; titles near the history's; the query memory; titles near the query.
 # Tuned on half of 586 shoppers of the simulated shop (last purchase of six weeks, history and last query given) and half of 4,473 users of
 # Beauty (history only), reported on the other halves, without an LLM; the weights of "id" and "title" wait for a trained one.
