@@ -232,7 +232,8 @@ def export(folder: Path, before: str | None, store: str | None) -> None:
 def train(stage: str, task: str, folder: Path) -> None:
     """Run one stage of the training pipeline, with the params of params.yaml.
 
-    STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, examples, sft, index, evaluate, publish.
+    STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, fusion, examples, sft, index, evaluate,
+    publish.
     All of them in order, and only what has changed: dvc repro
     """
     from recgraph.train.pipeline import run_stage
@@ -279,7 +280,7 @@ def evaluate(
 
     \b
     Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet, sasrec-bce, sasrec,
-             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, fused,
+             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, paper, fused,
              textformer, textformer-query;
              with a language model (a second or more a case: --sample): tallrec, llamarec, recgraph-hierarchical, recgraph-recurrent, fused-llm;
              tuned settings: the block `baselines` of params.yaml in this folder.

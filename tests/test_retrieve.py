@@ -13,6 +13,7 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, click, s
 from recgraph.errors import SettingsError
 from recgraph.store.db import Store
 from recgraph.store.formats import ingest
+from recgraph.tools.fusion import Fusion
 from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
 from recgraph.tools.memory import MemoryHit, QueryMemory
 from recgraph.tools.retrieve import Candidate, Retriever, fuse, is_fresh, memory_list, mixup
@@ -133,6 +134,72 @@ def test_an_untitled_product_is_found_by_its_attributes_and_one_without_any_by_n
     found = Retriever.build(store, FakeEncoder()).candidates(query="black otter product", k=3)
     assert ids(found)[0] == "A"
     assert next(candidate for candidate in found if candidate.item_id == "B").source == "popular"
+
+
+# -- a learnt fusion -----------------------------------------------------------------------------------------------------------------
+
+
+def learnt(make_store: MakeStore, sources: tuple[str, ...], **config: object) -> Store:
+    """The shop with a fusion of these sources published, which has no network: the sources' own votes decide."""
+    store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
+    told = {"depth": 10, "pool": 12, "again": True, "networks": 0, "encoder": FakeEncoder.name, "fitted_before": "2025-03-01T00:00:00", **config}
+    with store.writing():
+        Fusion(sources, {}, told).publish(store)
+    return store
+
+
+def test_a_published_fusion_ranks_and_each_product_says_who_brought_it(make_store: MakeStore) -> None:
+    retriever = Retriever.build(learnt(make_store, ("popularity", "transitions", "query-words", "memory")), FakeEncoder())
+    assert retriever.fused is not None
+    followed = retriever.candidates(history=[click(1, "K1GREY", "purchase")], k=3)
+    assert (followed[0].item_id, followed[0].source) == ("K2OLIV", "sequence")  # U3 clicked the one and purchased the other
+    [asked, *_] = retriever.candidates(query="hiking", k=3)
+    assert (asked.item_id, asked.source, asked.sources) == ("B2BLCK", "text", ("text",))
+    hits = [MemoryHit("wool jumper", 0.9, ("K1GREY", "UNKNOWN"))]
+    assert retriever.candidates(query="?", memory=hits)[0].source == "memory"
+    assert {one.source for one in retriever.candidates(k=11)} == {"popular"}
+
+
+def test_what_the_fusion_has_not_learnt_comes_on_top(make_store: MakeStore) -> None:
+    retriever = Retriever.build(learnt(make_store, ("popularity", "transitions")), FakeEncoder())
+    history = [click(1, "K1GREY", "purchase")]
+    plain = retriever.candidates(history=history, k=11)
+    assert plain[0].item_id == "K2OLIV"
+    assert "D1SAGE" not in [one.item_id for one in plain[:4]]
+    predicted = retriever.candidates(history=history, predicted_id="D1SAGE", predicted_title="Fenn Wrap Dress, Sage, S", k=11)
+    assert "D1SAGE" in [one.item_id for one in predicted[:8]]
+    assert next(one for one in predicted if one.item_id == "D1SAGE").source in ("id", "title")
+    searched = retriever.candidates(history=history, query="hiking boots", k=11)
+    assert next(one for one in searched[:2] if one.item_id == "B2BLCK").source == "text"
+
+
+def test_a_fusion_that_knows_more_than_the_moment_or_another_encoder_is_not_used(make_store: MakeStore) -> None:
+    store = learnt(make_store, ("popularity", "transitions"))
+    assert Retriever.build(store, FakeEncoder(), before=APRIL).fused is not None
+    early = Retriever.build(store, FakeEncoder(), before=datetime(2025, 2, 28))
+    assert early.fused is None
+    bare = Retriever.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES, name="bare"), FakeEncoder(), before=datetime(2025, 2, 28))
+    asked = {"history": [click(1, "S1OLIV")], "query": "boots", "predicted_id": "K2OLIV"}
+    assert early.candidates(**asked) == bare.candidates(**asked)  # the hand-set weights
+
+    class Other(FakeEncoder):
+        name = "another"
+
+    assert Retriever.build(store, Other()).fused is None
+
+
+def test_a_fusion_that_reads_core_is_not_used_without_it(make_store: MakeStore) -> None:
+    assert Retriever.build(learnt(make_store, ("popularity", "core")), FakeEncoder()).fused is None
+
+
+@pytest.mark.parametrize("k", [1, 5, IN_STOCK, 500])
+def test_the_fusion_keeps_the_promises(make_store: MakeStore, k: int) -> None:
+    retriever = Retriever.build(learnt(make_store, ("popularity", "transitions", "viewed", "text-knn")), FakeEncoder(), per_style=1)
+    history = [click(1, "S1OLIV", "purchase"), click(2, "GONE"), click(3, "S1NAVY")]
+    found = ids(retriever.candidates(predicted_id="nonsense", query="лён", history=history, exclude={"B1BRWN"}, k=k))
+    assert len(found) == len(set(found)) == min(k, IN_STOCK - 2)
+    assert not {"S1OLIV", "B1BRWN", "SOLDUT"} & set(found)
+    assert sum(item_id.startswith("S1") for item_id in found[:5]) <= 1
 
 
 # -- promises ----------------------------------------------------------------------------------------------------------------------

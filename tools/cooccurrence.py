@@ -49,8 +49,8 @@ def transition_counts(sequences: Sequences, n_items: int, window: int = WINDOW) 
     return counts
 
 
-def _scaled(counts: sp.csr_matrix, rows: float, columns: float) -> sp.csr_matrix:
-    """Each entry divided by (row total)^rows × (column total)^columns; empty rows and columns stay empty."""
+def scaled(counts: sp.csr_matrix, rows: float, columns: float) -> sp.csr_matrix:
+    """float64: each entry divided by (row total)^rows × (column total)^columns; empty rows and columns stay empty."""
     out = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1e-12)
     into = np.maximum(np.asarray(counts.sum(axis=0)).ravel(), 1e-12)
     return (sp.diags(out**-rows) @ counts @ sp.diags(into**-columns)).tocsr()
@@ -64,7 +64,7 @@ def fit(sequences: Sequences, n_items: int, dim: int = 128, seed: int = 0) -> Ve
     exact leading directions are tiny cliques of items.
     """
     counts = transition_counts(sequences, n_items)
-    symmetric = _scaled(counts + counts.T, 0.5, 0.5).astype(np.float32)
+    symmetric = scaled(counts + counts.T, 0.5, 0.5).astype(np.float32)
     vectors: Vectors = np.zeros((n_items, dim), dtype=np.float32)
     warm = np.flatnonzero(np.diff(symmetric.indptr))
     if not len(warm):
@@ -105,7 +105,7 @@ class Transitions:
 
     @classmethod
     def fit(cls, sequences: Sequences, n_items: int) -> Transitions:
-        return cls(_scaled(transition_counts(sequences, n_items), _OUT_POWER, _IN_POWER))
+        return cls(scaled(transition_counts(sequences, n_items), _OUT_POWER, _IN_POWER))
 
     def scores(self, history_rows: Sequence[int] | Rows, recency: float = RECENCY) -> NDArray[np.float64]:
         """float64[n]: the recency-weighted sum of the history's rows; 0 where nothing speaks for an item."""

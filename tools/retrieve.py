@@ -1,5 +1,9 @@
 """From a predicted text, a query and a history to catalogue items: mixup as F 4.4, and the fusion of more sources (DESIGN 4, `retrieve`).
 
+Where a fusion was learnt and published (tools/fusion.py), its network ranks what the counted sources and CORE say; what it has not learnt comes
+on top with a hand-set weight: the LLM's prediction always, the query where no case to learn from had one. Without a published fusion all lists
+are fused by hand-set weights.
+
 Every candidate says which source brought it. The LLM that predicts, the reranking and the user's summary are unknown here; so is who
 asks: what must not be recommended comes in as arguments.
 """
@@ -20,10 +24,13 @@ from recgraph.store.records import Event
 from recgraph.tools.cooccurrence import Transitions, fit, session_vector
 from recgraph.tools.core import Core
 from recgraph.tools.embed import Encoder, Progress, embed
+from recgraph.tools.fusion import Found, Fused, Fusion
 from recgraph.tools.index import VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
+from recgraph.tools.sources import LEANING, Request, Shop
 
-# The lists that are fused, in the order of ties: neighbours of the predicted ID and title (F 4.4); what followed such a history; what is near
+# The lists that are fused where no fusion was learnt, in the order of ties:
+# neighbours of the predicted ID and title (F 4.4); what followed such a history; what is near
 # it for CORE's encoder; what the user looked at last and did not buy; titles near the history's; the query memory; titles near the query.
 # Tuned on half of 586 shoppers of the simulated shop (last purchase of six weeks, history and last query given) and half of 4,473 users of
 # Beauty (history only), reported on the other halves, without an LLM; the weights of "id" and "title" wait for a trained one.
@@ -32,13 +39,15 @@ from recgraph.tools.memory import MemoryHit
 # and .928/.706, because shoppers compare the colours of one style.
 HISTORY_LED: Mapping[str, float] = {"id": 0.3, "title": 0.3, "sequence": 1.0, "core": 1.0, "viewed": 1.0, "near": 0.75, "memory": 0.3, "text": 0.3}
 QUERY_LED: Mapping[str, float] = {"id": 0.3, "title": 0.3, "sequence": 0.3, "core": 0.3, "viewed": 0.3, "near": 0.3, "memory": 1.0, "text": 1.0}
+# What the network ranks is one list among those that it has not learnt. Beside its weight of 1 an LLM's item that it does not have at all, first of
+# "id" and of "title", comes about eighth, and one that it has twentieth about second.
+LEARNT = 1.0
 _SHOWN_AS = {"core": "sequence", "viewed": "sequence", "near": "title"}  # lists without a name of their own in the public JSON (DESIGN 8)
 # Cormack 2009 fuses dozens of rankings with 60; few lists that each know something else want their top counted more: 10 was best of 10, 20, 30, 60.
 RRF_CONSTANT = 10
 DEPTH = 100  # how far down each list is read
 VIEWED = 5  # so many of the products last looked at; all of them would fill the answer with what the user has seen already
 NEAR_ENOUGH = 0.5  # a title below this share of the best one's similarity is no neighbour: in a small shop everything would be one
-LEANING = 0.3  # how far a query's vector is moved towards the history's titles: .15 to .5 are alike
 POPULAR_DAYS = 30.0
 
 
@@ -85,12 +94,18 @@ def fuse(
 
 
 def memory_list(hits: Sequence[MemoryHit]) -> list[str]:
-    """The products of several memory hits as one list: each mention counts similarity / its position, sums are ranked."""
+    """The products of several memory hits as one list, by `memory_scores`."""
+    scores = memory_scores(hits)
+    return sorted(scores, key=lambda item_id: -round(scores[item_id], 12))
+
+
+def memory_scores(hits: Sequence[MemoryHit]) -> dict[str, float]:
+    """The products of several memory hits: each mention counts similarity / its position, and they add up."""
     scores: dict[str, float] = {}
     for hit in hits:
         for position, item_id in enumerate(hit.item_ids, start=1):
             scores[item_id] = scores.get(item_id, 0.0) + max(hit.similarity, 0.0) / position
-    return sorted(scores, key=lambda item_id: -round(scores[item_id], 12))
+    return scores
 
 
 def is_fresh(query: str, history: Sequence[Event]) -> bool:
@@ -118,11 +133,20 @@ def _public(candidate: Candidate) -> Candidate:
     return replace(candidate, source=_SHOWN_AS.get(candidate.source, candidate.source), sources=names)
 
 
+def _as_found(candidate: Candidate, found: Found | None) -> Candidate:
+    """A candidate of the list "fused" with the names of the sources behind it."""
+    if found is None:
+        return candidate
+    others = tuple(name for name in candidate.sources if name not in ("fused", *found.sources))
+    return replace(candidate, source=found.source if candidate.source == "fused" else candidate.source, sources=(*others, *found.sources))
+
+
 class Retriever:
     """Everything retrieval needs, in memory, as of one moment. Thread-safe once built.
 
     Eligible are the products in stock and, with `before`, first seen before it. `titles` and `ids` are indexes over the catalogue's
-    item_ids in its order, `popular` item_ids, best first. With `core`, over the same catalogue, `ids` is its item table.
+    item_ids in its order, `popular` item_ids, best first. With `core`, over the same catalogue, `ids` is its item table. `fused` is the learnt
+    fusion, over the same catalogue; without it all is fused by hand-set weights.
     """
 
     def __init__(
@@ -136,8 +160,9 @@ class Retriever:
         before: datetime | None = None,
         per_style: int = 3,
         core: Core | None = None,
+        fused: Fused | None = None,
     ) -> None:
-        self.catalogue, self.before, self.per_style, self.core = catalogue, before, per_style, core
+        self.catalogue, self.before, self.per_style, self.core, self.fused = catalogue, before, per_style, core, fused
         self.titles = titles
         self._encoder, self._ids, self._transitions, self._popular = encoder, ids, transitions, tuple(popular)
         self._row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
@@ -159,7 +184,8 @@ class Retriever:
         """Embeds the titles the store has no vectors of and fits the transitions on what happened before `before`.
 
         The ID embedding is the CORE that was published in the store, if it knows nothing later than that (`core` is another one to use);
-        else it is fitted from the transitions, and nothing stands in for CORE's encoder.
+        else it is fitted from the transitions, and nothing stands in for CORE's encoder. Likewise the fusion: it is the published one, if it
+        knows nothing later and was learnt with this encoder; its sources are fitted here, as of `before`.
 
         `progress` is told (done, total) of the titles. `titles` is the index of an earlier retriever of the same store: titles do not depend
         on the moment. An empty store is fine: there is nothing to retrieve then.
@@ -177,6 +203,12 @@ class Retriever:
         popular = dict.fromkeys(item_id for item_id, _ in [*recent, *store.popular(before, limit=500)])
         core = core or Core.published(store, before)
         core = core.over(catalogue.item_ids) if core else None
+        fusion, fused = Fusion.published(store, before), None
+        if fusion and fusion.config["encoder"] == encoder.name:
+            known = [titles.vector(item_id) for item_id in catalogue.item_ids]
+            nothing = np.zeros(encoder.dim, dtype=np.float32)
+            vectors = np.stack([nothing if vector is None else vector for vector in known])
+            fused = Fused.of(fusion, Shop(sequences, catalogue.names, vectors), core)
         return cls(
             catalogue,
             encoder,
@@ -187,6 +219,7 @@ class Retriever:
             before,
             per_style,
             core,
+            fused,
         )
 
     def candidates(
@@ -206,8 +239,8 @@ class Retriever:
         """min(k, what may be shown) distinct eligible items, best first.
 
         `mode` "paper" is F 4.4 and nothing else; only where there is no prediction the newest item of the history stands in for it.
-        "fused" fuses all sources, with other weights for a query the user has not yet followed (`is_fresh`), and shows at most
-        `per_style` products of one parent_id, as long as there are others.
+        "fused" fuses all sources, the learnt fusion's or all lists by hand-set weights, others for a query the user has not yet followed
+        (`is_fresh`), and shows at most `per_style` products of one parent_id, as long as there are others.
 
         In both, what the user purchased in `history` (unless `exclude_purchased` is off), the items in `exclude` and what is out of
         stock are never shown, and what is missing at the end is filled from the popular items, then from the catalogue in its order.
@@ -227,8 +260,12 @@ class Retriever:
                 predicted_id, predicted_title = last, self.catalogue.names[self._row_of[last]]
             found = self._mixed(predicted_id, predicted_title, k, mixup_n, allowed)
         else:
-            lists = self.lists(predicted_id, predicted_title, query, history, memory, depth, allowed)
-            found = [_public(candidate) for candidate in fuse(lists, weights=QUERY_LED if is_fresh(query, history) else HISTORY_LED)]
+            weights = QUERY_LED if is_fresh(query, history) else HISTORY_LED
+            if self.fused:
+                found = self._learnt(self.fused, predicted_id, predicted_title, query, history, memory, depth, allowed, weights)
+            else:
+                lists = self.lists(predicted_id, predicted_title, query, history, memory, depth, allowed)
+                found = [_public(candidate) for candidate in fuse(lists, weights=weights)]
         return self._filled(found, k, allowed, self.per_style if mode == "fused" else None)
 
     def name_of(self, item_id: str) -> str:
@@ -245,7 +282,7 @@ class Retriever:
         depth: int,
         allowed: NDArray[np.bool_],
     ) -> dict[str, list[str]]:
-        """The lists that "fused" fuses, at most `depth` item_ids each; one that has nothing to go by is empty."""
+        """The lists that are fused where no fusion was learnt, at most `depth` item_ids each; one that has nothing to go by is empty."""
         seen = [event.item_id for event in history if event.item_id in self._row_of]
         taste = self._taste(seen)
         title, asked = self._encoded([predicted_title, query])
@@ -263,6 +300,41 @@ class Retriever:
             "memory": [item_id for item_id in memory_list(memory) if self._may(item_id, allowed)][:depth],
             "text": near_query,
         }
+
+    def request(self, query: str, history: Sequence[Event], memory: Sequence[MemoryHit], vector: Vectors | None = None) -> Request:
+        """The request as the sources of a fusion read it; the query's `vector` is made where it is not given."""
+        rows = np.array([self._row_of[event.item_id] for event in history if event.item_id in self._row_of], np.int64)
+        if vector is None:
+            vector = self._encoded([query])[0]
+        held = tuple((self._row_of[item_id], score) for item_id, score in memory_scores(memory).items() if item_id in self._row_of)
+        return Request(rows, query.strip(), vector, held, is_fresh(query, history))
+
+    def _learnt(
+        self,
+        fused: Fused,
+        predicted_id: str | None,
+        predicted_title: str,
+        query: str,
+        history: Sequence[Event],
+        memory: Sequence[MemoryHit],
+        depth: int,
+        allowed: NDArray[np.bool_],
+        weights: Mapping[str, float],
+    ) -> list[Candidate]:
+        """What the network ranks, and on top of it the lists that it has not learnt."""
+        title, asked = self._encoded([predicted_title, query])
+        found = {self.catalogue.item_ids[one.row]: one for one in fused.first(self.request(query, history, memory, asked), allowed, depth)}
+        lists = {
+            "fused": list(found),
+            "id": self._near_id(predicted_id, depth, allowed),
+            "title": _close(self.titles.search(title, depth, allowed)[0]),
+        }
+        if not fused.knows("memory"):
+            lists["memory"] = [item_id for item_id in memory_list(memory) if self._may(item_id, allowed)][:depth]
+        if not fused.knows("text") and asked.any():
+            seen = [event.item_id for event in history if event.item_id in self._row_of]
+            lists["text"] = _close(self.titles.search(asked + LEANING * self._taste(seen), depth, allowed)[0])
+        return [_as_found(candidate, found.get(candidate.item_id)) for candidate in fuse(lists, weights={**weights, "fused": LEARNT})]
 
     def _mixed(self, predicted_id: str | None, title: str, k: int, n: int, allowed: NDArray[np.bool_]) -> list[Candidate]:
         by_id = self._near_id(predicted_id, k, allowed)

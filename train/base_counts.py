@@ -1,8 +1,7 @@
-"""Baselines that are counted, not trained: popularity, what follows what, nearest neighbours by users and by text, and a sum of them.
+"""Baselines that are counted, not trained: popularity, what follows what, nearest neighbours by users, words and text, and a sum of them.
 
-Each answers all cases it is asked at once: a sparse matrix of how much of each item a history holds, times a table of items. In the table
-lies what the system knows, and it is made of `task.train` alone; a history may name items that train does not, which then say nothing
-(`TextKNN` reads them all the same). No random number is used here.
+Most are the sources that serve (tools/sources.py), made of `task.train` alone; a history may name items that train does not, which then say
+nothing (`TextKNN` reads them all the same). No random number is used here.
 
 The defaults are the best of small grids by NDCG@10 on 5,000 validation cases of Amazon Beauty (2,500 for the fusion), leave-one-out, full
 ranking, seen items excluded; test, 22,363 cases, Recall@10/NDCG@10: popularity .0115/.0054, transitions .0881/.0553, item-kNN .0717/.0418,
@@ -13,69 +12,36 @@ popularity as a fourth part of the fusion (better by less than noise); z-scores 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
 from recgraph.store.columns import Sequences
-from recgraph.tools.cooccurrence import Transitions as Table
-from recgraph.tools.cooccurrence import recency_weights, transition_counts
+from recgraph.tools import sources
 from recgraph.tools.embed import Encoder, open_encoder
-from recgraph.train.protocol import Cases, Events, Note, Rows, Scores, System, Task
+from recgraph.tools.sources import (
+    ItemKNNSettings,
+    Request,
+    SessionKNNSettings,
+    Shop,
+    Source,
+    TextKNNSettings,
+    TransitionSettings,
+    WordsSettings,
+)
+from recgraph.train.protocol import Cases, Events, Note, Scores, System, Task
 
 Vectors = NDArray[np.float32]
 
-HISTORY = 50  # items of a history that are read, the newest
 _DAY = 86_400.0
 _DATED = 365 * _DAY  # times before 1971 are the events' numbers, as in read_task
-_BLOCK = 2048  # rows of a table made at once
 
 
-def read_weights(histories: Sequence[Rows], n_items: int, recency: float, length: int = HISTORY) -> sp.csr_matrix:
-    """float32[cases, n_items]: the newest item of a history weighs 1, each one before it `recency` of the one after; repeats add up."""
-    newest = [one[-length:] for one in histories]
-    starts = np.concatenate([[0], np.cumsum([len(one) for one in newest])]).astype(np.int64)
-    weights = recency_weights(length, recency).astype(np.float32)
-    value = np.concatenate([weights[length - len(one) :] for one in newest]) if newest else np.zeros(0, np.float32)
-    rows = np.concatenate(newest) if newest else np.zeros(0, np.int64)
-    found = sp.csr_matrix((value, rows, starts), shape=(len(newest), n_items))
-    found.sum_duplicates()
-    return found
-
-
-def _dense(product: sp.csr_matrix) -> Scores:
-    return np.asarray(product.toarray(), np.float32)
-
-
-def _share(name: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise SettingsError(f"{name} is {value}; it must be above 0 and at most 1.")
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise SettingsError(f"{name} is {value}; it must be at least {least}.")
-
-
-# ── Popularity ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Popularity:
-    """The number of an item's train events."""
-
-    name = "popularity"
-
-    def fit(self, task: Task, note: Note) -> None:
-        self._counts = np.bincount(task.train.item, minlength=task.n_items).astype(np.float32)
-
-    def scores(self, cases: Cases) -> Scores:
-        """float32[cases, items], the same for each case; 0 for an item without an event."""
-        return np.repeat(self._counts[None], len(cases), axis=0)
+# ── Recent ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -129,37 +95,35 @@ class RecentPopularity:
 # ── What follows what ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class TransitionSettings:
-    """`recency` is the weight of a history item against the one after it, `window` how many later events of a user count as followers.
-    A step from a row is divided by (the row's sum)^`out` × (the follower's sum)^`into`."""
+class _Counted:
+    """A source of tools/sources.py as a system: fitted on train, asked with the histories. A subclass says which, and what reads its settings."""
 
-    recency: float = 0.6
-    window: int = 50
-    out: float = 0.3
-    into: float = 0.1
+    name: str
+    kind: Callable[..., Source]
+    made_with: Callable[[], object] | None = None
 
-    def __post_init__(self) -> None:
-        _share("recency", self.recency)
-        _at_least("window", self.window, 1)
-
-
-class Transitions:
-    """What the train users took after an item of the history; the steps are counted, with their decay, by tools/cooccurrence.py."""
-
-    name = "transitions"
-
-    def __init__(self, settings: TransitionSettings | None = None) -> None:
-        self.settings = settings or TransitionSettings()
+    def __init__(self, settings: object = None) -> None:
+        self.settings = settings or (self.made_with() if self.made_with else None)
 
     def fit(self, task: Task, note: Note) -> None:
-        s = self.settings
-        steps = transition_counts(_sequences(task.train), task.n_items, s.window)
-        self.table = Table(_scaled(steps, s.out, s.into)).table
+        """Counts what train holds."""
+        self._source = self._made(self._shop(task))
 
     def scores(self, cases: Cases) -> Scores:
-        """float32[cases, items]; 0 for what never followed."""
-        return _dense(read_weights(cases.history, self.table.shape[1], self.settings.recency) @ self.table)
+        """float32[cases, items]; 0 for what the source has nothing to say of."""
+        return self._source.scores([Request(one) for one in cases.history])
+
+    def _made(self, shop: Shop) -> Source:
+        kind = type(self).kind
+        return kind(shop, self.settings) if self.settings is not None else kind(shop)
+
+    def _shop(self, task: Task) -> Shop:
+        return shop_of(task)
+
+
+def shop_of(task: Task, vectors: Vectors | None = None) -> Shop:
+    """The train part as the sources see it. `vectors` float32[items, d] are the texts'."""
+    return Shop(_sequences(task.train), task.texts, vectors)
 
 
 def _sequences(events: Events) -> Sequences:
@@ -167,97 +131,51 @@ def _sequences(events: Events) -> Sequences:
     return Sequences(events.user.astype(np.int32), events.item.astype(np.int32), ts, events.action)
 
 
-def _scaled(table: sp.csr_matrix, rows: float, columns: float) -> sp.csr_matrix:
-    out = np.maximum(np.asarray(table.sum(axis=1)).ravel(), 1e-12)
-    into = np.maximum(np.asarray(table.sum(axis=0)).ravel(), 1e-12)
-    return (sp.diags(out**-rows) @ table @ sp.diags(into**-columns)).tocsr().astype(np.float32)
+class Popularity(_Counted):
+    """The number of an item's train events."""
+
+    name, kind = "popularity", sources.Popularity
 
 
-# ── Neighbours ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+class Transitions(_Counted):
+    """What the train users took after an item of the history."""
+
+    name, kind, made_with = "transitions", sources.Transitions, TransitionSettings
 
 
-@dataclass(frozen=True)
-class ItemKNNSettings:
-    """`recency` as in TransitionSettings. `shrink` is added below the fraction of the cosine, so that few users say less; `neighbours` are
-    kept of each item (0: all); a user counts (number of the user's items)^-`user_power`."""
+class ItemKNN(_Counted):
+    """Items that the same train users had."""
 
-    recency: float = 0.7
-    shrink: float = 40.0
-    neighbours: int = 0
-    user_power: float = 0.0
-
-    def __post_init__(self) -> None:
-        _share("recency", self.recency)
-        for name in ("shrink", "neighbours", "user_power"):
-            _at_least(name, getattr(self, name), 0)
+    name, kind, made_with = "item-knn", sources.ItemKNN, ItemKNNSettings
 
 
-class ItemKNN:
-    """Items that the same train users had: the cosine of columns of the 0/1 matrix of users and items."""
+class SessionKNN(_Counted):
+    """What train users with a like history had."""
 
-    name = "item-knn"
-
-    def __init__(self, settings: ItemKNNSettings | None = None) -> None:
-        self.settings = settings or ItemKNNSettings()
-
-    def fit(self, task: Task, note: Note) -> None:
-        s, train = self.settings, task.train
-        user = np.unique(train.user, return_inverse=True)[1].ravel()
-        had = sp.csr_matrix((np.ones(len(user), np.float32), (user, train.item)), shape=(user.max(initial=-1) + 1, task.n_items))
-        had.data[:] = 1.0  # summed where an item was had twice
-        weight = np.maximum(np.asarray(had.sum(axis=1)).ravel(), 1.0) ** -s.user_power
-        of_users = (sp.diags(weight) @ had).tocsr()
-        norm = np.sqrt(np.asarray(of_users.sum(axis=0)).ravel())
-        blocks = [self._rows(had, of_users, norm, start) for start in range(0, task.n_items, _BLOCK)]
-        self.table = sp.vstack(blocks).tocsr() if blocks else sp.csr_matrix((0, 0), dtype=np.float32)
-
-    def _rows(self, had: sp.csr_matrix, of_users: sp.csr_matrix, norm: NDArray[np.float32], start: int) -> sp.csr_matrix:
-        together = (had[:, start : start + _BLOCK].T @ of_users).tocoo()
-        other = together.col != together.row + start  # an item is no neighbour of itself
-        row, column, both = together.row[other], together.col[other], together.data[other]
-        value = both / (norm[row + start] * norm[column] + self.settings.shrink)
-        if self.settings.neighbours:
-            order = np.lexsort((column, -value, row))
-            row, column, value = row[order], column[order], value[order]
-            place = np.arange(len(row)) - np.searchsorted(row, row)
-            row, column, value = (one[place < self.settings.neighbours] for one in (row, column, value))
-        return sp.csr_matrix((value.astype(np.float32), (row, column)), shape=together.shape)
-
-    def scores(self, cases: Cases) -> Scores:
-        """float32[cases, items]; 0 for what no user had together with the history."""
-        return _dense(read_weights(cases.history, self.table.shape[1], self.settings.recency) @ self.table)
+    name, kind, made_with = "session-knn", sources.SessionKNN, SessionKNNSettings
 
 
-@dataclass(frozen=True)
-class TextKNNSettings:
-    """`recency` as in TransitionSettings."""
+class WordKNN(_Counted):
+    """Items whose names share words with the history's."""
 
-    recency: float = 0.2
-
-    def __post_init__(self) -> None:
-        _share("recency", self.recency)
+    name, kind, made_with = "word-knn", sources.WordKNN, WordsSettings
 
 
-class TextKNN:
-    """Items whose text is near to the history's: the cosine with the weighted mean of the history's vectors; cold items like all others.
+class TextKNN(_Counted):
+    """Items whose text is near to the history's, cold items like all others.
 
     `encoder` turns the texts into vectors, by default all-MiniLM-L6-v2 (ModelMissing where it is not there). With a folder `cache` the vectors
     are kept there as one .npy, named by the encoder and the texts, and read back next time.
     """
 
-    name = "text-knn"
+    name, kind, made_with = "text-knn", sources.TextKNN, TextKNNSettings
 
     def __init__(self, settings: TextKNNSettings | None = None, encoder: Encoder | None = None, cache: Path | None = None) -> None:
-        self.settings, self._encoder, self._cache = settings or TextKNNSettings(), encoder, cache
+        super().__init__(settings)
+        self._encoder, self._cache = encoder, cache
 
-    def fit(self, task: Task, note: Note) -> None:
-        self.vectors = text_vectors(task.texts, self._encoder or open_encoder(), self._cache)
-
-    def scores(self, cases: Cases) -> Scores:
-        """float32[cases, items], cosines; 0 without a history."""
-        mean = read_weights(cases.history, len(self.vectors), self.settings.recency) @ self.vectors
-        norm = np.linalg.norm(mean, axis=1, keepdims=True)
-        return np.asarray(np.divide(mean, norm, out=np.zeros_like(mean), where=norm > 1e-9) @ self.vectors.T, np.float32)
+    def _shop(self, task: Task) -> Shop:
+        return shop_of(task, text_vectors(task.texts, self._encoder or open_encoder(), self._cache))
 
 
 def text_vectors(texts: Sequence[str], encoder: Encoder, cache: Path | None = None) -> Vectors:
@@ -303,8 +221,8 @@ class FusionSettings:
     sample: int = 512
 
     def __post_init__(self) -> None:
-        _share("power", self.power)
-        _at_least("sample", self.sample, 0)
+        if not 0 < self.power <= 1 or self.sample < 0:
+            raise SettingsError(f"power is {self.power} and sample {self.sample}; power must be above 0 and at most 1, sample at least 0.")
 
 
 class StatisticsFusion:

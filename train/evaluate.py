@@ -29,6 +29,7 @@ from recgraph.store.db import Catalogue, Store
 from recgraph.store.records import Event
 from recgraph.tools.cooccurrence import Transitions, session_vector
 from recgraph.tools.core import Core
+from recgraph.tools.fusion import Fusion
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Retriever
@@ -122,6 +123,10 @@ def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dic
     encoder = read_queries(folder, store)
     if (folder / "data" / "id_embeddings").is_dir():
         Core.load(folder / "data" / "id_embeddings").publish(store)
+    if (folder / "data" / "fusion").is_dir():
+        fusion = Fusion.load(folder / "data" / "fusion")
+        if fusion.config["networks"]:
+            fusion.publish(store)
     titles = VectorIndex(catalogue.item_ids, title_vectors(folder, catalogue.item_ids, catalogue.names))
     retriever = Retriever.build(store, encoder, titles=titles)
     memory = QueryMemory.build(store, encoder)

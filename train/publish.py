@@ -1,7 +1,7 @@
 """Stage `publish`: everything the other stages made, in the one store that `recgraph run` uses. Command: `recgraph train publish`.
 
-The store holds the shop's tables, the summaries of both paradigms, the vectors of all titles and queries, and CORE with its item table; so a
-run over it has nothing to compute ahead and nothing to write. What each piece was fitted on is in its meta `published`, which adapters go
+The store holds the shop's tables, the summaries of both paradigms, the vectors of all titles and queries, CORE with its item table, and the
+learnt fusion; so a run over it has nothing to train and nothing to write. What each piece was fitted on is in its meta `published`, which adapters go
 with it in `adapter`.
 
 The file is built beside its place and renamed, so that a killed publish leaves the old store. Only a store that `publish` or `recgraph demo`
@@ -20,6 +20,7 @@ from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.tools.adapter_sets import AdapterCard, adapter_fingerprint
 from recgraph.tools.core import Core
+from recgraph.tools.fusion import Fusion
 from recgraph.train import leaks
 from recgraph.train.memory import read_queries
 from recgraph.train.pipeline import TASKS, Note, Params, needed, split_folder, value
@@ -59,7 +60,8 @@ def adapters_of(folder: Path, preset: str) -> dict[str, dict[str, Any]]:
 
 
 def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
-    """Puts summaries, vectors and CORE into the store and returns what `published` says. SettingsError where one knows what it may not."""
+    """Puts summaries, vectors, CORE and the fusion into the store and returns what `published` says. SettingsError where one knows what it may
+    not."""
     split_at, summaries = split_folder(params, folder), needed(folder / "data" / "summarize" / "summaries.parquet", "summarize")
     leaks.check_folder(folder, split_at)
     blocks = {name: int(value(params, "summarize", name)) for name in ("block", "merge")}
@@ -68,6 +70,9 @@ def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
     encoder = read_queries(folder, store)
     core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings"))
     core.publish(store)
+    fusion = Fusion.load(needed(folder / "data" / "fusion", "fusion"))
+    if fusion.config["networks"]:
+        fusion.publish(store)
     preset, split = str(value(params, "", "preset")), read_facts(split_at)
     titles = json.loads((folder / "data" / "title_embeddings" / "encoder.json").read_text(encoding="utf-8"))
     store.set_meta("adapter", preset)
@@ -79,6 +84,7 @@ def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
         "revision": store.revision(),
         "split": split["split"],
         "core": {"model": core.name, "fitted_before": core.config.get("fitted_before")},
+        "fusion": {"sources": fusion.sources if fusion.config["networks"] else [], "fitted_before": fusion.config["fitted_before"]},
         "titles": {"model": encoder.name, "fitted_before": titles.get("fitted_before")},
         "adapters": adapters_of(folder, preset),
     }
