@@ -28,7 +28,7 @@ from recgraph.store.db import Store
 from recgraph.store.formats import ingest
 from recgraph.store.parquet import read_table
 from recgraph.tools.models import find_encoder
-from recgraph.train import evaluate, evidence, id_embeddings, leaks, memory, prepare, publish, summarize, title_embeddings
+from recgraph.train import evaluate, evidence, fusion, id_embeddings, leaks, memory, prepare, publish, summarize, title_embeddings
 from recgraph.train.base_counts import Popularity, Transitions
 from recgraph.train.evaluation import evaluate as compare
 from recgraph.train.examples import Writer, write_rows
@@ -52,6 +52,7 @@ PARAMS: dict[str, Any] = {
         "lstm": {"words": "random", "word_dim": 8, "dim": 8, "epochs": 1, "batch": 4, "nearest": 1},
     },
     "memory": {"threads": 1},
+    "fusion": {"networks": 1, "epochs": 1},
     "evaluate": {"cases": 0, "seed": 7, "ks": [1, 5, 10]},
     "publish": {"store": "recgraph.duckdb"},
 }  # fmt: skip
@@ -116,6 +117,7 @@ def plain(folder: Path) -> Store:
 
 def test_a_shop_without_a_leak_is_measured_and_published(folder: Path) -> None:
     write_examples(folder, [case for case in read_cases(folder / "data" / "prepare" / "time") if case.part == "train"][:4])
+    run(fusion, folder)
     run(evaluate, folder)
     told = json.loads((folder / "metrics" / "evaluate.json").read_text())
     assert {"popularity", "transitions", "core", "fused"} <= set(told["all"])
@@ -130,6 +132,17 @@ def test_the_cut_is_where_the_first_held_out_case_is_asked(folder: Path, split: 
         assert Cut.of_task(read_task(store, "shop", split, valid_days=2, test_days=2)) == cut
     assert cut.moment == (datetime(2025, 1, 10) if split == "time" else None)
     assert cut.users.get("u1") == (CUT if split == "loo" else None)
+
+
+@SPLITS
+def test_a_fusion_that_learnt_from_a_test_case_is_refused(folder: Path, split: str) -> None:
+    """It may learn from validation cases, and from nothing of the test cases on."""
+    run(fusion, folder, split)
+    at = folder / "data" / "prepare" / split
+    leaks.check_folder(folder, at, [])
+    evidence.keep(folder / "data" / "fusion", evidence.of_cases("The fusion", "fusion", read_cases(at, "test")))
+    with pytest.raises(SettingsError, match=r"The fusion knows what user u\d did with 'I\d+' at .*recgraph train fusion"):
+        leaks.check_folder(folder, at, [])
 
 
 @SPLITS

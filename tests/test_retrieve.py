@@ -170,7 +170,8 @@ def test_what_the_fusion_has_not_learnt_comes_on_top(make_store: MakeStore) -> N
     assert "D1SAGE" in [one.item_id for one in predicted[:8]]
     assert next(one for one in predicted if one.item_id == "D1SAGE").source in ("id", "title")
     searched = retriever.candidates(history=history, query="hiking boots", k=11)
-    assert next(one for one in searched[:2] if one.item_id == "B2BLCK").source == "text"
+    # Both hiking boots are as near to the query as each other; the one that is popular too comes first, yet that is not why.
+    assert {one.item_id: one.source for one in searched[:3]} == {"B1BRWN": "text", "K2OLIV": "sequence", "B2BLCK": "text"}
 
 
 def test_a_fusion_that_knows_more_than_the_moment_or_another_encoder_is_not_used(make_store: MakeStore) -> None:

@@ -138,7 +138,10 @@ def _as_found(candidate: Candidate, found: Found | None) -> Candidate:
     if found is None:
         return candidate
     others = tuple(name for name in candidate.sources if name not in ("fused", *found.sources))
-    return replace(candidate, source=found.source if candidate.source == "fused" else candidate.source, sources=(*others, *found.sources))
+    source = found.source if candidate.source == "fused" else candidate.source
+    if source == "popular" and others:  # a reason only where there is no other
+        source = others[0]
+    return replace(candidate, source=source, sources=(*others, *found.sources))
 
 
 class Retriever:
