@@ -5,20 +5,14 @@ Exit codes: 0 done, 1 a problem of data, store or model (one line on stderr says
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
+from recgraph import measure
 from recgraph.errors import RecgraphError, SettingsError, UnknownUser
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from recgraph.store.db import Store
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from recgraph.options import consoles, open_store, store_option
 
 
 class _Group(click.Group):
@@ -30,10 +24,6 @@ class _Group(click.Group):
         except RecgraphError as error:
             click.secho(f"recgraph: {error}", fg="red", err=True)
             ctx.exit(2 if isinstance(error, (SettingsError, UnknownUser)) else 1)
-
-
-def _store_option(command: Command) -> Command:
-    return click.option("--store", metavar="FILE", help="DuckDB store [RECGRAPH_STORE, else recgraph.duckdb]")(command)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,7 +52,7 @@ def main() -> None:
 @click.option("--adapter", metavar="SET", help="adapters to answer with: a set's name, a folder, or `none` [the store's own: recgraph adapters]")
 @click.option("--summarizer", type=click.Choice(["auto", "profile", "llm"]), help="who writes the summary: counted, the model [auto]")
 @click.option("--checkpoint", metavar="FILE", default="", help="SQLite file: the same command resumes a killed run")
-@_store_option
+@store_option
 def run(user: str, query: str, as_json: bool, new_user: bool, as_of: str | None, checkpoint: str, **settings: Any) -> None:
     """Recommend products to a user."""
     import json
@@ -70,9 +60,9 @@ def run(user: str, query: str, as_json: bool, new_user: bool, as_of: str | None,
     from recgraph import panel
     from recgraph.graph.recommender import Recommender
 
-    console, screen = _consoles()
+    console, screen = consoles()
     if not new_user:
-        with _open(settings["store"]) as opened:  # before the models are loaded
+        with open_store(settings["store"]) as opened:  # before the models are loaded
             opened.require_user(user)
     asked = {name: settings.pop(name) for name in ("k", "paradigm", "mode", "deadline")}
     with panel.bars(screen) as progress:
@@ -89,7 +79,7 @@ def run(user: str, query: str, as_json: bool, new_user: bool, as_of: str | None,
 
 
 @main.command()
-@_store_option
+@store_option
 @click.option("--seed", type=int, default=7, show_default=True, help="the same seed makes the same shop")
 def demo(store: str | None, seed: int) -> None:
     """Make a simulated fashion shop to try recgraph on.
@@ -100,7 +90,7 @@ def demo(store: str | None, seed: int) -> None:
     from recgraph.settings import load_settings
     from recgraph.train.shop import make_demo
 
-    console, screen = _consoles()
+    console, screen = consoles()
     path = load_settings(store=store).store
     with panel.bars(screen) as progress:
         report = make_demo(path, seed=seed, progress=progress)
@@ -114,7 +104,7 @@ def demo(store: str | None, seed: int) -> None:
 @click.option(
     "--map", "mapping", multiple=True, metavar="TABLE.COLUMN=NAME", help="for `tables`: your name of a column, e.g. events.user_id=customer"
 )
-@_store_option
+@store_option
 def ingest(format: str, paths: tuple[Path, ...], mapping: tuple[str, ...], store: str | None) -> None:
     """Load raw logs into the store.
 
@@ -125,7 +115,7 @@ def ingest(format: str, paths: tuple[Path, ...], mapping: tuple[str, ...], store
     from recgraph.settings import load_settings
     from recgraph.store.formats import ingest as load
 
-    console, _ = _consoles()
+    console, _ = consoles()
     renamed: dict[str, str] = {}
     for pair in mapping:
         column, equals, name = pair.partition("=")
@@ -137,7 +127,7 @@ def ingest(format: str, paths: tuple[Path, ...], mapping: tuple[str, ...], store
 
 
 @main.command()
-@_store_option
+@store_option
 def build(store: str | None) -> None:
     """Compute embeddings, ID vectors and the query memory now, so that the first run need not.
 
@@ -146,7 +136,7 @@ def build(store: str | None) -> None:
     from recgraph import panel
     from recgraph.graph.recommender import Recommender
 
-    console, screen = _consoles()
+    console, screen = consoles()
     with panel.bars(screen) as progress, Recommender.open(store, llm="none", progress=progress) as recommender:
         recommender.warm_up()
         counts = recommender.store.counts()
@@ -156,20 +146,20 @@ def build(store: str | None) -> None:
 @main.command()
 @click.option("--like", default="", help="part of the user id")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
-@_store_option
+@store_option
 def users(like: str, limit: int, store: str | None) -> None:
     """List users, the most active first."""
     from recgraph import panel
 
-    with _open(store) as opened:
-        _consoles()[0].print(panel.users(opened.users(limit=limit, like=like)))
+    with open_store(store) as opened:
+        consoles()[0].print(panel.users(opened.users(limit=limit, like=like)))
 
 
 @main.command()
 @click.option("--user", required=True)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=40, show_default=True, help="the newest so many")
 @click.option("--as-of", metavar="TIME", help="only what happened before")
-@_store_option
+@store_option
 def history(user: str, limit: int, as_of: str | None, store: str | None) -> None:
     """Show what a user did, oldest first, with event numbers."""
     from rich.text import Text
@@ -177,33 +167,33 @@ def history(user: str, limit: int, as_of: str | None, store: str | None) -> None
     from recgraph import panel
     from recgraph.store.records import parse_time
 
-    with _open(store) as opened:
+    with open_store(store) as opened:
         opened.require_user(user)
         events = opened.history(user, parse_time(as_of) if as_of else None, limit)
         known = opened.items(sorted({event.item_id for event in events if event.item_id}))
         for event in events:
-            _consoles()[0].print(Text.assemble((f"{event.seq:>5}  ", "dim"), panel.event_line(event, known)), overflow="ellipsis", no_wrap=True)
+            consoles()[0].print(Text.assemble((f"{event.seq:>5}  ", "dim"), panel.event_line(event, known)), overflow="ellipsis", no_wrap=True)
 
 
 @main.command()
 @click.option("--like", default="", help="words in the title")
 @click.option("--category", default="")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
-@_store_option
+@store_option
 def items(like: str, category: str, limit: int, store: str | None) -> None:
     """List products of the catalogue."""
     from recgraph import panel
 
-    with _open(store) as opened:
-        _consoles()[0].print(panel.products(opened.find_items(like=like, category=category, limit=limit), opened.meta("currency") or ""))
+    with open_store(store) as opened:
+        consoles()[0].print(panel.products(opened.find_items(like=like, category=category, limit=limit), opened.meta("currency") or ""))
 
 
 @main.command()
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
-@_store_option
+@store_option
 def rejects(limit: int, store: str | None) -> None:
     """Show rows that could not be loaded, with file, line and reason."""
-    with _open(store) as opened:
+    with open_store(store) as opened:
         for row in opened.rejects(limit=limit):
             click.echo(f"{row.source}:{row.line}: {row.reason}: {row.raw}")
 
@@ -211,7 +201,7 @@ def rejects(limit: int, store: str | None) -> None:
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--before", metavar="TIME", help="only what happened before")
-@_store_option
+@store_option
 def export(folder: Path, before: str | None, store: str | None) -> None:
     """Write the store as a folder of sorted Parquet files, the same bytes for the same content.
 
@@ -220,7 +210,7 @@ def export(folder: Path, before: str | None, store: str | None) -> None:
     from recgraph.store import snapshot
     from recgraph.store.records import parse_time
 
-    with _open(store) as opened:
+    with open_store(store) as opened:
         rows = snapshot.write(opened, folder, parse_time(before) if before else None)
     click.echo(f"{folder}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
 
@@ -241,165 +231,6 @@ def train(stage: str, task: str, folder: Path) -> None:
     run_stage(stage, folder, task, note=lambda text: click.echo(text, err=True))
 
 
-@main.command()
-@click.option("--systems", "--system", "names", default="", metavar="NAMES", help="with commas between; `all` without LLM, `llm` with [four fast]")
-@click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
-@click.option("--protocol", type=click.Choice(["full", "category", "sampled", "cold"]), default="full", show_default=True)
-@click.option("--seen", type=click.Choice(["excluded", "ranked"]), default="excluded", show_default=True, help="what becomes of the history's items")
-@click.option("--seeds", default="7", show_default=True, metavar="NUMBERS", help="each trains every system that draws; figures are means over them")
-@click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="so many cases, drawn with a fixed seed [all]")
-@click.option("--shares", default="", metavar="NUMBERS", help="low resource: learn from such shares of the users too, e.g. .1,.3")
-@click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="measure rankings made elsewhere (see below)")
-@click.option("--export", "exported", type=click.Path(path_type=Path), metavar="FILE", help="write the rankings of the one --system instead")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="keep the whole result as JSON")
-@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="keep each system's answers: go on after a kill")
-@_store_option
-def evaluate(
-    names: str,
-    split: str,
-    protocol: str,
-    seen: str,
-    seeds: str,
-    sample: int,
-    shares: str,
-    runs: tuple[Path, ...],
-    exported: Path | None,
-    out: Path | None,
-    keep: Path | None,
-    store: str | None,
-) -> None:
-    """Measure recommenders on the purchases of a store that were held out.
-
-    \b
-    Splits:     time      one cut for everybody: the last 30 days are predicted, the 30 before are to choose by
-                loo       each user's last target (what most papers do; it leaks other users' future)
-    Protocols:  full      the target among all items listed by then
-                category  among the items of its category (F 5.1)
-                sampled   users with 10 to 25 records, the target among 20 drawn items (T 5.1); flatters everybody
-                cold      only targets that nobody had before the cut (F 5.4)
-
-    \b
-    Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet, sasrec-bce, sasrec,
-             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, paper, fused,
-             textformer, textformer-query;
-             with a language model (a second or more a case: --sample): tallrec, llamarec, recgraph-hierarchical, recgraph-recurrent, fused-llm;
-             tuned settings: the block `baselines` of params.yaml in this folder.
-    Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in and out.
-    """
-    import sys
-    from shlex import join
-
-    from recgraph import evaluate_command as command
-    from recgraph import panel
-    from recgraph.settings import load_settings
-
-    console, screen = _consoles()
-    path, options = load_settings(store=store).store, command.options_of(protocol, seen, seeds, sample)
-    with panel.bars(screen) as tell:
-        told: dict[str, Any] = {"note": lambda text: screen.print(text, style="dim"), "tell": tell}
-        if exported:
-            count = command.export(path, split, options, names, exported, **told)
-        else:
-            told |= {"command": join(["recgraph", *sys.argv[1:]]), "keep": keep}
-            result = command.evaluate(path, split, options, names, runs, shares=shares, **told)
-    if exported:
-        click.echo(f"{exported}: {count:,} rankings; measure them with: recgraph evaluate --split {split} --run {exported}")
-        return
-    console.print(command.table(result))
-    if out:
-        command.write(result, out)
-        click.echo(f"Kept in {out}")
-
-
-@main.command()
-@click.option("--folder", default=".", type=click.Path(path_type=Path, exists=True, file_okay=False), help="where metrics/leaderboard is")
-@click.option("--check", is_flag=True, help="write nothing; fail where a file is not what the results give")
-def leaderboard(folder: Path, check: bool) -> None:
-    """Make tables and a page of all results in metrics/leaderboard.
-
-    \b
-    Reads   metrics/leaderboard/NAME.json     what recgraph evaluate --out has kept
-    Writes  LEADERBOARD.md, metrics/leaderboard.html (the same with plots), metrics/leaderboard.json (all results, with
-            their sha256), metrics/leaderboard/NAME.csv (a row a system, for dvc plots)
-
-    Equal results give equal files, byte for byte.
-    """
-    from recgraph.train import leaderboard as boards
-
-    files, digest = boards.check(folder) if check else boards.write(folder)
-    click.echo(f"{', '.join(map(str, files))}\n{'Checked' if check else 'Written'}. sha256 of the results: {digest}")
-
-
-@main.command()
-@click.option("--systems", "--system", "names", required=True, metavar="NAMES", help="with commas between")
-@click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
-@click.option("--trials", type=int, default=6, show_default=True, help="of each system; the first is what it has now")
-@click.option("--minutes", type=float, default=10.0, show_default=True, help="of each system; no trial begins later")
-@click.option("--share", type=float, default=1.0, show_default=True, help="of the users, to learn from")
-@click.option("--out", type=click.Path(path_type=Path), default="baselines.yaml", show_default=True, metavar="FILE")
-@_store_option
-def tune(names: str, split: str, trials: int, minutes: float, share: float, out: Path, store: str | None) -> None:
-    """Choose settings of the systems of `recgraph evaluate` on validation cases, with the same budget for each.
-
-    FILE becomes a block `baselines` for params.yaml. Beside it the trials are kept as JSON lines: after a kill the same command goes on.
-    """
-    from recgraph import panel
-    from recgraph.settings import load_settings
-    from recgraph.train import tuning
-
-    console, screen = _consoles()
-    with panel.bars(screen), _open(load_settings(store=store).store) as opened:
-        budget = tuning.Budget(trials, minutes, share)
-        chosen = [name.strip() for name in names.split(",")]
-        told = tuning.tune_store(opened, split, chosen, budget, out, note=lambda text: screen.print(text, style="dim"))
-    console.print(tuning.table(told))
-    click.echo(f"{out.read_text(encoding='utf-8')}\nKept in {out}; put it into params.yaml.")
-
-
-@main.command()
-@click.argument("name", metavar="NAME")
-@click.option("--cases", type=click.IntRange(0), default=100, show_default=True, metavar="N", help="drawn with a fixed seed; 0: all")
-@click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
-@click.option("--models", default="", metavar="FOLDERS", help="for models: base models, with commas between")
-@click.option("--adapters", "adapter_sets", default="", metavar="SETS", help="for perplexity: without and with further training")
-@click.option("--encoder", default="", metavar="FOLDER", help="for table3: another text embedding (CLIP) beside the default")
-@click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="a setting of all variants: adapter=none, wording=general, ...")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="where the result goes [metrics/ablations/NAME.json]")
-@_store_option
-def ablate(
-    name: str, cases: int, split: str, models: str, adapter_sets: str, encoder: str, sets: tuple[str, ...], out: Path | None, store: str | None
-) -> None:
-    """Measure the recommender in several variants on held-out purchases.
-
-    \b
-    NAME:  table3       without attributes, memory, text or ID embedding (F table 3)
-           mixup        N = 0, 1, 2, 5, 10, 20 (F 4.4)
-           history      0 to 10 recent items, both paradigms (T figure 9)
-           models       base models (T figures 10 and 11)
-           perplexity   adapters with and without further training on hard examples (F 4.3)
-           constrained  answers held to the products shown, to the catalogue, or free
-
-    Answers are kept in data/ablations/NAME: the same command goes on after a kill.
-    """
-    import sys
-    from shlex import join
-
-    from recgraph import ablate_command as command
-    from recgraph import evaluate_command, panel
-    from recgraph.settings import load_settings
-
-    console, screen = _consoles()
-    listed = {"models": models, "adapters": adapter_sets, "encoder": encoder}
-    with panel.bars(screen) as tell:
-        told: dict[str, Any] = {"note": lambda text: screen.print(text, style="dim"), "tell": tell}
-        place = load_settings(store=store).store
-        result = command.ablate(name, place, split, cases, listed, sets, command=join(["recgraph", *sys.argv[1:]]), **told)
-    console.print(command.table(result))
-    file = out or command.OUT / f"{name}.json"
-    evaluate_command.write(result, file)
-    click.echo(f"Kept in {file}")
-
-
 @main.group()
 def adapters() -> None:
     """List, inspect, compare and choose LoRA adapters.
@@ -410,7 +241,7 @@ def adapters() -> None:
 
 
 @adapters.command("list")
-@_store_option
+@store_option
 def list_adapters(store: str | None) -> None:
     """List the sets there are, the store's default marked."""
     from recgraph import adapter_tables
@@ -425,25 +256,25 @@ def list_adapters(store: str | None) -> None:
     base = None if settings.llm_url or settings.llm == "none" else base_here(settings.llm, settings.cache_folder)
     sets = all_sets(settings.store)
     problems = {one.name: problem(one, base) for one in sets}
-    _consoles()[0].print(adapter_tables.listed(sets, settings.adapter or default, problems))
+    consoles()[0].print(adapter_tables.listed(sets, settings.adapter or default, problems))
 
 
 @adapters.command()
 @click.argument("name", metavar="SET")
-@_store_option
+@store_option
 def show(name: str, store: str | None) -> None:
     """Show what a set was trained on, how, and its metrics before and after."""
     from recgraph import adapter_tables
     from recgraph.settings import load_settings
     from recgraph.tools.adapter_sets import find_set
 
-    _consoles()[0].print(adapter_tables.shown(find_set(name, load_settings(store=store).store)))
+    consoles()[0].print(adapter_tables.shown(find_set(name, load_settings(store=store).store)))
 
 
 @adapters.command()
 @click.argument("first", metavar="SET")
 @click.argument("second", metavar="SET")
-@_store_option
+@store_option
 def compare(first: str, second: str, store: str | None) -> None:
     """Show settings, data and metrics of two sets side by side."""
     from recgraph import adapter_tables
@@ -451,13 +282,13 @@ def compare(first: str, second: str, store: str | None) -> None:
     from recgraph.tools.adapter_sets import find_set
 
     place = load_settings(store=store).store
-    _consoles()[0].print(adapter_tables.compared(find_set(first, place), find_set(second, place)))
+    consoles()[0].print(adapter_tables.compared(find_set(first, place), find_set(second, place)))
 
 
 @adapters.command()
 @click.argument("name", metavar="SET")
 @click.option("--llm", metavar="MODEL", help="base model that the set has to fit: folder or hub id")
-@_store_option
+@store_option
 def use(name: str, llm: str | None, store: str | None) -> None:
     """Make a set the store's default; `none` for no set.
 
@@ -475,30 +306,20 @@ def use(name: str, llm: str | None, store: str | None) -> None:
 
 
 @main.command()
-@_store_option
+@store_option
 def doctor(store: str | None) -> None:
     """Say what works on this machine and the command that mends what does not."""
     from recgraph import doctor as surgery
     from recgraph.settings import load_settings
 
     checks = surgery.checks(load_settings(store=store))
-    _consoles()[0].print(surgery.report(checks))
+    consoles()[0].print(surgery.report(checks))
     if any(check.ok is False for check in checks):
         raise SystemExit(1)
 
 
-def _open(store: str | None) -> Store:
-    from recgraph.settings import load_settings
-    from recgraph.store.db import Store
-
-    return Store.open(load_settings(store=store).store)
-
-
-def _consoles() -> tuple[Console, Console]:
-    """Standard output for results, standard error for progress."""
-    from rich.console import Console
-
-    return Console(highlight=False), Console(stderr=True, highlight=False)
+for command in (measure.evaluate, measure.leaderboard, measure.tune, measure.ablate):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,35 @@
+"""What the commands share: the option of the store, opening it, and where is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from recgraph.store.db import Store
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def store_option(command: Command) -> Command:
+    """Adds --store."""
+    return click.option("--store", metavar="FILE", help="DuckDB store [RECGRAPH_STORE, else recgraph.duckdb]")(command)
+
+
+def open_store(store: str | None) -> Store:
+    """The store that is named, else that of the settings. StoreError where it is not there."""
+    from recgraph.settings import load_settings
+    from recgraph.store.db import Store
+
+    return Store.open(load_settings(store=store).store)
+
+
+def consoles() -> tuple[Console, Console]:
+    """Standard output for results, standard error for progress."""
+    from rich.console import Console
+
+    return Console(highlight=False), Console(stderr=True, highlight=False)
