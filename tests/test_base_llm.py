@@ -324,7 +324,7 @@ def test_it_learns_from_train_events_and_is_kept(base: Path, tmp_path: Path, nam
     system = getattr(base_llm, kind)(settings, None, tmp_path)
     system.name = name
     system.fit(task, notes.append)
-    assert system.trained["cases"] == 24
+    assert system.training_cost["cases"] == 24
     assert any("learning from 24 cases" in note for note in notes)
     found = system.scores_among(test, np.array([[3, 6, 7], [7, 3, 0]]))
     assert np.isfinite(found).all()

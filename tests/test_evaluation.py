@@ -462,6 +462,19 @@ def test_rankings_that_were_written_are_measured_as_their_system_was(shop: Path,
     assert (mine["missing_cases"], mine["unknown_cases"]) == (0, 0)
 
 
+def test_trained_systems_are_measured_as_counted_ones_are(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CORE keeps its training under a name that was once taken for the cost of a language model's."""
+    pytest.importorskip("torch", reason="needs recgraph[local]")
+    pytest.importorskip("ruamel.yaml", reason="needs recgraph[train]")
+    short = {"core": "epochs: 1", **dict.fromkeys(("sasrec", "bert4rec", "gru4rec", "narm", "nextitnet", "ncf", "din", "dien"), "epochs: 1, patience: 1")}
+    (tmp_path / "params.yaml").write_text("baselines:\n" + "".join(f"  {name}: {{{told}}}\n" for name, told in short.items()), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    ran("--store", shop, "--split", "loo", "--systems", ",".join(short), "--out", "x.json")
+    found = json.loads(Path("x.json").read_text(encoding="utf-8"))["systems"]
+    assert [line["name"] for line in found] == list(short)
+    assert all(line["fit_seconds"] > 0 for line in found)
+
+
 def test_every_protocol_has_a_table(shop: Path) -> None:
     for protocol in ("full", "category", "sampled"):
         assert f"protocol {protocol}" in ran("--store", shop, "--split", "loo", "--protocol", protocol, "--seen", "ranked", "--sample", "9")

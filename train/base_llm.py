@@ -113,7 +113,7 @@ LORA: Mapping[str, Any] = {
 
 
 class _Asked:
-    """A language model over the items of a task: what all systems of this file share. `used` are all tokens so far; `trained` tells of the
+    """A language model over the items of a task: what all systems of this file share. `used` are all tokens so far; `training_cost` tells of the
     training after `fit` (seconds, examples, tokens), empty where nothing was trained."""
 
     lora: Mapping[str, Any] = LORA
@@ -121,7 +121,7 @@ class _Asked:
     def __init__(self, settings: LLMSettings, store: Path | None = None, cache: Path | None = None) -> None:
         """Items have what the `store` knows of them, else their names alone; trained adapters are kept in the folder `cache`."""
         self.name, self.settings, self.depth = "llm", settings, settings.depth
-        self.used, self.trained = Usage(), dict[str, float]()
+        self.used, self.training_cost = Usage(), dict[str, float]()
         self._store, self._cache = store, cache
 
     def fit(self, task: Task, note: Note) -> None:
@@ -248,7 +248,7 @@ class _Asked:
             shutil.rmtree(work / "adapter", ignore_errors=True)
             shutil.copytree(trained.adapter, work / "adapter")
             done.write_text(json.dumps({"cases": len(cases), **trained.cost}) + "\n", encoding="utf-8")
-        self.trained = json.loads(done.read_text(encoding="utf-8"))
+        self.training_cost = json.loads(done.read_text(encoding="utf-8"))
         return work / "adapter"
 
     def _epochs(self, cases: Cases, settings: Any, tokens: Any) -> list[Any]:

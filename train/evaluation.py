@@ -186,7 +186,7 @@ def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options
             began = time.perf_counter()
             untold = leaks.fit(system, asked[0].task, note)
             # What was trained before, and is kept, took its time then.
-            took = max(time.perf_counter() - began, getattr(system, "trained", {}).get("seconds", 0.0))
+            took = max(time.perf_counter() - began, getattr(system, "training_cost", {}).get("seconds", 0.0))
             found = measure_all(untold, asked, seed=options.seed, tell=tell, remember=partial(kept.piece, file) if kept and file else None)
             if kept and file:
                 kept.write(file, found, took)
