@@ -466,7 +466,8 @@ def test_trained_systems_are_measured_as_counted_ones_are(shop: Path, tmp_path: 
     """CORE keeps its training under a name that was once taken for the cost of a language model's."""
     pytest.importorskip("torch", reason="needs recgraph[local]")
     pytest.importorskip("ruamel.yaml", reason="needs recgraph[train]")
-    short = {"core": "epochs: 1", **dict.fromkeys(("sasrec", "bert4rec", "gru4rec", "narm", "nextitnet", "ncf", "din", "dien"), "epochs: 1, patience: 1")}
+    others = ("sasrec", "bert4rec", "gru4rec", "narm", "nextitnet", "ncf", "din", "dien")
+    short = {"core": "epochs: 1", **dict.fromkeys(others, "epochs: 1, patience: 1")}
     (tmp_path / "params.yaml").write_text("baselines:\n" + "".join(f"  {name}: {{{told}}}\n" for name, told in short.items()), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     ran("--store", shop, "--split", "loo", "--systems", ",".join(short), "--out", "x.json")
