@@ -413,3 +413,10 @@ def test_the_command_fails_with_one_and_names_the_file(tmp_path: Path) -> None:
     ran("leaderboard", "--folder", tmp_path)
     (tmp_path / PAGE).write_text("better", encoding="utf-8")
     assert f"recgraph: {tmp_path / PAGE} is not what the results give" in ran("leaderboard", "--folder", tmp_path, "--check", code=1)
+
+
+def test_the_leaderboard_in_the_repository_is_what_its_results_give() -> None:
+    root = Path(__file__).resolve().parents[1]
+    if not list((root / "metrics" / "leaderboard").glob("*.json")):
+        pytest.skip("no result is checked in")
+    check(root)
