@@ -51,6 +51,7 @@ class _Line:
     seeds: list[int]
     measured: list[Measured]
     popular: list[Measured]  # under negatives drawn by popularity; empty in other protocols
+    spent: float = 0.0  # seconds of fitting and asking, also where that was in an earlier evaluation
 
 
 def evaluate(
@@ -68,7 +69,8 @@ def evaluate(
     """Fits the systems on a task, asks them and the `runs`, and compares; gives the result as it is kept in metrics/leaderboard.
 
     With a folder `keep` what a system answered is kept there, and a system that was asked the same before (equal data, options, settings and
-    code of the models) is not fitted again: a killed evaluation goes on where it was, and a system more costs only its own time.
+    code of the models) is not fitted again: a killed evaluation goes on where it was, and a system more costs only its own time. The `seconds` of
+    the result count what it cost then.
     A system that has no seed among its settings is fitted once. Values of a case are means over the seeds; intervals and tests draw users.
     SettingsError for a leak (train/leaks.py), a protocol without cases and scores that are none, and what fitting raises.
     """
@@ -100,7 +102,7 @@ def evaluate(
         "machine": machine(),
         "date": datetime.now(UTC).date().isoformat(),
         "command": command,
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(max(time.perf_counter() - started, sum(line.spent for line in lines)), 1),
         "seeds": list(options.seeds),
         "systems": [_told(line, asked[0], values[line.name], against.get(line.name), options) for line in lines],
     }
@@ -172,7 +174,7 @@ def _code(module: str) -> str:
 
 
 def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options, kept: _Kept | None, note: Note, tell: Tell) -> _Line:
-    measured, popular, fit_seconds, seeds = [], [], 0.0, []
+    measured, popular, fit_seconds, spent, seeds = [], [], 0.0, 0.0, []
     system = make(options.seeds[0])
     seeded = hasattr(getattr(system, "settings", None), "seed")
     for seed in options.seeds if seeded else options.seeds[:1]:
@@ -192,6 +194,7 @@ def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options
                 kept.write(file, found, took)
                 shutil.rmtree(file.with_suffix(""), ignore_errors=True)
         fit_seconds += took
+        spent += took + found[0].seconds
         measured.append(found[0])
         popular += found[1:]
         seeds += [seed] if seeded else []
@@ -206,7 +209,7 @@ def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options
         facts["tokens"] = {part: round(sum(getattr(one.used, part) for one in measured) / len(measured) / len(asked[0]), 1) for part in TOKENS}
     if measured[0].ceiling is not None:
         facts["ceiling"] = {"depth": getattr(system, "depth", 0), "recall": _short(np.mean([one.ceiling for one in measured]))}
-    return _Line(name, facts, seeds, measured, popular)
+    return _Line(name, facts, seeds, measured, popular, spent)
 
 
 def _read(run: Rankings, asked: Sequence[Asked]) -> _Line:
