@@ -62,8 +62,9 @@ def read_mind(staging: Staging, files: Sequence[SourceFile]) -> None:
     """Microsoft News, the official files (news.tsv without header) and samples of it with one.
 
     A clicked impression is a click at the impression's time. Clicks of the history column lie before the file begins, at unknown times:
-    they get midnight (UTC) of the file's first day, in list order, once a user (the longest list, if a user has several). What was shown
-    and not clicked is left out: MIND shuffles the impressions, so they have neither a query nor a position.
+    they get the last seconds before the file's first day (UTC), one each in list order, once a user (the longest list, if a user has
+    several), so that what was read earlier is earlier. What was shown and not clicked is left out: MIND shuffles the impressions, so they
+    have neither a query nor a position.
     """
     for source in files:
         raw = staging.begin(source.path)
@@ -99,7 +100,8 @@ def _take_behaviors(staging: Staging) -> None:
            FROM behaviors WHERE user_id = '' OR ts IS NULL OR len(list_filter(shown, lambda t: NOT regexp_full_match(t, '.+-[01]'))) > 0"""
     )
     staging.cursor.execute(
-        """CREATE OR REPLACE TEMP VIEW earlier AS SELECT place, user_id, day::VARCHAR AS ts, unnest(history) AS item FROM
+        """CREATE OR REPLACE TEMP VIEW earlier AS SELECT place, user_id, (day - to_seconds(unnest(range(len(history), 0, -1))))::VARCHAR AS ts,
+                   unnest(history) AS item FROM
                (SELECT user_id, arg_max(history, (len(history), -place)) AS history, min(place) AS place,
                    (SELECT date_trunc('day', min(ts)) FROM behaviors) AS day
                 FROM behaviors WHERE user_id <> '' AND ts IS NOT NULL AND len(history) > 0 GROUP BY user_id ORDER BY 3)"""

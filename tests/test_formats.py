@@ -397,9 +397,9 @@ def test_mind_puts_the_history_before_the_first_day_and_clicks_at_their_impressi
     report = ingest(tmp_path / "s.duckdb", "mind", [_write(tmp_path / "in", news__tsv=news, behaviors__tsv=BEHAVIORS)])
     assert (report.users, report.events_new, report.items_new, report.items_unlisted, report.exposures_new) == (3, 7, 5, 4, 0)
     with Store.open(tmp_path / "s.duckdb") as store:
-        midnight = datetime(2019, 11, 11)
+        before = [datetime(2019, 11, 10, 23, 59, 60 - seconds) for seconds in (3, 2, 1)]
         assert _events(store, "U1") == [
-            *(("click", "N1", midnight), ("click", "N2", midnight), ("click", "N1", midnight)),
+            *(("click", "N1", before[0]), ("click", "N2", before[1]), ("click", "N1", before[2])),
             ("click", "N5", datetime(2019, 11, 11, 9, 5, 58)),
             ("click", "N4", datetime(2019, 11, 12, 14, 14, 46)),
         ]
