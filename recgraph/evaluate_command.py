@@ -23,7 +23,7 @@ Tell = Callable[..., None]
 DEPTH = 100  # items of an exported list
 
 
-def options_of(protocol: str, seen: str, seeds: str, sample: int) -> Options:
+def options_of(protocol: str, seen: str, seeds: str, sample: int, negatives: str = "both") -> Options:
     """SettingsError for seeds that are no whole numbers, and what `Options` raises."""
     from recgraph.train.asking import Options
 
@@ -31,7 +31,7 @@ def options_of(protocol: str, seen: str, seeds: str, sample: int) -> Options:
         numbers = tuple(int(seed) for seed in seeds.split(","))
     except ValueError:
         raise SettingsError(f"--seeds is '{seeds}'; give whole numbers, e.g. 7 or 7,8,9.") from None
-    return Options(protocol, seen, numbers, sample)
+    return Options(protocol, seen, numbers, sample, negatives=negatives)
 
 
 def evaluate(

@@ -288,6 +288,16 @@ def test_the_sampled_protocol_reports_both_draws() -> None:
     assert line["curve"]["20"] <= 1.0
 
 
+def test_only_even_negatives_are_the_same_ones_at_half_the_time(tmp_path: Path) -> None:
+    task = random_task(n_items=60, least=9, most=14)
+    both = evaluate(task, {"drawn": Drawn}, None, Options(protocol="sampled"), keep=tmp_path)["systems"][0]
+    even = evaluate(task, {"drawn": Drawn}, None, Options(protocol="sampled", negatives="even"), keep=tmp_path)["systems"][0]
+    assert "popular_negatives" not in even
+    assert even["metrics"] == both["metrics"]
+    with pytest.raises(SettingsError, match="negatives is 'odd'"):
+        Options(negatives="odd")
+
+
 # ── Lists, seeds, comparisons ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -33,6 +33,7 @@ from recgraph.train.rankings import Rankings, case_ids
 
 PROTOCOLS = ("full", "category", "sampled", "cold")
 SEEN = ("excluded", "ranked")
+DRAWN = ("both", "even")
 FIRST = 10  # items of a list that coverage, novelty and invalid are counted over
 
 Values = NDArray[np.float64]
@@ -45,7 +46,8 @@ _RERANKED = 16  # cases of a reranker at once: it takes long, and what is done i
 
 @dataclass(frozen=True)
 class Options:
-    """How it is asked. `sample` cases at most (0: all); `seed` draws them, negatives, ties in lists and resamples; `seeds` fit the systems."""
+    """How it is asked. `sample` cases at most (0: all); `seed` draws them, negatives, ties in lists and resamples; `seeds` fit the systems.
+    `negatives` of the protocol sampled are drawn evenly, or both evenly and, asked anew, by popularity."""
 
     protocol: str = "full"
     seen: str = "excluded"
@@ -54,9 +56,10 @@ class Options:
     seed: int = 7
     resamples: int = 2000
     flips: int = 10_000
+    negatives: str = "both"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("protocol", PROTOCOLS), ("seen", SEEN)):
+        for name, allowed in (("protocol", PROTOCOLS), ("seen", SEEN), ("negatives", DRAWN)):
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"{name} is '{getattr(self, name)}'; it must be one of {', '.join(allowed)}.")
         if not self.seeds or min(*self.seeds, self.seed, 0) < 0 or len(set(self.seeds)) < len(self.seeds):

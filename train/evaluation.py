@@ -77,7 +77,7 @@ def evaluate(
     options, started = options or Options(), time.perf_counter()
     leaks.check_task(task, systems)
     asked = [ask(task, options, cases=cases)]
-    if options.protocol == "sampled":
+    if options.protocol == "sampled" and options.negatives == "both":
         asked.append(replace(asked[0], candidates=drawn(task, asked[0].cases, options.seed, popular=True)))
     kept = _Kept(keep, task.hash(), options) if keep else None
     lines = [_fit_and_ask(name, make, asked, options, kept, note, tell) for name, make in systems.items()]
@@ -121,6 +121,7 @@ class _Kept:
         o, settings = self.options, getattr(system, "settings", None)
         code = _code(getattr(system, "made_by", type(system)).__module__)
         told = [code, self.data_hash, o.protocol, o.seen, o.sample, o.seed, name, seed, repr(settings)]
+        told += [o.negatives] if o.negatives != "both" else []
         return self.folder / f"{name}-{seed}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]}.npz"
 
     def read(self, file: Path) -> tuple[list[Measured], float]:
