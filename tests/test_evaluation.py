@@ -161,8 +161,8 @@ def test_a_constant_scorer_gets_what_chance_gets(protocol: str, seen: str) -> No
     """Chance is the mean of 10 among the candidates of each case, wherever the target stands in the catalogue."""
     task = random_task(n_items=60, least=9, most=14)
     asked = ask(task, Options(protocol=protocol, seen=seen))
-    pool = np.array([asked.of_case(row).sum() for row in range(len(asked))])
-    assert all(asked.of_case(row)[target] for row, target in enumerate(asked.cases.target))
+    pool = np.array([asked.allowed(row, row + 1).sum() for row in range(len(asked))])
+    assert all(asked.allowed(row, row + 1)[0, target] for row, target in enumerate(asked.cases.target))
     assert recall(measure(constant(task), asked).places, 10) == pytest.approx(np.minimum(10 / pool, 1))
     if protocol == "sampled":
         assert set(pool.tolist()) == {21}

@@ -94,15 +94,15 @@ class Asked:
         if self.protocol == "category":
             scores[task.group != task.group[cases.target[rows], None]] = -np.inf
 
-    def of_case(self, row: int) -> NDArray[np.bool_]:
-        """bool[items]: the candidates of one case."""
+    def allowed(self, begin: int, end: int) -> NDArray[np.bool_]:
+        """bool[cases, items]: the candidates of the cases from `begin` to before `end`."""
         if self.candidates is not None:
-            allowed = np.zeros(self.task.n_items, np.bool_)
-            allowed[self.candidates[row]] = True
-            return allowed
-        nothing = np.zeros((1, self.task.n_items), np.float32)
-        self.mask(nothing, row)
-        return np.asarray(nothing[0] == 0)
+            drawn = np.zeros((end - begin, self.task.n_items), np.bool_)
+            np.put_along_axis(drawn, self.candidates[begin:end], True, 1)
+            return drawn
+        nothing = np.zeros((end - begin, self.task.n_items), np.float32)
+        self.mask(nothing, begin)
+        return np.asarray(nothing == 0)
 
 
 @runtime_checkable
@@ -122,6 +122,14 @@ class Reranker(Protocol):
         """float32[cases, c] of the rows candidates int64[cases, c] (-1: none, its score does not count). The order in which they are given
         says nothing, the target may stand anywhere."""
         ...
+
+
+@runtime_checkable
+class Within(Protocol):
+    """A system that compares only some items with care, and is told among which to look for them where a protocol leaves a part of the catalogue.
+    `scores_within` is as `scores`; what is not allowed may get any score. allowed: bool[cases, items], the mask that all systems' scores get."""
+
+    def scores_within(self, cases: Cases, allowed: NDArray[np.bool_]) -> Scores: ...
 
 
 @dataclass(frozen=True)
@@ -195,7 +203,8 @@ def measure_all(
     for begin in range(0, len(cases), at_once):
         rows = np.arange(begin, min(begin + at_once, len(cases)))
         part, started = cases.of(rows), time.perf_counter()
-        given = system.scores(part)
+        narrowed = asked[0].protocol == "category" and isinstance(system, Within)
+        given = system.scores_within(part, asked[0].allowed(rows[0], rows[-1] + 1)) if narrowed else system.scores(part)
         seconds += time.perf_counter() - started
         _check(system, given, (len(rows), n_items), begin)
         for place, one in enumerate(asked):
@@ -313,7 +322,7 @@ def measure_lists(lists: Rankings, asked: Asked, *, first: int = FIRST) -> Measu
         if name not in lists.lists:
             continue
         items, level = lists.lists[name]
-        kept = (items < 0) | asked.of_case(row)[items]
+        kept = (items < 0) | asked.allowed(row, row + 1)[0, items]
         items, level = items[kept], level[kept]
         here = np.flatnonzero(items == asked.cases.target[row])
         if len(here):

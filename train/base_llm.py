@@ -60,6 +60,7 @@ class LLMSettings:
 
     llm: str = ""  # folder or hub id; "" is SmolLM2-135M
     adapter: str = "trained"  # trained | none | the name or folder of one from elsewhere
+    start: str = ""  # the name or folder of an adapter set from elsewhere, whose task fit the training goes on from
     paradigm: str = ""
     recent: int = 3
     prompt_tokens: int = 960  # without the candidate; the oldest of the recent items are left out first
@@ -216,12 +217,15 @@ class _Asked:
         if wanted == "none":
             return None
         if wanted != "trained":
-            found = find_set(wanted, self._store)
-            if "fit" not in found.tasks:
-                raise SettingsError(f"The adapter set '{wanted}' has no adapter of task fit; it has {', '.join(found.tasks)}.")
             note(f"{self.name}: zero-shot, with the adapter {wanted} from elsewhere")
-            return Path(found.tasks["fit"])
+            return self._fit_adapter(wanted)
         return self._train(task, note)
+
+    def _fit_adapter(self, wanted: str) -> Path:
+        found = find_set(wanted, self._store)
+        if "fit" not in found.tasks:
+            raise SettingsError(f"The adapter set '{wanted}' has no adapter of task fit; it has {', '.join(found.tasks)}.")
+        return Path(found.tasks["fit"])
 
     def learnt_from(self, task: Task) -> Cases:
         """The cases to learn from: `cases` users drawn with the seed, the last case of each."""
@@ -237,14 +241,16 @@ class _Asked:
         if not len(cases):
             raise SettingsError(f"{task.name} has no train case for {self.name} to learn from; set baselines.{self.name}.adapter to none.")
         epochs = self._epochs(cases, settings, Tokens(self._base))
-        digest = hashlib.sha256(json.dumps([fingerprint(self._base), asdict(settings)], sort_keys=True).encode())
+        start = self._fit_adapter(self.settings.start) if self.settings.start else None
+        from_what = [fingerprint(self._base), asdict(settings), *([fingerprint(start)] if start else [])]
+        digest = hashlib.sha256(json.dumps(from_what, sort_keys=True).encode())
         for example in (one for epoch in epochs for one in epoch):
             digest.update(np.array([*example.prompt, -1, *example.answer], np.int32).tobytes())
         work = (self._cache or Path("data")) / "llm-systems" / digest.hexdigest()[:16]  # what learns from the same prompts shares the adapter
         done = work / "trained.json"
         if not done.is_file():
             note(f"{self.name}: learning from {len(cases):,} cases of {task.name}, kept in {work}")
-            trained = train(self._base, epochs, settings, work, note)
+            trained = train(self._base, epochs, settings, work, note, start=start)
             shutil.rmtree(work / "adapter", ignore_errors=True)
             shutil.copytree(trained.adapter, work / "adapter")
             done.write_text(json.dumps({"cases": len(cases), **trained.cost}) + "\n", encoding="utf-8")

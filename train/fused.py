@@ -147,6 +147,10 @@ class Fused:
         """float32[cases, items]: the pool by the network, all others below it by the votes of the sources."""
         return self.served.scores(self.requests(cases), self._may(cases.time))
 
+    def scores_within(self, cases: Cases, allowed: Mask) -> Scores:
+        """The same, with a pool of what is allowed: bool[cases, items]."""
+        return self.served.scores(self.requests(cases), self._may(cases.time) & allowed)
+
 
 class Paper:
     """F 4.4 where no LLM predicts: the newest item stands in for the prediction. The first `n` are its neighbours in CORE's table, then come the

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
 from recgraph.store import snapshot
@@ -198,7 +199,9 @@ def fit(system: System, task: Task, note: Note) -> System:
     brought: Sequence[Seen] = getattr(system, "seen", ())
     if brought:
         refuse(Cut.of_task(task), *brought)
-    return _UntoldReranker(system) if hasattr(system, "scores_among") else _Untold(system)
+    if hasattr(system, "scores_among"):
+        return _UntoldReranker(system)
+    return _UntoldWithin(system) if hasattr(system, "scores_within") else _Untold(system)
 
 
 class _Untold:
@@ -212,6 +215,15 @@ class _Untold:
 
     def scores(self, cases: Cases) -> Scores:
         found: Scores = self._system.scores(_untold(cases))
+        return found
+
+
+class _UntoldWithin(_Untold):
+    """The same of one that is told among which items to look."""
+
+    def scores_within(self, cases: Cases, allowed: NDArray[np.bool_]) -> Scores:
+        """As the system's."""
+        found: Scores = self._system.scores_within(_untold(cases), allowed)
         return found
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from torch.utils.data import SequentialSampler
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
@@ -241,8 +241,10 @@ def train(
     work: Path,
     note: Note = lambda _: None,
     after: Callable[[Path], None] | None = None,
+    start: Path | None = None,
 ) -> Trained:
-    """Trains an adapter on `epochs`, each a sequence of examples in the order to be seen.
+    """Trains an adapter on `epochs`, each a sequence of examples in the order to be seen. It begins from nothing, or as the adapter in the folder
+    `start`, whose rank, modules and layers it then has.
 
     `work` holds checkpoints: a run that was killed goes on there, to the same result. `after(adapter folder)` is called between the epochs and
     the further training of hard examples. The same settings, examples, machine kind and number of threads give
@@ -250,7 +252,7 @@ def train(
     """
     torch.manual_seed(settings.seed)
     model = load_base(base, settings.quantize)
-    lora = LoraConfig(
+    lora = LoraConfig(  # not read where an adapter is there
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
@@ -262,7 +264,9 @@ def train(
     started = time.monotonic()
     cost = {"examples": 0.0, "tokens": 0.0, "plain_tokens": 0.0, "flops_per_token": _flops(model, settings.layers)}
     every = [example for epoch in epochs for example in epoch]
-    model, curve, folder = _phase(model, lora, tokenizer, every, settings, work / "epochs", "epochs", cost, note)
+    if start is not None:
+        model = PeftModel.from_pretrained(model, str(start), is_trainable=True)
+    model, curve, folder = _phase(model, None if start else lora, tokenizer, every, settings, work / "epochs", "epochs", cost, note)
     if after is not None:
         after(folder)
     hard: list[int] = []
