@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -336,6 +337,30 @@ def test_it_learns_from_train_events_and_is_kept(base: Path, tmp_path: Path, nam
     again.fit(task, told.append)
     assert told == []  # taken from the folder
     assert np.array_equal(again.scores_among(test, np.array([[3, 6, 7], [7, 3, 0]])), found)
+
+
+@pytest.mark.train
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*pin_memory.*:UserWarning", "ignore::ResourceWarning")
+def test_it_goes_on_from_an_adapter_and_keeps_that_as_it_was(base: Path, tmp_path: Path) -> None:
+    """With steps too small to change anything the new adapter says what the first one said, which a new one does not."""
+    train = [[*np.random.default_rng(user).permutation([0, 1, 2, 4, 5, 6, 7])[:4].tolist(), 3] for user in range(24)]
+    test = cases_of((0, [0, 1, 2], 3), (1, [4, 5, 6], 3))
+    task, asked = task_of(test, train), np.array([[3, 6, 7], [7, 3, 0]])
+    settings = RawSettings(llm=str(base), lora=LORA, recent=2)
+
+    def scores(**changed: Any) -> Any:
+        system = YesNo(replace(settings, **changed), None, tmp_path / "cache")
+        system.fit(task, lambda _: None)
+        return system.scores_among(test, asked)
+
+    first = scores()
+    (trained,) = (tmp_path / "cache" / "llm-systems").glob("*/adapter")
+    shutil.copytree(trained, tmp_path / "sets" / "first" / "fit")
+    before = (trained / "adapter_model.safetensors").read_bytes()
+    still = {**LORA, "learning_rate": 1e-9, "epochs": 1}
+    assert np.allclose(scores(start=str(tmp_path / "sets" / "first"), lora=still), first, atol=1e-3)
+    assert not np.allclose(scores(lora=still), first, atol=1e-1)
+    assert (trained / "adapter_model.safetensors").read_bytes() == before
 
 
 @pytest.mark.llm

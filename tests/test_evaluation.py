@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from numpy.typing import NDArray
 
 from recgraph.cli import main
 from recgraph.errors import SettingsError
@@ -286,6 +287,26 @@ def test_the_sampled_protocol_reports_both_draws() -> None:
     assert line["metrics"]["recall@10"]["mean"] == pytest.approx(10 / 21, abs=0.1)
     assert set(line["popular_negatives"]) == {name for name in line["metrics"] if "@" in name}
     assert line["curve"]["20"] <= 1.0
+
+
+class Looks(Given):
+    """Says which items it is told to look among."""
+
+    def scores_within(self, cases: Cases, allowed: NDArray[np.bool_]) -> Scores:
+        self.told = allowed
+        return self.scores(cases)
+
+
+@pytest.mark.parametrize("seen", ["excluded", "ranked"])
+def test_a_system_may_look_among_the_items_of_the_category(seen: str) -> None:
+    task = random_task(n_items=60, least=9, most=14)
+    system = Looks(np.zeros((len(task.test), 60)))
+    measure(system, asked := ask(task, Options(protocol="category", seen=seen)))
+    assert (system.told == asked.allowed(0, len(asked))).all()
+    assert {len(set(task.group[line].tolist())) for line in system.told} == {1}
+    del system.told
+    measure(system, ask(task, Options(seen=seen)))
+    assert not hasattr(system, "told")
 
 
 def test_only_even_negatives_are_the_same_ones_at_half_the_time(tmp_path: Path) -> None:

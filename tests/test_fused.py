@@ -210,6 +210,17 @@ def test_what_is_not_listed_yet_is_neither_learnt_nor_ranked() -> None:
     assert found[0, 1] == found[0].min() == -1
 
 
+def test_a_category_is_compared_though_none_of_it_is_in_the_pool_of_all() -> None:
+    fused = fitted(pair(replace(QUICK, pool=1)), SMALL)
+    asked_of, allowed = cases([[0]], [1]), np.arange(7)[None] >= 2
+    best = int(fused.scores(asked_of)[0].argmax())
+    assert best < 2
+    found = fused.scores_within(asked_of, allowed)[0]
+    assert found.argmax() >= 2
+    assert found.max() >= 1000
+    assert (found[:2] == -1).all()
+
+
 def test_an_answer_says_who_brought_it() -> None:
     fused = fitted(pair(), SMALL)
     assert isinstance(fused, Fused)

@@ -328,6 +328,18 @@ def test_a_system_that_reranks_is_told_no_more(clean: Path) -> None:
     assert (system.depth, system.used, system.name) == (3, 8, "peeks")
 
 
+class Narrows(Peeks):
+    def scores_within(self, cases: Cases, allowed: Any) -> Scores:
+        assert allowed.shape == (len(cases), self.n_items)
+        return self.scores(cases)
+
+
+def test_a_system_that_is_told_where_to_look_is_told_no_more(clean: Path) -> None:
+    task = task_of(clean, "time")
+    system: Any = leaks.fit(Narrows(), task, print)
+    assert not system.scores_within(task.test, np.ones((len(task.test), task.n_items), bool)).any()
+
+
 @SPLITS
 def test_a_part_that_only_says_until_when_it_knows_is_taken_at_its_word(clean: Path, split: str) -> None:
     cut = Cut.of(clean / "data" / "prepare" / split)
