@@ -1,5 +1,6 @@
 """Measures the systems on the four shops of the leaderboard and writes it: metrics/leaderboard/*.json, LEADERBOARD.md and the page.
 
+\b
     python benchmarks/leaderboard.py --data ../shared/data                      # everything; hours on two cores
     python benchmarks/leaderboard.py --data ../shared/data --shop fashion --systems popularity,text-knn,fused
     python benchmarks/leaderboard.py --shop shop                                # the simulated shop needs no data
@@ -60,9 +61,7 @@ def run(*words: str | Path) -> None:
 @click.option("--protocol", "protocols", multiple=True, type=click.Choice(["full", "category", "sampled"]), help="these only")
 @click.option("--sample", default=0, metavar="N", help="so many cases [all]")
 @click.option("--negatives", type=click.Choice(["both", "even"]), default="both", show_default=True, help="of the protocol sampled")
-def main(
-    data: Path | None, shops: tuple[str, ...], systems: str, seeds: str, protocols: tuple[str, ...], sample: int, negatives: str
-) -> None:
+def main(data: Path | None, shops: tuple[str, ...], systems: str, seeds: str, protocols: tuple[str, ...], sample: int, negatives: str) -> None:
     (ROOT / WORK).mkdir(parents=True, exist_ok=True)
     for name in shops or SHOPS:
         shop, store = SHOPS[name], WORK / f"{name}.duckdb"

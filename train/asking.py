@@ -203,8 +203,10 @@ def measure_all(
     for begin in range(0, len(cases), at_once):
         rows = np.arange(begin, min(begin + at_once, len(cases)))
         part, started = cases.of(rows), time.perf_counter()
-        narrowed = asked[0].protocol == "category" and isinstance(system, Within)
-        given = system.scores_within(part, asked[0].allowed(rows[0], rows[-1] + 1)) if narrowed else system.scores(part)
+        if asked[0].protocol == "category" and isinstance(system, Within):
+            given = system.scores_within(part, asked[0].allowed(int(rows[0]), int(rows[-1]) + 1))
+        else:
+            given = system.scores(part)
         seconds += time.perf_counter() - started
         _check(system, given, (len(rows), n_items), begin)
         for place, one in enumerate(asked):
