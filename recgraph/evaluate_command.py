@@ -42,6 +42,7 @@ def evaluate(
     runs: Sequence[Path],
     *,
     shares: str = "",
+    items: str = "all",
     note: Note,
     tell: Tell,
     command: str = "",
@@ -50,7 +51,8 @@ def evaluate(
     """The result, as train/evaluation.py gives it. With runs and no names the runs alone are measured.
 
     With `shares`, e.g. ".1,.3", every system is also fitted on the train events of such a share of the users (drawn with the options' seed, a
-    smaller one is part of a larger one) and asked the same: `low_resource` of the result. SettingsError for a share that is none.
+    smaller one is part of a larger one) and asked the same: `low_resource` of the result. SettingsError for a share that is none. `items` are all
+    that the store names, or the `named` of which more than an id is known.
     """
     from recgraph.train import evaluation
     from recgraph.train.protocol import fewer_users
@@ -58,7 +60,7 @@ def evaluate(
     from recgraph.train.systems import QUICK, systems, tuned_settings
 
     chosen = systems([name.strip() for name in names.split(",")] if names else () if runs else QUICK, tuned_settings(), store)
-    task = _task(store, split, tell)
+    task = _task(store, split, tell, items)
     fewer = {share: fewer_users(task, share, options.seed) for share in _shares(shares)}
     read = [read_rankings(path, task) for path in runs]
     result = evaluation.evaluate(task, chosen, None, options, runs=read, note=note, tell=tell, command=command, keep=keep)
@@ -80,7 +82,7 @@ def _shares(text: str) -> list[float]:
         raise SettingsError(f"--shares is '{text}'; give numbers above 0 and below 1, e.g. .1,.3.") from None
 
 
-def export(store: str, split: str, options: Options, name: str, file: Path, *, note: Note, tell: Tell) -> int:
+def export(store: str, split: str, options: Options, name: str, file: Path, *, items: str = "all", note: Note, tell: Tell) -> int:
     """Writes the first items of one system for every case; the number of lists. SettingsError without exactly one system."""
     from recgraph.train import leaks
     from recgraph.train.asking import ask, measure
@@ -90,7 +92,7 @@ def export(store: str, split: str, options: Options, name: str, file: Path, *, n
     chosen = systems([one.strip() for one in name.split(",") if one.strip()], tuned_settings(), store)
     if len(chosen) != 1:
         raise SettingsError(f"--export writes the rankings of one system, but --system names {len(chosen)}; name one of them.")
-    task = _task(store, split, tell)
+    task = _task(store, split, tell, items)
     leaks.check_task(task, chosen)
     asked = ask(task, options)
     ((label, make),) = chosen.items()
@@ -106,13 +108,14 @@ def write(result: Mapping[str, Any], file: Path) -> None:
     file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _task(store: str, split: str, tell: Tell) -> Task:
+def _task(store: str, split: str, tell: Tell, items: str) -> Task:
     from recgraph.store.db import Store
-    from recgraph.train.protocol import read_task
+    from recgraph.train.protocol import only_named, read_task
 
     tell("Reading the store")
     with Store.open(store) as opened:
-        return read_task(opened, Path(store).stem, split)
+        task = read_task(opened, Path(store).stem, split)
+    return only_named(task) if items == "named" else task
 
 
 def table(result: Mapping[str, Any]) -> RenderableType:

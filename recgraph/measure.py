@@ -18,6 +18,7 @@ from recgraph.options import consoles, open_store, store_option
 @click.option("--seeds", default="7", show_default=True, metavar="NUMBERS", help="each trains every system that draws; figures are means over them")
 @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="so many cases, drawn with a fixed seed [all]")
 @click.option("--negatives", type=click.Choice(["both", "even"]), default="both", show_default=True, help="sampled: also by popularity, or not")
+@click.option("--items", type=click.Choice(["all", "named"]), default="all", show_default=True, help="named: leave out what has an id alone")
 @click.option("--shares", default="", metavar="NUMBERS", help="low resource: learn from such shares of the users too, e.g. .1,.3")
 @click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="measure rankings made elsewhere (see below)")
 @click.option("--export", "exported", type=click.Path(path_type=Path), metavar="FILE", help="write the rankings of the one --system instead")
@@ -32,6 +33,7 @@ def evaluate(
     seeds: str,
     sample: int,
     negatives: str,
+    items: str,
     shares: str,
     runs: tuple[Path, ...],
     exported: Path | None,
@@ -67,7 +69,7 @@ def evaluate(
     console, screen = consoles()
     path, options = load_settings(store=store).store, command.options_of(protocol, seen, seeds, sample, negatives)
     with panel.bars(screen) as tell:
-        told: dict[str, Any] = {"note": lambda text: screen.print(text, style="dim"), "tell": tell}
+        told: dict[str, Any] = {"note": lambda text: screen.print(text, style="dim"), "tell": tell, "items": items}
         if exported:
             count = command.export(path, split, options, names, exported, **told)
         else:

@@ -22,7 +22,7 @@ from recgraph.train import evaluation
 from recgraph.train.asking import Options, ask, measure
 from recgraph.train.evaluation import coverage, evaluate, novelty
 from recgraph.train.metrics import mrr, ndcg, recall
-from recgraph.train.protocol import Cases, Events, Note, Scores, Task, drawn, few_records, read_task
+from recgraph.train.protocol import PURCHASE, Cases, Events, Note, Scores, Task, drawn, few_records, only_named, read_task
 
 
 def cases_of(*told: tuple[int, list[int], int], time: float = 100.0) -> Cases:
@@ -287,6 +287,22 @@ def test_the_sampled_protocol_reports_both_draws() -> None:
     assert line["metrics"]["recall@10"]["mean"] == pytest.approx(10 / 21, abs=0.1)
     assert set(line["popular_negatives"]) == {name for name in line["metrics"] if "@" in name}
     assert line["curve"]["20"] <= 1.0
+
+
+def test_items_with_an_id_alone_can_be_left_out() -> None:
+    """Items 1 and 3 of 5 are unnamed: 0, 2, 4 become 0, 1, 2."""
+    test = replace(cases_of((0, [0, 1, 2], 4), (1, [3, 4], 1)), seq=np.array([7, 8]))
+    texts = ("Hat", "untitled product i1", "Scarf", "untitled product i3", "Boots")
+    task = replace(task_of(test), item_ids=tuple(f"i{row}" for row in range(5)), texts=texts, group=np.arange(5), listed=np.arange(5.0))
+    task = replace(task, train=Events(np.array([0, 0, 1]), np.array([1, 2, 4]), np.arange(3.0), np.full(3, PURCHASE, np.int8)))
+    found = only_named(task)
+    assert (found.item_ids, found.texts, found.group.tolist()) == (("i0", "i2", "i4"), ("Hat", "Scarf", "Boots"), [0, 2, 4])
+    assert (found.train.item.tolist(), found.train.time.tolist()) == ([1, 2], [1.0, 2.0])
+    assert (found.test.target.tolist(), found.test.seq.tolist()) == ([2], [7])
+    assert [rows.tolist() for rows in found.test.history] == [[0, 1]]
+    assert len(found.test.times[0]) == len(found.test.actions[0]) == 2
+    with pytest.raises(SettingsError, match="knows no product's name"):
+        only_named(replace(task, texts=tuple(f"untitled product {one}" for one in task.item_ids)))
 
 
 class Looks(Given):

@@ -79,8 +79,7 @@ class _OfTexts:
             note(f"fused: without vectors of names: {error}")
             return None
         vectors = text_vectors(task.texts, self._encoder, self._cache)
-        known = np.array([text != f"untitled product {item_id}" for item_id, text in zip(task.item_ids, task.texts, strict=True)], np.bool_)
-        return np.where(known[:, None], vectors, np.float32(0))
+        return np.where(task.named[:, None], vectors, np.float32(0))
 
     def queries(self, queries: Sequence[str]) -> list[Vectors | None]:
         """The queries' vectors; None for an empty one, or without an encoder."""

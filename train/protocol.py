@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -115,6 +116,11 @@ class Task:
     def n_items(self) -> int:
         return len(self.item_ids)
 
+    @property
+    def named(self) -> NDArray[np.bool_]:
+        """bool[items]: whether more than an id is known of an item."""
+        return np.array([text != f"untitled product {item_id}" for item_id, text in zip(self.item_ids, self.texts, strict=True)], np.bool_)
+
     def hash(self) -> str:
         """16 hex digits of everything a system is given and asked: the same figures need the same hash."""
         digest = hashlib.sha256("\n".join((self.split, *self.item_ids, *self.texts, *self.valid.query, *self.test.query)).encode())
@@ -206,6 +212,38 @@ def _seconds(times: NDArray[np.datetime64]) -> NDArray[np.float64]:
 
 
 # ── Protocols ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def only_named(task: Task) -> Task:
+    """The task without the items of which nothing but an id is known: no event of theirs, no case that they answer.
+
+    Papers on text-rich products start from such data; a log may name more products than its catalogue does. SettingsError where none is named.
+    """
+    named = task.named
+    if not named.any():
+        raise SettingsError(f"{task.name} knows no product's name, so none is left with --items named.")
+    row_of = np.cumsum(named) - 1
+
+    def of(cases: Cases) -> Cases:
+        cases = cases.of(named[cases.target])
+        kept = [named[rows] for rows in cases.history]
+        history = tuple(row_of[rows[there]] for rows, there in zip(cases.history, kept, strict=True))
+        actions = tuple(one[there] for one, there in zip(cases.actions, kept, strict=True))
+        times = tuple(one[there] for one, there in zip(cases.times, kept, strict=True))
+        return replace(cases, history=history, actions=actions, times=times, target=row_of[cases.target])
+
+    train = task.train.of(named[task.train.item])
+    return replace(
+        task,
+        item_ids=tuple(compress(task.item_ids, named)),
+        texts=tuple(compress(task.texts, named)),
+        name=f"{task.name}, named items",
+        group=task.group[named],
+        listed=task.listed[named],
+        train=replace(train, item=row_of[train.item]),
+        valid=of(task.valid),
+        test=of(task.test),
+    )
 
 
 def cold(task: Task) -> Task:
