@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from filelock import FileLock
 from transformers import AutoTokenizer
 
 from recgraph.errors import SettingsError
@@ -247,13 +248,15 @@ class _Asked:
         for example in (one for epoch in epochs for one in epoch):
             digest.update(np.array([*example.prompt, -1, *example.answer], np.int32).tobytes())
         work = (self._cache or Path("data")) / "llm-systems" / digest.hexdigest()[:16]  # what learns from the same prompts shares the adapter
+        work.mkdir(parents=True, exist_ok=True)
         done = work / "trained.json"
-        if not done.is_file():
-            note(f"{self.name}: learning from {len(cases):,} cases of {task.name}, kept in {work}")
-            trained = train(self._base, epochs, settings, work, note, start=start)
-            shutil.rmtree(work / "adapter", ignore_errors=True)
-            shutil.copytree(trained.adapter, work / "adapter")
-            done.write_text(json.dumps({"cases": len(cases), **trained.cost}) + "\n", encoding="utf-8")
+        with FileLock(work / "lock"):  # another evaluation may want the same adapter at the same time: it waits, and takes it
+            if not done.is_file():
+                note(f"{self.name}: learning from {len(cases):,} cases of {task.name}, kept in {work}")
+                trained = train(self._base, epochs, settings, work, note, start=start)
+                shutil.rmtree(work / "adapter", ignore_errors=True)
+                shutil.copytree(trained.adapter, work / "adapter")
+                done.write_text(json.dumps({"cases": len(cases), **trained.cost}) + "\n", encoding="utf-8")
         self.training_cost = json.loads(done.read_text(encoding="utf-8"))
         return work / "adapter"
 
