@@ -56,7 +56,7 @@ def test_every_setting_of_a_space_is_one_the_system_has() -> None:
     pytest.importorskip("torch", reason="needs recgraph[local]")
     for name in tuning.SPACES:
         for settings in settings_to_try(name, {}, Budget(trials=4)):
-            tuning.systems([name], {name: settings})[name](7)
+            assert tuning.systems([name], {name: settings})[name](7).name == name
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,7 +252,7 @@ def train(
     """
     torch.manual_seed(settings.seed)
     model = load_base(base, settings.quantize)
-    lora = LoraConfig(  # not read where an adapter is there
+    lora = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
