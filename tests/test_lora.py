@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -109,6 +110,19 @@ def test_a_killed_training_goes_on_to_the_same_result(base: Path, tmp_path: Path
     assert any("going on from checkpoint-" in line for line in lines)
     assert (whole.adapter / "adapter_model.safetensors").read_bytes() == (again.adapter / "adapter_model.safetensors").read_bytes()
     assert [step for _, step, _, _ in again.curve] == [step for _, step, _, _ in whole.curve]
+
+
+def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(base: Path, tmp_path: Path) -> None:
+    epochs = [examples(base)] * 3
+    whole = train(base, epochs, SETTINGS, tmp_path / "cut")
+    newest = tmp_path / "cut" / "epochs" / f"checkpoint-{whole.curve[-1][1]}"
+    older = shutil.copytree(newest, newest.with_name("checkpoint-1"))  # stands for the one before, which is deleted only when the next is whole
+    (newest / "trainer_state.json").write_text("", encoding="utf-8")
+    shutil.copytree(newest, newest.with_name("checkpoint-99"))
+    (newest.with_name("checkpoint-99") / "trainer_state.json").write_text('{"global_step": 9', encoding="utf-8")
+    lines: list[str] = []
+    train(base, epochs, SETTINGS, tmp_path / "cut", lines.append)
+    assert any(f"going on from {older.name}" in line for line in lines)
 
 
 def test_two_processes_give_the_loss_of_one_within_a_hundredth(base: Path, tmp_path: Path) -> None:

@@ -381,9 +381,17 @@ def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, worl
 
 
 def _last_checkpoint(work: Path) -> str | None:
-    """The newest whole checkpoint: one that was being written when the run was killed has no state file yet."""
-    found = [folder for folder in work.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
+    """The newest whole checkpoint. Its state is written last, so a run killed while it wrote one left no state there, or the half of one."""
+    found = [folder for folder in work.glob("checkpoint-*") if _is_json(folder / "trainer_state.json")]
     return str(max(found, key=lambda folder: int(folder.name.split("-")[1]))) if found else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _last_layers(model: Any, count: int) -> list[int] | None:
