@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recgraph.errors import SettingsError
-from recgraph.train.base_attention import AttentionSettings, BERT4Rec, BERT4RecModel, Core, SASRec, SASRecModel
+from recgraph.train.base_attention import AttentionSettings, BERT4Rec, BERT4RecModel, Core, SASRec, SASRecModel, original
 from recgraph.train.base_conv import ConvSettings, NextItNet, NextItNetModel
 from recgraph.train.base_recurrent import NARM, GRU4Rec, GRU4RecModel, NARMModel, RecurrentSettings
 from recgraph.train.base_sequence import Items, SequenceModel, SequenceSettings, SequenceSystem, readable, sequences
@@ -22,7 +22,7 @@ ITEMS, COLD = 40, 39  # of 40 items the last is in no train event
 QUICK: dict[str, Any] = {"dim": 32, "dropout": 0.1, "learning_rate": 0.01, "batch": 256, "epochs": 12, "patience": 12, "max_length": 5}
 SYSTEMS: dict[str, Any] = {
     "sasrec": lambda: SASRec(AttentionSettings(**QUICK, negatives=16)),
-    "sasrec-bce": lambda: SASRec(AttentionSettings(**{**QUICK, "epochs": 30}, loss="bce", cosine=False)),
+    "sasrec-bce": lambda: SASRec(original(AttentionSettings(**{**QUICK, "epochs": 30}))),
     "bert4rec": lambda: BERT4Rec(AttentionSettings(**{**QUICK, "epochs": 40}, last_share=0.6, attention_dropout=0.0)),
     "gru4rec": lambda: GRU4Rec(RecurrentSettings(**QUICK, hidden=32)),
     "narm": lambda: NARM(RecurrentSettings(**QUICK, hidden=32)),

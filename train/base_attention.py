@@ -82,7 +82,8 @@ class SASRecModel(SequenceModel):
 
     def sessions(self, rows: Tensor) -> Tensor:
         """The state after each item."""
-        return self.encoded(self.vectors(rows), self.positions.weight[: rows.shape[1]], None)
+        scale = 1.0 if self.settings.cosine else self.settings.dim**0.5  # as published; dot-product vectors start small
+        return self.encoded(self.vectors(rows) * scale, self.positions.weight[: rows.shape[1]], None)
 
     def encoded(self, x: Tensor, positions: Tensor, seen: Tensor | None) -> Tensor:
         """float32[b, l, d] items' vectors, and those of their positions → the last layer's states."""
