@@ -1,4 +1,4 @@
-"""Measures the systems on the four shops of the leaderboard and writes it: metrics/leaderboard/*.json, LEADERBOARD.md and the page.
+"""Measures the systems on the shops of the leaderboard and writes it: metrics/leaderboard/*.json, LEADERBOARD.md and the page.
 
 \b
     python benchmarks/leaderboard.py --data ../shared/data                      # everything; hours on two cores
@@ -30,12 +30,13 @@ RESULTS = Path("metrics/leaderboard")
 
 @dataclass(frozen=True)
 class Shop:
-    """Where a shop's raw logs are, in which format, and what is asked: (split, protocol) pairs."""
+    """Where a shop's raw logs are, in which format, and what is asked: (split, protocol) pairs; `shares` are those of a full ranking."""
 
     format: str
     source: str
     asked: tuple[tuple[str, str], ...]
     items: str = "all"
+    shares: str = ""
 
 
 SHOPS = {
@@ -43,7 +44,7 @@ SHOPS = {
     "fashion": Shop("open-ecommerce", "fashion-purchases", (("loo", "category"), ("loo", "full"))),
     "eshop": Shop("uci-eshop", "eshop-clothing-2008/clicks.csv.gz", (("time", "full"),)),
     "mind": Shop("mind", "mind-sample", (("loo", "sampled"),), "named"),  # most of its news have no title
-    "shop": Shop("", "", (("time", "full"), ("time", "category"))),  # simulated
+    "shop": Shop("", "", (("time", "full"), ("time", "category")), shares=".1,.3"),  # simulated
 }
 
 
@@ -77,6 +78,7 @@ def main(data: Path | None, shops: tuple[str, ...], systems: str, seeds: str, pr
             out = f"{name}-{split}-{protocol}{f'-{sample}' if sample else ''}.json"
             asked = ["--store", store, "--split", split, "--protocol", protocol, "--systems", systems, "--seeds", seeds]
             asked += ["--items", shop.items] if shop.items != "all" else []
+            asked += ["--shares", shop.shares] if shop.shares and protocol == "full" else []
             asked += ["--sample", str(sample)] if sample else []
             asked += ["--negatives", negatives] if protocol == "sampled" else []
             run("evaluate", *asked, "--keep", WORK / "answers", "--out", WORK / out)
