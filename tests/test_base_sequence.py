@@ -117,6 +117,16 @@ def test_histories_without_a_known_item_are_answered_with_popularity(fitted: dic
     assert np.isfinite(scores[:, :COLD]).all()
 
 
+def test_sasrec_with_its_own_loss_reads_items_at_root_dim_times_their_size() -> None:
+    torch.manual_seed(0)
+    rows, items = torch.randint(ITEMS, (2, 5)), Items(ITEMS, np.arange(ITEMS))
+    for settings, scale in ((AttentionSettings(dim=16), 1.0), (original(AttentionSettings(dim=16)), 4.0)):
+        model = SASRecModel(items, settings).eval()
+        with torch.inference_mode():
+            read = model.encoded(model.vectors(rows) * scale, model.positions.weight[:5], None)
+            assert torch.equal(model.sessions(rows), read)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_state_does_not_know_what_comes_later(name: str) -> None:
     kind, settings = MODELS[name]
