@@ -89,7 +89,7 @@ Made = Callable[..., Any]
 @pytest.fixture
 def made(base: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     """A fitted system over the stand-ins."""
-    monkeypatch.setattr(base_llm, "systems", lambda names, tuned: {"order": lambda seed: Order()})
+    monkeypatch.setattr(base_llm, "systems", lambda names, tuned, store: {"order": lambda seed: Order()})
     monkeypatch.setattr(base_llm, "LocalLLM", lambda *_: Likes())
     base_llm._stages.clear()
 

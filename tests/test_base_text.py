@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ torch = pytest.importorskip("torch", reason="needs recgraph[local]")
 
 from fakes import FakeEncoder  # noqa: E402
 
+from recgraph.errors import SettingsError, StoreError  # noqa: E402
 from recgraph.store.db import Store  # noqa: E402
+from recgraph.tools.sources import Request, Shop, make, possible  # noqa: E402
+from recgraph.tools.textformer import TextFormer as Served  # noqa: E402
+from recgraph.train.base_counts import sequences_of  # noqa: E402
 from recgraph.train.base_text import TextFormer, TextSettings  # noqa: E402
 from recgraph.train.protocol import Cases, Events, Task, read_task  # noqa: E402
 
@@ -105,6 +110,52 @@ def test_the_query_is_read_where_there_is_one(make_store: Callable[..., Store]) 
     assert np.array_equal(nothing[0], nothing[1])
     alone = system.scores(cases_of([[]], [0], ("red",)))
     assert np.isfinite(alone).all()
+
+
+def test_what_serves_in_numpy_is_what_was_trained(make_store: Callable[..., Store], tmp_path: Path) -> None:
+    """With queries and without, longer than is read, with repeats; out of memory, a folder and a store."""
+    path = searching(make_store)
+    with Store.open(path) as store:
+        task = read_task(store, "shop", "time")
+    system = TextFormer(replace(SETTINGS, epochs=2, heads=2, layers=2, max_length=6), path, queries=True, encoder=FakeEncoder())
+    system.fit(task, lambda _: None)
+    rng = np.random.default_rng(0)
+    histories = [rng.integers(0, task.n_items, size).tolist() for size in (1, 2, 5, 6, 9)] + [[3, 3, 3, 1], [2]]
+    queries = ("red", "", "unheard blue", "", "gold", "white", "")
+    asked = cases_of(histories, [0] * 7, queries)
+    former = system.served(encoder=FakeEncoder.name, fitted_before="2025-03-01T00:00:00")
+    former.save(tmp_path / "former")
+    with Store.open(path, write=True) as store:
+        with store.writing():
+            former.publish(store)
+        later, early = Served.published(store, datetime(2025, 3, 1)), Served.published(store, datetime(2025, 2, 28))
+    assert early is None  # it knows what happened on that day
+    requests = [
+        Request(history, query, FakeEncoder().encode([query])[0] if query else None)
+        for history, query in zip(asked.history, asked.query, strict=True)
+    ]
+    temperature = system.settings.temperature
+    for one in (former, Served.load(tmp_path / "former"), later):
+        shop = Shop(sequences_of(task.train), task.texts, FakeEncoder().encode(task.texts), former=one)
+        assert make("textformer", shop).scores(requests) == pytest.approx(system.scores(asked) * temperature, abs=2e-5)
+    nothing = make("textformer", shop).scores([Request(np.zeros(0, np.int64))])
+    assert not nothing.any()
+    with pytest.raises(StoreError, match="recgraph train textformer"):
+        Served.load(tmp_path / "none")
+
+
+def test_an_item_without_a_name_is_not_ranked() -> None:
+    task = pairs()
+    system = TextFormer(replace(SETTINGS, epochs=1), encoder=FakeEncoder())
+    system.fit(task, lambda _: None)
+    vectors = FakeEncoder().encode(task.texts)
+    vectors[4] = 0
+    shop = Shop(sequences_of(task.train), task.texts, vectors, former=system.served())
+    found = make("textformer", shop).scores([Request(np.array([0]))])
+    assert np.flatnonzero(np.isneginf(found[0])).tolist() == [4]
+    assert "textformer" in possible(shop)
+    with pytest.raises(SettingsError, match="without a trained text transformer"):
+        make("textformer", replace(shop, former=None))
 
 
 def test_the_target_is_not_looked_at() -> None:

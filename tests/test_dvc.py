@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "prepare": {"valid_days": 20, "test_days": 20},
     "id_embeddings": {"epochs": 1},
     "title_embeddings": {"cases": 20},
+    "textformer": {"dim": 16, "epochs": 1},
     "examples": {"train_cases": 8, "valid_cases": 2, "test_cases": 2, "held_out": 0.5},
 }
 

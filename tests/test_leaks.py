@@ -28,7 +28,7 @@ from recgraph.store.db import Store
 from recgraph.store.formats import ingest
 from recgraph.store.parquet import read_table
 from recgraph.tools.models import find_encoder
-from recgraph.train import evaluate, evidence, fusion, id_embeddings, leaks, memory, prepare, publish, summarize, title_embeddings
+from recgraph.train import evaluate, evidence, fusion, id_embeddings, leaks, memory, prepare, publish, summarize, textformer, title_embeddings
 from recgraph.train.base_counts import Popularity, Transitions
 from recgraph.train.evaluation import evaluate as compare
 from recgraph.train.examples import Writer, write_rows
@@ -52,6 +52,7 @@ PARAMS: dict[str, Any] = {
         "lstm": {"words": "random", "word_dim": 8, "dim": 8, "epochs": 1, "batch": 4, "nearest": 1},
     },
     "memory": {"threads": 1},
+    "textformer": {"dim": 8, "epochs": 1},
     "fusion": {"networks": 1, "epochs": 1},
     "evaluate": {"cases": 0, "seed": 7, "ks": [1, 5, 10]},
     "publish": {"store": "recgraph.duckdb"},
@@ -73,7 +74,7 @@ def _shop() -> tuple[list[str], list[str]]:
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the stages up to `memory` have run on the shop."""
+    """A folder in which the stages up to `textformer` have run on the shop."""
     try:
         find_encoder()
     except ModelMissing as error:
@@ -83,7 +84,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, lines in zip(("items", "events", "exposures"), (ITEMS, *_shop()), strict=True):
         (folder / "tables" / f"{name}.csv").write_text("\n".join(lines) + "\n")
     ingest(folder / "shop.duckdb", "tables", [folder / "tables"])
-    for stage in (prepare, summarize, id_embeddings, title_embeddings, memory):
+    for stage in (prepare, summarize, id_embeddings, title_embeddings, memory, textformer):
         stage.run(PARAMS, folder, lambda _: None)
     return folder
 
@@ -152,6 +153,16 @@ def test_core_with_a_planted_purchase_is_refused(folder: Path, split: str) -> No
     plant(folder, split)
     run(id_embeddings, folder, split)
     with pytest.raises(SettingsError, match=r"^CORE knows what user u1 did with 'PLANT' at 2025-01-10 08:05:00.*recgraph train id_embeddings"):
+        run(evaluate, folder, split)
+
+
+@SPLITS
+def test_a_text_transformer_with_a_planted_purchase_is_refused(folder: Path, split: str) -> None:
+    run(textformer, folder, split)
+    leaks.check_folder(folder, folder / "data" / "prepare" / split, ["textformer"])
+    plant(folder, split)
+    run(textformer, folder, split)
+    with pytest.raises(SettingsError, match=r"^The text transformer knows what user u1 did with 'PLANT' at 2025-01-10 08:05.*train textformer"):
         run(evaluate, folder, split)
 
 

@@ -19,18 +19,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
 
 from recgraph.errors import StoreError
 from recgraph.store.db import Store
 from recgraph.store.parquet import read_table
+from recgraph.tools.layers import attended, gelu, linear, normed
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 META = "core"  # the store's fact that says which CORE was published, as JSON
 KIND = "core"  # of the encoder's weights among the store's vectors; the item table is of kind "id"
-_EPS = np.float32(1e-12)
+_EPS = 1e-12
 
 
 @dataclass(frozen=True)
@@ -137,26 +137,10 @@ class Core:
 
     def _logits(self, x: Vectors) -> Vectors:
         """float32[l]: what the transformer says of each of a history's items; `train/core.py` is the same with gradients."""
-        w, heads, (length, dim) = self.weights, int(self.config["heads"]), x.shape
-        hidden = _normed(x + w["positions.weight"][:length], w, "norm")
-        later = np.triu(np.ones((length, length), dtype=np.bool_), 1)
+        w, heads = self.weights, int(self.config["heads"])
+        hidden = normed(x + w["positions.weight"][: len(x)], w, "norm", _EPS)
         for layer in range(int(self.config["layers"])):
             at = f"blocks.{layer}"
-            q, k, v = _linear(hidden, w, f"{at}.qkv").reshape(length, 3, heads, dim // heads).transpose(1, 2, 0, 3)
-            scores = np.where(later, -np.inf, q @ k.transpose(0, 2, 1) / np.sqrt(np.float32(dim // heads)))
-            shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
-            mixed = ((shares / shares.sum(axis=-1, keepdims=True)) @ v).transpose(1, 0, 2).reshape(length, dim)
-            hidden = _normed(hidden + _linear(mixed, w, f"{at}.out"), w, f"{at}.norm1")
-            up = _linear(hidden, w, f"{at}.up")
-            hidden = _normed(hidden + _linear(up * (1 + erf(up / np.sqrt(2))) / 2, w, f"{at}.down"), w, f"{at}.norm2")
-        return np.asarray(_linear(hidden, w, "weigh")[:, 0], dtype=np.float32)
-
-
-def _linear(x: Vectors, weights: Mapping[str, Vectors], name: str) -> Vectors:
-    return np.asarray(x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"], dtype=np.float32)
-
-
-def _normed(x: Vectors, weights: Mapping[str, Vectors], name: str) -> Vectors:
-    centred = x - x.mean(axis=-1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + _EPS)
-    return np.asarray(scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"], dtype=np.float32)
+            hidden = normed(hidden + attended(hidden, w, at, heads), w, f"{at}.norm1", _EPS)
+            hidden = normed(hidden + linear(gelu(linear(hidden, w, f"{at}.up")), w, f"{at}.down"), w, f"{at}.norm2", _EPS)
+        return np.asarray(linear(hidden, w, "weigh")[:, 0], dtype=np.float32)

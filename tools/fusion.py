@@ -19,14 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
-from scipy.special import erf
 
 from recgraph.errors import StoreError
 from recgraph.store.db import Store
-from recgraph.tools.core import Core
-from recgraph.tools.sources import SHOWN_AS, Request, Rows, Scores, Shop, Source, make
+from recgraph.tools.layers import Numbers, gelu
+from recgraph.tools.sources import SHOWN_AS, Request, Rows, Scores, Shop, Source, make, possible
 
-Numbers = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 META = "fusion"  # the store's fact that holds a published one
@@ -114,7 +112,8 @@ class Fusion:
         total = np.zeros(x.shape[:-1], np.float32)
         for number in range(int(self.config["networks"])):
             w = {name: self.weights[f"{number}.{name}"] for name in ("straight", "first", "first_bias", "second", "second_bias", "last", "last_bias")}
-            bent = _gelu(_gelu(x @ w["first"].T + w["first_bias"]) @ w["second"].T + w["second_bias"])
+            once = gelu(np.asarray(x @ w["first"].T + w["first_bias"], np.float32))
+            bent = gelu(np.asarray(once @ w["second"].T + w["second_bias"], np.float32))
             total += ((bent @ w["last"].T + w["last_bias"]) + x @ w["straight"].T)[..., 0]
         return total
 
@@ -153,10 +152,6 @@ class Fusion:
         return cls(tuple(config.pop("sources")), weights, config)
 
 
-def _gelu(x: NDArray[np.floating[Any]]) -> Numbers:
-    return np.asarray(x * (1 + erf(x / np.float32(np.sqrt(2)))) / 2, np.float32)
-
-
 @dataclass(frozen=True)
 class Found:
     """An item of an answer: its row, the public name of the source without which it would lose most, and those of all that have it."""
@@ -176,13 +171,13 @@ class Fused:
         self._groups = {group: [place for place, one in enumerate(shown) if one == group] for group in dict.fromkeys(shown)}
 
     @classmethod
-    def of(cls, fusion: Fusion, shop: Shop, core: Core | None = None) -> Fused | None:
-        """Makes the sources from the past that `shop` holds; None where CORE is among them and there is none."""
-        if "core" in fusion.sources and core is None:
+    def of(cls, fusion: Fusion, shop: Shop) -> Fused | None:
+        """Makes the sources from the past that `shop` holds; None where it has not what one of them needs."""
+        if not set(fusion.sources) <= set(possible(shop)):
             return None
         counts = np.bincount(shop.events.item, minlength=shop.n_items)
         config = fusion.config
-        sources = {name: make(name, shop, core) for name in fusion.sources}
+        sources = {name: make(name, shop) for name in fusion.sources}
         return cls(fusion, Reader(sources, counts, int(config["depth"]), int(config["pool"]), bool(config["again"])))
 
     def knows(self, source: str) -> bool:

@@ -1,8 +1,8 @@
 """From a predicted text, a query and a history to catalogue items: mixup as F 4.4, and the fusion of more sources (DESIGN 4, `retrieve`).
 
-Where a fusion was learnt and published (tools/fusion.py), its network ranks what the counted sources and CORE say; what it has not learnt comes
-on top with a hand-set weight: the LLM's prediction always, the query where no case to learn from had one. Without a published fusion all lists
-are fused by hand-set weights.
+Where a fusion was learnt and published (tools/fusion.py), its network ranks what the counted sources, CORE and the text transformer say; what it
+has not learnt comes on top with a hand-set weight: the LLM's prediction always, the query where no case to learn from had one. Without a
+published fusion all lists are fused by hand-set weights.
 
 Every candidate says which source brought it. The LLM that predicts, the reranking and the user's summary are unknown here; so is who
 asks: what must not be recommended comes in as arguments.
@@ -28,6 +28,7 @@ from recgraph.tools.fusion import Found, Fused, Fusion
 from recgraph.tools.index import VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
 from recgraph.tools.sources import LEANING, Request, Shop
+from recgraph.tools.textformer import TextFormer
 
 # The lists that are fused where no fusion was learnt, in the order of ties:
 # neighbours of the predicted ID and title (F 4.4); what followed such a history; what is near
@@ -211,7 +212,7 @@ class Retriever:
             known = [titles.vector(item_id) for item_id in catalogue.item_ids]
             nothing = np.zeros(encoder.dim, dtype=np.float32)
             vectors = np.stack([nothing if vector is None else vector for vector in known])
-            fused = Fused.of(fusion, Shop(sequences, catalogue.names, vectors), core)
+            fused = Fused.of(fusion, Shop(sequences, catalogue.names, vectors, core, TextFormer.published(store, before)))
         return cls(
             catalogue,
             encoder,

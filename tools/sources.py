@@ -1,4 +1,4 @@
-"""Candidate sources that are counted, not trained: what follows what, neighbours by shoppers, words, makers and texts, and what fits a query.
+"""Candidate sources: what follows what, neighbours by shoppers, words, makers and texts, what fits a query, and what trained encoders expect.
 
 A source is made of a `Shop`, the past as it is known at some moment, and asked with `Request`s: a history as catalogue rows, a query. It answers
 all of them at once with a score for each item of the catalogue; 0 (or the same for all) means that it has nothing to say. No random number is
@@ -21,6 +21,7 @@ from recgraph.errors import SettingsError
 from recgraph.store.columns import Sequences
 from recgraph.tools.cooccurrence import RECENCY, recency_weights, scaled, transition_counts
 from recgraph.tools.core import Core
+from recgraph.tools.textformer import TextFormer, unit
 from recgraph.tools.words import Words, makers
 
 Rows = NDArray[np.int64]
@@ -35,11 +36,13 @@ _BLOCK = 2048  # rows of a table made at once
 @dataclass(frozen=True)
 class Shop:
     """What sources are made of: the events of the past, and the catalogue's names with their unit `vectors` (zero where nothing is known of
-    an item; None without an encoder)."""
+    an item; None without an encoder). `core`, over this catalogue, and `former` are None where none was trained."""
 
     events: Sequences
     names: Sequence[str]
     vectors: Vectors | None = None
+    core: Core | None = None
+    former: TextFormer | None = None
 
     @property
     def n_items(self) -> int:
@@ -279,21 +282,6 @@ class SessionKNN:
         np.add.at(row, item, (value[of] * np.maximum(after, before)).astype(np.float32))
 
 
-class Encoded:
-    """What is near to the history for CORE's encoder; a cold item is not ranked."""
-
-    def __init__(self, core: Core) -> None:
-        self._core, self._units = core, core.units()
-
-    def scores(self, asked: Sequence[Request]) -> Scores:
-        """Cosines; all 0 where the encoder knows nothing of a history."""
-        sessions = np.stack([self._core.session_vector(one.history) for one in asked]) if asked else np.zeros((0, self._units.shape[1]), np.float32)
-        found = sessions @ self._units.T
-        found[:, self._core.cold] = -np.inf
-        found[~sessions.any(axis=1)] = 0.0
-        return np.asarray(found, np.float32)
-
-
 # ── Words and makers ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -418,6 +406,54 @@ class Remembered:
         return found
 
 
+# ── Trained ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Encoded:
+    """What is near to the history for CORE's encoder; a cold item is not ranked. SettingsError where the shop has none."""
+
+    def __init__(self, shop: Shop) -> None:
+        if shop.core is None:
+            raise SettingsError("The source core was asked for without a trained CORE; give the shop one.")
+        self._core, self._units = shop.core, shop.core.units()
+
+    def scores(self, asked: Sequence[Request]) -> Scores:
+        """Cosines; all 0 where the encoder knows nothing of a history."""
+        sessions = np.stack([self._core.session_vector(one.history) for one in asked]) if asked else np.zeros((0, self._units.shape[1]), np.float32)
+        found = sessions @ self._units.T
+        found[:, self._core.cold] = -np.inf
+        found[~sessions.any(axis=1)] = 0.0
+        return np.asarray(found, np.float32)
+
+
+class NextText:
+    """What the text transformer expects after the history's texts and the query's; an item of which nothing is known is not ranked.
+    SettingsError where the shop has none."""
+
+    def __init__(self, shop: Shop) -> None:
+        if shop.former is None:
+            raise SettingsError("The source textformer was asked for without a trained text transformer; give the shop one.")
+        vectors = shop.known_vectors
+        self._former, self._nameless = shop.former, ~vectors.any(axis=1)
+        self._read = shop.former.items(vectors)
+        self._units = unit(self._read)
+
+    def scores(self, asked: Sequence[Request]) -> Scores:
+        """Cosines; all 0 where there is neither a history nor a query."""
+        states = np.stack([self._state(one) for one in asked]) if asked else np.zeros((0, self._units.shape[1]), np.float32)
+        found = states @ self._units.T
+        found[:, self._nameless] = -np.inf
+        found[~states.any(axis=1)] = 0.0
+        return np.asarray(found, np.float32)
+
+    def _state(self, one: Request) -> Vectors:
+        rows = one.history[-HISTORY:]
+        read = self._read[rows[np.append(True, np.diff(rows) != 0)]] if len(rows) else self._read[:0]  # as it was trained: repeats in a row are one
+        if one.vector is not None and one.vector.any():
+            read = np.concatenate([read, self._former.queries(one.vector[None])])
+        return self._former.state(read) if len(read) else np.zeros(self._units.shape[1], np.float32)
+
+
 # ── By name ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _KINDS: Mapping[str, tuple[str, Callable[[Shop], Source]]] = {
@@ -433,21 +469,22 @@ _KINDS: Mapping[str, tuple[str, Callable[[Shop], Source]]] = {
     "query-text": ("text", QueryText),
     "query-words": ("text", QueryWords),
     "memory": ("memory", Remembered),
+    "core": ("sequence", Encoded),
+    "textformer": ("sequence", NextText),
 }
-_TEXT = ("text-knn", "query-text")
-NAMES = (*_KINDS, "core")
-SHOWN_AS: Mapping[str, str] = {name: shown for name, (shown, _) in _KINDS.items()} | {"core": "sequence"}  # the names of DESIGN 8
+_NAMED, _ENCODED = ("word-knn", "maker-transitions", "query-words"), ("text-knn", "query-text", "textformer")  # what reads names, and their vectors
+NAMES = tuple(_KINDS)
+SHOWN_AS: Mapping[str, str] = {name: shown for name, (shown, _) in _KINDS.items()}  # the names of DESIGN 8
 
 
-def possible(shop: Shop, core: Core | None) -> tuple[str, ...]:
-    """The names of the sources that can be made: of names only where there are some, of vectors where there is an encoder."""
+def possible(shop: Shop) -> tuple[str, ...]:
+    """The names of the sources that can be made: of names only where there are some, of vectors where there is an encoder, and what is trained."""
     named = len(set(shop.names)) > 1
-    left_out = () if named and shop.vectors is not None else _TEXT if named else (*_TEXT, "word-knn", "maker-transitions", "query-words")
-    return tuple(name for name in NAMES if name not in left_out and (core is not None or name != "core"))
+    left_out = () if named and shop.vectors is not None else _ENCODED if named else (*_NAMED, *_ENCODED)
+    untrained = [name for name, there in (("core", shop.core), ("textformer", shop.former)) if there is None]
+    return tuple(name for name in NAMES if name not in (*left_out, *untrained))
 
 
-def make(name: str, shop: Shop, core: Core | None = None) -> Source:
-    """A source by its name. `core` is over the shop's catalogue. KeyError for an unknown name."""
-    if name == "core" and core is not None:
-        return Encoded(core)
+def make(name: str, shop: Shop) -> Source:
+    """A source by its name. KeyError for an unknown name, SettingsError where the shop has not what it needs."""
     return _KINDS[name][1](shop)

@@ -203,13 +203,13 @@ def measure_all(
     for begin in range(0, len(cases), at_once):
         rows = np.arange(begin, min(begin + at_once, len(cases)))
         part, started = cases.of(rows), time.perf_counter()
-        if asked[0].protocol == "category" and isinstance(system, Within):
-            given = system.scores_within(part, asked[0].allowed(int(rows[0]), int(rows[-1]) + 1))
+        if asked[0].protocol in ("category", "sampled") and isinstance(system, Within):
+            scores = [system.scores_within(part, one.allowed(int(rows[0]), int(rows[-1]) + 1)) for one in asked]
         else:
-            given = system.scores(part)
+            scores = [system.scores(part)] * len(asked)
         seconds += time.perf_counter() - started
-        _check(system, given, (len(rows), n_items), begin)
-        for place, one in enumerate(asked):
+        for place, (one, given) in enumerate(zip(asked, scores, strict=True)):
+            _check(system, given, (len(rows), n_items), begin)
             here, lists[place, rows] = _piece(given, one, rows, width, np.random.default_rng([seed, begin]))
             better[place, rows], equal[place, rows] = here.better, here.equal
         tell(f"Asking {system.name}", int(rows[-1]) + 1, len(cases))

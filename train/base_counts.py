@@ -123,10 +123,11 @@ class _Counted:
 
 def shop_of(task: Task, vectors: Vectors | None = None) -> Shop:
     """The train part as the sources see it. `vectors` float32[items, d] are the texts'."""
-    return Shop(_sequences(task.train), task.texts, vectors)
+    return Shop(sequences_of(task.train), task.texts, vectors)
 
 
-def _sequences(events: Events) -> Sequences:
+def sequences_of(events: Events) -> Sequences:
+    """Events as a store hands them out."""
     ts = (events.time * 1e6).astype(np.int64).astype("datetime64[us]")
     return Sequences(events.user.astype(np.int32), events.item.astype(np.int32), ts, events.action)
 

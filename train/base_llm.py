@@ -146,7 +146,7 @@ class _Asked:
         s = self.settings
         key = (s.first, self._task.hash(), s.seed)
         if key not in _stages:
-            stage = systems([s.first], tuned_settings())[s.first](s.seed)
+            stage = systems([s.first], tuned_settings(), self._store)[s.first](s.seed)
             stage.fit(self._task, self._note)
             _stages[key] = stage
         return _stages[key]

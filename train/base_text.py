@@ -10,14 +10,18 @@ cannot. States are compared with item texts by the sampled contrastive loss of b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recgraph.store.db import Store
 from recgraph.tools.embed import Encoder, open_encoder
+from recgraph.tools.textformer import TextFormer as Served
 from recgraph.train.base_attention import AttentionSettings, SASRecModel
 from recgraph.train.base_counts import text_vectors
 from recgraph.train.base_sequence import Items, SequenceSystem, sequences
@@ -68,19 +72,28 @@ class TextModel(SASRecModel):
 
 
 class TextFormer(SequenceSystem):
-    """`textformer`, or with `queries` `textformer-query`. Queries of train are those of the `store`; vectors are kept in the folder `cache`."""
+    """`textformer`, or with `queries` `textformer-query`. Queries of train are those of the `store`, a file or open; vectors are kept in the folder
+    `cache`. The items' `text` vectors are made with the `encoder` where they are not given."""
 
     def __init__(
-        self, settings: TextSettings, store: Path | None = None, cache: Path | None = None, *, queries: bool = False, encoder: Encoder | None = None
+        self,
+        settings: TextSettings,
+        store: Path | Store | None = None,
+        cache: Path | None = None,
+        *,
+        queries: bool = False,
+        encoder: Encoder | None = None,
+        text: NDArray[np.float32] | None = None,
     ) -> None:
-        super().__init__("textformer-query" if queries else "textformer", settings, lambda items: TextModel(items, settings))
+        super().__init__("textformer-query" if queries else "textformer", settings, lambda items: TextModel(items, settings), text)
         self._store, self._cache, self._queries, self._encoder = store, cache, queries, encoder
         self.model: TextModel
 
     def fit(self, task: Task, note: Note) -> None:
         """Trains on train events and, with queries, on the searches between them. ModelMissing without an encoder."""
         self._encoder = self._encoder or open_encoder()
-        self.text = text_vectors(task.texts, self._encoder, self._cache / "text-vectors" if self._cache else None)
+        if self.text is None:
+            self.text = text_vectors(task.texts, self._encoder, self._cache / "text-vectors" if self._cache else None)
         self._row_of: dict[str, int] = {}
         self._items, self._events, self._asked = task.n_items, task.train, list[str]()
         if self._queries:
@@ -125,6 +138,12 @@ class TextFormer(SequenceSystem):
             history = tuple(np.append(had, row).astype(np.int64) for had, row in zip(cases.history, asked, strict=True))
             cases = replace(cases, history=history)
         return super().scores(cases)
+
+
+    def served(self, **facts: Any) -> Served:
+        """What was trained as it serves; its config has the settings and `facts`."""
+        weights = {name: value.numpy().copy() for name, value in self.model.state_dict().items() if name != "items.weight"}
+        return Served(weights, {**asdict(self.settings), **facts})
 
 
 def query_former(settings: TextSettings, store: Path | None = None, cache: Path | None = None) -> TextFormer:

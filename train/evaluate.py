@@ -33,6 +33,7 @@ from recgraph.tools.fusion import Fusion
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Retriever
+from recgraph.tools.textformer import TextFormer
 from recgraph.train import leaks
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
@@ -123,6 +124,8 @@ def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dic
     encoder = read_queries(folder, store)
     if (folder / "data" / "id_embeddings").is_dir():
         Core.load(folder / "data" / "id_embeddings").publish(store)
+    if (folder / "data" / "textformer").is_dir() and (former := TextFormer.load(folder / "data" / "textformer")):
+        former.publish(store)
     if (folder / "data" / "fusion").is_dir():
         fusion = Fusion.load(folder / "data" / "fusion")
         if fusion.config["networks"]:
@@ -167,7 +170,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
     """Params: cases, seed, ks. Reads data/prepare, title_embeddings, memory and id_embeddings; writes metrics/evaluate.{json,csv}."""
     ks = sorted(int(k) for k in value(params, "evaluate", "ks"))
     split = split_folder(params, folder)
-    leaks.check_folder(folder, split, ("id_embeddings", "title_embeddings", "memory"))
+    leaks.check_folder(folder, split, ("id_embeddings", "title_embeddings", "memory", "textformer"))
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as everything:
         catalogue = everything.catalogue()
         cases = read_cases(split, "test")

@@ -1,8 +1,9 @@
 """recgraph's own retrieval as systems: `Fused`, what the product serves by default, and `Paper`, the mixup of F 4.4. Neither asks an LLM.
 
 They are the serving code itself: tools/sources.py fitted on train, tools/fusion.py with a network that train/fusion.py learns on the validation
-cases, CORE of train/core.py. Two things differ from a served request: there is no query memory, because a task has no exposures, and what was
-purchased before is left to the evaluator, which decides for all systems alike what becomes of the history's items.
+cases, CORE of train/core.py and the text transformer of train/base_text.py. Two things differ from a served request: there is no query memory,
+because a task has no exposures, and what was purchased before is left to the evaluator, which decides for all systems alike what becomes of the
+history's items.
 
 Amazon Beauty, leave-one-out, full ranking, seen items excluded, test, 22,363 cases: `Fused` Recall@10 .1255, NDCG@10 .0748. On 6,000 validation
 cases, learnt on 6,000 others with one network and, as one more source, transitions between items named alike: .1392/.0854; without CORE
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,11 @@ from recgraph.tools.core import Core
 from recgraph.tools.embed import Encoder, open_encoder
 from recgraph.tools.fusion import Fused as Served
 from recgraph.tools.fusion import Mask, Reader
-from recgraph.tools.sources import Request, make, possible
-from recgraph.train import base_attention
+from recgraph.tools.sources import NAMES, Request, make, possible
+from recgraph.tools.textformer import TextFormer as Former
+from recgraph.train import base_attention, base_text
 from recgraph.train.base_counts import shop_of, text_vectors
+from recgraph.train.base_text import TextSettings
 from recgraph.train.core import CoreSettings
 from recgraph.train.fusion import FusedSettings, Lessons, learn
 from recgraph.train.id_embeddings import save
@@ -35,6 +38,9 @@ from recgraph.train.protocol import Cases, Note, Scores, Task
 Vectors = NDArray[np.float32]
 
 _cores: dict[tuple[str, CoreSettings], Core] = {}  # the last one: several systems of one evaluation need the same
+
+
+_formers: dict[tuple[str, TextSettings], Former] = {}  # likewise
 
 
 def trained_core(task: Task, seed: int, note: Note) -> Core | None:
@@ -53,6 +59,18 @@ def trained_core(task: Task, seed: int, note: Note) -> Core | None:
     return _cores.get(key)
 
 
+def trained_former(task: Task, store: Path | None, vectors: Vectors, encoder: Encoder, seed: int, note: Note) -> Former | None:
+    """The text transformer trained on train, with the searches of the `store`, as the pipeline does; None where train has no item."""
+    settings = TextSettings(seed=seed)
+    key = (task.hash(), settings)
+    if key not in _formers and len(task.train):
+        system = base_text.TextFormer(settings, store, queries=True, encoder=encoder, text=vectors)
+        system.fit(task, note)
+        _formers.clear()
+        _formers[key] = system.served()
+    return _formers.get(key)
+
+
 @dataclass(frozen=True)
 class PaperSettings:
     """`n` of F 4.4: so many of the ID list come first."""
@@ -66,7 +84,7 @@ class _OfTexts:
     the items have no names, or there is no encoder."""
 
     def __init__(self, encoder: Encoder | None, cache: Path | None) -> None:
-        self._encoder, self._cache = encoder, cache
+        self.encoder, self._cache = encoder, cache
         self._queries: dict[str, Vectors] = {}
 
     def of(self, task: Task, note: Note) -> Vectors | None:
@@ -74,26 +92,26 @@ class _OfTexts:
             note("fused: the items have no names, so no source reads them.")
             return None
         try:
-            self._encoder = self._encoder or open_encoder()
+            self.encoder = self.encoder or open_encoder()
         except ModelMissing as error:
             note(f"fused: without vectors of names: {error}")
             return None
-        vectors = text_vectors(task.texts, self._encoder, self._cache)
+        vectors = text_vectors(task.texts, self.encoder, self._cache)
         return np.where(task.named[:, None], vectors, np.float32(0))
 
     def queries(self, queries: Sequence[str]) -> list[Vectors | None]:
         """The queries' vectors; None for an empty one, or without an encoder."""
         wanted = [one.strip() for one in queries]
         missing = [one for one in dict.fromkeys(wanted) if one and one not in self._queries]
-        if self._encoder is None:
+        if self.encoder is None:
             return [None] * len(wanted)
         if missing:
-            self._queries.update(zip(missing, self._encoder.encode(missing), strict=True))
+            self._queries.update(zip(missing, self.encoder.encode(missing), strict=True))
         return [self._queries.get(one) for one in wanted]
 
 
 class Fused:
-    """The fused retrieval. `names` are those of the sources, by default all that can be made."""
+    """The fused retrieval. `names` are those of the sources, by default all that can be made. The searches of train are the `store`'s."""
 
     name = "fused"
 
@@ -102,16 +120,19 @@ class Fused:
         settings: FusedSettings | None = None,
         encoder: Encoder | None = None,
         cache: Path | None = None,
-        names: Sequence[str] | None = None,
+        names: Sequence[str] = NAMES,
+        store: Path | None = None,
     ) -> None:
-        self.settings, self._texts, self._names = settings or FusedSettings(), _OfTexts(encoder, cache), names
+        self.settings, self._texts, self._names, self._store = settings or FusedSettings(), _OfTexts(encoder, cache), names, store
 
     def fit(self, task: Task, note: Note) -> None:
         """Fits the sources on train, then the network on validation cases; without any, the pool's own order stays."""
-        shop = shop_of(task, self._texts.of(task, note))
-        names = self._names or [name for name in possible(shop, None) if name != "memory"] + ["core"]
-        core = trained_core(task, self.settings.seed, note) if "core" in names else None
-        sources = {name: make(name, shop, core) for name in names if name != "core" or core is not None}
+        shop, seed = shop_of(task, self._texts.of(task, note)), self.settings.seed
+        if "core" in self._names:
+            shop = replace(shop, core=trained_core(task, seed, note))
+        if "textformer" in self._names and shop.vectors is not None and self._texts.encoder is not None:
+            shop = replace(shop, former=trained_former(task, self._store, shop.vectors, self._texts.encoder, seed, note))
+        sources = {name: make(name, shop) for name in possible(shop) if name in self._names and name != "memory"}
         counts = np.bincount(task.train.item, minlength=task.n_items)
         self._listed = task.listed
         valid = task.valid.some(self.settings.learn, self.settings.seed)

@@ -37,6 +37,7 @@ from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Retriever
 from recgraph.tools.sources import Request, Rows, Shop, Source, make, possible
+from recgraph.tools.textformer import TextFormer
 from recgraph.train import evidence
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
@@ -256,7 +257,8 @@ def lessons_of(cases: Sequence[Case], everything: Store, retriever: Retriever, m
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: the fields of `FusedSettings`. Reads data/prepare, id_embeddings, title_embeddings and memory; writes data/fusion and metrics."""
+    """Params: the fields of `FusedSettings`. Reads data/prepare, id_embeddings, title_embeddings, memory and textformer; writes
+    data/fusion and metrics."""
     settings = FusedSettings.of(block(params, "fusion"))
     split = split_folder(params, folder)
     facts, cases = read_facts(split), read_cases(split, "valid")
@@ -269,8 +271,9 @@ def run(params: Params, folder: Path, note: Note) -> None:
         core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings")).over(catalogue.item_ids)
         retriever = Retriever.build(train, encoder, titles=VectorIndex(catalogue.item_ids, vectors), core=core)
         lessons = lessons_of(cases, everything, retriever, QueryMemory.build(train, encoder))
-        shop = Shop(train.sequences(), catalogue.names, vectors)
-    sources = {name: make(name, shop, core) for name in possible(shop, core)}
+        former = TextFormer.load(needed(folder / "data" / "textformer", "textformer"))
+        shop = Shop(train.sequences(), catalogue.names, vectors, core, former)
+    sources = {name: make(name, shop) for name in possible(shop)}
     found = learn(sources, np.bincount(shop.events.item, minlength=shop.n_items), lessons, settings, note)
     held = found.config.get("held", {})
     # The network knows what the validation cases were, so it is of the moment the test cases begin.

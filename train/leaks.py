@@ -1,8 +1,8 @@
 """The leak detector: what fitted parts have seen (train/evidence.py) against the cut that they may not have seen past. One leak, and nothing
 is measured.
 
-    fitted ahead          CORE, the title encoder and the memory's vectors with it, SFT examples: nothing from the cut on (`check_folder`); the
-                          fusion learns from validation cases and may know nothing from the test cases on
+    fitted ahead          CORE, the text transformer, the title encoder and the memory's vectors with it, SFT examples: nothing from the cut on
+                          (`check_folder`); the fusion learns from validation cases and may know nothing from the test cases on
     fitted to be measured popularity, transitions and query memory of the stage `evaluate` (`check_train`), all systems of
                           `recgraph evaluate` (`check_task`, `fit`): the same
     given with a case     its history and its summary: nothing from the moment on in which it is asked (`check_given`; `check_summaries` of
@@ -36,7 +36,7 @@ from recgraph.train.protocol import Cases, Note, Rows, Scores, System, Task
 _LEAK = "Nothing is measured with such a leak."
 _NEVER = np.datetime64("9999-01-01", "us")
 HELD_OUT = ("valid", "test")
-STAGES = ("id_embeddings", "title_embeddings", "memory", "examples")
+STAGES = ("id_embeddings", "title_embeddings", "memory", "textformer", "examples")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ STAGES: Mapping[str, tuple[str, str]] = {
     "id_embeddings": ("recgraph.train.id_embeddings", "train CORE, the ID embedding"),
     "title_embeddings": ("recgraph.train.title_embeddings", "train or apply the title encoder"),
     "memory": ("recgraph.train.memory", "embed the queries of the query-product memory"),
+    "textformer": ("recgraph.train.textformer", "train the text transformer, which reads titles and queries"),
     "fusion": ("recgraph.train.fusion", "learn how far each source of candidates is to be believed"),
     "examples": ("recgraph.train.examples", "write prompts and answers to learn from"),
     "sft": ("recgraph.train.sft", "train a LoRA adapter for each task"),

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
 from recgraph.store.cases import listed_since, span, targets
+from recgraph.store.columns import Sequences
 from recgraph.store.db import Store
 from recgraph.train.prepare import Split, split_by_time, split_last_out, starts
 
@@ -160,7 +161,7 @@ def read_task(store: Store, name: str, split: str = "time", *, start: str = "sea
         parts = split_by_time(found, as_of, between[1], valid_days, test_days)
     else:
         raise SettingsError(f"split is '{split}'; it must be time or loo.")
-    events = Events(sequences.user.astype(np.int64), sequences.item.astype(np.int64), _seconds(sequences.ts), sequences.action)
+    events = events_of(sequences)
     row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
     user_of = {user_id: row for row, user_id in enumerate(sequences.user_ids)}
     target = np.array([row_of[item_id] for item_id in found.item_id], np.int64)
@@ -191,6 +192,11 @@ def read_task(store: Store, name: str, split: str = "time", *, start: str = "sea
         until=None if parts.valid_from is None else float(_seconds(np.array([parts.valid_from], "datetime64[us]"))[0]),
         user_ids=tuple(sequences.user_ids),
     )
+
+
+def events_of(sequences: Sequences) -> Events:
+    """What a store hands out as a task has it."""
+    return Events(sequences.user.astype(np.int64), sequences.item.astype(np.int64), _seconds(sequences.ts), sequences.action)
 
 
 def _known(events: Events, split: Split, user_ids: Sequence[str]) -> NDArray[np.bool_]:

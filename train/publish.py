@@ -21,6 +21,7 @@ from recgraph.store.db import Store
 from recgraph.tools.adapter_sets import AdapterCard, adapter_fingerprint
 from recgraph.tools.core import Core
 from recgraph.tools.fusion import Fusion
+from recgraph.tools.textformer import TextFormer
 from recgraph.train import leaks
 from recgraph.train.memory import read_queries
 from recgraph.train.pipeline import TASKS, Note, Params, needed, split_folder, value
@@ -60,8 +61,8 @@ def adapters_of(folder: Path, preset: str) -> dict[str, dict[str, Any]]:
 
 
 def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
-    """Puts summaries, vectors, CORE and the fusion into the store and returns what `published` says. SettingsError where one knows what it may
-    not."""
+    """Puts summaries, vectors, CORE, the text transformer and the fusion into the store and returns what `published` says. SettingsError where one
+    knows what it may not."""
     split_at, summaries = split_folder(params, folder), needed(folder / "data" / "summarize" / "summaries.parquet", "summarize")
     leaks.check_folder(folder, split_at)
     blocks = {name: int(value(params, "summarize", name)) for name in ("block", "merge")}
@@ -70,6 +71,9 @@ def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
     encoder = read_queries(folder, store)
     core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings"))
     core.publish(store)
+    former = TextFormer.load(needed(folder / "data" / "textformer", "textformer"))
+    if former:
+        former.publish(store)
     fusion = Fusion.load(needed(folder / "data" / "fusion", "fusion"))
     if fusion.config["networks"]:
         fusion.publish(store)
@@ -84,6 +88,7 @@ def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
         "revision": store.revision(),
         "split": split["split"],
         "core": {"model": core.name, "fitted_before": core.config.get("fitted_before")},
+        "textformer": {"fitted_before": former.config["fitted_before"]} if former else None,
         "fusion": {"sources": fusion.sources if fusion.config["networks"] else [], "fitted_before": fusion.config["fitted_before"]},
         "titles": {"model": encoder.name, "fitted_before": titles.get("fitted_before")},
         "adapters": adapters_of(folder, preset),

@@ -32,7 +32,7 @@ class Entry:
     fixed: tuple[tuple[str, Any], ...] = ()
     variant: str = ""  # a function of the module that turns the settings into the variant's
     text_vectors: bool = False  # whether it is given the items' text vectors
-    makes_vectors: bool = False  # whether it makes them itself, and keeps them in a folder
+    makes_vectors: bool = False  # whether it makes them itself, and nothing else, and keeps them in a folder
     reads_store: bool = False  # whether it is given the store, for what the task does not tell, and a folder to keep what it trains in
     store: Path | None = None
 
@@ -55,8 +55,8 @@ class Entry:
             raise SettingsError(f"The settings of baselines.{self.name} cannot be used: {error}.") from None
         if self.text_vectors:
             return _WithText(self.name, made_by, settings)
-        kept: dict[str, Any] = {"cache": _vectors_folder()} if self.makes_vectors else {}
-        kept = {"store": self.store, "cache": load_settings().cache_folder} if self.reads_store else kept
+        kept: dict[str, Any] = {"store": self.store, "cache": load_settings().cache_folder} if self.reads_store else {}
+        kept |= {"cache": _vectors_folder()} if self.makes_vectors else {}
         system: System = made_by(settings, **kept)
         return self._named(system)
 
@@ -111,7 +111,7 @@ _ENTRIES = (
     Entry("session-knn", "base_counts", "SessionKNN", "SessionKNNSettings"),
     Entry("word-knn", "base_counts", "WordKNN", "WordsSettings", ("text",)),
     Entry("paper", "fused", "Paper", "PaperSettings", _TEXT, makes_vectors=True),
-    Entry("fused", "fused", "Fused", "FusedSettings", ("ids", "text", "query"), makes_vectors=True),
+    Entry("fused", "fused", "Fused", "FusedSettings", ("ids", "text", "query"), makes_vectors=True, reads_store=True),
     Entry("textformer", "base_text", "TextFormer", "TextSettings", ("text",), reads_store=True),
     Entry("textformer-query", "base_text", "query_former", "TextSettings", ("text", "query"), reads_store=True),
     Entry("tallrec", "base_llm", "YesNo", "RawSettings", _LLM, reads_store=True),

@@ -1,0 +1,46 @@
+"""Forward passes in numpy of layers that torch has trained: serving reads some dozen items at a time and need not start torch for that.
+
+`weights` are float32 arrays under the names that torch gives them, "blocks.0.up.weight" and the like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erf
+
+Numbers = NDArray[np.float32]
+Weights = Mapping[str, Numbers]
+
+EPS = 1e-5  # torch's own for its LayerNorm
+
+
+def linear(x: Numbers, weights: Weights, name: str) -> Numbers:
+    """float32[..., in] → float32[..., out]; a layer without a bias adds none."""
+    found = x @ weights[f"{name}.weight"].T
+    return np.asarray(found + weights[f"{name}.bias"] if f"{name}.bias" in weights else found, np.float32)
+
+
+def normed(x: Numbers, weights: Weights, name: str, eps: float = EPS) -> Numbers:
+    """LayerNorm over the last axis."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + np.float32(eps))
+    return np.asarray(scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"], np.float32)
+
+
+def gelu(x: Numbers) -> Numbers:
+    """The exact one."""
+    return np.asarray(x * (1 + erf(x / np.float32(np.sqrt(2)))) / 2, np.float32)
+
+
+def attended(x: Numbers, weights: Weights, name: str, heads: int) -> Numbers:
+    """float32[l, d] → float32[l, d]: `heads` of attention, each place on itself and those before it; `name`.qkv and `name`.out are its layers."""
+    length, dim = x.shape
+    q, k, v = linear(x, weights, f"{name}.qkv").reshape(length, 3, heads, dim // heads).transpose(1, 2, 0, 3)
+    later = np.triu(np.ones((length, length), np.bool_), 1)
+    scores = np.where(later, -np.inf, q @ k.transpose(0, 2, 1) / np.sqrt(np.float32(dim // heads)))
+    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    mixed = (shares / shares.sum(axis=-1, keepdims=True)) @ v
+    return linear(mixed.transpose(1, 0, 2).reshape(length, dim), weights, f"{name}.out")
