@@ -63,6 +63,12 @@ def targets(store: Store) -> Targets:
     )
 
 
+def searches(store: Store) -> tuple[list[str], Times, list[str]]:
+    """Every search with words, ordered by user and time: user_id, ts, query."""
+    columns = store._columns("SELECT user_id, ts, query FROM events WHERE action = 'search' AND query <> '' ORDER BY user_id, ts, seq")
+    return _plain(columns["user_id"]).tolist(), _plain(columns["ts"]).astype("datetime64[us]"), _plain(columns["query"]).tolist()
+
+
 def span(store: Store) -> tuple[datetime, datetime] | None:
     """Time of the first and of the last event; None without events."""
     first, last = store._all("SELECT min(ts), max(ts) FROM events")[0]

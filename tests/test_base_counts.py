@@ -23,7 +23,7 @@ from recgraph.train.base_counts import (
     TextKNNSettings,
     Transitions,
     TransitionSettings,
-    _sequences,
+    sequences_of,
     z_scores,
 )
 from recgraph.train.protocol import Cases, Events, Rows, System, Task
@@ -127,7 +127,7 @@ def test_transitions_of_all_cases_are_those_of_the_serving_table() -> None:
     task = shop([rng.integers(0, ITEMS - 1, 9).tolist() for _ in range(8)])
     asked = cases([rng.integers(0, ITEMS, size).tolist() for size in (1, 4, 70)], [0, 1, 2])
     found = fitted(Transitions(TransitionSettings(window=10)), task).scores(asked)
-    reference = Reference.fit(_sequences(task.train), ITEMS)
+    reference = Reference.fit(sequences_of(task.train), ITEMS)
     for line, history in zip(found, asked.history, strict=True):
         assert line == pytest.approx(reference.scores(history), rel=1e-4, abs=1e-6)
 

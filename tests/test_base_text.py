@@ -16,7 +16,8 @@ from fakes import FakeEncoder  # noqa: E402
 
 from recgraph.errors import SettingsError, StoreError  # noqa: E402
 from recgraph.store.db import Store  # noqa: E402
-from recgraph.tools.sources import Request, Shop, make, possible  # noqa: E402
+from recgraph.tools.requests import Request, Shop  # noqa: E402
+from recgraph.tools.sources import make, possible  # noqa: E402
 from recgraph.tools.textformer import TextFormer as Served  # noqa: E402
 from recgraph.train.base_counts import sequences_of  # noqa: E402
 from recgraph.train.base_text import TextFormer, TextSettings  # noqa: E402
@@ -110,6 +111,29 @@ def test_the_query_is_read_where_there_is_one(make_store: Callable[..., Store]) 
     assert np.array_equal(nothing[0], nothing[1])
     alone = system.scores(cases_of([[]], [0], ("red",)))
     assert np.isfinite(alone).all()
+
+
+@pytest.mark.parametrize("split", ["time", "loo"])
+def test_searches_past_the_cut_are_not_read(make_store: Callable[..., Store], split: str) -> None:
+    """Each user searches before each of four purchases, and once more after the last one; the last two purchases are held out."""
+    items = ["item_id,title", *(f"S{n},{word} scarf" for n, word in enumerate(WORDS))]
+    lines = ["user_id,ts,action,item_id,query"]
+    for user in range(6):
+        for turn, day in enumerate((1, 10, 40, 70)):
+            at = f"2025-{1 + day // 30:02d}-{1 + day % 30:02d}"
+            lines += [
+                f"u{user},{at}T10:00:00,search,,{WORDS[turn]} {turn}",
+                f"u{user},{at}T11:00:00,purchase,S{(user + turn) % 8},{WORDS[turn]} {turn}",
+            ]
+        lines.append(f"u{user},2025-03-25T10:00:00,search,,late")
+    store = make_store(items, lines)
+    task = read_task(store, "shop", split)
+    system = TextFormer(replace(SETTINGS, epochs=1), store, queries=True, encoder=FakeEncoder())
+    system.fit(task, lambda _: None)
+    held = {query for cases in (task.valid, task.test) for query in cases.query}
+    assert held == {f"{WORDS[turn]} {turn}" for turn in (2, 3)}
+    assert set(system._asked) == {f"{WORDS[turn]} {turn}" for turn in (0, 1)}
+    assert len(system._events) == 2 * len(task.train)
 
 
 def test_what_serves_in_numpy_is_what_was_trained(make_store: Callable[..., Store], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from recgraph.cli import main
 from recgraph.errors import SettingsError
 from recgraph.store.db import Store
 from recgraph.train import evaluation
-from recgraph.train.asking import Options, ask, measure
+from recgraph.train.asking import Options, ask, measure, measure_all
 from recgraph.train.evaluation import coverage, evaluate, novelty
 from recgraph.train.metrics import mrr, ndcg, recall
 from recgraph.train.protocol import PURCHASE, Cases, Events, Note, Scores, Task, drawn, few_records, only_named, read_task
@@ -323,6 +323,16 @@ def test_a_system_may_look_among_the_items_of_the_category(seen: str) -> None:
     del system.told
     measure(system, ask(task, Options(seen=seen)))
     assert not hasattr(system, "told")
+
+
+def test_a_system_may_look_among_the_drawn_items_of_each_kind() -> None:
+    task = random_task(n_items=60, least=9, most=14)
+    system, told = Looks(np.zeros((len(task.test), 60))), []
+    system.scores_within = lambda cases, allowed: (told.append(allowed), system.scores(cases))[1]  # type: ignore[method-assign]
+    both = [ask(task, Options(protocol="sampled"), popular=popular) for popular in (False, True)]
+    measure_all(system, both)
+    assert [np.array_equal(one, asked.allowed(0, len(asked))) for one, asked in zip(told, both, strict=True)] == [True, True]
+    assert (told[0].sum(axis=1) == 21).all()
 
 
 def test_only_even_negatives_are_the_same_ones_at_half_the_time(tmp_path: Path) -> None:

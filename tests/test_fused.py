@@ -16,20 +16,11 @@ from fakes import FakeEncoder
 from recgraph.errors import SettingsError, StoreError
 from recgraph.store.db import Store
 from recgraph.tools.fusion import Fusion
+from recgraph.tools.requests import Request, Shop
 from recgraph.tools.retrieve import Retriever, is_fresh
-from recgraph.tools.sources import (
-    NAMES,
-    MakerTransitions,
-    QueryText,
-    QueryWords,
-    Remembered,
-    Request,
-    SessionKNN,
-    SessionKNNSettings,
-    Shop,
-    Viewed,
-    possible,
-)
+from recgraph.tools.sources import NAMES, possible
+from recgraph.tools.sources_counted import MakerTransitions, SessionKNN, SessionKNNSettings, Viewed
+from recgraph.tools.sources_text import QueryText, QueryWords, Remembered
 from recgraph.tools.words import makers
 from recgraph.train.base_counts import WordKNN, shop_of
 from recgraph.train.base_text import TextSettings

@@ -23,7 +23,8 @@ from safetensors.numpy import load, save
 from recgraph.errors import StoreError
 from recgraph.store.db import Store
 from recgraph.tools.layers import Numbers, gelu
-from recgraph.tools.sources import SHOWN_AS, Request, Rows, Scores, Shop, Source, make, possible
+from recgraph.tools.requests import Request, Rows, Scores, Shop, Source
+from recgraph.tools.sources import SHOWN_AS, make, possible
 
 Mask = NDArray[np.bool_]
 

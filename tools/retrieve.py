@@ -27,7 +27,8 @@ from recgraph.tools.embed import Encoder, Progress, embed
 from recgraph.tools.fusion import Found, Fused, Fusion
 from recgraph.tools.index import VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
-from recgraph.tools.sources import LEANING, Request, Shop
+from recgraph.tools.requests import Request, Shop
+from recgraph.tools.sources_text import LEANING
 from recgraph.tools.textformer import TextFormer
 
 # The lists that are fused where no fusion was learnt, in the order of ties:

@@ -21,18 +21,11 @@ from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
 from recgraph.store.columns import Sequences
-from recgraph.tools import sources
+from recgraph.tools import sources_counted, sources_text
 from recgraph.tools.embed import Encoder, open_encoder
-from recgraph.tools.sources import (
-    ItemKNNSettings,
-    Request,
-    SessionKNNSettings,
-    Shop,
-    Source,
-    TextKNNSettings,
-    TransitionSettings,
-    WordsSettings,
-)
+from recgraph.tools.requests import Request, Shop, Source
+from recgraph.tools.sources_counted import ItemKNNSettings, SessionKNNSettings, TransitionSettings
+from recgraph.tools.sources_text import TextKNNSettings, WordsSettings
 from recgraph.train.protocol import Cases, Events, Note, Scores, System, Task
 
 Vectors = NDArray[np.float32]
@@ -135,31 +128,31 @@ def sequences_of(events: Events) -> Sequences:
 class Popularity(_Counted):
     """The number of an item's train events."""
 
-    name, kind = "popularity", sources.Popularity
+    name, kind = "popularity", sources_counted.Popularity
 
 
 class Transitions(_Counted):
     """What the train users took after an item of the history."""
 
-    name, kind, made_with = "transitions", sources.Transitions, TransitionSettings
+    name, kind, made_with = "transitions", sources_counted.Transitions, TransitionSettings
 
 
 class ItemKNN(_Counted):
     """Items that the same train users had."""
 
-    name, kind, made_with = "item-knn", sources.ItemKNN, ItemKNNSettings
+    name, kind, made_with = "item-knn", sources_counted.ItemKNN, ItemKNNSettings
 
 
 class SessionKNN(_Counted):
     """What train users with a like history had."""
 
-    name, kind, made_with = "session-knn", sources.SessionKNN, SessionKNNSettings
+    name, kind, made_with = "session-knn", sources_counted.SessionKNN, SessionKNNSettings
 
 
 class WordKNN(_Counted):
     """Items whose names share words with the history's."""
 
-    name, kind, made_with = "word-knn", sources.WordKNN, WordsSettings
+    name, kind, made_with = "word-knn", sources_text.WordKNN, WordsSettings
 
 
 class TextKNN(_Counted):
@@ -169,7 +162,7 @@ class TextKNN(_Counted):
     are kept there as one .npy, named by the encoder and the texts, and read back next time.
     """
 
-    name, kind, made_with = "text-knn", sources.TextKNN, TextKNNSettings
+    name, kind, made_with = "text-knn", sources_text.TextKNN, TextKNNSettings
 
     def __init__(self, settings: TextKNNSettings | None = None, encoder: Encoder | None = None, cache: Path | None = None) -> None:
         super().__init__(settings)

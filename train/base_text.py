@@ -1,7 +1,7 @@
 """A text transformer after Recformer (Li et al. 2023): an item is nothing but its text, so one that nobody has had yet is ranked like any other.
 
     textformer         reads the texts of the history
-    textformer-query   reads the searches among them too, and the one that is asked, each where it was made
+    textformer-query   learns from the searches among them too, each where it was made, and reads the one that is asked
 
 The text of an item or a query is what a sentence encoder makes of it, bent by a small network that is learnt; Recformer reads tokens, which a CPU
 cannot. States are compared with item texts by the sampled contrastive loss of base_sequence.py, whose trainer, early stopping and scores these are.
@@ -10,6 +10,7 @@ cannot. States are compared with item texts by the sampled contrastive loss of b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recgraph.store.cases import searches
 from recgraph.store.db import Store
 from recgraph.tools.embed import Encoder, open_encoder
 from recgraph.tools.textformer import TextFormer as Served
@@ -27,7 +29,6 @@ from recgraph.train.base_counts import text_vectors
 from recgraph.train.base_sequence import Items, SequenceSystem, sequences
 from recgraph.train.core import windows
 from recgraph.train.protocol import CLICK, Cases, Events, Note, Rows, Scores, Task
-from recgraph.train.train_cases import train_targets
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,22 @@ class TextFormer(SequenceSystem):
         super().fit(task, note)
 
     def _with_queries(self, task: Task) -> tuple[Events, list[str]]:
-        """The train events with an event of a query row before the target that it led to; and the queries of these rows in their order."""
-        place, asked, queries = train_targets(task, self._store)
-        told = [number for number, query in enumerate(queries) if query]
-        distinct = list(dict.fromkeys(queries[number] for number in told))
-        row_of = {query: task.n_items + 1 + number for number, query in enumerate(distinct)}
-        train, chosen = task.train, place[np.array(told, np.int64)]
-        user = np.concatenate([train.user, train.user[chosen]])
-        item = np.concatenate([train.item, np.array([row_of[queries[number]] for number in told], np.int64)])
-        time = np.concatenate([train.time, asked[np.array(told, np.int64)]])
+        """The train events with the searches between them as events of a query's row; and the queries of these rows in their order. What a user
+        searched for after their last train event is left out, so that nothing past the cut is read."""
+        train = task.train
+        if self._store is None:
+            return train, []
+        with Store.open(self._store) if isinstance(self._store, Path) else nullcontext(self._store) as opened:
+            user_ids, ts, queries = searches(opened)
+        number, ends = {user_id: row for row, user_id in enumerate(task.user_ids)}, train.starts()[1:] - 1
+        last = np.full(len(task.user_ids), -np.inf)
+        last[train.user[ends]] = train.time[ends]
+        user, time = np.array([number.get(one, -1) for one in user_ids], np.int64), (ts - np.datetime64(0, "us")) / np.timedelta64(1, "s")
+        told = np.flatnonzero((user >= 0) & (time <= np.append(last, -np.inf)[user]))
+        distinct = list(dict.fromkeys(queries[one] for one in told))
+        row_of = {query: task.n_items + 1 + place for place, query in enumerate(distinct)}
+        user, time = np.concatenate([train.user, user[told]]), np.concatenate([train.time, time[told]])
+        item = np.concatenate([train.item, np.array([row_of[queries[one]] for one in told], np.int64)])
         action = np.concatenate([train.action, np.full(len(told), CLICK, np.int8)])
         order = np.lexsort((np.arange(len(item)), item < task.n_items, time, user))  # a query goes before what happened in the same second
         return Events(user[order], item[order], time[order], action[order]), distinct

@@ -25,7 +25,8 @@ from recgraph.tools.core import Core
 from recgraph.tools.embed import Encoder, open_encoder
 from recgraph.tools.fusion import Fused as Served
 from recgraph.tools.fusion import Mask, Reader
-from recgraph.tools.sources import NAMES, Request, make, possible
+from recgraph.tools.requests import Request
+from recgraph.tools.sources import NAMES, make, possible
 from recgraph.tools.textformer import TextFormer as Former
 from recgraph.train import base_attention, base_text
 from recgraph.train.base_counts import shop_of, text_vectors

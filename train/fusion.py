@@ -35,8 +35,9 @@ from recgraph.tools.core import Core
 from recgraph.tools.fusion import AT_ONCE, Fusion, Mask, Reader
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
+from recgraph.tools.requests import Request, Rows, Shop, Source
 from recgraph.tools.retrieve import Retriever
-from recgraph.tools.sources import Request, Rows, Shop, Source, make, possible
+from recgraph.tools.sources import make, possible
 from recgraph.tools.textformer import TextFormer
 from recgraph.train import evidence
 from recgraph.train.index import title_vectors

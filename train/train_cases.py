@@ -5,7 +5,6 @@ Never a validation or test target: a target here is one of `task.train`'s events
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -53,15 +52,14 @@ def train_cases(task: Task, store: Path | None = None, *, each: int = 1, least: 
     )
 
 
-def train_targets(task: Task, store: Path | Store | None) -> tuple[Rows, NDArray[np.float64], list[str]]:
-    """The places of the train events that are targets, int64[t], when each is asked, and the query that led to it ("": none is known). The
-    `store` is a file or open."""
+def train_targets(task: Task, store: Path | None) -> tuple[Rows, NDArray[np.float64], list[str]]:
+    """The places of the train events that are targets, int64[t], when each is asked, and the query that led to it ("": none is known)."""
     train = task.train
     wanted = train.action == PURCHASE if (train.action == PURCHASE).any() else np.ones(len(train), bool)
     if store is None:
         place = np.flatnonzero(wanted)
         return place, train.time[place], [""] * len(place)
-    with Store.open(store) if isinstance(store, Path) else nullcontext(store) as opened:
+    with Store.open(store) as opened:
         found = targets(opened)
     as_of = (starts(found, "search") - np.datetime64(0, "us")) / _SECOND
     times = (found.ts - np.datetime64(0, "us")) / _SECOND
