@@ -19,8 +19,10 @@ from recgraph.store.db import Store  # noqa: E402
 from recgraph.tools.requests import Request, Shop  # noqa: E402
 from recgraph.tools.sources import make, possible  # noqa: E402
 from recgraph.tools.textformer import TextFormer as Served  # noqa: E402
+from recgraph.train import evidence, prepare, textformer  # noqa: E402
 from recgraph.train.base_counts import sequences_of  # noqa: E402
 from recgraph.train.base_text import TextFormer, TextSettings  # noqa: E402
+from recgraph.train.prepare import read_facts  # noqa: E402
 from recgraph.train.protocol import Cases, Events, Task, read_task  # noqa: E402
 
 WORDS = ("red", "blue", "green", "grey", "pink", "gold", "white", "black")
@@ -180,6 +182,44 @@ def test_an_item_without_a_name_is_not_ranked() -> None:
     assert "textformer" in possible(shop)
     with pytest.raises(SettingsError, match="without a trained text transformer"):
         make("textformer", replace(shop, former=None))
+
+
+PARAMS = {
+    "data": "shop.duckdb", "split": "time", "prepare": {"start": "search", "valid_days": 30, "test_days": 20},
+    "textformer": {"dim": 8, "epochs": 2, "seed": 7},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_stage_writes_the_same_bytes_twice(make_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
+    """And where no product has a name there is nothing to learn, which is no error."""
+    folder = searching(make_store).parent
+    if not named:
+        other = make_store(
+            "item_id,category\nA,x\nB,x", ["user_id,ts,action,item_id", *(f"u,2025-0{n}-02,click,A" for n in range(1, 7))], name="plain"
+        )
+        other.close()
+        (folder / "plain.duckdb").replace(folder / "shop.duckdb")
+    monkeypatch.setattr(textformer, "read_queries", lambda *_: FakeEncoder())
+    monkeypatch.setattr(textformer, "title_vectors", lambda _, __, names: FakeEncoder().encode(names))
+    prepare.run(PARAMS, folder, lambda _: None)
+    told: list[str] = []
+    textformer.run(PARAMS, folder, told.append)
+    out = folder / "data" / "textformer"
+    first = {file.name: file.read_bytes() for file in [*out.iterdir(), folder / "metrics" / "textformer.json"]}
+    textformer.run(PARAMS, folder, told.append)
+    assert first == {file.name: file.read_bytes() for file in [*out.iterdir(), folder / "metrics" / "textformer.json"]}
+    found = Served.load(out)
+    if named:
+        assert found is not None
+        assert found.config["fitted_before"] == read_facts(folder / "data" / "prepare" / "time")["fitted_before"]
+        assert found.config["encoder"] == FakeEncoder.name
+        assert len(evidence.kept(out, "textformer")) == 1
+    else:
+        assert found is None
+        assert "nothing to learn from" in told[-1]
+    with pytest.raises(SettingsError, match=r"textformer\.size is no parameter"):
+        textformer.run({**PARAMS, "textformer": {"size": 3}}, folder, told.append)
 
 
 def test_the_target_is_not_looked_at() -> None:

@@ -61,12 +61,15 @@ def trained_core(task: Task, seed: int, note: Note) -> Core | None:
 
 
 def trained_former(task: Task, store: Path | None, vectors: Vectors, encoder: Encoder, seed: int, note: Note) -> Former | None:
-    """The text transformer trained on train, with the searches of the `store`, as the pipeline does; None where train has no item."""
+    """The text transformer trained on train, with the searches of the `store`, as the pipeline does; None where train has nothing to learn
+    from."""
     settings = TextSettings(seed=seed)
     key = (task.hash(), settings)
     if key not in _formers and len(task.train):
         system = base_text.TextFormer(settings, store, queries=True, encoder=encoder, text=vectors)
         system.fit(task, note)
+        if not system.epochs:
+            return None
         _formers.clear()
         _formers[key] = system.served()
     return _formers.get(key)

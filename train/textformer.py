@@ -56,16 +56,16 @@ def run(params: Params, folder: Path, note: Note) -> None:
         told = {"encoder": encoder.name, "fitted_before": facts["fitted_before"], "split": facts["split"]}
         vectors = title_vectors(folder, list(task.item_ids), list(task.texts))
         shutil.rmtree(folder / OUT, ignore_errors=True)
-        if len(task.train) and len(set(task.texts)) > 1:
-            system = Trainer(settings, store, queries=True, encoder=encoder, text=vectors)
+        system = Trainer(settings, store, queries=True, encoder=encoder, text=vectors)
+        if len(task.train) and vectors.any():
             system.fit(task, note)
-            epochs, best = system.epochs, system.best
+        epochs, best = system.epochs, system.best
+        if epochs:
             system.served(**told).save(folder / OUT)
             note(f"text transformer: epoch {best + 1} of {len(epochs)} is kept, validation NDCG@10 {epochs[best][1]:.4f}, own items left out")
         else:
-            epochs, best = [], -1
             TextFormer({}, told).save(folder / OUT)
-            note("the text transformer has nothing to learn from: the products have no names, or there are no events before the cut")
+            note("the text transformer has nothing to learn from: the products have no names, or nobody had two of them before the cut")
     evidence.keep(folder / OUT, evidence.of_sequences("The text transformer", "textformer", learnt, list(task.item_ids)))
     shown = [{"loss": round(loss, 4), "valid_ndcg@10": round(found, 4)} for loss, found in epochs]
     (folder / "metrics").mkdir(exist_ok=True)
