@@ -61,8 +61,10 @@ def _reason(item: Item, source: str, state: State) -> _Reason:
         return _Reason(f"Chosen by the same shoppers as {told}.", tuple(met[-1:]))
     if source == "title":
         return _Reason("Close in wording to products in your history or to the one the model expects next.", tuple(seen))
-    if source in ("text", "lexical"):
+    if source in ("text", "lexical") and state["query"].strip():
         return _Reason("Its title fits the search.")
+    if source == "text" and seen:
+        return _Reason("Its title goes with products in your history.", tuple(seen))
     return _Reason("Popular with shoppers in the last weeks.")
 
 

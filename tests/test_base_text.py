@@ -179,6 +179,8 @@ def test_an_item_without_a_name_is_not_ranked() -> None:
     shop = Shop(sequences_of(task.train), task.texts, vectors, former=system.served())
     found = make("textformer", shop).scores([Request(np.array([0]))])
     assert np.flatnonzero(np.isneginf(found[0])).tolist() == [4]
+    searching = make("textformer", shop).scores([Request(np.array([0]), "red", FakeEncoder().encode(["red"])[0])])
+    assert np.array_equal(found, searching)  # it has learnt from no search
     assert "textformer" in possible(shop)
     with pytest.raises(SettingsError, match="without a trained text transformer"):
         make("textformer", replace(shop, former=None))

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM,
 from langgraph.types import Send
 
 from recgraph.errors import EmptyStore, LLMGarbled, LLMTimeout, LLMUnavailable, SettingsError, UnknownUser
+from recgraph.graph.explain import _reason
 from recgraph.graph.recommendation import NODES, Recommendation
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.summarize import Work
 from recgraph.settings import load_settings
 from recgraph.store.db import Store
 from recgraph.store.formats import ingest
+from recgraph.store.records import Event, Item
 
 Make = Callable[..., Recommender]
 
@@ -84,6 +87,14 @@ def test_every_reason_names_events_and_queries_that_exist(make: Make) -> None:
             assert line.reason
             assert set(line.event_seqs) <= seqs
             assert set(line.queries) <= queries
+
+
+def test_a_reason_by_text_names_the_search_only_where_there_is_one() -> None:
+    lamp, seen = Item("A", "Lamp"), Event("u", 0, datetime(2025, 1, 1), "click", "B")
+    state: Any = {"history": [seen], "items": {"A": lamp, "B": Item("B", "Chair")}, "memory": [], "query": "lamps"}
+    assert _reason(lamp, "text", state).text == "Its title fits the search."
+    reason = _reason(lamp, "text", {**state, "query": " "})
+    assert (reason.text, reason.events) == ("Its title goes with products in your history.", (seen,))
 
 
 def test_reasons_tell_variants_from_the_very_product(make: Make) -> None:

@@ -181,9 +181,9 @@ class Fused:
         sources = {name: make(name, shop) for name in fusion.sources}
         return cls(fusion, Reader(sources, counts, int(config["depth"]), int(config["pool"]), bool(config["again"])))
 
-    def knows(self, source: str) -> bool:
-        """Whether the network reads a source of this public name."""
-        return source in self._groups
+    def knows(self, *sources: str) -> bool:
+        """Whether the network reads one of these sources."""
+        return not set(sources).isdisjoint(self.reader.sources)
 
     def _said(self, pools: Pools) -> Numbers:
         """float32[n, pool]: what the network says; without one, the votes."""

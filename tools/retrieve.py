@@ -336,7 +336,7 @@ class Retriever:
         }
         if not fused.knows("memory"):
             lists["memory"] = [item_id for item_id in memory_list(memory) if self._may(item_id, allowed)][:depth]
-        if not fused.knows("text") and asked.any():
+        if not fused.knows("query-text", "query-words") and asked.any():
             seen = [event.item_id for event in history if event.item_id in self._row_of]
             lists["text"] = _close(self.titles.search(asked + LEANING * self._taste(seen), depth, allowed)[0])
         return [_as_found(candidate, found.get(candidate.item_id)) for candidate in fuse(lists, weights={**weights, "fused": LEARNT})]

@@ -37,7 +37,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[Shop], Source]]] = {
     "query-words": ("text", QueryWords),
     "memory": ("memory", Remembered),
     "core": ("sequence", Encoded),
-    "textformer": ("sequence", NextText),
+    "textformer": ("text", NextText),
 }
 _NAMED, _ENCODED = ("word-knn", "maker-transitions", "query-words"), ("text-knn", "query-text", "textformer")  # what reads names, and their vectors
 NAMES = tuple(_KINDS)

@@ -131,14 +131,15 @@ class Encoded:
 
 
 class NextText:
-    """What the text transformer expects after the history's texts and the query's; an item of which nothing is known is not ranked.
-    SettingsError where the shop has none."""
+    """What the text transformer expects after the history's texts and the query's, which it reads if it has learnt from any; an item of which
+    nothing is known is not ranked. SettingsError where the shop has none."""
 
     def __init__(self, shop: Shop) -> None:
         if shop.former is None:
             raise SettingsError("The source textformer was asked for without a trained text transformer; give the shop one.")
         vectors = shop.known_vectors
         self._former, self._nameless = shop.former, ~vectors.any(axis=1)
+        self._searches = bool(shop.former.config["queries"])
         self._read = shop.former.items(vectors)
         self._units = unit(self._read)
 
@@ -153,6 +154,6 @@ class NextText:
     def _state(self, one: Request) -> Vectors:
         rows = one.history[-HISTORY:]
         read = self._read[rows[np.append(True, np.diff(rows) != 0)]] if len(rows) else self._read[:0]  # as it was trained: repeats in a row are one
-        if one.vector is not None and one.vector.any():
+        if self._searches and one.vector is not None and one.vector.any():
             read = np.concatenate([read, self._former.queries(one.vector[None])])
         return self._former.state(read) if len(read) else np.zeros(self._units.shape[1], np.float32)

@@ -28,8 +28,8 @@ _FILES = ("config.json", "textformer.safetensors")
 
 @dataclass(frozen=True)
 class TextFormer:
-    """A trained one. `weights` are the network's by name; `config` has `layers`, `heads`, `max_length`, the `encoder` of the texts and
-    `fitted_before`, beside what it was trained with."""
+    """A trained one. `weights` are the network's by name; `config` has `layers`, `heads`, `max_length`, how many different `queries` it
+    has learnt from, the `encoder` of the texts and `fitted_before`, beside what it was trained with."""
 
     weights: Mapping[str, Numbers]
     config: Mapping[str, Any]

@@ -147,11 +147,10 @@ class TextFormer(SequenceSystem):
             cases = replace(cases, history=history)
         return super().scores(cases)
 
-
     def served(self, **facts: Any) -> Served:
         """What was trained as it serves; its config has the settings and `facts`."""
         weights = {name: value.numpy().copy() for name, value in self.model.state_dict().items() if name != "items.weight"}
-        return Served(weights, {**asdict(self.settings), **facts})
+        return Served(weights, {**asdict(self.settings), "queries": len(self._asked), **facts})
 
 
 def query_former(settings: TextSettings, store: Path | None = None, cache: Path | None = None) -> TextFormer:
