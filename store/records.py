@@ -17,6 +17,7 @@ from recgraph.errors import SettingsError
 Action = Literal["search", "click", "cart", "purchase"]
 EPOCH = datetime(1970, 1, 1)
 _CLOCK_STARTS = datetime(1971, 1, 1)
+_PLACEHOLDER = "untitled product {}"  # the name of a product of which nothing but its id is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,13 @@ class Item:
         if self.title:
             return self.title
         words = " ".join(word for word in (self.color, self.brand, self.category) if word)
-        return f"{words} (untitled product {self.item_id})" if words else f"untitled product {self.item_id}"
+        nothing = _PLACEHOLDER.format(self.item_id)
+        return f"{words} ({nothing})" if words else nothing
+
+
+def is_named(item_id: str, name: str) -> bool:
+    """Whether the name of an item says more than its id."""
+    return name != _PLACEHOLDER.format(item_id)
 
 
 @dataclass(frozen=True, slots=True)

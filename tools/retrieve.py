@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from recgraph.errors import SettingsError
 from recgraph.settings import MODES
 from recgraph.store.db import Catalogue, Store
-from recgraph.store.records import Event
+from recgraph.store.records import Event, is_named
 from recgraph.tools.cooccurrence import Transitions, fit, session_vector
 from recgraph.tools.core import Core
 from recgraph.tools.embed import Encoder, Progress, embed
@@ -199,7 +199,7 @@ class Retriever:
         n = len(catalogue.item_ids)
         if titles is None or titles.keys != tuple(catalogue.item_ids):
             # Of an untitled product without attributes nothing is known; its vector stays zero and is never found.
-            told = [row for row, item_id in enumerate(catalogue.item_ids) if catalogue.names[row] != f"untitled product {item_id}"]
+            told = [row for row, item_id in enumerate(catalogue.item_ids) if is_named(item_id, catalogue.names[row])]
             vectors = np.zeros((n, encoder.dim), dtype=np.float32)
             vectors[told] = embed(store, encoder, "title", [catalogue.names[row] for row in told], progress).reshape(len(told), encoder.dim)
             titles = VectorIndex(catalogue.item_ids, vectors)

@@ -18,6 +18,7 @@ import numpy as np
 
 from recgraph.store import snapshot
 from recgraph.store.parquet import read_table
+from recgraph.store.records import is_named
 from recgraph.tools.embed import text_key
 from recgraph.tools.index import VectorIndex, Vectors, faiss
 from recgraph.train.pipeline import Note, Params, needed, value
@@ -30,7 +31,7 @@ def title_vectors(folder: Path, item_ids: list[str], names: list[str]) -> Vector
     columns = read_table(needed(folder / "data" / "title_embeddings" / "titles.parquet", "title_embeddings"))
     row_of = {key: row for row, key in enumerate(columns["key"])}
     # An untitled product without attributes is embedded by nobody (tools/retrieve.py), though its placeholder may be in the table.
-    rows = [-1 if name == f"untitled product {item_id}" else row_of.get(text_key(name), -1) for item_id, name in zip(item_ids, names, strict=True)]
+    rows = [row_of.get(text_key(name), -1) if is_named(item_id, name) else -1 for item_id, name in zip(item_ids, names, strict=True)]
     return _pick(columns["vector"], rows)
 
 

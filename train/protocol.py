@@ -28,6 +28,7 @@ from recgraph.errors import SettingsError
 from recgraph.store.cases import listed_since, span, targets
 from recgraph.store.columns import Sequences
 from recgraph.store.db import Store
+from recgraph.store.records import is_named
 from recgraph.train.prepare import Split, split_by_time, split_last_out, starts
 
 Rows = NDArray[np.int64]
@@ -120,7 +121,7 @@ class Task:
     @property
     def named(self) -> NDArray[np.bool_]:
         """bool[items]: whether more than an id is known of an item."""
-        return np.array([text != f"untitled product {item_id}" for item_id, text in zip(self.item_ids, self.texts, strict=True)], np.bool_)
+        return np.array([is_named(*one) for one in zip(self.item_ids, self.texts, strict=True)], np.bool_)
 
     def hash(self) -> str:
         """16 hex digits of everything a system is given and asked: the same figures need the same hash."""

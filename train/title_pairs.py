@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgraph.store.db import Catalogue, Store
+from recgraph.store.records import is_named
 from recgraph.tools.index import VectorIndex, Vectors
 
 Numbers = NDArray[np.int64]
@@ -35,7 +36,7 @@ class Titles:
     @classmethod
     def of(cls, catalogue: Catalogue) -> Titles:
         """Products of which nothing is known (untitled, without attributes) have no title. Equal texts are in one group."""
-        named = [row for row, item_id in enumerate(catalogue.item_ids) if catalogue.names[row] != f"untitled product {item_id}"]
+        named = [row for row, item_id in enumerate(catalogue.item_ids) if is_named(item_id, catalogue.names[row])]
         parents: dict[str, str] = {}
         for row in named:
             parents.setdefault(catalogue.names[row], catalogue.parent_ids[row] or "text " + catalogue.names[row])
