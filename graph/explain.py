@@ -61,10 +61,11 @@ def _reason(item: Item, source: str, state: State) -> _Reason:
         return _Reason(f"Chosen by the same shoppers as {told}.", tuple(met[-1:]))
     if source == "title":
         return _Reason("Close in wording to products in your history or to the one the model expects next.", tuple(seen))
-    if source in ("text", "lexical") and state["query"].strip():
+    if source == "text" and seen:  # the text transformer's too, which reads both
+        told = "the search or with products in your history" if state["query"].strip() else "products in your history"
+        return _Reason(f"Its title goes with {told}.", tuple(seen))
+    if source in ("text", "lexical"):
         return _Reason("Its title fits the search.")
-    if source == "text" and seen:
-        return _Reason("Its title goes with products in your history.", tuple(seen))
     return _Reason("Popular with shoppers in the last weeks.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -19,7 +20,7 @@ from recgraph.store.db import Store  # noqa: E402
 from recgraph.tools.requests import Request, Shop  # noqa: E402
 from recgraph.tools.sources import make, possible  # noqa: E402
 from recgraph.tools.textformer import TextFormer as Served  # noqa: E402
-from recgraph.train import evidence, prepare, textformer  # noqa: E402
+from recgraph.train import evidence, leaks, prepare, textformer  # noqa: E402
 from recgraph.train.base_counts import sequences_of  # noqa: E402
 from recgraph.train.base_text import TextFormer, TextSettings  # noqa: E402
 from recgraph.train.prepare import read_facts  # noqa: E402
@@ -136,6 +137,10 @@ def test_searches_past_the_cut_are_not_read(make_store: Callable[..., Store], sp
     assert held == {f"{WORDS[turn]} {turn}" for turn in (2, 3)}
     assert set(system._asked) == {f"{WORDS[turn]} {turn}" for turn in (0, 1)}
     assert len(system._events) == 2 * len(task.train)
+    leaks.refuse(leaks.Cut.of_task(task), *system.seen)
+    later = replace(system.seen[0], ts=system.seen[0].ts + np.timedelta64(60, "D"))
+    with pytest.raises(SettingsError, match="What textformer-query learnt of searches knows what user u"):
+        leaks.refuse(leaks.Cut.of_task(task), later)
 
 
 def test_what_serves_in_numpy_is_what_was_trained(make_store: Callable[..., Store], tmp_path: Path) -> None:
@@ -148,7 +153,9 @@ def test_what_serves_in_numpy_is_what_was_trained(make_store: Callable[..., Stor
     rng = np.random.default_rng(0)
     histories = [rng.integers(0, task.n_items, size).tolist() for size in (1, 2, 5, 6, 9)] + [[3, 3, 3, 1], [2]]
     queries = ("red", "", "unheard blue", "", "gold", "white", "")
-    asked = cases_of(histories, [0] * 7, queries)
+    histories.append(np.repeat(rng.integers(0, task.n_items, 60), 2).tolist())  # each clicked, then bought: more than is read
+    queries = (*queries, "")
+    asked = cases_of(histories, [0] * 8, queries)
     former = system.served(encoder=FakeEncoder.name, fitted_before="2025-03-01T00:00:00")
     former.save(tmp_path / "former")
     with Store.open(path, write=True) as store:
@@ -216,10 +223,16 @@ def test_the_stage_writes_the_same_bytes_twice(make_store: Callable[..., Store],
         assert found is not None
         assert found.config["fitted_before"] == read_facts(folder / "data" / "prepare" / "time")["fitted_before"]
         assert found.config["encoder"] == FakeEncoder.name
-        assert len(evidence.kept(out, "textformer")) == 1
+        pieces = {seen.piece: seen for seen in evidence.kept(out, "textformer")}
+        assert set(pieces) == {"The text transformer", "What textformer-query learnt of searches"}
+        assert set(pieces["What textformer-query learnt of searches"].what) <= set(WORDS)
+        shown = json.loads((folder / "metrics" / "textformer.json").read_text())["epochs"]
+        assert [set(one) for one in shown] == [{"loss", "valid_ndcg@10"}] * 2
     else:
         assert found is None
         assert "nothing to learn from" in told[-1]
+    with pytest.raises(SettingsError, match=r"textformer\.cosine is false"):
+        textformer.run({**PARAMS, "textformer": {"cosine": False}}, folder, told.append)
     with pytest.raises(SettingsError, match=r"textformer\.size is no parameter"):
         textformer.run({**PARAMS, "textformer": {"size": 3}}, folder, told.append)
 

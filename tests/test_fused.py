@@ -27,6 +27,7 @@ from recgraph.train.base_text import TextSettings
 from recgraph.train.fused import Fused, Paper, trained_former
 from recgraph.train.fusion import FusedSettings, _Ranker, places_in_pools
 from recgraph.train.metrics import ndcg, places
+from recgraph.train.pipeline import settings_of
 from recgraph.train.protocol import Cases, Events, System, Task, read_task
 
 TEXTS = ("Aveda Oil one", "Aveda Oil two", "Aveda Oil three", "Nivea Soap red", "Nivea Soap blue", "Zest", "")
@@ -283,12 +284,14 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
     system = Fused(replace(QUICK, depth=20, pool=30), FakeEncoder(), names=[name for name in NAMES if name != "core"], store=store.path)
     system.fit(task, quiet)
     assert {"query-text", "query-words", "textformer"} <= set(system.fusion.sources)
-    former = trained_former(task, None, np.zeros((0, 0), np.float32), FakeEncoder(), 0, quiet)  # the one that was just trained
+    former, seen = trained_former(task, store.path, np.zeros((0, 0), np.float32), FakeEncoder(), 0, quiet)  # the one that was just trained
     assert former is not None
+    assert system.seen == seen != ()
     cut = datetime(1970, 1, 1) + timedelta(seconds=task.until)
     with store.writing():
         replace(system.fusion, config={**system.fusion.config, "encoder": FakeEncoder.name, "fitted_before": cut.isoformat()}).publish(store)
-        replace(former, config={**former.config, "fitted_before": cut.isoformat()}).publish(store)
+        former = replace(former, config={**former.config, "encoder": FakeEncoder.name, "fitted_before": cut.isoformat()})
+        former.publish(store)
     retriever = Retriever.build(store, FakeEncoder(), before=cut)
     assert retriever.fused is not None
     measured, compared = system.scores(task.test), 0
@@ -302,6 +305,9 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
         compared += 1
         assert [one.item_id for one in found] == [task.item_ids[row] for row in np.argsort(-measured[number], kind="stable")[:5]]
     assert compared > len(task.test) // 2
+    with store.writing():
+        replace(former, config={**former.config, "encoder": "another"}).publish(store)
+    assert Retriever.build(store, FakeEncoder(), before=cut).fused is None  # it would read vectors that it was not trained with
 
 
 # -- the paper's ---------------------------------------------------------------------------------------------------------------------
@@ -331,4 +337,4 @@ def test_settings_that_cannot_be_are_named() -> None:
     with pytest.raises(SettingsError, match="near is 0"):
         SessionKNNSettings(near=0.0)
     with pytest.raises(SettingsError, match=r"fusion\.pools is no parameter"):
-        FusedSettings.of({"pools": 3})
+        settings_of(FusedSettings, {"pools": 3}, "fusion")

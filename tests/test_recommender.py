@@ -92,7 +92,8 @@ def test_every_reason_names_events_and_queries_that_exist(make: Make) -> None:
 def test_a_reason_by_text_names_the_search_only_where_there_is_one() -> None:
     lamp, seen = Item("A", "Lamp"), Event("u", 0, datetime(2025, 1, 1), "click", "B")
     state: Any = {"history": [seen], "items": {"A": lamp, "B": Item("B", "Chair")}, "memory": [], "query": "lamps"}
-    assert _reason(lamp, "text", state).text == "Its title fits the search."
+    assert _reason(lamp, "text", state).text == "Its title goes with the search or with products in your history."
+    assert _reason(lamp, "text", {**state, "history": []}).text == "Its title fits the search."
     reason = _reason(lamp, "text", {**state, "query": " "})
     assert (reason.text, reason.events) == ("Its title goes with products in your history.", (seen,))
 

@@ -24,6 +24,7 @@ from recgraph.errors import StoreError
 from recgraph.store.db import Store
 from recgraph.store.parquet import read_table
 from recgraph.tools.layers import attended, gelu, linear, normed
+from recgraph.tools.published import usable
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -70,8 +71,7 @@ class Core:
         if told is None:
             return None
         config = json.loads(told)
-        fitted = config.get("fitted_before")
-        if before is not None and (fitted is None or datetime.fromisoformat(fitted) > before):
+        if not usable(config, before):
             return None
         item_ids, units = store.all_vectors("id", config["model"])
         keys, packed = store.all_vectors(KIND, config["model"])

@@ -8,7 +8,6 @@ cases, and lies in a folder or, published, in a store. Whether an item may be sh
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from safetensors.numpy import load, save
 from recgraph.errors import StoreError
 from recgraph.store.db import Store
 from recgraph.tools.layers import Numbers, gelu
+from recgraph.tools.published import publish, published
 from recgraph.tools.requests import Request, Rows, Scores, Shop, Source
 from recgraph.tools.sources import SHOWN_AS, make, possible
 
@@ -136,21 +136,13 @@ class Fusion:
 
     def publish(self, store: Store) -> None:
         """Puts it into a store, which is open for writing, in place of what was published before."""
-        weights = base64.b64encode(save(dict(self.weights))).decode()
-        store.set_meta(META, json.dumps({"sources": self.sources, **self.config, "weights": weights}, sort_keys=True))
+        publish(store, META, self.weights, {"sources": self.sources, **self.config})
 
     @classmethod
     def published(cls, store: Store, before: datetime | None = None) -> Fusion | None:
         """The store's; None where it has none, or one that may know what happened from `before` on (as `Core.published`)."""
-        told = store.meta(META)
-        if told is None:
-            return None
-        config = json.loads(told)
-        fitted = config.get("fitted_before")
-        if before is not None and (fitted is None or datetime.fromisoformat(fitted) > before):
-            return None
-        weights = load(base64.b64decode(config.pop("weights")))
-        return cls(tuple(config.pop("sources")), weights, config)
+        found = published(store, META, before)
+        return cls(tuple(found[1].pop("sources")), *found) if found else None
 
 
 @dataclass(frozen=True)

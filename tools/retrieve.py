@@ -190,7 +190,8 @@ class Retriever:
 
         The ID embedding is the CORE that was published in the store, if it knows nothing later than that (`core` is another one to use);
         else it is fitted from the transitions, and nothing stands in for CORE's encoder. Likewise the fusion: it is the published one, if it
-        knows nothing later and was learnt with this encoder; its sources are fitted here, as of `before`.
+        knows nothing later and was learnt with this encoder; its sources are fitted here, as of `before`. It is not used without one of them: CORE
+        or the text transformer, which may be missing, know too much or read another encoder's vectors.
 
         `progress` is told (done, total) of the titles. `titles` is the index of an earlier retriever of the same store: titles do not depend
         on the moment. An empty store is fine: there is nothing to retrieve then.
@@ -213,7 +214,9 @@ class Retriever:
             known = [titles.vector(item_id) for item_id in catalogue.item_ids]
             nothing = np.zeros(encoder.dim, dtype=np.float32)
             vectors = np.stack([nothing if vector is None else vector for vector in known])
-            fused = Fused.of(fusion, Shop(sequences, catalogue.names, vectors, core, TextFormer.published(store, before)))
+            former = TextFormer.published(store, before)
+            former = former if former and former.config["encoder"] == encoder.name else None
+            fused = Fused.of(fusion, Shop(sequences, catalogue.names, vectors, core, former))
         return cls(
             catalogue,
             encoder,

@@ -9,9 +9,10 @@ import numpy as np
 
 from recgraph.errors import SettingsError
 from recgraph.tools.cooccurrence import RECENCY
-from recgraph.tools.requests import HISTORY, Request, Scores, Shop, Vectors, dense, read, share
+from recgraph.tools.requests import Request, Scores, Shop, Vectors, dense, read, share
 from recgraph.tools.textformer import unit
 
+_BLOCK = 65_536  # items whose texts are read at once
 LEANING = 0.3  # how far a query's vector is moved towards the history's titles: .15 to .5 are alike
 
 # ── Words ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -137,11 +138,10 @@ class NextText:
     def __init__(self, shop: Shop) -> None:
         if shop.former is None:
             raise SettingsError("The source textformer was asked for without a trained text transformer; give the shop one.")
-        vectors = shop.known_vectors
-        self._former, self._nameless = shop.former, ~vectors.any(axis=1)
-        self._searches = bool(shop.former.config["queries"])
-        self._read = shop.former.items(vectors)
-        self._units = unit(self._read)
+        self._former, self._vectors = shop.former, shop.known_vectors
+        self._nameless, self._searches = ~self._vectors.any(axis=1), bool(shop.former.config["queries"])
+        parts = range(0, max(shop.n_items, 1), _BLOCK)
+        self._units = np.concatenate([unit(self._former.items(self._vectors[part : part + _BLOCK])) for part in parts])
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """Cosines; all 0 where there is neither a history nor a query."""
@@ -152,8 +152,10 @@ class NextText:
         return np.asarray(found, np.float32)
 
     def _state(self, one: Request) -> Vectors:
-        rows = one.history[-HISTORY:]
-        read = self._read[rows[np.append(True, np.diff(rows) != 0)]] if len(rows) else self._read[:0]  # as it was trained: repeats in a row are one
+        rows = (
+            one.history[np.append(True, np.diff(one.history) != 0)] if len(one.history) else one.history
+        )  # as it was trained: repeats in a row are one
+        read = self._former.items(self._vectors[rows[-self._former.length :]])
         if self._searches and one.vector is not None and one.vector.any():
             read = np.concatenate([read, self._former.queries(one.vector[None])])
         return self._former.state(read) if len(read) else np.zeros(self._units.shape[1], np.float32)

@@ -7,7 +7,6 @@ vectors come from is unknown here; they must be those of the encoder it was trai
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from safetensors.numpy import load, save
 from recgraph.errors import StoreError
 from recgraph.store.db import Store
 from recgraph.tools.layers import Numbers, attended, gelu, linear, normed
+from recgraph.tools.published import publish, published
 
 META = "textformer"  # the store's fact that holds a published one
 _FILES = ("config.json", "textformer.safetensors")
@@ -34,6 +34,11 @@ class TextFormer:
     weights: Mapping[str, Numbers]
     config: Mapping[str, Any]
 
+    @property
+    def length(self) -> int:
+        """Items and queries of a history that are read, the newest."""
+        return int(self.config["max_length"])
+
     def items(self, texts: Numbers) -> Numbers:
         """float32[n, d] of float32[n, any] text vectors, as the network reads items and is compared with them."""
         bent = linear(gelu(linear(texts, self.weights, "bend.0")), self.weights, "bend.2")
@@ -45,7 +50,7 @@ class TextFormer:
 
     def state(self, read: Numbers) -> Numbers:
         """float32[d] of length 1 after items and queries float32[l, d], oldest first, of which the newest `max_length` are read; l is at least 1."""
-        w, x = self.weights, read[-int(self.config["max_length"]) :]
+        w, x = self.weights, read[-self.length :]
         x = np.asarray(x + w["positions.weight"][: len(x)], np.float32)
         for layer in range(int(self.config["layers"])):
             at = f"layers.{layer}"
@@ -73,19 +78,13 @@ class TextFormer:
 
     def publish(self, store: Store) -> None:
         """Puts it into a store, which is open for writing, in place of what was published before."""
-        store.set_meta(META, json.dumps({**self.config, "weights": base64.b64encode(save(dict(self.weights))).decode()}, sort_keys=True))
+        publish(store, META, self.weights, self.config)
 
     @classmethod
     def published(cls, store: Store, before: datetime | None = None) -> TextFormer | None:
         """The store's; None where it has none, or one that may know what happened from `before` on (as `Core.published`)."""
-        told = store.meta(META)
-        if told is None:
-            return None
-        config = json.loads(told)
-        fitted = config.get("fitted_before")
-        if before is not None and (fitted is None or datetime.fromisoformat(fitted) > before):
-            return None
-        return cls(load(base64.b64decode(config.pop("weights"))), config)
+        found = published(store, META, before)
+        return cls(*found) if found else None
 
 
 def unit(vectors: Numbers) -> Numbers:

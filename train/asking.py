@@ -198,22 +198,26 @@ def measure_all(
     cases, n_items = asked[0].cases, asked[0].task.n_items
     better, equal = np.zeros((len(asked), len(cases)), np.int64), np.zeros((len(asked), len(cases)), np.int64)
     width = min(first, n_items if asked[0].candidates is None else asked[0].candidates.shape[1])
-    lists, seconds = np.full((len(asked), len(cases), width), -1, np.int64), 0.0
+    lists, seconds = np.full((len(asked), len(cases), width), -1, np.int64), np.zeros(len(asked))
+    within = system if asked[0].protocol in ("category", "sampled") and isinstance(system, Within) else None
     at_once = max(1, min(_CASES, _SCORES // max(n_items, 1)))
     for begin in range(0, len(cases), at_once):
         rows = np.arange(begin, min(begin + at_once, len(cases)))
-        part, started = cases.of(rows), time.perf_counter()
-        if asked[0].protocol in ("category", "sampled") and isinstance(system, Within):
-            scores = [system.scores_within(part, one.allowed(int(rows[0]), int(rows[-1]) + 1)) for one in asked]
-        else:
-            scores = [system.scores(part)] * len(asked)
-        seconds += time.perf_counter() - started
-        for place, (one, given) in enumerate(zip(asked, scores, strict=True)):
-            _check(system, given, (len(rows), n_items), begin)
+        part = cases.of(rows)
+        for place, one in enumerate(asked):
+            if within or not place:  # else one pass serves all
+                started = time.perf_counter()
+                given = within.scores_within(part, one.allowed(int(rows[0]), int(rows[-1]) + 1)) if within else system.scores(part)
+                took = time.perf_counter() - started
+                _check(system, given, (len(rows), n_items), begin)
+            seconds[place] += took
             here, lists[place, rows] = _piece(given, one, rows, width, np.random.default_rng([seed, begin]))
             better[place, rows], equal[place, rows] = here.better, here.equal
         tell(f"Asking {system.name}", int(rows[-1]) + 1, len(cases))
-    return [Measured(Places(b, e), lists[place], np.zeros(len(cases)), seconds) for place, (b, e) in enumerate(zip(better, equal, strict=True))]
+    return [
+        Measured(Places(b, e), lists[place], np.zeros(len(cases)), float(seconds[place]))
+        for place, (b, e) in enumerate(zip(better, equal, strict=True))
+    ]
 
 
 def _make(name: str, make: Callable[[], Measured]) -> Measured:

@@ -28,6 +28,7 @@ from recgraph.train.base_attention import AttentionSettings, SASRecModel
 from recgraph.train.base_counts import text_vectors
 from recgraph.train.base_sequence import Items, SequenceSystem, sequences
 from recgraph.train.core import windows
+from recgraph.train.evidence import Seen
 from recgraph.train.protocol import CLICK, Cases, Events, Note, Rows, Scores, Task
 
 
@@ -89,6 +90,7 @@ class TextFormer(SequenceSystem):
         super().__init__("textformer-query" if queries else "textformer", settings, lambda items: TextModel(items, settings), text)
         self._store, self._cache, self._queries, self._encoder = store, cache, queries, encoder
         self.model: TextModel
+        self.seen: tuple[Seen, ...] = ()  # for the leak detector (train/leaks.py): a task does not tell of searches
 
     def fit(self, task: Task, note: Note) -> None:
         """Trains on train events and, with queries, on the searches between them. ModelMissing without an encoder."""
@@ -115,6 +117,9 @@ class TextFormer(SequenceSystem):
         last[train.user[ends]] = train.time[ends]
         user, time = np.array([number.get(one, -1) for one in user_ids], np.int64), (ts - np.datetime64(0, "us")) / np.timedelta64(1, "s")
         told = np.flatnonzero((user >= 0) & (time <= np.append(last, -np.inf)[user]))
+        newest = told[np.flatnonzero(np.diff(user[told], append=-1))]  # of each user, as searches are in order
+        who, what = [user_ids[one] for one in newest], [queries[one] for one in newest]
+        self.seen = (Seen(f"What {self.name} learnt of searches", "", who, ts[newest], what),) if len(told) else ()
         distinct = list(dict.fromkeys(queries[one] for one in told))
         row_of = {query: task.n_items + 1 + place for place, query in enumerate(distinct)}
         user, time = np.concatenate([train.user, user[told]]), np.concatenate([train.time, time[told]])

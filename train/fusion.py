@@ -17,9 +17,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +42,7 @@ from recgraph.train import evidence
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.metrics import Places, ndcg, summary
-from recgraph.train.pipeline import Note, Params, block, needed, progress, split_folder
+from recgraph.train.pipeline import Note, Params, block, needed, progress, settings_of, split_folder
 from recgraph.train.prepare import Case, read_cases, read_facts
 
 Numbers = NDArray[np.float32]
@@ -78,15 +77,6 @@ class FusedSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 < self.held < 1 or not 0 <= self.dropout < 1:
             raise SettingsError(f"held is {self.held} and dropout {self.dropout}; held must be above 0, both below 1.")
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> FusedSettings:
-        """From a block of params.yaml. SettingsError for an unknown name."""
-        known = [field.name for field in fields(cls)]
-        unknown = [name for name in values if name not in known]
-        if unknown:
-            raise SettingsError(f"fusion.{unknown[0]} is no parameter; known are {', '.join(known)}.")
-        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -260,7 +250,7 @@ def lessons_of(cases: Sequence[Case], everything: Store, retriever: Retriever, m
 def run(params: Params, folder: Path, note: Note) -> None:
     """Params: the fields of `FusedSettings`. Reads data/prepare, id_embeddings, title_embeddings, memory and textformer; writes
     data/fusion and metrics."""
-    settings = FusedSettings.of(block(params, "fusion"))
+    settings = settings_of(FusedSettings, block(params, "fusion"), "fusion")
     split = split_folder(params, folder)
     facts, cases = read_facts(split), read_cases(split, "valid")
     if len(cases) > settings.learn:
@@ -273,6 +263,9 @@ def run(params: Params, folder: Path, note: Note) -> None:
         retriever = Retriever.build(train, encoder, titles=VectorIndex(catalogue.item_ids, vectors), core=core)
         lessons = lessons_of(cases, everything, retriever, QueryMemory.build(train, encoder))
         former = TextFormer.load(needed(folder / "data" / "textformer", "textformer"))
+        if former and former.config["encoder"] != encoder.name:
+            wrong = f"The text transformer reads vectors of {former.config['encoder']}, those of the titles are {encoder.name}'s."
+            raise SettingsError(f"{wrong} Train it again with: recgraph train textformer")
         shop = Shop(train.sequences(), catalogue.names, vectors, core, former)
     sources = {name: make(name, shop) for name in possible(shop)}
     found = learn(sources, np.bincount(shop.events.item, minlength=shop.n_items), lessons, settings, note)

@@ -11,6 +11,7 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,6 +81,15 @@ def block(params: Params, stage: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise SettingsError(f"params.yaml has no block `{stage}:`. Restore it with: git checkout params.yaml")
     return found
+
+
+def settings_of(kind: type[T], values: Mapping[str, Any], stage: str) -> T:
+    """A dataclass of settings from a stage's block. SettingsError for an unknown name, and what the dataclass raises."""
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise SettingsError(f"{stage}.{unknown[0]} is no parameter; known are {', '.join(known)}.")
+    return kind(**values)
 
 
 def value(params: Params, stage: str, name: str) -> Any:

@@ -1,8 +1,8 @@
 """Stage `publish`: everything the other stages made, in the one store that `recgraph run` uses. Command: `recgraph train publish`.
 
-The store holds the shop's tables, the summaries of both paradigms, the vectors of all titles and queries, CORE with its item table, and the
-learnt fusion; so a run over it has nothing to train and nothing to write. What each piece was fitted on is in its meta `published`, which adapters go
-with it in `adapter`.
+The store holds the shop's tables, the summaries of both paradigms, the vectors of all titles and queries, CORE with its item table, the
+text transformer and the learnt fusion; so a run over it has nothing to train and nothing to write. What each piece was fitted on is in its meta
+`published`, which adapters go with it in `adapter`.
 
 The file is built beside its place and renamed, so that a killed publish leaves the old store. Only a store that `publish` or `recgraph demo`
 made is ever replaced: your own is never touched.

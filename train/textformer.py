@@ -1,6 +1,6 @@
 """Stage `textformer`: trains the text transformer on the events before the cut and the searches among them. Command: `recgraph train textformer`.
 
-    data/textformer/textformer.safetensors   the network; not there where nothing could be learnt: products without names, or no events
+    data/textformer/textformer.safetensors   the network; not there where nothing could be learnt (nameless products, nobody with two)
     data/textformer/config.json              settings, the encoder of the texts, fitted_before; evidence.parquet is what it saw (train/evidence.py)
     metrics/textformer.json                  loss and validation NDCG@10 of each epoch, and which is kept
 
@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,25 +25,18 @@ from recgraph.train.base_text import TextFormer as Trainer
 from recgraph.train.base_text import TextSettings
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
-from recgraph.train.pipeline import Note, Params, block, needed, split_folder, value
+from recgraph.train.pipeline import Note, Params, block, needed, settings_of, split_folder, value
 from recgraph.train.prepare import read_facts
 from recgraph.train.protocol import events_of, read_task
 
 OUT = Path("data") / "textformer"
 
 
-def settings_of(values: Mapping[str, Any]) -> TextSettings:
-    """From a block of params.yaml. SettingsError for an unknown name."""
-    known = [field.name for field in fields(TextSettings)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise SettingsError(f"textformer.{unknown[0]} is no parameter; known are {', '.join(known)}.")
-    return TextSettings(**values)
-
-
 def run(params: Params, folder: Path, note: Note) -> None:
     """Params: the fields of `TextSettings`. Reads data/prepare, title_embeddings and memory, writes data/textformer and metrics."""
-    settings, split = settings_of(block(params, "textformer")), split_folder(params, folder)
+    settings, split = settings_of(TextSettings, block(params, "textformer"), "textformer"), split_folder(params, folder)
+    if not settings.cosine:
+        raise SettingsError("textformer.cosine is false in params.yaml; what serves compares by cosine only.")
     facts, cuts = read_facts(split), {name: value(params, "prepare", name) for name in ("start", "valid_days", "test_days")}
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as everything:
         task = read_task(everything, "the shop", facts["split"], **cuts)
@@ -53,7 +44,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
         learnt, encoder = store.sequences(), read_queries(folder, store)
         # Nothing here needs to know the test cases, and what is learnt is what the train part has.
         task = replace(task, train=events_of(learnt), user_ids=tuple(learnt.user_ids), test=task.test.of(np.zeros(0, np.int64)))
-        told = {"encoder": encoder.name, "fitted_before": facts["fitted_before"], "split": facts["split"]}
+        facts_of = {"encoder": encoder.name, "fitted_before": facts["fitted_before"], "split": facts["split"]}
         vectors = title_vectors(folder, list(task.item_ids), list(task.texts))
         shutil.rmtree(folder / OUT, ignore_errors=True)
         system = Trainer(settings, store, queries=True, encoder=encoder, text=vectors)
@@ -61,12 +52,15 @@ def run(params: Params, folder: Path, note: Note) -> None:
             system.fit(task, note)
         epochs, best = system.epochs, system.best
         if epochs:
-            system.served(**told).save(folder / OUT)
-            note(f"text transformer: epoch {best + 1} of {len(epochs)} is kept, validation NDCG@10 {epochs[best][1]:.4f}, own items left out")
+            system.served(**facts_of).save(folder / OUT)
+            shown = f", validation NDCG@10 {epochs[best][1]:.4f}, own items left out" if len(task.valid) else "; there is no validation case"
+            note(f"text transformer: epoch {best + 1} of {len(epochs)} is kept{shown}")
         else:
-            TextFormer({}, told).save(folder / OUT)
+            TextFormer({}, facts_of).save(folder / OUT)
             note("the text transformer has nothing to learn from: the products have no names, or nobody had two of them before the cut")
-    evidence.keep(folder / OUT, evidence.of_sequences("The text transformer", "textformer", learnt, list(task.item_ids)))
-    shown = [{"loss": round(loss, 4), "valid_ndcg@10": round(found, 4)} for loss, found in epochs]
+    seen = evidence.of_sequences("The text transformer", "textformer", learnt, list(task.item_ids))
+    evidence.keep(folder / OUT, seen, *(replace(one, stage="textformer") for one in system.seen))
+    # Without a validation case an epoch is judged by its number.
+    told = [{"loss": round(loss, 4), "valid_ndcg@10": round(found, 4) if len(task.valid) else None} for loss, found in epochs]
     (folder / "metrics").mkdir(exist_ok=True)
-    (folder / "metrics" / "textformer.json").write_text(json.dumps({"kept": best + 1, "epochs": shown}, indent=2) + "\n", encoding="utf-8")
+    (folder / "metrics" / "textformer.json").write_text(json.dumps({"kept": best + 1, "epochs": told}, indent=2) + "\n", encoding="utf-8")
