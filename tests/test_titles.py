@@ -23,6 +23,10 @@ from recgraph.tools.embed import encoder_of, open_encoder, text_key
 from recgraph.tools.lstm import LSTMEncoder, TitleLSTM, padded, read_tokenizer, save_lstm
 from recgraph.tools.models import find_encoder
 from recgraph.train import prepare, title_embeddings, titles
+from recgraph.train.base_counts import named_encoder
+from recgraph.train.evaluation import evaluate
+from recgraph.train.protocol import read_task
+from recgraph.train.systems import systems
 from recgraph.train.title_pairs import NEXT_PURCHASE, QUERY, Pairs, Titles, mine, pairs_of, retrieval
 from recgraph.train.titles import FinetuneSettings, LSTMSettings, train_lstm, triplet_loss
 
@@ -225,6 +229,22 @@ def saved(folder: Path) -> Path:
     torch.manual_seed(3)
     save_lstm(TitleLSTM(30522, 4, 5), read_tokenizer(find_encoder() / "tokenizer.json", 8), folder, 8, {"pairs": QUERY})
     return folder
+
+
+def test_an_evaluation_reads_texts_with_the_encoder_that_is_named(
+    tmp_path: Path, make_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of another shop, which is zero-shot there; its answers are not taken for those of the default one."""
+    monkeypatch.setenv("RECGRAPH_EMBEDDER", str(saved(tmp_path / "lstm")))
+    assert named_encoder().name == open_encoder(str(tmp_path / "lstm")).name
+    days = [f"u{user},2025-01-{day:02d},purchase,I{(user + day) % 6}" for user in range(9) for day in range(1, 5)]
+    store = make_store(["item_id,title", *(f"I{n},{'red blue'.split()[n % 2]} shoe {n}" for n in range(6))], ["user_id,ts,action,item_id", *days])
+    task = read_task(store, "shop", "loo")
+    chosen = systems(["text-knn"])
+    for embedder in (str(tmp_path / "lstm"), ""):
+        monkeypatch.setenv("RECGRAPH_EMBEDDER", embedder)
+        assert evaluate(task, chosen, keep=tmp_path / "kept").get("embedder", "") == embedder
+    assert len(list((tmp_path / "kept").iterdir())) == 2
 
 
 def test_an_lstm_folder_is_served_like_a_sentence_encoder(tmp_path: Path) -> None:

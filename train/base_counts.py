@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
+from recgraph.settings import load_settings
 from recgraph.store.columns import Sequences
 from recgraph.tools import sources_counted, sources_text
 from recgraph.tools.embed import Encoder, open_encoder
@@ -169,7 +170,13 @@ class TextKNN(_Counted):
         self._encoder, self._cache = encoder, cache
 
     def _shop(self, task: Task) -> Shop:
-        return shop_of(task, text_vectors(task.texts, self._encoder or open_encoder(), self._cache))
+        return shop_of(task, text_vectors(task.texts, self._encoder or named_encoder(), self._cache))
+
+
+def named_encoder() -> Encoder:
+    """The encoder that the settings name (RECGRAPH_EMBEDDER): all-MiniLM-L6-v2, or one that was trained on another shop, which is zero-shot then.
+    ModelMissing where it is not there."""
+    return open_encoder(load_settings().embedder)
 
 
 def text_vectors(texts: Sequence[str], encoder: Encoder, cache: Path | None = None) -> Vectors:

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from recgraph.store.cases import searches
 from recgraph.store.db import Store
-from recgraph.tools.embed import Encoder, open_encoder
+from recgraph.tools.embed import Encoder
 from recgraph.tools.textformer import TextFormer as Served
 from recgraph.train.base_attention import AttentionSettings, SASRecModel
-from recgraph.train.base_counts import text_vectors
+from recgraph.train.base_counts import named_encoder, text_vectors
 from recgraph.train.base_sequence import Items, SequenceSystem, sequences
 from recgraph.train.core import windows
 from recgraph.train.evidence import Seen
@@ -94,7 +94,7 @@ class TextFormer(SequenceSystem):
 
     def fit(self, task: Task, note: Note) -> None:
         """Trains on train events and, with queries, on the searches between them. ModelMissing without an encoder."""
-        self._encoder = self._encoder or open_encoder()
+        self._encoder = self._encoder or named_encoder()
         if self.text is None:
             self.text = text_vectors(task.texts, self._encoder, self._cache / "text-vectors" if self._cache else None)
         self._row_of: dict[str, int] = {}

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
+from recgraph.settings import load_settings
 from recgraph.tools.llm import Usage
 from recgraph.train import leaks
 from recgraph.train.asking import Asked, Measured, Options, Tell, Values, ask, measure_all, measure_lists
@@ -104,6 +105,7 @@ def evaluate(
         "command": command,
         "seconds": round(max(time.perf_counter() - started, sum(line.spent for line in lines)), 1),
         "seeds": list(options.seeds),
+        **({"embedder": load_settings().embedder} if load_settings().embedder else {}),
         "systems": [_told(line, asked[0], values[line.name], against.get(line.name), options) for line in lines],
     }
 
@@ -122,6 +124,7 @@ class _Kept:
         code = _code(getattr(system, "made_by", type(system)).__module__)
         told = [code, self.data_hash, o.protocol, o.seen, o.sample, o.seed, name, seed, repr(settings)]
         told += [o.negatives] if o.negatives != "both" else []
+        told += [load_settings().embedder] if load_settings().embedder else []
         return self.folder / f"{name}-{seed}-{hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]}.npz"
 
     def read(self, file: Path) -> tuple[list[Measured], float]:

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 from recgraph.errors import ModelMissing
 from recgraph.tools.core import Core
-from recgraph.tools.embed import Encoder, open_encoder
+from recgraph.tools.embed import Encoder
 from recgraph.tools.fusion import Fused as Served
 from recgraph.tools.fusion import Mask, Reader
 from recgraph.tools.requests import Request
 from recgraph.tools.sources import NAMES, make, possible
 from recgraph.tools.textformer import TextFormer as Former
 from recgraph.train import base_attention, base_text
-from recgraph.train.base_counts import shop_of, text_vectors
+from recgraph.train.base_counts import named_encoder, shop_of, text_vectors
 from recgraph.train.base_text import TextSettings
 from recgraph.train.core import CoreSettings
 from recgraph.train.evidence import Seen
@@ -100,7 +100,7 @@ class _OfTexts:
             note("fused: the items have no names, so no source reads them.")
             return None
         try:
-            self.encoder = self.encoder or open_encoder()
+            self.encoder = self.encoder or named_encoder()
         except ModelMissing as error:
             note(f"fused: without vectors of names: {error}")
             return None

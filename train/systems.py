@@ -73,10 +73,9 @@ class _WithText:
 
     def fit(self, task: Task, note: Note) -> None:
         """ModelMissing where there is no encoder."""
-        from recgraph.tools.embed import open_encoder
-        from recgraph.train.base_counts import text_vectors
+        from recgraph.train.base_counts import named_encoder, text_vectors
 
-        self._system: System = self.made_by(self.settings, text_vectors(task.texts, open_encoder(), _vectors_folder()))
+        self._system: System = self.made_by(self.settings, text_vectors(task.texts, named_encoder(), _vectors_folder()))
         self._system.fit(task, note)
 
     def scores(self, cases: Cases) -> Scores:
