@@ -86,18 +86,22 @@ def read_weights(histories: Sequence[Rows], n_items: int, recency: float, length
 
 
 def read(asked: Sequence[Request], n_items: int, recency: float) -> sp.csr_matrix:
+    """`read_weights` of the requests' histories."""
     return read_weights([one.history for one in asked], n_items, recency)
 
 
 def dense(product: sp.csr_matrix) -> Scores:
+    """A sparse product as scores."""
     return np.asarray(product.toarray(), np.float32)
 
 
 def share(name: str, value: float) -> None:
+    """SettingsError unless a setting is above 0 and at most 1."""
     if not 0 < value <= 1:
         raise SettingsError(f"{name} is {value}; it must be above 0 and at most 1.")
 
 
 def at_least(name: str, value: float, least: float) -> None:
+    """SettingsError for a setting below `least`."""
     if value < least:
         raise SettingsError(f"{name} is {value}; it must be at least {least}.")

@@ -152,9 +152,9 @@ class NextText:
         return np.asarray(found, np.float32)
 
     def _state(self, one: Request) -> Vectors:
-        rows = (
-            one.history[np.append(True, np.diff(one.history) != 0)] if len(one.history) else one.history
-        )  # as it was trained: repeats in a row are one
+        rows = one.history
+        if len(rows):
+            rows = rows[np.append(True, np.diff(rows) != 0)]  # as it was trained: repeats in a row are one
         read = self._former.items(self._vectors[rows[-self._former.length :]])
         if self._searches and one.vector is not None and one.vector.any():
             read = np.concatenate([read, self._former.queries(one.vector[None])])
