@@ -90,7 +90,7 @@ types: .venv/installed-dev  ## mypy --strict
 	@echo "» mypy --strict"
 	@mkdir -p .types/recgraph
 	@find -L .types -type l -delete
-	@cd .types/recgraph && ln -sfn ../../recgraph/*.py ../../recgraph/py.typed ../../graph ../../tools ../../store ../../train .
+	@cd .types/recgraph && ln -sfn ../../recgraph/*.py ../../recgraph/py.typed ../../graph ../../tools ../../store ../../train ../../evaluation .
 	@$(BIN)/mypy
 
 clean:  ## remove the environments and everything made (not your stores)

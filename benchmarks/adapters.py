@@ -29,7 +29,7 @@ def peak_flops() -> float:
     """Floating-point operations a second of a large matrix product in the number format that training uses, the best of five."""
     import torch
 
-    from recgraph.tools.models import placement
+    from recgraph.tools.llm.places import placement
 
     device, dtype = placement()
     size = 8192 if device == "cuda" else 1024
@@ -64,7 +64,7 @@ def params_of(repository: Path, data: Path, split: str, preset: str, cases: int,
 @click.option("--cases", default=0, help="a seeded sample of so many cases; 0: all")
 @click.option("--task", "tasks", multiple=True, default=("next", "fit"), show_default=True)
 def main(name: str, source: Path, work: Path, split: str | None, preset: str, cases: int, tasks: tuple[str, ...]) -> None:
-    from recgraph.store.formats import ingest
+    from recgraph.store.ingest.load import ingest
     from recgraph.train.pipeline import run_stage
 
     format_, wording = FORMATS[name]

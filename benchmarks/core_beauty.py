@@ -24,10 +24,10 @@ import yaml
 
 from recgraph import __version__
 from recgraph.store.db import Store
-from recgraph.store.formats import ingest
-from recgraph.train.core import Cases, CoreSettings, ranks, train
+from recgraph.store.ingest.load import ingest
 from recgraph.train.id_embeddings import sequences
 from recgraph.train.metrics import summary
+from recgraph.train.networks.core import Cases, CoreSettings, ranks, train
 
 
 def read_beauty(data: Path, store: str) -> tuple[list[np.ndarray], int]:

@@ -24,7 +24,7 @@ from pathlib import Path
 import duckdb
 
 from recgraph.store.db import Store
-from recgraph.store.formats import ingest
+from recgraph.store.ingest.load import ingest
 
 # Activity is skewed: a user's rank is the cube of a uniform number, so a few users have hundreds of events and most have a handful.
 _EVENTS = """

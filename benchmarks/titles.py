@@ -20,9 +20,9 @@ import torch
 from recgraph.store.snapshot import open_folder
 from recgraph.tools.embed import TextEncoder, open_encoder
 from recgraph.train import prepare
+from recgraph.train.networks.title_pairs import Titles, pairs_of
+from recgraph.train.networks.titles import threads
 from recgraph.train.title_embeddings import fit, measure, sample
-from recgraph.train.title_pairs import Titles, pairs_of
-from recgraph.train.titles import threads
 
 
 def main() -> None:

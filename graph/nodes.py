@@ -23,7 +23,7 @@ from recgraph.graph.explain import reasons
 from recgraph.graph.state import RunContext, Scored, State
 from recgraph.graph.summarize import profile_fallback
 from recgraph.store.records import Event, Item
-from recgraph.tools.llm import LLM, Prompt
+from recgraph.tools.llm.protocol import LLM, Prompt
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Candidate, Retriever
 

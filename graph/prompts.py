@@ -17,7 +17,7 @@ from difflib import SequenceMatcher
 
 from recgraph.graph.state import Prediction
 from recgraph.store.records import Event, Item
-from recgraph.tools.llm import Form, Prompt
+from recgraph.tools.llm.protocol import Form, Prompt
 from recgraph.tools.memory import MemoryHit
 
 PROMPT_VERSION = "1"

@@ -9,7 +9,7 @@ from typing import Any
 
 from recgraph.graph.state import Prediction, Recommended, State
 from recgraph.store.records import Event, Item, Summary
-from recgraph.tools.llm import Usage
+from recgraph.tools.llm.protocol import Usage
 from recgraph.tools.memory import MemoryHit
 
 NODES = ("load_history", "recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain")

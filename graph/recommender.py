@@ -41,12 +41,12 @@ from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.records import Summary, parse_time
 from recgraph.store.runs import RunLog
-from recgraph.tools.adapter_sets import TASKS
-from recgraph.tools.adapters import InUse, open_adapted
 from recgraph.tools.embed import Encoder, encoder_of
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
-from recgraph.tools.llm import LLM
+from recgraph.tools.llm.adapter_sets import TASKS
+from recgraph.tools.llm.adapters import InUse, open_adapted
+from recgraph.tools.llm.protocol import LLM
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Retriever
 

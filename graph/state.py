@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Annotated, TypedDict
 
 from recgraph.store.records import Event, Item, Summary
-from recgraph.tools.llm import Usage
+from recgraph.tools.llm.protocol import Usage
 from recgraph.tools.memory import MemoryHit
 from recgraph.tools.retrieve import Candidate
 

@@ -25,7 +25,7 @@ from recgraph.graph.profile import profile
 from recgraph.graph.prompts import PROMPT_VERSION, block_prompt, clean, event_text, merge_prompt, parse_summary, recurrent_prompt
 from recgraph.graph.state import RunContext, State, merge
 from recgraph.store.records import Event, Item, Summary
-from recgraph.tools.llm import LLM, Prompt, Usage
+from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 
 Sentences = tuple[tuple[str, tuple[int, ...]], ...]
 MOST_COPIED = 0.5  # share of 8-grams that may stand literally in the input; above it a model copies instead of summarising (T 5.5.2)

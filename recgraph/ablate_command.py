@@ -29,9 +29,9 @@ def ablate(
     tell: Callable[..., None],
     command: str,
 ) -> dict[str, Any]:
-    """The result, as train/ablations.py gives it. `listed` are the options models, adapters and encoder, `sets` are NAME=VALUE."""
-    from recgraph.train.ablations import ablate as run
-    from recgraph.train.ablations import variants
+    """The result, as evaluation/ablate.py gives it. `listed` are the options models, adapters and encoder, `sets` are NAME=VALUE."""
+    from recgraph.evaluation.ablate import ablate as run
+    from recgraph.evaluation.ablate import variants
 
     common: dict[str, str] = {}
     for pair in sets:

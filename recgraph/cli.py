@@ -88,7 +88,7 @@ def demo(store: str | None, seed: int) -> None:
     """
     from recgraph import panel
     from recgraph.settings import load_settings
-    from recgraph.train.shop import make_demo
+    from recgraph.train.shop.year import make_demo
 
     console, screen = consoles()
     path = load_settings(store=store).store
@@ -113,7 +113,7 @@ def ingest(format: str, paths: tuple[Path, ...], mapping: tuple[str, ...], store
     """
     from recgraph import panel
     from recgraph.settings import load_settings
-    from recgraph.store.formats import ingest as load
+    from recgraph.store.ingest.load import ingest as load
 
     console, _ = consoles()
     renamed: dict[str, str] = {}
@@ -244,10 +244,10 @@ def adapters() -> None:
 @store_option
 def list_adapters(store: str | None) -> None:
     """List the sets there are, the store's default marked."""
-    from recgraph import adapter_tables
+    from recgraph import tables
     from recgraph.settings import load_settings
     from recgraph.store.db import Store
-    from recgraph.tools.adapter_sets import all_sets, base_here, problem
+    from recgraph.tools.llm.adapter_sets import all_sets, base_here, problem
 
     settings, default = load_settings(store=store), ""
     if Path(settings.store).expanduser().exists():
@@ -256,7 +256,7 @@ def list_adapters(store: str | None) -> None:
     base = None if settings.llm_url or settings.llm == "none" else base_here(settings.llm, settings.cache_folder)
     sets = all_sets(settings.store)
     problems = {one.name: problem(one, base) for one in sets}
-    consoles()[0].print(adapter_tables.listed(sets, settings.adapter or default, problems))
+    consoles()[0].print(tables.listed(sets, settings.adapter or default, problems))
 
 
 @adapters.command()
@@ -264,11 +264,11 @@ def list_adapters(store: str | None) -> None:
 @store_option
 def show(name: str, store: str | None) -> None:
     """Show what a set was trained on, how, and its metrics before and after."""
-    from recgraph import adapter_tables
+    from recgraph import tables
     from recgraph.settings import load_settings
-    from recgraph.tools.adapter_sets import find_set
+    from recgraph.tools.llm.adapter_sets import find_set
 
-    consoles()[0].print(adapter_tables.shown(find_set(name, load_settings(store=store).store)))
+    consoles()[0].print(tables.shown(find_set(name, load_settings(store=store).store)))
 
 
 @adapters.command()
@@ -277,12 +277,12 @@ def show(name: str, store: str | None) -> None:
 @store_option
 def compare(first: str, second: str, store: str | None) -> None:
     """Show settings, data and metrics of two sets side by side."""
-    from recgraph import adapter_tables
+    from recgraph import tables
     from recgraph.settings import load_settings
-    from recgraph.tools.adapter_sets import find_set
+    from recgraph.tools.llm.adapter_sets import find_set
 
     place = load_settings(store=store).store
-    consoles()[0].print(adapter_tables.compared(find_set(first, place), find_set(second, place)))
+    consoles()[0].print(tables.compared(find_set(first, place), find_set(second, place)))
 
 
 @adapters.command()
@@ -296,7 +296,7 @@ def use(name: str, llm: str | None, store: str | None) -> None:
     """
     from recgraph.settings import load_settings
     from recgraph.store.db import Store
-    from recgraph.tools.adapters import keep_default
+    from recgraph.tools.llm.adapters import keep_default
 
     settings = load_settings(store=store, llm=llm)
     with Store.open(settings.store) as opened:

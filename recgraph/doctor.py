@@ -141,7 +141,7 @@ def _processor(_: Settings) -> Iterator[Check]:
     if isinstance(torch, str):
         yield Check("torch", False, torch, "pip install --force-reinstall torch==2.13.0   (the CPU build where there is no GPU)")
     else:
-        from recgraph.tools.models import placement
+        from recgraph.tools.llm.places import placement
 
         flags = cpu_flags()
         has = ", ".join(flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags) or torch.backends.cpu.get_cpu_capability()
@@ -180,16 +180,16 @@ def cpu_flags() -> frozenset[str]:
 
 
 def _models(settings: Settings) -> Iterator[Check]:
-    from recgraph.tools import models
+    from recgraph.tools.llm import places
 
     named = "give {0} a folder with config.json and *.safetensors, or: hf download {1}"
-    mend = named.format("RECGRAPH_LLM", settings.llm) if settings.llm else models.INSTALL_LLM
+    mend = named.format("RECGRAPH_LLM", settings.llm) if settings.llm else places.INSTALL_LLM
     if settings.llm_url or settings.llm == "none":
         yield Check("base model", None, "not looked for here: the LLM server has it" if settings.llm_url else "none wanted (RECGRAPH_LLM=none)")
     else:
-        yield _place("base model", lambda: models.locate_llm(settings.llm, settings.cache_folder), mend)
-    mend = named.format("RECGRAPH_EMBEDDER", settings.embedder) if settings.embedder else models.INSTALL_ENCODER
-    yield _place("sentence encoder", lambda: models.locate_encoder(settings.embedder), mend)
+        yield _place("base model", lambda: places.locate_llm(settings.llm, settings.cache_folder), mend)
+    mend = named.format("RECGRAPH_EMBEDDER", settings.embedder) if settings.embedder else places.INSTALL_ENCODER
+    yield _place("sentence encoder", lambda: places.locate_encoder(settings.embedder), mend)
 
 
 def _place(name: str, locate: Callable[[], str], mend: str) -> Check:
@@ -240,7 +240,7 @@ def _adapters(settings: Settings) -> Iterator[Check]:
         yield Check("adapters", None, found, "" if settings.llm_url else "recgraph adapters list; recgraph adapters use SET")
         return
     from recgraph.graph.prompts import PROMPT_VERSION
-    from recgraph.tools.adapter_sets import base_here, find_set, problem
+    from recgraph.tools.llm.adapter_sets import base_here, find_set, problem
 
     choose = "recgraph adapters list; then " + ("set RECGRAPH_ADAPTER" if asked else f"recgraph adapters use SET --store {settings.store}")
     try:
@@ -300,7 +300,7 @@ def _server(settings: Settings) -> Iterator[Check]:
     if not settings.llm_url:
         yield Check("llm server", None, "none set (RECGRAPH_LLM_URL); the LLM runs in process")
         return
-    from recgraph.tools.adapter_sets import served_names
+    from recgraph.tools.llm.adapter_sets import served_names
 
     mend = f"start it (README, 'A vLLM server'), or unset RECGRAPH_LLM_URL; to look: curl {settings.llm_url.rstrip('/')}/models"
     try:

@@ -15,8 +15,8 @@ from rich.text import Text
 from recgraph.errors import SettingsError
 
 if TYPE_CHECKING:
-    from recgraph.train.asking import Options
-    from recgraph.train.protocol import Task
+    from recgraph.evaluation.ask import Options
+    from recgraph.train.task import Task
 
 Note = Callable[[str], None]
 Tell = Callable[..., None]
@@ -25,7 +25,7 @@ DEPTH = 100  # items of an exported list
 
 def options_of(protocol: str, seen: str, seeds: str, sample: int, negatives: str = "both") -> Options:
     """SettingsError for seeds that are no whole numbers, and what `Options` raises."""
-    from recgraph.train.asking import Options
+    from recgraph.evaluation.ask import Options
 
     try:
         numbers = tuple(int(seed) for seed in seeds.split(","))
@@ -48,24 +48,24 @@ def evaluate(
     command: str = "",
     keep: Path | None = None,
 ) -> dict[str, Any]:
-    """The result, as train/evaluation.py gives it. With runs and no names the runs alone are measured.
+    """The result, as evaluation/compare.py gives it. With runs and no names the runs alone are measured.
 
     With `shares`, e.g. ".1,.3", every system is also fitted on the train events of such a share of the users (drawn with the options' seed, a
     smaller one is part of a larger one) and asked the same: `low_resource` of the result. SettingsError for a share that is none. `items` are all
     that the store names, or the `named` of which more than an id is known.
     """
-    from recgraph.train import evaluation
-    from recgraph.train.protocol import fewer_users
-    from recgraph.train.rankings import read_rankings
-    from recgraph.train.systems import QUICK, systems, tuned_settings
+    from recgraph.evaluation import compare
+    from recgraph.evaluation.rankings import read_rankings
+    from recgraph.evaluation.systems import QUICK, systems, tuned_settings
+    from recgraph.train.task import fewer_users
 
     chosen = systems([name.strip() for name in names.split(",")] if names else () if runs else QUICK, tuned_settings(), store)
     task = _task(store, split, tell, items)
     fewer = {share: fewer_users(task, share, options.seed) for share in _shares(shares)}
     read = [read_rankings(path, task) for path in runs]
-    result = evaluation.evaluate(task, chosen, None, options, runs=read, note=note, tell=tell, command=command, keep=keep)
+    result = compare.evaluate(task, chosen, None, options, runs=read, note=note, tell=tell, command=command, keep=keep)
     if fewer:
-        told = {share: evaluation.evaluate(some, chosen, None, options, note=note, tell=tell, keep=keep) for share, some in fewer.items()}
+        told = {share: compare.evaluate(some, chosen, None, options, note=note, tell=tell, keep=keep) for share, some in fewer.items()}
         result["low_resource"] = [
             {"system": line["name"], "share": share, "ndcg@10": line["metrics"]["ndcg@10"]}
             for share, one in sorted([*told.items(), (1.0, result)])
@@ -84,10 +84,10 @@ def _shares(text: str) -> list[float]:
 
 def export(store: str, split: str, options: Options, name: str, file: Path, *, items: str = "all", note: Note, tell: Tell) -> int:
     """Writes the first items of one system for every case; the number of lists. SettingsError without exactly one system."""
+    from recgraph.evaluation.ask import ask, measure
+    from recgraph.evaluation.rankings import write_rankings
+    from recgraph.evaluation.systems import systems, tuned_settings
     from recgraph.train import leaks
-    from recgraph.train.asking import ask, measure
-    from recgraph.train.rankings import write_rankings
-    from recgraph.train.systems import systems, tuned_settings
 
     chosen = systems([one.strip() for one in name.split(",") if one.strip()], tuned_settings(), store)
     if len(chosen) != 1:
@@ -110,7 +110,7 @@ def write(result: Mapping[str, Any], file: Path) -> None:
 
 def _task(store: str, split: str, tell: Tell, items: str) -> Task:
     from recgraph.store.db import Store
-    from recgraph.train.protocol import only_named, read_task
+    from recgraph.train.task import only_named, read_task
 
     tell("Reading the store")
     with Store.open(store) as opened:

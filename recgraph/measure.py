@@ -97,7 +97,7 @@ def leaderboard(folder: Path, check: bool) -> None:
 
     Equal results give equal files, byte for byte.
     """
-    from recgraph.train import leaderboard as boards
+    from recgraph.evaluation.leaderboard import write as boards
 
     files, digest = boards.check(folder) if check else boards.write(folder)
     click.echo(f"{', '.join(map(str, files))}\n{'Checked' if check else 'Written'}. sha256 of the results: {digest}")
@@ -117,15 +117,15 @@ def tune(names: str, split: str, trials: int, minutes: float, share: float, out:
     FILE becomes a block `baselines` for params.yaml. Beside it the trials are kept as JSON lines: after a kill the same command goes on.
     """
     from recgraph import panel
+    from recgraph.evaluation import tune
     from recgraph.settings import load_settings
-    from recgraph.train import tuning
 
     console, screen = consoles()
     with panel.bars(screen), open_store(load_settings(store=store).store) as opened:
-        budget = tuning.Budget(trials, minutes, share)
+        budget = tune.Budget(trials, minutes, share)
         chosen = [name.strip() for name in names.split(",")]
-        told = tuning.tune_store(opened, split, chosen, budget, out, note=lambda text: screen.print(text, style="dim"))
-    console.print(tuning.table(told))
+        told = tune.tune_store(opened, split, chosen, budget, out, note=lambda text: screen.print(text, style="dim"))
+    console.print(tune.table(told))
     click.echo(f"{out.read_text(encoding='utf-8')}\nKept in {out}; put it into params.yaml.")
 
 

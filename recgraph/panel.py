@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recgraph.graph.recommendation import Recommendation
     from recgraph.graph.recommender import Step
     from recgraph.store.db import UserRow
-    from recgraph.store.formats import IngestReport
+    from recgraph.store.ingest.load import IngestReport
 
 _ACTIONS = {"search": ("search", "searches"), "click": ("click", "clicks"), "cart": ("cart", "carts"), "purchase": ("purchase", "purchases")}
 _STEPS = {

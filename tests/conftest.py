@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recgraph.store.db import Store
-from recgraph.store.formats import ingest
+from recgraph.store.ingest.load import ingest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from recgraph.errors import LLMError
 from recgraph.store.records import Event, Item
-from recgraph.tools.llm import Completion, Form, Prompt, Usage
+from recgraph.tools.llm.protocol import Completion, Form, Prompt, Usage
 
 START = datetime(2025, 1, 1)
 

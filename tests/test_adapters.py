@@ -24,8 +24,8 @@ from recgraph.graph.recommender import Recommender
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
-from recgraph.tools.adapter_sets import TASKS, AdapterCard, Base, all_sets, check_fit, find_set, plain_name, portable, served_names
-from recgraph.tools.adapters import InUse
+from recgraph.tools.llm.adapter_sets import TASKS, AdapterCard, Base, all_sets, check_fit, find_set, plain_name, portable, served_names
+from recgraph.tools.llm.adapters import InUse
 
 Q = "model.layers.0.self_attn.q_proj"
 
@@ -68,7 +68,7 @@ def card(task: str, base: Base | None = None, **more: Any) -> AdapterCard:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test runs in an empty folder of its own, outside the checkout, whose sets are not looked at."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("recgraph.tools.adapter_sets.__file__", str(tmp_path / "elsewhere" / "tools" / "adapter_sets.py"))
+    monkeypatch.setattr("recgraph.tools.llm.adapter_sets.__file__", str(tmp_path / "elsewhere" / "tools" / "llm" / "adapter_sets.py"))
     return tmp_path
 
 
@@ -391,7 +391,7 @@ def test_without_a_model_there_is_no_word_about_adapters(shop: Path, monkeypatch
 
 @pytest.mark.llm
 def test_the_shipped_adapters_fit_the_packaged_model_and_are_small() -> None:
-    from recgraph.tools.models import find_llm
+    from recgraph.tools.llm.places import find_llm
 
     shipped = Path(__file__).resolve().parents[1] / "adapters" / "default"
     if not shipped.is_dir():
@@ -409,8 +409,8 @@ def test_the_shipped_adapters_fit_the_packaged_model_and_are_small() -> None:
 @pytest.mark.llm
 def test_the_real_model_answers_with_a_set_and_keeps_its_prefixes_apart(here: Path) -> None:
     local = pytest.importorskip("test_llm_local")
-    from recgraph.tools.adapters import open_adapted
-    from recgraph.tools.models import find_llm
+    from recgraph.tools.llm.adapters import open_adapted
+    from recgraph.tools.llm.places import find_llm
 
     for seed, task in enumerate(("next", "fit")):
         portable(local.write_adapter(find_llm(), here / "adapters" / "random" / task, seed), "SmolLM2-135M-Instruct")

@@ -18,11 +18,12 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.store.parquet import write_table
-from recgraph.tools.core import Core
 from recgraph.tools.retrieve import Retriever
-from recgraph.train import core, id_embeddings
-from recgraph.train.core import Cases, CoreModel, CoreSettings, batches, ranks, train, windows
+from recgraph.tools.sources.core import Core
+from recgraph.train import id_embeddings
 from recgraph.train.metrics import MISS
+from recgraph.train.networks import core
+from recgraph.train.networks.core import Cases, CoreModel, CoreSettings, batches, ranks, train, windows
 
 SMALL = CoreSettings(dim=8, inner=16, batch=16, epochs=4, max_length=6, threads=1, hidden_dropout=0.1, session_dropout=0.1, item_dropout=0.1)
 ITEMS = 12

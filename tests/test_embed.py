@@ -16,8 +16,8 @@ pytest.importorskip("transformers", reason="needs recgraph[local]")
 from recgraph.errors import ModelMissing, StoreReadOnly
 from recgraph.store.db import Store
 from recgraph.tools import embed as embedding
-from recgraph.tools import models as places
 from recgraph.tools.embed import TextEncoder, embed, text_key
+from recgraph.tools.llm import places
 
 
 @pytest.fixture(scope="module")

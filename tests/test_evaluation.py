@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from recgraph.cli import main
 from recgraph.errors import SettingsError
+from recgraph.evaluation import compare
+from recgraph.evaluation.ask import Options, ask, measure, measure_all
+from recgraph.evaluation.compare import coverage, evaluate, novelty
 from recgraph.store.db import Store
-from recgraph.train import evaluation
-from recgraph.train.asking import Options, ask, measure, measure_all
-from recgraph.train.evaluation import coverage, evaluate, novelty
 from recgraph.train.metrics import mrr, ndcg, recall
-from recgraph.train.protocol import PURCHASE, Cases, Events, Note, Scores, Task, drawn, few_records, only_named, read_task
+from recgraph.train.task import PURCHASE, Cases, Events, Note, Scores, Task, drawn, few_records, only_named, read_task
 
 
 def cases_of(*told: tuple[int, list[int], int], time: float = 100.0) -> Cases:
@@ -447,7 +447,7 @@ def test_a_result_says_where_it_was_made() -> None:
     assert "CPUs" in found["machine"]
     assert found["command"] == "recgraph evaluate"
     assert len(found["date"]) == 10
-    assert isinstance(evaluation.revision(), str)
+    assert isinstance(compare.revision(), str)
 
 
 def test_a_tenth_of_beauty_takes_less_than_a_tenth_of_twenty_seconds() -> None:

@@ -16,7 +16,7 @@ from recgraph.graph.prompts import answer_text, fit_prompts, system_text
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
-from recgraph.tools.llm import Prompt
+from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.memory import QueryMemory
 from recgraph.train.examples import POOLS, Row, Writer, choose, write_rows
 from recgraph.train.prepare import PARTS, Case

@@ -13,12 +13,12 @@ import pytest
 from recgraph.errors import StoreBusy, StoreError
 from recgraph.store import connection
 from recgraph.store.db import Store
-from recgraph.store.formats import ingest
+from recgraph.store.ingest.load import ingest
 
 # Ingests and stops for good at the step it is told, after saying so.
 _CHILD = """
 import sys, time
-from recgraph.store.formats import ingest
+from recgraph.store.ingest.load import ingest
 def progress(step):
     if step == sys.argv[3]:
         print("there", flush=True)

@@ -20,10 +20,10 @@ from click.testing import CliRunner
 
 from recgraph.cli import main
 from recgraph.errors import StoreError
+from recgraph.evaluation.leaderboard.boards import amount, board, chance, lead, shown
+from recgraph.evaluation.leaderboard.charts import _log_scale, _scale, _spread
+from recgraph.evaluation.leaderboard.write import MARKDOWN, MERGED, PAGE, check, sha256, write
 from recgraph.store.db import Store
-from recgraph.train.leaderboard import MARKDOWN, MERGED, PAGE, check, sha256, write
-from recgraph.train.leaderboard_charts import _log_scale, _scale, _spread
-from recgraph.train.leaderboard_results import amount, board, chance, lead, shown
 
 ODD = "</svg><script>alert('x')</script> | **a** `b` & <b>"
 

@@ -22,19 +22,19 @@ pytest.importorskip("torch", reason="needs recgraph[local]")
 pytest.importorskip("transformers", reason="needs recgraph[local]")
 
 from recgraph.errors import ModelMissing, SettingsError, StoreError
+from recgraph.evaluation.baselines.counted import Popularity, Transitions
+from recgraph.evaluation.compare import evaluate as compare
 from recgraph.settings import Settings
 from recgraph.store import snapshot
 from recgraph.store.db import Store
-from recgraph.store.formats import ingest
+from recgraph.store.ingest.load import ingest
 from recgraph.store.parquet import read_table
-from recgraph.tools.models import find_encoder
-from recgraph.train import evaluate, evidence, fusion, id_embeddings, leaks, memory, prepare, publish, summarize, textformer, title_embeddings
-from recgraph.train.base_counts import Popularity, Transitions
-from recgraph.train.evaluation import evaluate as compare
+from recgraph.tools.llm.places import find_encoder
+from recgraph.train import evaluate, evidence, id_embeddings, leaks, memory, prepare, publish, ranking, summarize, textformer, title_embeddings
 from recgraph.train.examples import Writer, write_rows
 from recgraph.train.leaks import Cut
 from recgraph.train.prepare import Case, read_cases
-from recgraph.train.protocol import Cases, Events, Note, Scores, Task, read_task
+from recgraph.train.task import Cases, Events, Note, Scores, Task, read_task
 
 CUT, PLANTED, AFTER = datetime(2025, 1, 10, 8), datetime(2025, 1, 10, 8, 5), datetime(2025, 1, 10, 9)
 ITEMS = ["item_id,title,category", *(f"I{n},{colour} {kind},{kind}" for n, (colour, kind) in enumerate(
@@ -118,7 +118,7 @@ def plain(folder: Path) -> Store:
 
 def test_a_shop_without_a_leak_is_measured_and_published(folder: Path) -> None:
     write_examples(folder, [case for case in read_cases(folder / "data" / "prepare" / "time") if case.part == "train"][:4])
-    run(fusion, folder)
+    run(ranking, folder)
     run(evaluate, folder)
     told = json.loads((folder / "metrics" / "evaluate.json").read_text())
     assert {"popularity", "transitions", "core", "fused"} <= set(told["all"])
@@ -138,7 +138,7 @@ def test_the_cut_is_where_the_first_held_out_case_is_asked(folder: Path, split: 
 @SPLITS
 def test_a_fusion_that_learnt_from_a_test_case_is_refused(folder: Path, split: str) -> None:
     """It may learn from validation cases, and from nothing of the test cases on."""
-    run(fusion, folder, split)
+    run(ranking, folder, split)
     at = folder / "data" / "prepare" / split
     leaks.check_folder(folder, at, [])
     evidence.keep(folder / "data" / "fusion", evidence.of_cases("The fusion", "fusion", read_cases(at, "test")))

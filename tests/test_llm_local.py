@@ -23,10 +23,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
 from recgraph.errors import LLMError, LLMTimeout, ModelMissing  # noqa: E402
-from recgraph.tools import models as places  # noqa: E402
-from recgraph.tools.forms import TokenForm, follows, form_regex, tokenize_form  # noqa: E402
-from recgraph.tools.llm import LLM, Form, Prompt  # noqa: E402
-from recgraph.tools.llm_local import LocalLLM  # noqa: E402
+from recgraph.tools.llm import places  # noqa: E402
+from recgraph.tools.llm.forms import TokenForm, follows, form_regex, tokenize_form  # noqa: E402
+from recgraph.tools.llm.local import LocalLLM  # noqa: E402
+from recgraph.tools.llm.protocol import LLM, Form, Prompt  # noqa: E402
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"

@@ -16,9 +16,9 @@ import pytest
 pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 
 from recgraph.errors import LLMError, LLMGarbled, LLMTimeout, LLMUnavailable
-from recgraph.tools.llm import LLM, Form, Prompt
-from recgraph.tools.llm_server import MAX_CHOICES, ServerLLM, _size_in_name
-from recgraph.tools.models import open_llm
+from recgraph.tools.llm.places import open_llm
+from recgraph.tools.llm.protocol import LLM, Form, Prompt
+from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM, _size_in_name
 
 PROMPT = Prompt("Answer Yes or No.", "Red shoes?")
 BASE = "SmolLM2-135M-Instruct"

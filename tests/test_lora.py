@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from recgraph.errors import ModelMissing, SettingsError
-from recgraph.tools.llm import Prompt
-from recgraph.tools.models import find_llm
+from recgraph.tools.llm.places import find_llm
+from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples import Row
-from recgraph.train.lora import Example, LoraSettings, Tokens, train
+from recgraph.train.lora.training import Example, LoraSettings, Tokens, train
 from recgraph.train.sft import draw, first
 
 pytestmark = [
@@ -135,7 +135,7 @@ def test_two_processes_give_the_loss_of_one_within_a_hundredth(base: Path, tmp_p
         "if os.environ.get('RANK', '0') == '0':\n    Path(sys.argv[2], 'curve.json').write_text(json.dumps(trained.curve))\n",
         encoding="utf-8",
     )
-    engine = Path(__file__).resolve().parent.parent / "train" / "engines" / "torchrun_cpu.yaml"
+    engine = Path(__file__).resolve().parent.parent / "train" / "lora" / "engines" / "torchrun_cpu.yaml"
     launch = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--config_file", str(engine)]
     alone = [sys.executable, "-W", "ignore", str(script), str(base), str(tmp_path / "one")]
     together = [*launch, "--num_processes", "2", str(script), str(base), str(tmp_path / "two")]

@@ -16,7 +16,7 @@ import pytest
 
 from recgraph.graph.recommender import Recommender
 from recgraph.store.db import Store
-from recgraph.store.formats import ingest
+from recgraph.store.ingest.load import ingest
 from recgraph.store.records import EPOCH
 
 COMMAND = [sys.executable, "-m", "recgraph.cli"]
@@ -29,7 +29,7 @@ def recgraph(*arguments: str, **given: Any) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A smaller simulated shop, made by the command."""
-    from recgraph.train.shop import make_demo
+    from recgraph.train.shop.year import make_demo
 
     path = tmp_path_factory.mktemp("demo") / "shop.duckdb"
     make_demo(path, seed=7, shoppers=200, products=600, events=6000)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from recgraph.errors import SettingsError, StoreError
+from recgraph.evaluation.ask import Options, ask, measure_lists
+from recgraph.evaluation.compare import evaluate
+from recgraph.evaluation.rankings import case_ids, read_rankings, write_rankings
 from recgraph.store.db import Store
 from recgraph.store.parquet import write_table
-from recgraph.train.asking import Options, ask, measure_lists
-from recgraph.train.evaluation import evaluate
 from recgraph.train.metrics import MISS, recall
-from recgraph.train.protocol import Task, read_task
-from recgraph.train.rankings import case_ids, read_rankings, write_rankings
+from recgraph.train.task import Task, read_task
 
 ITEMS = ["item_id,title", "A,Shirt", "B b,Boots", "C#1,Scarf", "50%,Half", "Ä,Umlaut", "F,Hat"]
 

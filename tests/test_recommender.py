@@ -21,7 +21,7 @@ from recgraph.graph.recommender import Recommender
 from recgraph.graph.summarize import Work
 from recgraph.settings import load_settings
 from recgraph.store.db import Store
-from recgraph.store.formats import ingest
+from recgraph.store.ingest.load import ingest
 from recgraph.store.records import Event, Item
 
 Make = Callable[..., Recommender]
@@ -226,7 +226,7 @@ def test_rerank_weight_one_ranks_by_the_llm_alone(make: Make) -> None:
     plain = ids(make(FakeLLM(GOOD), rerank_weight=0.0).recommend("U1", k=9))
 
     def score(asked: list[Any], **_: object) -> Any:
-        from recgraph.tools.llm import Usage
+        from recgraph.tools.llm.protocol import Usage
 
         return [(-1.0, -5.0 + place) for place in range(len(asked))][::-1][: len(asked)], Usage()
 

@@ -12,10 +12,10 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, click, s
 
 from recgraph.errors import SettingsError
 from recgraph.store.db import Store
-from recgraph.store.formats import ingest
-from recgraph.tools.fusion import Fusion
+from recgraph.store.ingest.load import ingest
 from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
 from recgraph.tools.memory import MemoryHit, QueryMemory
+from recgraph.tools.ranking import Fusion
 from recgraph.tools.retrieve import Candidate, Retriever, fuse, is_fresh, memory_list, mixup
 
 MakeStore = Callable[..., Store]

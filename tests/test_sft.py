@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 
 from recgraph.errors import SettingsError, StoreError
 from recgraph.graph.prompts import answer_text
-from recgraph.tools.llm import Prompt, Usage
+from recgraph.tools.llm.protocol import Prompt, Usage
 from recgraph.train.examples import Row, write_rows
-from recgraph.train.lora import LoraSettings
+from recgraph.train.lora.training import LoraSettings
 from recgraph.train.sft import Job, _negatives, _write_metrics, measure_fit, measure_next, save_small, train_job
 
 # ── What an adapter can do ───────────────────────────────────────────────────────────────────────────────────────────────────────────

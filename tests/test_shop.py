@@ -21,9 +21,9 @@ import pytest
 
 from recgraph.errors import SettingsError
 from recgraph.store.db import Store
-from recgraph.train.shop import SHOPPER, ShopFacts, make_demo, write_shop
-from recgraph.train.shop_catalogue import build_listings, word_query
-from recgraph.train.shop_words import CUTS, FAMILIES, FEATURES, MATERIALS, PERSONAS
+from recgraph.train.shop.catalogue import build_listings, word_query
+from recgraph.train.shop.words import CUTS, FAMILIES, FEATURES, MATERIALS, PERSONAS
+from recgraph.train.shop.year import SHOPPER, ShopFacts, make_demo, write_shop
 
 Row = dict[str, str]
 SMALL = {"shoppers": 60, "products": 400, "events": 1500}
@@ -63,7 +63,7 @@ def digest(folder: Path) -> str:
 
 def test_one_seed_writes_the_same_bytes_in_another_process_with_another_hash_seed(tmp_path: Path) -> None:
     write_shop(tmp_path / "here", seed=3, **SMALL)
-    code = f"from recgraph.train.shop import write_shop; write_shop({str(tmp_path / 'there')!r}, seed=3, **{SMALL!r})"
+    code = f"from recgraph.train.shop.year import write_shop; write_shop({str(tmp_path / 'there')!r}, seed=3, **{SMALL!r})"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONHASHSEED": "12345"}, timeout=120)
     assert digest(tmp_path / "here") == digest(tmp_path / "there")
     write_shop(tmp_path / "other", seed=4, **SMALL)

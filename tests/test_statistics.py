@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recgraph.train.statistics import holm, interval, intervals, resampled, sign_flip, sign_flips
+from recgraph.evaluation.statistics import holm, interval, intervals, resampled, sign_flip, sign_flips
 
 
 def test_a_constant_has_an_interval_of_no_width() -> None:

@@ -19,7 +19,7 @@ import pytest
 from recgraph.errors import StoreBusy, StoreError, StoreReadOnly
 from recgraph.store import connection, migrations
 from recgraph.store.db import Store
-from recgraph.store.formats import ingest
+from recgraph.store.ingest.load import ingest
 from recgraph.store.records import Event, Item, Summary
 from recgraph.store.runs import RunLog
 

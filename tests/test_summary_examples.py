@@ -14,10 +14,10 @@ from recgraph.graph.prompts import block_prompt
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Work, data_lines
 from recgraph.store.db import Store
 from recgraph.store.records import Event, Item
-from recgraph.train.summary_checks import copy_rate, grounding_rate, prompt_context, summary_report, written
-from recgraph.train.summary_examples import Plan, SummaryExample, part_of, summary_examples, user_examples
-from recgraph.train.summary_gist import Shown, gist
-from recgraph.train.summary_phrases import phrase
+from recgraph.train.summary.checks import copy_rate, grounding_rate, prompt_context, summary_report, written
+from recgraph.train.summary.examples import Plan, SummaryExample, part_of, summary_examples, user_examples
+from recgraph.train.summary.facts import Shown, gist
+from recgraph.train.summary.phrases import phrase
 
 COLORS, BRANDS, KINDS = ("Olive", "Navy", "Rust"), ("Harrow", "Fenn"), ("shirts", "boots", "knitwear")
 ITEMS: dict[str, Item] = {

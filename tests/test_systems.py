@@ -8,7 +8,7 @@ import pytest
 
 from recgraph.cli import main
 from recgraph.errors import SettingsError
-from recgraph.train.systems import NAMES, QUICK, systems, tuned_settings
+from recgraph.evaluation.systems import NAMES, QUICK, systems, tuned_settings
 
 
 def test_every_name_makes_a_system_of_that_name() -> None:

@@ -17,18 +17,18 @@ pytest.importorskip("transformers", reason="needs recgraph[local]")
 import torch
 
 from recgraph.errors import ModelMissing, SettingsError
+from recgraph.evaluation.compare import evaluate
+from recgraph.evaluation.systems import systems
 from recgraph.store.db import Store
 from recgraph.store.parquet import read_table
-from recgraph.tools.embed import encoder_of, open_encoder, text_key
+from recgraph.tools.embed import encoder_of, named_encoder, open_encoder, text_key
+from recgraph.tools.llm.places import find_encoder
 from recgraph.tools.lstm import LSTMEncoder, TitleLSTM, padded, read_tokenizer, save_lstm
-from recgraph.tools.models import find_encoder
-from recgraph.train import prepare, title_embeddings, titles
-from recgraph.train.base_counts import named_encoder
-from recgraph.train.evaluation import evaluate
-from recgraph.train.protocol import read_task
-from recgraph.train.systems import systems
-from recgraph.train.title_pairs import NEXT_PURCHASE, QUERY, Pairs, Titles, mine, pairs_of, retrieval
-from recgraph.train.titles import FinetuneSettings, LSTMSettings, train_lstm, triplet_loss
+from recgraph.train import prepare, title_embeddings
+from recgraph.train.networks import titles
+from recgraph.train.networks.title_pairs import NEXT_PURCHASE, QUERY, Pairs, Titles, mine, pairs_of, retrieval
+from recgraph.train.networks.titles import FinetuneSettings, LSTMSettings, train_lstm, triplet_loss
+from recgraph.train.task import read_task
 
 ITEMS = """item_id,title,parent_id
 S1,Red sneakers size 40,SNEAKER

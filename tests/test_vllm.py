@@ -23,13 +23,13 @@ pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 import torch
 
 from recgraph.errors import LLMError, LLMTimeout, ModelMissing
-from recgraph.tools.adapter_sets import AdapterSet, find_set, portable
-from recgraph.tools.adapters import open_adapted
-from recgraph.tools.forms import form_regex
-from recgraph.tools.llm import Form, Prompt
-from recgraph.tools.llm_local import LocalLLM
-from recgraph.tools.llm_server import MAX_CHOICES, ServerLLM
-from recgraph.tools.models import find_llm, quiet_transformers
+from recgraph.tools.llm.adapter_sets import AdapterSet, find_set, portable
+from recgraph.tools.llm.adapters import open_adapted
+from recgraph.tools.llm.forms import form_regex
+from recgraph.tools.llm.local import LocalLLM
+from recgraph.tools.llm.places import find_llm, quiet_transformers
+from recgraph.tools.llm.protocol import Form, Prompt
+from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM
 
 pytestmark = pytest.mark.vllm
 

@@ -18,9 +18,10 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from recgraph.errors import ModelMissing, StoreBusy, StoreReadOnly
+from recgraph.settings import load_settings
 from recgraph.store.db import Store
+from recgraph.tools.llm.places import DEFAULT_ENCODER, find_encoder, fingerprint, model_title, placement, quiet_transformers
 from recgraph.tools.lstm import LSTMEncoder, is_lstm
-from recgraph.tools.models import DEFAULT_ENCODER, find_encoder, fingerprint, model_title, placement, quiet_transformers
 
 MAX_TOKENS = 128  # a text is read up to here; product titles have 10-60 tokens, and MiniLM was trained with 128
 BATCH_TOKENS = 1024  # tokens of one forward pass: 130 titles a CPU second, 90 with 8192 (they fall out of the CPU's cache)
@@ -66,6 +67,29 @@ def encoder_of(store: Store, asked: str = "") -> Encoder:
             f"The titles of {store.path} were embedded by '{kept}', which is not here. Get it with `dvc pull` or `recgraph train title_embeddings`, "
             f"or set RECGRAPH_EMBEDDER={DEFAULT_ENCODER}, which embeds them anew. {error}"
         ) from error
+
+
+def named_encoder() -> Encoder:
+    """The encoder that the settings name (RECGRAPH_EMBEDDER): all-MiniLM-L6-v2, or one that was trained on another shop, which is zero-shot then.
+    ModelMissing where it is not there."""
+    return open_encoder(load_settings().embedder)
+
+
+def text_vectors(texts: Sequence[str], encoder: Encoder, cache: Path | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """float32[len(texts), d], unit vectors; each distinct text is computed once. With a folder `cache` the result is kept and found there."""
+    digest = hashlib.sha256("\0".join((encoder.name, *texts)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    file = cache / f"{encoder.name.replace('/', '_')}-{digest}.npy" if cache else None
+    if file and file.is_file():
+        return np.asarray(np.load(file, allow_pickle=False), np.float32)
+    distinct = list(dict.fromkeys(texts))
+    row = {text: number for number, text in enumerate(distinct)}
+    found = encoder.encode(distinct)[[row[text] for text in texts]] if distinct else np.zeros((0, encoder.dim), np.float32)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part.npy")
+        np.save(part, found, allow_pickle=False)
+        part.replace(file)  # a kill while writing leaves no half file under the name
+    return found
 
 
 class TextEncoder:

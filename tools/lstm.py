@@ -1,6 +1,6 @@
 """The title encoder of F 4.4 as it is served: words, one LSTM, a unit vector; `LSTMEncoder` loads one from its folder.
 
-It has the face of `tools.embed.TextEncoder`. How it is trained is in `train/titles.py`. A folder holds config.json (sizes and what it was
+It has the face of `tools.embed.TextEncoder`. How it is trained is in `train/networks/titles.py`. A folder holds config.json (sizes and what it was
 trained on), model.safetensors and tokenizer.json, and nothing that runs code when it is read.
 """
 
@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from recgraph.errors import ModelMissing
-from recgraph.tools.models import fingerprint, model_title
+from recgraph.tools.llm.places import fingerprint, model_title
 
 MODEL_TYPE = "recgraph-lstm"
 _BATCH = 256  # texts of one forward pass

@@ -1,6 +1,6 @@
 """From a predicted text, a query and a history to catalogue items: mixup as F 4.4, and the fusion of more sources (DESIGN 4, `retrieve`).
 
-Where a fusion was learnt and published (tools/fusion.py), its network ranks what the counted sources, CORE and the text transformer say; what it
+Where a fusion was learnt and published (tools/ranking.py), its network ranks what the counted sources, CORE and the text transformer say; what it
 has not learnt comes on top with a hand-set weight: the LLM's prediction always, the query where no case to learn from had one. Without a
 published fusion all lists are fused by hand-set weights.
 
@@ -21,15 +21,15 @@ from recgraph.errors import SettingsError
 from recgraph.settings import MODES
 from recgraph.store.db import Catalogue, Store
 from recgraph.store.records import Event, is_named
-from recgraph.tools.cooccurrence import Transitions, fit, session_vector
-from recgraph.tools.core import Core
 from recgraph.tools.embed import Encoder, Progress, embed
-from recgraph.tools.fusion import Found, Fused, Fusion
 from recgraph.tools.index import VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
-from recgraph.tools.requests import Request, Shop
-from recgraph.tools.sources_text import LEANING
-from recgraph.tools.textformer import TextFormer
+from recgraph.tools.ranking import Found, Fused, Fusion
+from recgraph.tools.sources.base import Request, Shop
+from recgraph.tools.sources.core import Core
+from recgraph.tools.sources.text import LEANING
+from recgraph.tools.sources.textformer import TextFormer
+from recgraph.tools.sources.transitions import Transitions, fit, session_vector
 
 # The lists that are fused where no fusion was learnt, in the order of ties:
 # neighbours of the predicted ID and title (F 4.4); what followed such a history; what is near

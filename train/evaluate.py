@@ -27,13 +27,13 @@ from recgraph.store import snapshot
 from recgraph.store.cases import listed_since
 from recgraph.store.db import Catalogue, Store
 from recgraph.store.records import Event
-from recgraph.tools.cooccurrence import Transitions, session_vector
-from recgraph.tools.core import Core
-from recgraph.tools.fusion import Fusion
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
+from recgraph.tools.ranking import Fusion
 from recgraph.tools.retrieve import Retriever
-from recgraph.tools.textformer import TextFormer
+from recgraph.tools.sources.core import Core
+from recgraph.tools.sources.textformer import TextFormer
+from recgraph.tools.sources.transitions import Transitions, session_vector
 from recgraph.train import leaks
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries

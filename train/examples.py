@@ -32,16 +32,16 @@ from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.store.parquet import write_table
 from recgraph.store.records import Item, Summary
-from recgraph.tools.chat import ChatText
 from recgraph.tools.embed import Encoder
-from recgraph.tools.llm import Prompt
+from recgraph.tools.llm.chat import ChatText
+from recgraph.tools.llm.places import find_llm
+from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.models import find_llm
 from recgraph.train import leaks
 from recgraph.train.memory import read_queries
 from recgraph.train.pipeline import Note, Params, progress, split_folder, value
 from recgraph.train.prepare import PARTS, Case, read_cases
-from recgraph.train.summary_examples import Plan, summary_examples
+from recgraph.train.summary.examples import Plan, summary_examples
 
 POOLS = ("random", "alike", "shown")
 

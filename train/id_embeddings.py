@@ -27,8 +27,8 @@ from recgraph.store import snapshot
 from recgraph.store.columns import Sequences
 from recgraph.store.parquet import read_table, write_table
 from recgraph.train import evidence
-from recgraph.train.core import Cases, CoreSettings, Rows, Trained, ranks, train
 from recgraph.train.metrics import Places, summary
+from recgraph.train.networks.core import Cases, CoreSettings, Rows, Trained, ranks, train
 from recgraph.train.pipeline import Note, Params, block, needed, split_folder
 
 OUT = Path("data") / "id_embeddings"

@@ -31,7 +31,7 @@ from recgraph.store.records import Event, Summary
 from recgraph.train.evidence import Seen, kept, of_examples, of_memory, of_sequences
 from recgraph.train.pipeline import needed
 from recgraph.train.prepare import read_cases, read_facts
-from recgraph.train.protocol import Cases, Note, Rows, Scores, System, Task
+from recgraph.train.task import Cases, Note, Rows, Scores, System, Task
 
 _LEAK = "Nothing is measured with such a leak."
 _NEVER = np.datetime64("9999-01-01", "us")

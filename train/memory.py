@@ -23,10 +23,10 @@ from recgraph.store.db import Store
 from recgraph.store.parquet import read_table, write_table
 from recgraph.tools.embed import Encoder, Progress, text_key
 from recgraph.train import evidence
+from recgraph.train.networks.titles import threads
 from recgraph.train.pipeline import Note, Params, needed, value
 from recgraph.train.title_embeddings import OUT as TITLES
 from recgraph.train.title_embeddings import chosen_encoder
-from recgraph.train.titles import threads
 
 OUT = Path("data") / "memory"
 

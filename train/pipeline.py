@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 # Stage → module and what it is for, in the order they run. `sft` is the only one that runs several times, once a task.
 STAGES: Mapping[str, tuple[str, str]] = {
-    "shop": ("recgraph.train.shop_stage", "simulate the shop"),
+    "shop": ("recgraph.train.shop.stage", "simulate the shop"),
     "prepare": ("recgraph.train.prepare", "split the events and pick the cases to predict"),
     "summarize": ("recgraph.train.summarize", "summarise every user's history, both paradigms"),
     "id_embeddings": ("recgraph.train.id_embeddings", "train CORE, the ID embedding"),
     "title_embeddings": ("recgraph.train.title_embeddings", "train or apply the title encoder"),
     "memory": ("recgraph.train.memory", "embed the queries of the query-product memory"),
     "textformer": ("recgraph.train.textformer", "train the text transformer, which reads titles and queries"),
-    "fusion": ("recgraph.train.fusion", "learn how far each source of candidates is to be believed"),
+    "fusion": ("recgraph.train.ranking", "learn how far each source of candidates is to be believed"),
     "examples": ("recgraph.train.examples", "write prompts and answers to learn from"),
     "sft": ("recgraph.train.sft", "train a LoRA adapter for each task"),
     "index": ("recgraph.train.index", "build the FAISS indexes"),

@@ -18,10 +18,10 @@ from typing import Any
 from recgraph.errors import SettingsError, StoreError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
-from recgraph.tools.adapter_sets import AdapterCard, adapter_fingerprint
-from recgraph.tools.core import Core
-from recgraph.tools.fusion import Fusion
-from recgraph.tools.textformer import TextFormer
+from recgraph.tools.llm.adapter_sets import AdapterCard, adapter_fingerprint
+from recgraph.tools.ranking import Fusion
+from recgraph.tools.sources.core import Core
+from recgraph.tools.sources.textformer import TextFormer
 from recgraph.train import leaks
 from recgraph.train.memory import read_queries
 from recgraph.train.pipeline import TASKS, Note, Params, needed, split_folder, value

@@ -3,7 +3,7 @@
     adapters/<preset>/<task>/        the adapter in bf16, with its card recgraph.json
     metrics/sft/<preset>/<task>.json before and after, on held-out users; <task>_loss.csv the loss of each step; <task>_cost.json time and memory
 
-What is trained is planned here (which examples, in which order, with which weight), how is `train/lora.py`'s. Checkpoints lie in
+What is trained is planned here (which examples, in which order, with which weight), how is `train/lora/training.py`'s. Checkpoints lie in
 data/sft/<preset>-<task>-<hash of settings and data>, so that a killed run goes on and changed settings begin anew. `sft.engine` says who
 runs it: this process, or accelerate's launcher with several processes (torchrun, DeepSpeed ZeRO-2 as T 5.2.2, FSDP).
 """
@@ -31,15 +31,15 @@ from recgraph.graph.grounding import Vocabulary
 from recgraph.graph.prompts import PROMPT_VERSION, clean, next_form, parse_next
 from recgraph.store import snapshot
 from recgraph.store.parquet import read_table
-from recgraph.tools.adapter_sets import WEIGHTS, AdapterCard, portable
-from recgraph.tools.llm import LLM, Prompt
-from recgraph.tools.models import find_llm, fingerprint, model_title, placement, quiet_transformers
+from recgraph.tools.llm.adapter_sets import WEIGHTS, AdapterCard, portable
+from recgraph.tools.llm.places import find_llm, fingerprint, model_title, placement, quiet_transformers
+from recgraph.tools.llm.protocol import LLM, Prompt
 from recgraph.train.examples import POOLS, Row
-from recgraph.train.lora import Epoch, LoraSettings, Tokens, Trained, load_base, perplexities, train
+from recgraph.train.lora.training import Epoch, LoraSettings, Tokens, Trained, load_base, perplexities, train
 from recgraph.train.metrics import auc
 from recgraph.train.pipeline import TASKS, Note, Params, block, needed, value
 from recgraph.train.prepare import read_facts
-from recgraph.train.summary_checks import summary_report, written
+from recgraph.train.summary.checks import summary_report, written
 
 SUMMARIES = 24  # held-out summaries written before and after at most: each is a hundred tokens, one by one
 ENGINES = ("single", "torchrun", "deepspeed", "fsdp")
@@ -138,7 +138,7 @@ def measure_fit(llm: LLM, groups: Groups, adapter: str | None) -> dict[str, floa
 
 
 def measure_summaries(llm: LLM, groups: Groups, vocabulary: Vocabulary, adapter: str | None) -> dict[str, float]:
-    """Grounding, copying and length of greedy summaries (`train/summary_checks.py`)."""
+    """Grounding, copying and length of greedy summaries (`train/summary/checks.py`)."""
     rows = [row for group in groups.values() for row in group]
     texts = written(llm, [Prompt(row.system, row.user) for row in rows], adapter)
     return dict(summary_report(texts, [row.user for row in rows], vocabulary, llm.count_tokens))
@@ -266,7 +266,7 @@ class _Exam:
         """The task's own measures and the perplexity of the right answers."""
         import torch
 
-        from recgraph.tools.llm_local import LocalLLM
+        from recgraph.tools.llm.local import LocalLLM
 
         if self._threads:
             torch.set_num_threads(self._threads)
@@ -338,7 +338,7 @@ def _launched(params: Params, folder: Path, job: Job, engine: str, processes: in
     on_cpu = placement()[0] == "cpu"
     if on_cpu and engine != "torchrun":
         raise SettingsError(f"sft.engine is '{engine}' in params.yaml, which needs GPUs, and there is none here. Use torchrun or single.")
-    config = Path(__file__).resolve().parent / "engines" / f"{engine}{'_cpu' if on_cpu else ''}.yaml"
+    config = Path(__file__).resolve().parent / "lora" / "engines" / f"{engine}{'_cpu' if on_cpu else ''}.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes", str(processes)]
     command += ["-m", "recgraph.train.sft", job.task, str(folder.resolve())]
     note(f"{processes} processes under accelerate ({engine})")

@@ -2,7 +2,7 @@
 
 It drives the very subgraph of `graph/summarize.py`, so every input hash is the one a run looks for; a store that has the summaries answers
 with all blocks cached. What an LLM wrote is kept beside the out as it is made (`data/summarize.part`): killed and started again, the stage
-goes on where it stopped. Knows nothing of what is learnt from summaries (`train/summary_examples.py`).
+goes on where it stopped. Knows nothing of what is learnt from summaries (`train/summary/examples.py`).
 Command: `recgraph train summarize`.
 """
 
@@ -25,7 +25,7 @@ from recgraph.settings import PARADIGMS, Settings, load_settings
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.store.records import Summary
-from recgraph.tools.models import open_llm
+from recgraph.tools.llm.places import open_llm
 from recgraph.train import leaks
 from recgraph.train.pipeline import Note, Params, block, needed, progress, value
 from recgraph.train.prepare import Case

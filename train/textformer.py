@@ -4,8 +4,8 @@
     data/textformer/config.json              settings, the encoder of the texts, fitted_before; evidence.parquet is what it saw (train/evidence.py)
     metrics/textformer.json                  loss and validation NDCG@10 of each epoch, and which is kept
 
-It is the baseline `textformer-query` (train/base_text.py), trained as there, and one more source of candidates for the fusion. What serves is
-tools/textformer.py.
+It is the baseline `textformer-query` (train/networks/text.py), trained as there, and one more source of candidates for the fusion. What serves is
+tools/sources/textformer.py.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import numpy as np
 
 from recgraph.errors import SettingsError
 from recgraph.store import snapshot
-from recgraph.tools.textformer import TextFormer
+from recgraph.tools.sources.textformer import TextFormer
 from recgraph.train import evidence
-from recgraph.train.base_text import TextFormer as Trainer
-from recgraph.train.base_text import TextSettings
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
+from recgraph.train.networks.text import TextFormer as Trainer
+from recgraph.train.networks.text import TextSettings
 from recgraph.train.pipeline import Note, Params, block, needed, settings_of, split_folder, value
 from recgraph.train.prepare import read_facts
-from recgraph.train.protocol import events_of, read_task
+from recgraph.train.task import events_of, read_task
 
 OUT = Path("data") / "textformer"
 

@@ -27,13 +27,13 @@ from recgraph.store.db import Store
 from recgraph.store.parquet import write_table
 from recgraph.store.snapshot import open_folder
 from recgraph.tools.embed import Encoder, TextEncoder, open_encoder, text_key
+from recgraph.tools.llm.places import find_encoder
 from recgraph.tools.lstm import read_tokenizer, save_lstm
-from recgraph.tools.models import find_encoder
 from recgraph.train import evidence
+from recgraph.train.networks.title_pairs import ACTIONS, NEXT_PURCHASE, Pairs, Titles, pairs_of, retrieval
+from recgraph.train.networks.titles import FinetuneSettings, LSTMSettings, finetune, save_finetuned, threads, train_lstm
 from recgraph.train.pipeline import Note, Params, block, needed, split_folder, value
 from recgraph.train.prepare import Case, read_cases, read_facts
-from recgraph.train.title_pairs import ACTIONS, NEXT_PURCHASE, Pairs, Titles, pairs_of, retrieval
-from recgraph.train.titles import FinetuneSettings, LSTMSettings, finetune, save_finetuned, threads, train_lstm
 
 ENCODERS = ("ready", "lstm", "finetuned")
 OUT = Path("data") / "title_embeddings"

@@ -1,0 +1,93 @@
+"""Token trees: the same loss and gradient as the examples one by one, with fewer tokens and no padding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from recgraph.train.lora.training import perplexities, tree_loss
+from recgraph.train.lora.trees import Example, build, grow
+
+CASES = [Example((1, 2, 3, 4, tail), (50 + tail % 2, 9), weight=1.0 if tail == 5 else 0.25, group=0) for tail in (5, 6, 7)]
+CASES += [Example((1, 2, 8, 4, tail), (50,), group=1) for tail in (5, 6)]
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def alone(model: LlamaForCausalLM, example: Example, whole: bool = False) -> torch.Tensor:
+    """The example's mean loss by the plain way: one sequence, shifted by one."""
+    tokens = torch.tensor([[*example.prompt, *example.answer]])
+    losses = torch.nn.functional.cross_entropy(model(input_ids=tokens).logits[0, :-1], tokens[0, 1:], reduction="none")
+    return losses.mean() if whole else losses[len(example.prompt) - 1 :].mean()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_tree_has_the_loss_of_its_examples_one_by_one(model: LlamaForCausalLM, whole: bool) -> None:
+    together = tree_loss(model, build(CASES, whole=whole).tensors()).sum()
+    one_by_one = sum(example.weight * alone(model, example, whole).item() for example in CASES)
+    assert together.item() == pytest.approx(float(one_by_one), rel=1e-5)
+
+
+def test_a_tree_has_the_gradient_of_its_examples_one_by_one(model: LlamaForCausalLM) -> None:
+    def gradient(loss: torch.Tensor) -> torch.Tensor:
+        model.zero_grad()
+        loss.backward()
+        weight = model.model.layers[0].self_attn.q_proj.weight
+        assert weight.grad is not None
+        return weight.grad.clone()
+
+    together = gradient(tree_loss(model, build(CASES).tensors()).sum())
+    one_by_one = gradient(sum((example.weight * alone(model, example) for example in CASES), torch.zeros(())))
+    assert torch.allclose(together, one_by_one, atol=1e-6)
+
+
+def test_what_prompts_share_is_computed_once_and_nothing_is_padded() -> None:
+    tree = build(CASES)
+    # 1 2 | 3 4 5 (50+1), 3 4 6 50, 3 4 7 51 | 8 4 5, 8 4 6; the last token of an example predicts nothing
+    assert len(tree) == 2 + 2 + 3 * 2 + 2 + 2 * 1
+    assert sum(map(len, CASES)) == 33
+
+
+def test_a_token_sees_itself_and_its_ancestors_only() -> None:
+    tensors = build([Example((1, 2), (3, 4)), Example((1, 5), (3, 4))]).tensors()
+    assert tensors["input_ids"].tolist() == [[1, 2, 3, 5, 3]]
+    assert tensors["position_ids"].tolist() == [[0, 1, 2, 1, 2]]
+    assert tensors["attention_mask"][0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 0, 0, 1, 0],
+        [1, 0, 0, 1, 1],
+    ]
+
+
+def test_trees_keep_the_order_and_the_limit() -> None:
+    trees = list(grow(CASES, 11))
+    assert [place for places in trees for place in places] == list(range(len(CASES)))
+    assert all(len(build([CASES[place] for place in places])) <= 11 for places in trees)
+    assert [len(places) for places in grow(CASES, 3)] == [1] * len(CASES)  # longer than the limit: a tree of its own
+
+
+def test_perplexities_are_those_of_each_answer_alone(model: LlamaForCausalLM) -> None:
+    found = perplexities(model, CASES, 12)
+    with torch.no_grad():
+        assert found == pytest.approx([alone(model, example).exp().item() for example in CASES], rel=1e-4)
+
+
+def test_silent_tokens_are_read_but_not_learnt(model: LlamaForCausalLM) -> None:
+    spoken, half = Example([3, 4, 5], [6, 7, 8, 9]), Example([3, 4, 5], [6, 7, 8, 9], silent=(1, 3))
+    tree = build([half]).tensors()
+    assert tree["labels"].tolist() == [6, 9]
+    assert tree["weights"].tolist() == [0.5, 0.5]
+    assert tree["input_ids"].tolist() == build([spoken]).tensors()["input_ids"].tolist()
+    alone, both = perplexities(model, [half]), perplexities(model, [spoken, half, spoken])
+    assert both[1] == pytest.approx(alone[0], rel=1e-5)
+    assert both[0] == both[2] != both[1]

@@ -1,0 +1,405 @@
+"""LoRA and QLoRA training of one task on trl + peft, over token trees (`train/lora/trees.py`). Knows tokens and settings, not what the task is.
+
+F 4.2 trains the prediction of the next item, T 4.3 the Yes/No judgement; both are the same here: prompts, answers, weights. An epoch is a list
+of trees in a seeded order; all epochs are laid end to end, so a run is one sequence of steps that a kill interrupts and a new start
+continues from the last checkpoint with the same result. With `retrain_share` the examples the model found hardest are trained further
+(F 4.3). Devices are accelerate's business: `train/sft.py` starts this under its launcher, nothing here is distributed code of our own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import time
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from torch.utils.data import SequentialSampler
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from recgraph.errors import SettingsError
+from recgraph.tools.llm.chat import ChatText
+from recgraph.tools.llm.places import placement, quiet_transformers
+from recgraph.tools.llm.protocol import Prompt
+from recgraph.train.lora.trees import Example, build, grow
+from recgraph.train.pipeline import Note
+
+MODULES = {
+    "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+Epoch = Sequence[Example]
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """How one adapter is trained. Tokens, examples and steps are counts; a step is one update of the weights."""
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.05
+    modules: str = "all"  # attention | all linear layers
+    layers: int = 0  # so many of the last layers get an adapter, 0 all; the backward pass ends at the first of them
+    learning_rate: float = 2e-4
+    schedule: str = "cosine"  # any of transformers' names
+    warmup: float = 0.05  # share of the steps
+    epochs: int = 1
+    cases: int = 0  # cases used of the train part, 0 all
+    unseen_ids: bool = True  # NEXT: also learn ids that their prompt does not show; a small model cannot, and makes ids up instead
+    negatives: int = 8  # FIT: drawn anew for each case and epoch; T: 1
+    batch: int = 16  # examples a step (T: 64)
+    max_tokens: int = 1024  # longest prompt with answer; a longer one is an error, never cut
+    tree_tokens: int = 1536  # tokens of one forward pass
+    loss: str = "completion"  # or prompt: over everything (T eq. 1)
+    retrain_share: float = 0.0  # F 4.3: 0.2
+    retrain_epochs: int = 0  # F 4.3: 3
+    quantize: str = "none"  # nf4: QLoRA with double quantisation
+    checkpointing: bool = False  # recompute activations: less memory, a third more time
+    save_steps: int = 20
+    eval_cases: int = 100  # held-out cases measured before and after
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("modules", tuple(MODULES)), ("loss", ("completion", "prompt")), ("quantize", ("none", "nf4"))):
+            if getattr(self, name) not in allowed:
+                raise SettingsError(f"{name} is '{getattr(self, name)}'; it must be one of {', '.join(allowed)}.")
+        for name in ("rank", "alpha", "epochs", "negatives", "batch", "max_tokens", "tree_tokens", "save_steps", "eval_cases"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.retrain_share < 1:
+            raise SettingsError(f"retrain_share is {self.retrain_share}; it must be at least 0 and below 1.")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str) -> LoraSettings:
+        """From a block of params.yaml; SettingsError names an unknown key or a value of the wrong kind."""
+        kinds: dict[str, type[Any]] = {field.name: type(field.default) for field in fields(cls)}
+        found: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in kinds:
+                raise SettingsError(f"{where} sets '{name}', which is no setting of an adapter. Known: {', '.join(kinds)}.")
+            try:
+                found[name] = kinds[name](value)
+            except (TypeError, ValueError):
+                raise SettingsError(f"{where}.{name} is '{value}'; it must be a {kinds[name].__name__}.") from None
+        return cls(**found)
+
+
+class Tokens:
+    """Turns prompts and answers into examples with the template and tokenizer that serving uses."""
+
+    def __init__(self, base: Path) -> None:
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
+        self._chat = ChatText(self.tokenizer)
+        self._end: list[int] = [self.tokenizer.eos_token_id]
+
+    def example(
+        self, prompt: Prompt, answer: str, *, weight: float = 1.0, group: int = 0, stop: bool = True, limit: int = 0, silent: str = ""
+    ) -> Example:
+        """One example; with `stop` the model also learns to end there. The first place of `silent` in the answer is not learnt.
+
+        SettingsError where it is longer than `limit` (0: no limit).
+        """
+        text, tokens = self._chat.render(prompt)
+        whole = self._chat.encode(text + answer)
+        if whole[: len(tokens)] != tokens:
+            raise ValueError(f"The answer {answer[:40]!r} melts into its prompt.")
+        learnt = array("i", whole[len(tokens) :] + (self._end if stop else []))
+        found = Example(array("i", tokens), learnt, weight, group, self._place(text, answer, silent) if silent else (0, 0))
+        if limit and len(found) > limit:
+            raise SettingsError(f"An example has {len(found)} tokens and max_tokens is {limit}: raise it, or shorten the history of the prompts.")
+        return found
+
+    def _place(self, text: str, answer: str, part: str) -> tuple[int, int]:
+        """Which tokens of an answer to the prompt `text` hold `part` of it; a token that also holds something else counts to neither end."""
+        before = answer.index(part)
+        whole, tokens = self._chat.encode(text + answer), len(self._chat.encode(text))
+        start, end = (_shared(whole, self._chat.encode(text + answer[:size].rstrip(" "))) - tokens for size in (before, before + len(part)))
+        return start, end
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences have in common from their start."""
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def load_base(folder: Path, quantize: str = "none") -> Any:
+    """The base model, ready to be trained on: bf16 where the hardware multiplies it, or its weights in 4 bits (nf4, doubly quantised)."""
+    _, dtype = placement()
+    config = None
+    if quantize == "nf4":
+        packed: Any = BitsAndBytesConfig
+        config = packed(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+    with quiet_transformers():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", quantization_config=config)
+
+
+def tree_loss(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Weighted cross-entropy of a tree's targets, float32[targets]: only at places that predict something is the vocabulary computed."""
+    logits = model(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        attention_mask=batch["attention_mask"],
+        logits_to_keep=batch["positions"],
+        use_cache=False,
+    ).logits[0]
+    losses: torch.Tensor = torch.nn.functional.cross_entropy(logits[batch["rows"]].float(), batch["labels"], reduction="none")
+    return losses * batch["weights"]
+
+
+@torch.no_grad()
+def perplexities(model: Any, examples: Sequence[Example], tree_tokens: int = 1536) -> list[float]:
+    """Perplexity of each example's answer given its prompt: exp of the mean negative log-likelihood of the answer's tokens."""
+    model.eval()
+    device = next(model.parameters()).device
+    found: list[float] = []
+    for places in grow(examples, tree_tokens):
+        # Weights tell the examples of a tree apart: targets come in the examples' order.
+        chosen = [examples[place] for place in places]
+        batch = {name: tensor.to(device) for name, tensor in build(chosen).tensors().items()}
+        losses = tree_loss(model, {**batch, "weights": torch.ones_like(batch["weights"])}).cpu()
+        parts = torch.split(losses, [len(example.answer) - (example.silent[1] - example.silent[0]) for example in chosen])
+        found += [math.exp(min(50.0, float(part.mean()))) for part in parts]
+    return found
+
+
+class _Trees(SFTTrainer):
+    """trl's trainer over trees: one tree a device and forward pass, in the order planned, the loss a weighted mean over its targets."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
+        total: torch.Tensor = inputs["weights"].sum()
+        return tree_loss(model, inputs).sum() / total
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        planned: Any = train_dataset if train_dataset is not None else self.train_dataset
+        return SequentialSampler(planned)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: recgraph.json beside the adapter says more."""
+
+
+class _Watch(TrainerCallback):
+    """Tells of progress with the time left, and keeps the loss of each step."""
+
+    def __init__(self, label: str, sizes: Sequence[int], note: Note) -> None:
+        self.label, self.note, self.sizes = label, note, sizes
+        self.curve: list[tuple[int, float, float]] = []
+        self._started = self._told = time.monotonic()
+        self._first = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._started = self._told = time.monotonic()
+        self._first = state.global_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        self.curve.append((state.global_step, float(logs["loss"]), float(logs.get("learning_rate", 0.0))))
+        now, done = time.monotonic(), state.global_step - self._first
+        if now - self._told >= 20 or state.global_step == state.max_steps:
+            self._told = now
+            left = (now - self._started) / done * (state.max_steps - state.global_step)
+            each = args.gradient_accumulation_steps * args.world_size
+            tokens = sum(self.sizes[self._first * each : state.global_step * each])
+            mean = sum(loss for _, loss, _ in self.curve[-20:]) / len(self.curve[-20:])
+            speed = f"{tokens / (now - self._started):,.0f} tok/s"
+            self.note(f"{self.label}: step {state.global_step}/{state.max_steps}, loss {mean:.3f}, {speed}, {_clock(left)} left")
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives: the folder of the saved PEFT adapter, loss per step as (phase, step, loss, learning rate), and what it cost.
+
+    `hard` are the places (in the last epoch) of the examples that were trained further; cost: examples, tokens computed, tokens that plain
+    sequences would have had, seconds and tokens_per_second of this process, flops_per_token (2 for each weight read forward, 2 more where
+    the gradient passes back through it; attention not counted), peak_memory_gib.
+    """
+
+    adapter: Path
+    curve: list[tuple[str, int, float, float]]
+    hard: list[int]
+    cost: dict[str, float]
+
+
+def train(
+    base: Path,
+    epochs: Sequence[Epoch],
+    settings: LoraSettings,
+    work: Path,
+    note: Note = lambda _: None,
+    after: Callable[[Path], None] | None = None,
+    start: Path | None = None,
+) -> Trained:
+    """Trains an adapter on `epochs`, each a sequence of examples in the order to be seen. It begins from nothing, or as the adapter in the folder
+    `start`, whose rank, modules and layers it then has.
+
+    `work` holds checkpoints: a run that was killed goes on there, to the same result. `after(adapter folder)` is called between the epochs and
+    the further training of hard examples. The same settings, examples, machine kind and number of threads give
+    the same weights.
+    """
+    torch.manual_seed(settings.seed)
+    model = load_base(base, settings.quantize)
+    lora = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(MODULES[settings.modules]),
+        layers_to_transform=_last_layers(model, settings.layers),
+        task_type="CAUSAL_LM",
+    )
+    tokenizer = Tokens(base).tokenizer
+    started = time.monotonic()
+    cost = {"examples": 0.0, "tokens": 0.0, "plain_tokens": 0.0, "flops_per_token": _flops(model, settings.layers)}
+    every = [example for epoch in epochs for example in epoch]
+    if start is not None:
+        model = PeftModel.from_pretrained(model, str(start), is_trainable=True)
+    model, curve, folder = _phase(model, None if start else lora, tokenizer, every, settings, work / "epochs", "epochs", cost, note)
+    if after is not None:
+        after(folder)
+    hard: list[int] = []
+    if settings.retrain_share and settings.retrain_epochs:
+        last = list(epochs[-1])
+        kept = work / "hard.json"
+        if kept.is_file():
+            hard = json.loads(kept.read_text(encoding="utf-8"))
+        else:
+            note("perplexity of each training prompt")
+            found = perplexities(model, last, settings.tree_tokens)
+            order = sorted(range(len(last)), key=lambda place: (-found[place], place))
+            hard = sorted(order[: max(1, round(settings.retrain_share * len(last)))])
+            kept.write_text(json.dumps(hard), encoding="utf-8")
+        again = [last[place] for _ in range(settings.retrain_epochs) for place in hard]
+        model, further, folder = _phase(model, None, tokenizer, again, settings, work / "hard", "hard examples", cost, note)
+        curve += further
+    seconds = time.monotonic() - started
+    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    cost |= {"seconds": round(seconds, 1), "tokens_per_second": round(cost["tokens"] / seconds, 1), "peak_memory_gib": round(peak, 2)}
+    return Trained(folder, curve, hard, cost)
+
+
+def _phase(
+    model: Any,
+    lora: LoraConfig | None,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    settings: LoraSettings,
+    work: Path,
+    label: str,
+    cost: dict[str, float],
+    note: Note,
+) -> tuple[Any, list[tuple[str, int, float, float]], Path]:
+    whole = settings.loss == "prompt"
+    trees = list(grow(examples, settings.tree_tokens, whole=whole))
+    sizes = [len(build([examples[place] for place in places], whole=whole)) for places in trees]
+    cost["examples"] += len(examples)
+    cost["tokens"] += sum(sizes)
+    cost["plain_tokens"] += sum(map(len, examples))
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    a_step = max(1, round(settings.batch / (len(examples) / len(trees)) / world))
+    steps = math.ceil(len(trees) / (a_step * world))
+    note(f"{label}: {len(examples):,} examples in {len(trees):,} trees of {sum(sizes) / len(trees):,.0f} tokens, {steps:,} steps")
+    watch = _Watch(label, sizes, note)
+    arguments = _arguments(settings, work, a_step, steps, world)
+
+    def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        return build([examples[place] for row in rows for place in trees[row["tree"]]], whole=whole).tensors()
+
+    with quiet_transformers():
+        trainer = _Trees(
+            model=model,
+            args=arguments,
+            data_collator=collate,
+            train_dataset=Dataset.from_dict({"tree": list(range(len(trees)))}),
+            processing_class=tokenizer,
+            peft_config=lora,
+            callbacks=[watch],
+        )
+        # The loss above is a mean already; with this off, transformers divides by the steps that are accumulated and no more.
+        trainer.model_accepts_loss_kwargs = False
+        trainer.pop_callback(_printer(trainer))
+        last = _last_checkpoint(work)
+        if last:
+            note(f"{label}: going on from {Path(last).name}")
+        trainer.train(resume_from_checkpoint=last)
+        trainer.save_model(str(work / "adapter"))  # every process takes part: a sharded model is gathered here
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    curve = [(label, int(entry["step"]), float(entry["loss"]), float(entry.get("learning_rate", 0.0))) for entry in logged]
+    return trainer.accelerator.unwrap_model(trainer.model), curve, work / "adapter"
+
+
+def _flops(model: Any, layers: int) -> float:
+    config = model.config
+    heads, size = config.num_attention_heads, config.hidden_size
+    head = getattr(config, "head_dim", None) or size // heads
+    attention = 2 * size * head * (heads + config.num_key_value_heads)
+    layer = attention + 3 * size * config.intermediate_size
+    total = int(config.num_hidden_layers)
+    return float(2 * layer * (total + min(layers or total, total)))
+
+
+def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, world: int) -> SFTConfig:
+    """trl's settings for one phase: `a_step` trees a step and process, `steps` in all, `world` processes."""
+    on_gpu, dtype = placement()[0] == "cuda", placement()[1]
+    return SFTConfig(
+        output_dir=str(work),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=a_step,
+        num_train_epochs=1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=round(settings.warmup * steps),
+        weight_decay=0.0,
+        optim="adamw_torch",
+        bf16=dtype == torch.bfloat16,
+        use_cpu=not on_gpu,
+        activation_checkpointing=settings.checkpointing,
+        logging_steps=1,
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        seed=settings.seed,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        dataloader_pin_memory=on_gpu,
+        ddp_find_unused_parameters=False if world > 1 else None,
+    )
+
+
+def _last_checkpoint(work: Path) -> str | None:
+    """The newest whole checkpoint. Its state is written last, so a run killed while it wrote one left no state there, or the half of one."""
+    found = [folder for folder in work.glob("checkpoint-*") if _is_json(folder / "trainer_state.json")]
+    return str(max(found, key=lambda folder: int(folder.name.split("-")[1]))) if found else None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _last_layers(model: Any, count: int) -> list[int] | None:
+    total = int(model.config.num_hidden_layers)
+    return list(range(max(0, total - count), total)) if count else None
+
+
+def _printer(trainer: Any) -> type[TrainerCallback]:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback

@@ -1,0 +1,284 @@
+"""Stage `fusion`: learns from validation cases how far each source of candidates is to be believed. Command: `recgraph train fusion`.
+
+    data/fusion/fusion.safetensors, config.json   what tools/ranking.py serves with; no network where there was no case to learn from
+    data/fusion/evidence.parquet                  the cases it has seen
+    metrics/fusion.json                           how it stands against the plain sum of reciprocal ranks, on users it does not learn from
+
+The sources (tools/sources/registry.py) are made of the train part alone, so that what they say of validation cases is as honest as what they will say
+later; the network has few weights, learns by a softmax among a pool which item was next, and stops by a part of the cases that it does not learn
+from. A case is learnt as it is asked: with its query and without, at the search and, where the visit went on, at the moment of the purchase with
+what was looked at meanwhile. So the network learns when a query matters and when the products under it say more.
+
+The LLM's prediction is no source here: an answer for each validation case would cost seconds. Serving adds it with a weight of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from recgraph.errors import SettingsError
+from recgraph.settings import Settings
+from recgraph.store import snapshot
+from recgraph.store.cases import listed_since
+from recgraph.store.db import Store
+from recgraph.tools.index import VectorIndex
+from recgraph.tools.memory import QueryMemory
+from recgraph.tools.ranking import AT_ONCE, Fusion, Mask, Reader
+from recgraph.tools.retrieve import Retriever
+from recgraph.tools.sources.base import Request, Rows, Shop, Source
+from recgraph.tools.sources.core import Core
+from recgraph.tools.sources.registry import make, possible
+from recgraph.tools.sources.textformer import TextFormer
+from recgraph.train import evidence
+from recgraph.train.index import title_vectors
+from recgraph.train.memory import read_queries
+from recgraph.train.metrics import Places, ndcg, summary
+from recgraph.train.pipeline import Note, Params, block, needed, progress, settings_of, split_folder
+from recgraph.train.prepare import Case, read_cases, read_facts
+
+Numbers = NDArray[np.float32]
+
+OUT = Path("data") / "fusion"
+_CHUNK = 256  # pools judged at once
+_REPEATS = 0.01  # the share of lessons whose answer is in the history from which on the history is ranked too
+
+
+@dataclass(frozen=True)
+class FusedSettings:
+    """The block `fusion` of params.yaml. `depth` items of each source are ranked, `pool` items of all of them compared. `learn` validation cases
+    at most are learnt from, a share `held` of them to stop by. `networks` are averaged."""
+
+    depth: int = 100
+    pool: int = 200
+    learn: int = 25_000
+    held: float = 0.15
+    hidden: int = 64
+    dropout: float = 0.3
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    batch: int = 128  # lessons
+    epochs: int = 20
+    patience: int = 4
+    networks: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "pool", "learn", "hidden", "batch", "epochs", "patience", "networks"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 < self.held < 1 or not 0 <= self.dropout < 1:
+            raise SettingsError(f"held is {self.held} and dropout {self.dropout}; held must be above 0, both below 1.")
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What is learnt from: requests, the row that was the answer, `case` int64[n], equal for lessons of one case, and `listed`, which gives
+    bool[len(rows), items], what could be shown in the lessons with these numbers."""
+
+    asked: Sequence[Request]
+    target: Rows
+    case: Rows
+    listed: Callable[[Rows], Mask]
+
+
+class _Ranker(nn.Module):
+    """A number for each item of a pool: a weighted sum of what is read, and what a layer between adds to it."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Tensor, deviation: Tensor, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+        self.straight = nn.Linear(len(mean), 1, bias=False)
+        first, second = nn.Linear(len(mean), hidden), nn.Linear(hidden, hidden)
+        self.bent = nn.Sequential(first, nn.GELU(), nn.Dropout(dropout), second, nn.GELU(), nn.Linear(hidden, 1))
+
+    def forward(self, read: Tensor) -> Tensor:
+        x = (read - self.mean) / self.deviation
+        found: Tensor = (self.straight(x) + self.bent(x))[..., 0]
+        return found
+
+    def weights(self) -> dict[str, Numbers]:
+        """By the names that `Fusion.says` knows."""
+        first, second, last = (layer for layer in self.bent if isinstance(layer, nn.Linear))
+        named = {"straight": self.straight.weight, "first": first.weight, "first_bias": first.bias, "second": second.weight}
+        named |= {"second_bias": second.bias, "last": last.weight, "last_bias": last.bias}
+        return {name: value.detach().numpy().copy() for name, value in named.items()}
+
+
+def learn(sources: Mapping[str, Source], counts: NDArray[np.int64], lessons: Lessons, settings: FusedSettings, note: Note) -> Fusion:
+    """The fusion of fitted sources. Those that say nothing in any lesson are not in it, nor is any network where there is no lesson to learn by.
+
+    `counts` int64[items] are the train events of each item. Deterministic for the settings' seed.
+    """
+    repeats = [target in one.history for one, target in zip(lessons.asked, lessons.target, strict=True)]
+    again = bool(repeats) and float(np.mean(repeats)) > _REPEATS
+    config = {"depth": settings.depth, "pool": settings.pool, "again": again, "networks": 0, "lessons": len(lessons.asked)}
+    if not len(lessons.asked):
+        return Fusion(tuple(sources), {}, config)
+    read, place, plain = _pools(Reader(sources, counts, settings.depth, settings.pool, again), lessons)
+    said = [number for number in range(len(sources)) if read[:, :, number].any()]
+    silent = [name for number, name in enumerate(sources) if number not in said]
+    read = read[:, :, [*said, *(len(sources) + number for number in said), *range(2 * len(sources), read.shape[2])]]
+    names = tuple(name for name in sources if name not in silent)
+    note(f"fusion: {len(place):,} lessons, the answer among the {settings.pool} compared in {(place >= 0).mean():.1%}; sources {', '.join(names)}")
+    if silent:
+        note(f"fusion: nothing is said by {', '.join(silent)}")
+    rng = np.random.default_rng(settings.seed)
+    cases = rng.permutation(np.unique(lessons.case))
+    is_held = np.isin(lessons.case, cases[: round(settings.held * len(cases))])
+    held, kept = np.flatnonzero(is_held), np.flatnonzero(~is_held & (place >= 0))
+    if not len(kept) or not len(held):
+        return Fusion(names, {}, config)
+    weights, shown = _train(read, place, kept, held, settings, rng, note)
+    learnt = Fusion(names, weights, {**config, "networks": settings.networks})
+    stands = places_in_pools(
+        np.concatenate([learnt.says(part.astype(np.float32)) for part in np.array_split(read[held], len(held) // _CHUNK + 1)]), place[held]
+    )
+    told = {"lessons": len(held), **summary(stands), "plain_sum": summary(Places(plain[0][held], plain[1][held]))}
+    return Fusion(names, weights, {**learnt.config, "held": told, "best_ndcg@10": shown})
+
+
+def _pools(reader: Reader, lessons: Lessons) -> tuple[NDArray[np.float16], Rows, tuple[Rows, Rows]]:
+    """Of each lesson what is read of its pool, float16[n, pool, numbers], where the answer is in it (-1: not there), and where the plain votes
+    put it, as `Places` says it."""
+    read, place, better, equal = [], [], [], []
+    for start in range(0, len(lessons.asked), AT_ONCE):
+        rows = np.arange(start, min(start + AT_ONCE, len(lessons.asked)))
+        pools, _ = reader.read(lessons.asked[start : start + AT_ONCE], lessons.listed(rows))
+        found = (pools.items == lessons.target[rows, None]) & (pools.votes > 0)
+        place.append(np.where(found.any(1), found.argmax(1), -1))
+        at = places_in_pools(pools.votes, place[-1])
+        better.append(at.better)
+        equal.append(at.equal)
+        read.append(pools.read.astype(np.float16))
+    return np.concatenate(read), np.concatenate(place), (np.concatenate(better), np.concatenate(equal))
+
+
+def _train(
+    read: NDArray[np.float16], place: Rows, kept: Rows, held: Rows, settings: FusedSettings, rng: np.random.Generator, note: Note
+) -> tuple[dict[str, Numbers], list[float]]:
+    """The networks' weights by the names of `Fusion`, and the best NDCG@10 of each on the lessons held back."""
+    part = torch.from_numpy(read[kept[:2000]].reshape(-1, read.shape[-1]).astype(np.float32))
+    spread = part.std(0)
+    # What never differs says nothing; if it differs later, that must not count.
+    mean, deviation = part.mean(0), torch.where(spread > 1e-3, spread, torch.inf)
+    weights, shown = {"mean": mean.numpy().copy(), "deviation": deviation.numpy().copy()}, []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more add in another order: the last digits differ
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            for number in range(settings.networks):
+                network = _Ranker(mean, deviation, settings.hidden, settings.dropout)
+                shown.append(round(_fit(network, read, place, kept, held, settings, rng), 6))
+                weights |= {f"{number}.{name}": value for name, value in network.weights().items()}
+                note(f"fusion: network {number + 1} of {settings.networks}; NDCG@10 of what is held back {shown[-1]:.4f}")
+    finally:
+        torch.set_num_threads(threads)
+    return weights, shown
+
+
+def _fit(network: _Ranker, read: NDArray[np.float16], place: Rows, kept: Rows, held: Rows, s: FusedSettings, rng: np.random.Generator) -> float:
+    best, since = -1.0, 0
+    optimizer = torch.optim.AdamW(network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    for _ in range(s.epochs):
+        network.train()
+        for part in np.array_split(order := rng.permutation(kept), max(1, len(order) // s.batch)):
+            said = network(torch.from_numpy(read[part].astype(np.float32)))
+            loss = nn.functional.cross_entropy(said, torch.from_numpy(place[part]))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        shown = float(ndcg(places_in_pools(_said(network.eval(), read[held]), place[held]), 10).mean())
+        since += 1
+        if shown > best:
+            best, since, weights = shown, 0, {name: value.clone() for name, value in network.state_dict().items()}
+        if since >= s.patience:
+            break
+    network.load_state_dict(weights)
+    return best
+
+
+def _said(network: _Ranker, read: NDArray[np.float16]) -> Numbers:
+    with torch.inference_mode():
+        parts = [network(torch.from_numpy(part.astype(np.float32))).numpy() for part in np.array_split(read, len(read) // _CHUNK + 1)]
+    return np.concatenate(parts)
+
+
+def places_in_pools(said: Numbers, place: Rows) -> Places:
+    """Where the answers stand in their pools; one that is not there is a miss."""
+    own = np.take_along_axis(said, np.maximum(place, 0)[:, None], 1)
+    better = np.where(place < 0, 2**40, (said > own).sum(1))
+    return Places(better.astype(np.int64), np.where(place < 0, 0, (said == own).sum(1) - 1).astype(np.int64))
+
+
+# ── The stage ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lessons_of(cases: Sequence[Case], everything: Store, retriever: Retriever, memory: QueryMemory) -> Lessons:
+    """The cases as they would be asked of the product. `everything` has the histories; `retriever` and `memory` know the train part alone."""
+    since, settings = listed_since(everything), Settings()
+    row_of = {item_id: row for row, item_id in enumerate(retriever.catalogue.item_ids)}
+    asked: list[Request] = []
+    target, case_of, moments = [], [], []
+    for number, case in enumerate(progress(cases, "Reading cases")):
+        hits = memory.lookup(case.query, settings.memory_queries, settings.memory_products) if case.query else []
+        for moment in dict.fromkeys((case.as_of, case.ts)):
+            history = everything.history(case.user_id, moment)
+            for query in dict.fromkeys((case.query, "")):
+                asked.append(retriever.request(query, history, hits if query else []))
+                target.append(row_of[case.item_id])
+                case_of.append(number)
+                moments.append(np.datetime64(moment, "us"))
+    at = np.array(moments, "datetime64[us]")
+    return Lessons(asked, np.array(target, np.int64), np.array(case_of, np.int64), lambda rows: since < at[rows, None])
+
+
+def run(params: Params, folder: Path, note: Note) -> None:
+    """Params: the fields of `FusedSettings`. Reads data/prepare, id_embeddings, title_embeddings, memory and textformer; writes
+    data/fusion and metrics."""
+    settings = settings_of(FusedSettings, block(params, "fusion"), "fusion")
+    split = split_folder(params, folder)
+    facts, cases = read_facts(split), read_cases(split, "valid")
+    if len(cases) > settings.learn:
+        drawn = np.random.default_rng(settings.seed).permutation(len(cases))[: settings.learn]
+        cases = [cases[number] for number in np.sort(drawn)]
+    with snapshot.open_folder(split / "train") as train, snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as everything:
+        catalogue, encoder = train.catalogue(), read_queries(folder, train)
+        vectors = title_vectors(folder, catalogue.item_ids, catalogue.names)
+        core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings")).over(catalogue.item_ids)
+        retriever = Retriever.build(train, encoder, titles=VectorIndex(catalogue.item_ids, vectors), core=core)
+        lessons = lessons_of(cases, everything, retriever, QueryMemory.build(train, encoder))
+        former = TextFormer.load(needed(folder / "data" / "textformer", "textformer"))
+        if former and former.config["encoder"] != encoder.name:
+            wrong = f"The text transformer reads vectors of {former.config['encoder']}, those of the titles are {encoder.name}'s."
+            raise SettingsError(f"{wrong} Train it again with: recgraph train textformer")
+        shop = Shop(train.sequences(), catalogue.names, vectors, core, former)
+    sources = {name: make(name, shop) for name in possible(shop)}
+    found = learn(sources, np.bincount(shop.events.item, minlength=shop.n_items), lessons, settings, note)
+    held = found.config.get("held", {})
+    # The network knows what the validation cases were, so it is of the moment the test cases begin.
+    config = {**asdict(settings), **found.config, "encoder": encoder.name, "split": facts["split"], "fitted_before": facts["test_from"]}
+    shutil.rmtree(folder / OUT, ignore_errors=True)
+    Fusion(found.sources, found.weights, config).save(folder / OUT)
+    evidence.keep(folder / OUT, evidence.of_cases("The fusion", "fusion", cases))
+    (folder / "metrics").mkdir(exist_ok=True)
+    (folder / "metrics" / "fusion.json").write_text(json.dumps({"cases": len(cases), **held}, indent=2) + "\n", encoding="utf-8")
+    if held:
+        told = [f"NDCG@10 {one['ndcg@10']:.4f}, Recall@10 {one['recall@10']:.4f}" for one in (held, held["plain_sum"])]
+        note(f"on cases held back {told[0]}; the plain sum of reciprocal ranks {told[1]}")
+    else:
+        note("no validation case to learn from, so the hand-set weights will serve")
