@@ -27,7 +27,7 @@ from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 from recgraph.train.id_embeddings import sequences
 from recgraph.train.metrics import summary
-from recgraph.train.networks.core import Cases, CoreSettings, ranks, train
+from recgraph.train.networks.core import CoreSettings, HeldOut, ranks, train
 
 
 def read_beauty(data: Path, store: str) -> tuple[list[np.ndarray], int]:
@@ -60,7 +60,7 @@ def main() -> None:
     cases = {}
     for name, at in (("valid", -2), ("test", -1)):
         histories = [row_of[one[:at]] for one in users]
-        cases[name] = Cases(histories, row_of[np.array([one[at] for one in users])], histories)
+        cases[name] = HeldOut(histories, row_of[np.array([one[at] for one in users])], histories)
     print(f"recgraph {__version__}, torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} CPUs (load {os.getloadavg()[0]:.1f})")
     print(f"{datetime.date.today()}, command: python benchmarks/core_beauty.py {' '.join(sys.argv[1:])}")
     print(f"{settings}\n{len(items):,} events, {len(warm):,} of {n_items:,} items trained", flush=True)

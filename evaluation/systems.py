@@ -91,38 +91,38 @@ _TEXT = ("ids", "text")
 _LLM = ("text", "query", "llm")
 _PAIRS = ("ncf", "din", "dien")
 _ENTRIES = (
-    Entry("popularity", "evaluation.baselines.counted", "Popularity"),
-    Entry("popular-7d", "evaluation.baselines.counted", "RecentPopularity", "RecentSettings"),
-    Entry("transitions", "evaluation.baselines.counted", "Transitions", "TransitionSettings"),
-    Entry("item-knn", "evaluation.baselines.counted", "ItemKNN", "ItemKNNSettings"),
-    Entry("text-knn", "evaluation.baselines.counted", "TextKNN", "TextKNNSettings", ("text",), makes_vectors=True),
-    Entry("statistics", "evaluation.baselines.counted", "StatisticsFusion", "FusionSettings", _TEXT, makes_vectors=True),
-    Entry("gru4rec", "evaluation.baselines.recurrent", "GRU4Rec", "RecurrentSettings"),
-    Entry("narm", "evaluation.baselines.recurrent", "NARM", "RecurrentSettings"),
-    Entry("nextitnet", "evaluation.baselines.convolution", "NextItNet", "ConvSettings"),
-    Entry("sasrec-bce", "train.networks.attention", "SASRec", "AttentionSettings", variant="original"),
-    Entry("sasrec", "train.networks.attention", "SASRec", "AttentionSettings"),
-    Entry("sasrec-text", "train.networks.attention", "SASRec", "AttentionSettings", _TEXT, text_vectors=True),
-    Entry("bert4rec", "train.networks.attention", "BERT4Rec", "AttentionSettings"),
-    Entry("core", "train.networks.attention", "Core", "CoreSettings"),
+    Entry("popularity", "evaluation.baselines.counted", "PopularitySystem"),
+    Entry("popular-7d", "evaluation.baselines.counted", "RecentPopularitySystem", "RecentSettings"),
+    Entry("transitions", "evaluation.baselines.counted", "TransitionsSystem", "TransitionSettings"),
+    Entry("item-knn", "evaluation.baselines.counted", "ItemKNNSystem", "ItemKNNSettings"),
+    Entry("text-knn", "evaluation.baselines.counted", "TextKNNSystem", "TextKNNSettings", ("text",), makes_vectors=True),
+    Entry("statistics", "evaluation.baselines.counted", "StatisticsSystem", "FusionSettings", _TEXT, makes_vectors=True),
+    Entry("gru4rec", "evaluation.baselines.recurrent", "GRU4RecSystem", "RecurrentSettings"),
+    Entry("narm", "evaluation.baselines.recurrent", "NARMSystem", "RecurrentSettings"),
+    Entry("nextitnet", "evaluation.baselines.convolution", "NextItNetSystem", "ConvSettings"),
+    Entry("sasrec-bce", "train.networks.attention", "SASRecSystem", "AttentionSettings", variant="original"),
+    Entry("sasrec", "train.networks.attention", "SASRecSystem", "AttentionSettings"),
+    Entry("sasrec-text", "train.networks.attention", "SASRecSystem", "AttentionSettings", _TEXT, text_vectors=True),
+    Entry("bert4rec", "train.networks.attention", "BERT4RecSystem", "AttentionSettings"),
+    Entry("core", "train.networks.attention", "CoreSystem", "CoreSettings"),
     *(Entry(name, "evaluation.baselines.pairs", "PairSystem", "PairSettings", fixed=(("model", name),)) for name in _PAIRS),
     *(
         Entry(f"{name}-text", "evaluation.baselines.pairs", "PairSystem", "PairSettings", _TEXT, fixed=(("model", name),), text_vectors=True)
         for name in _PAIRS
     ),
-    Entry("session-knn", "evaluation.baselines.counted", "SessionKNN", "SessionKNNSettings"),
-    Entry("word-knn", "evaluation.baselines.counted", "WordKNN", "WordsSettings", ("text",)),
-    Entry("paper", "evaluation.baselines.own", "Paper", "PaperSettings", _TEXT, makes_vectors=True),
-    Entry("fused", "evaluation.baselines.own", "Fused", "FusedSettings", ("ids", "text", "query"), makes_vectors=True, reads_store=True),
-    Entry("textformer", "train.networks.text", "TextFormer", "TextSettings", ("text",), reads_store=True),
+    Entry("session-knn", "evaluation.baselines.counted", "SessionKNNSystem", "SessionKNNSettings"),
+    Entry("word-knn", "evaluation.baselines.counted", "WordKNNSystem", "WordsSettings", ("text",)),
+    Entry("paper", "evaluation.baselines.own", "PaperSystem", "PaperSettings", _TEXT, makes_vectors=True),
+    Entry("fused", "evaluation.baselines.own", "FusedSystem", "FusedSettings", ("ids", "text", "query"), makes_vectors=True, reads_store=True),
+    Entry("textformer", "train.networks.text", "TextFormerSystem", "TextSettings", ("text",), reads_store=True),
     Entry("textformer-query", "train.networks.text", "query_former", "TextSettings", ("text", "query"), reads_store=True),
-    Entry("tallrec", "evaluation.baselines.llm", "YesNo", "RawSettings", _LLM, reads_store=True),
-    Entry("llamarec", "evaluation.baselines.llm", "Letters", "RawSettings", _LLM, reads_store=True),
+    Entry("tallrec", "evaluation.baselines.llm", "YesNoSystem", "RawSettings", _LLM, reads_store=True),
+    Entry("llamarec", "evaluation.baselines.llm", "LettersSystem", "RawSettings", _LLM, reads_store=True),
     *(
-        Entry(f"recgraph-{name}", "evaluation.baselines.llm", "YesNo", "SummarySettings", _LLM, fixed=(("paradigm", name),), reads_store=True)
+        Entry(f"recgraph-{name}", "evaluation.baselines.llm", "YesNoSystem", "SummarySettings", _LLM, fixed=(("paradigm", name),), reads_store=True)
         for name in ("hierarchical", "recurrent")
     ),
-    Entry("fused-llm", "evaluation.baselines.llm", "YesNo", "ProductSettings", ("ids", *_LLM), reads_store=True),
+    Entry("fused-llm", "evaluation.baselines.llm", "YesNoSystem", "ProductSettings", ("ids", *_LLM), reads_store=True),
 )
 NAMES = tuple(entry.name for entry in _ENTRIES)
 BY_LLM = tuple(entry.name for entry in _ENTRIES if "llm" in entry.uses)  # a second or more a case on a CPU: asked for by name or on a sample

@@ -20,7 +20,7 @@ _TASTELESS = frozenset(stem(word) for word in EVERYDAY | COMMON) | AUDIENCES.key
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ItemEvent:
     """An event on a product the catalogue knows."""
 
     event: Event
@@ -46,7 +46,7 @@ class Count:
     leads: bool = False  # of title words: stands first in several titles, as brands do
 
 
-def counted(seen: Sequence[Seen], of: Callable[[Item], str]) -> list[Count]:
+def counted(seen: Sequence[ItemEvent], of: Callable[[Item], str]) -> list[Count]:
     """Values by weight, the more recent first among equals; upper and lower case are one value, shown as first met."""
     counts: dict[str, Count] = {}
     for one in seen:
@@ -59,7 +59,7 @@ def counted(seen: Sequence[Seen], of: Callable[[Item], str]) -> list[Count]:
     return sorted(counts.values(), key=lambda entry: (-entry.weight, -entry.seqs[-1], entry.name))
 
 
-def recurring(seen: Sequence[Seen], known: Iterable[str] = (), *, headlines: bool = False) -> list[Count]:
+def recurring(seen: Sequence[ItemEvent], known: Iterable[str] = (), *, headlines: bool = False) -> list[Count]:
     """Words and pairs of words that come back in different titles, the most telling first; words of `known` (said already) are left out.
 
     A word that leads several titles is most likely a brand (`leads`): it counts one more and keeps its capitals. So do all words of
@@ -117,7 +117,7 @@ def _grams(title: str) -> Iterable[tuple[int, tuple[str, ...]]]:
                 yield place, (word, written[place + 1])
 
 
-def audiences(seen: Sequence[Seen]) -> list[Count]:
+def audiences(seen: Sequence[ItemEvent]) -> list[Count]:
     """Whom the titles address (women, men, children), the most frequent first."""
     counts: dict[str, Count] = {}
     for one in seen:
@@ -128,7 +128,7 @@ def audiences(seen: Sequence[Seen]) -> list[Count]:
     return sorted(counts.values(), key=lambda entry: (-len(entry.seqs), entry.name))
 
 
-def title_stems(seen: Seen) -> frozenset[str]:
+def title_stems(seen: ItemEvent) -> frozenset[str]:
     return _stems(seen.item.title)
 
 
@@ -141,7 +141,7 @@ def seqs_of(*counts: Count) -> tuple[int, ...]:
     return tuple(sorted({seq for one in counts for seq in one.seqs}))
 
 
-def numbers(seen: Iterable[Seen]) -> tuple[int, ...]:
+def numbers(seen: Iterable[ItemEvent]) -> tuple[int, ...]:
     return tuple(sorted({one.event.seq for one in seen}))
 
 
@@ -152,7 +152,7 @@ class Facts:
         self.events = events
         self.items = items
         self.currency = currency
-        self.seen = [Seen(event, items[event.item_id]) for event in events if event.item_id in items]
+        self.seen = [ItemEvent(event, items[event.item_id]) for event in events if event.item_id in items]
         self.weight = sum(one.weight for one in self.seen)  # shares are of this, so that products without the attribute count against "mostly"
         self.bought = [one for one in self.seen if one.event.action == "purchase"]
         self.categories = counted(self.seen, lambda item: category_name(item.category))
@@ -192,17 +192,17 @@ class Facts:
 class Comparison:
     """Variants of one style looked at: `views` are the looks before the purchase, `bought` the purchase, None where none followed."""
 
-    views: tuple[Seen, ...]
-    bought: Seen | None
+    views: tuple[ItemEvent, ...]
+    bought: ItemEvent | None
 
     @property
-    def seen(self) -> tuple[Seen, ...]:
+    def seen(self) -> tuple[ItemEvent, ...]:
         return (*self.views, self.bought) if self.bought else self.views
 
 
-def comparisons(seen: Sequence[Seen]) -> list[Comparison]:
+def comparisons(seen: Sequence[ItemEvent]) -> list[Comparison]:
     """Every style of which two or more variants were looked at (before it was bought), the latest last."""
-    groups: dict[str, list[Seen]] = {}
+    groups: dict[str, list[ItemEvent]] = {}
     for one in reversed(seen):  # by the latest event of each style
         if one.item.parent_id:
             groups.setdefault(one.item.parent_id, []).append(one)
@@ -251,9 +251,9 @@ def searches(events: Sequence[Event], items: Mapping[str, Item]) -> list[Search]
     return list(found.values())
 
 
-def left_in_cart(seen: Sequence[Seen]) -> list[Seen]:
+def left_in_cart(seen: Sequence[ItemEvent]) -> list[ItemEvent]:
     """The last cart event of each style that was put in the cart and not bought afterwards, the latest last."""
-    open_carts: dict[str, Seen] = {}
+    open_carts: dict[str, ItemEvent] = {}
     for one in seen:
         if one.event.action in ("cart", "purchase"):
             open_carts.pop(one.style, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recgraph.graph.counts import Count, Facts, Seen, numbers, recurring, seqs_of, title_stems
+from recgraph.graph.counts import Count, Facts, ItemEvent, numbers, recurring, seqs_of, title_stems
 from recgraph.graph.wording import listing, pick, quote, sentence, stem, words
 
 Sentence = tuple[str, tuple[int, ...]]
@@ -44,7 +44,7 @@ def _named(facts: Facts, categories: Sequence[Count], colors: Sequence[Count], b
     return listing(parts) if parts else ""
 
 
-def _lately_by_words(facts: Facts, before: Sequence[Seen], now: Sequence[Seen]) -> Sentence | None:
+def _lately_by_words(facts: Facts, before: Sequence[ItemEvent], now: Sequence[ItemEvent]) -> Sentence | None:
     """As `lately`, with recurring title words where the catalogue has neither categories nor brands."""
     old = {part for one in before for part in title_stems(one)}
     said = {one.name for one in facts.title_words[:3]}

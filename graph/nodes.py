@@ -28,7 +28,7 @@ from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Candidate, Retriever
 
 
-class Reader(Protocol):
+class StoreReader(Protocol):
     """What the nodes read of the store."""
 
     def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]: ...
@@ -38,7 +38,7 @@ class Reader(Protocol):
 class TitlesOnly:
     """A reader that keeps what a shop says of its products beside their titles to itself (F table 3, "w/o product attributes")."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: StoreReader) -> None:
         self._reader = reader
 
     def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]:
@@ -67,7 +67,7 @@ class Nodes:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: StoreReader,
         llm: LLM | None,
         retriever: Callable[[datetime | None], Retriever],
         memory: Callable[[datetime | None], QueryMemory],

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from recgraph.graph.counts import Comparison, Count, Facts, Seen, audiences, comparisons, left_in_cart, numbers, searches, seqs_of
+from recgraph.graph.counts import Comparison, Count, Facts, ItemEvent, audiences, comparisons, left_in_cart, numbers, searches, seqs_of
 from recgraph.graph.drift import Sentence, lately, over_time
 from recgraph.graph.grounding import Vocabulary, copied, sentences, support
 from recgraph.graph.wording import (
@@ -228,7 +228,7 @@ def _last_bought(facts: Facts) -> Sentence | None:
 
 def _bought_again(facts: Facts) -> Sentence | None:
     """The product bought most often, if more than once."""
-    by_item: dict[str, list[Seen]] = {}
+    by_item: dict[str, list[ItemEvent]] = {}
     for one in facts.bought:
         by_item.setdefault(one.item.item_id, []).append(one)
     most = max(by_item.values(), key=lambda group: (len(group), group[-1].event.seq), default=[])

@@ -20,7 +20,7 @@ from test_lora import base as base  # noqa: E402 - the tiny Llama
 from recgraph.errors import SettingsError  # noqa: E402
 from recgraph.evaluation.ask import Options, Reranker, ask, measure  # noqa: E402
 from recgraph.evaluation.baselines import llm  # noqa: E402
-from recgraph.evaluation.baselines.llm import Letters, LLMSettings, ProductSettings, RawSettings, SummarySettings, YesNo  # noqa: E402
+from recgraph.evaluation.baselines.llm import LettersSystem, LLMSettings, ProductSettings, RawSettings, SummarySettings, YesNoSystem  # noqa: E402
 from recgraph.evaluation.baselines.train_cases import train_cases  # noqa: E402
 from recgraph.evaluation.compare import evaluate  # noqa: E402
 from recgraph.evaluation.systems import systems  # noqa: E402
@@ -93,7 +93,7 @@ def made(base: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     monkeypatch.setattr(llm, "LocalLLM", lambda *_: Likes())
     llm._stages.clear()
 
-    def make(task: Task, kind: Any = YesNo, settings: LLMSettings | None = None, **given: Any) -> Any:
+    def make(task: Task, kind: Any = YesNoSystem, settings: LLMSettings | None = None, **given: Any) -> Any:
         system = kind(replace(settings or LLMSettings(), llm=str(base), adapter="none", first="order", **given))
         system.fit(task, lambda _: None)
         return system
@@ -201,11 +201,11 @@ def test_answers_are_kept_with_their_cost(made: Made, tmp_path: Path) -> None:
     task = task_of(TEST)
     first = evaluate(task, {"llm": lambda _: made(task, depth=3)}, None, Options(), keep=tmp_path)["systems"][0]
 
-    class Never(YesNo):
+    class Never(YesNoSystem):
         def fit(self, task: Task, note: object) -> None:
             raise AssertionError("it has answered before")
 
-    Never.__module__ = YesNo.__module__
+    Never.__module__ = YesNoSystem.__module__
     settings = made(task, depth=3).settings
     again = evaluate(task, {"llm": lambda _: Never(settings)}, None, Options(), keep=tmp_path)["systems"][0]
     assert (first["tokens"], first["ceiling"]) == (again["tokens"], again["ceiling"])
@@ -218,7 +218,7 @@ def test_a_killed_evaluation_asks_only_what_is_missing(made: Made, tmp_path: Pat
     test = cases_of(*((user, [0, 1, 2], 5) for user in range(40)))  # three pieces of 16, 16 and 8
     task = task_of(test)
 
-    class Killed(YesNo):
+    class Killed(YesNoSystem):
         left = 100
 
         def scores_among(self, cases: Cases, candidates: Any) -> Scores:
@@ -227,7 +227,7 @@ def test_a_killed_evaluation_asks_only_what_is_missing(made: Made, tmp_path: Pat
                 raise KeyboardInterrupt
             return super().scores_among(cases, candidates)
 
-    Killed.__module__ = YesNo.__module__
+    Killed.__module__ = YesNoSystem.__module__
     settings = made(task, depth=3).settings
     Killed.left = 33
     with pytest.raises(KeyboardInterrupt):
@@ -253,7 +253,7 @@ def test_the_products_weight_lets_retrieval_lead_whatever_order_the_candidates_c
 
 
 def test_letters_give_their_logits_to_the_items_they_stand_for(made: Made) -> None:
-    system = made(task_of(TEST), Letters)
+    system = made(task_of(TEST), LettersSystem)
     one = system.scores_among(TEST, np.array([[5, 3, 6], [3, -1, 7]]))
     assert one[0].tolist() == [ord("L"), ord("W"), ord("D")]
     assert one[1].tolist() == [ord("W"), -np.inf, ord("S")]
@@ -312,7 +312,7 @@ def test_settings_that_cannot_be_are_named() -> None:
 LORA = {"rank": 4, "alpha": 8, "layers": 2, "learning_rate": 2e-2, "batch": 8, "negatives": 3, "epochs": 6, "tree_tokens": 512}
 
 
-@pytest.mark.parametrize(("name", "kind"), [("tallrec", "YesNo"), ("llamarec", "Letters")])
+@pytest.mark.parametrize(("name", "kind"), [("tallrec", "YesNoSystem"), ("llamarec", "LettersSystem")])
 @pytest.mark.train
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*pin_memory.*:UserWarning", "ignore::ResourceWarning")
 def test_it_learns_from_train_events_and_is_kept(base: Path, tmp_path: Path, name: str, kind: str) -> None:
@@ -329,7 +329,7 @@ def test_it_learns_from_train_events_and_is_kept(base: Path, tmp_path: Path, nam
     assert any("learning from 24 cases" in note for note in notes)
     found = system.scores_among(test, np.array([[3, 6, 7], [7, 3, 0]]))
     assert np.isfinite(found).all()
-    if kind == "YesNo":
+    if kind == "YesNoSystem":
         assert found.argmax(axis=1).tolist() == [0, 1]
     again = getattr(llm, kind)(settings, None, tmp_path)
     again.name = name
@@ -349,7 +349,7 @@ def test_it_goes_on_from_an_adapter_and_keeps_that_as_it_was(base: Path, tmp_pat
     settings = RawSettings(llm=str(base), lora=LORA, recent=2)
 
     def scores(**changed: Any) -> Any:
-        system = YesNo(replace(settings, **changed), None, tmp_path / "cache")
+        system = YesNoSystem(replace(settings, **changed), None, tmp_path / "cache")
         system.fit(task, lambda _: None)
         return system.scores_among(test, asked)
 
@@ -367,7 +367,7 @@ def test_it_goes_on_from_an_adapter_and_keeps_that_as_it_was(base: Path, tmp_pat
 def test_the_real_model_scores_a_shop_with_the_shipped_adapter(real_folder: Path) -> None:
     notes: list[str] = []
     task = task_of(TEST)
-    for kind, settings in ((YesNo, SummarySettings(adapter="default")), (Letters, RawSettings(adapter="none"))):
+    for kind, settings in ((YesNoSystem, SummarySettings(adapter="default")), (LettersSystem, RawSettings(adapter="none"))):
         system = kind(replace(settings, llm=str(real_folder)))
         system.fit(task, notes.append)
         found = system.scores_among(TEST, np.array([[5, 3, 6], [3, 6, 7]]))

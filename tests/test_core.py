@@ -23,7 +23,7 @@ from recgraph.tools.sources.core import Core
 from recgraph.train import id_embeddings
 from recgraph.train.metrics import MISS
 from recgraph.train.networks import core
-from recgraph.train.networks.core import Cases, CoreModel, CoreSettings, batches, ranks, train, windows
+from recgraph.train.networks.core import CoreModel, CoreSettings, HeldOut, batches, ranks, train, windows
 
 SMALL = CoreSettings(dim=8, inner=16, batch=16, epochs=4, max_length=6, threads=1, hidden_dropout=0.1, session_dropout=0.1, item_dropout=0.1)
 ITEMS = 12
@@ -106,7 +106,7 @@ def test_ranks_leave_out_what_is_hidden_and_miss_what_is_cold() -> None:
     with torch.no_grad():
         model.items.weight.copy_(torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.3], [1.0, 0.3], [0.0, 1.0]]))
     zero, one = np.array([0]), np.array([0, 1])
-    cases = Cases([zero, zero, zero, zero, np.array([], dtype=np.int64)], np.array([1, 2, 1, -1, 1]), [zero, one, one, zero, zero])
+    cases = HeldOut([zero, zero, zero, zero, np.array([], dtype=np.int64)], np.array([1, 2, 1, -1, 1]), [zero, one, one, zero, zero])
     everything, shown = ranks(model, cases)
     assert everything.better.tolist() == [1, 2, 1, MISS, MISS]
     assert everything.equal.tolist() == [0, 1, 0, 0, 0]  # items 2 and 3 are alike
@@ -121,7 +121,7 @@ def test_ranks_leave_out_what_is_hidden_and_miss_what_is_cold() -> None:
 def test_it_learns_what_follows_what(negatives: int) -> None:
     items, starts = walks(100)
     histories = [np.arange(first, first + 3) % ITEMS for first in range(ITEMS)]
-    cases = Cases(histories, (np.arange(ITEMS) + 3) % ITEMS, histories)
+    cases = HeldOut(histories, (np.arange(ITEMS) + 3) % ITEMS, histories)
     found = train(items, starts, ITEMS, replace(SMALL, dim=16, batch=64, epochs=20, learning_rate=0.02, negatives=negatives), cases)
     assert (ranks(found.model, cases)[1].better == 0).mean() > 0.8
     assert found.epochs[-1]["loss"] < found.epochs[0]["loss"]
@@ -131,7 +131,7 @@ def test_it_learns_what_follows_what(negatives: int) -> None:
 @pytest.mark.parametrize("negatives", [0, 5])
 def test_the_same_training_gives_the_same_bytes_also_after_a_kill(negatives: int, tmp_path: Path) -> None:
     items, starts = walks()
-    cases = Cases([items[:3]], items[3:4], [items[:0]])
+    cases = HeldOut([items[:3]], items[3:4], [items[:0]])
     settings = replace(SMALL, negatives=negatives, patience=9)
     drawn = torch.random.get_rng_state()
     whole = train(items, starts, ITEMS, settings, cases)
@@ -148,7 +148,7 @@ def test_the_same_training_gives_the_same_bytes_also_after_a_kill(negatives: int
 
 def test_it_ends_when_validation_gets_no_better() -> None:
     items, starts = walks()
-    never = Cases([items[:3]], np.array([-1]), [items[:0]])
+    never = HeldOut([items[:3]], np.array([-1]), [items[:0]])
     found = train(items, starts, ITEMS, replace(SMALL, epochs=20, patience=2), never)
     assert (len(found.epochs), found.best) == (3, 0)
 

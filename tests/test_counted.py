@@ -12,20 +12,20 @@ import pytest
 from recgraph.errors import SettingsError
 from recgraph.evaluation.baselines.counted import (
     FusionSettings,
-    ItemKNN,
     ItemKNNSettings,
-    Popularity,
-    RecentPopularity,
+    ItemKNNSystem,
+    PopularitySystem,
+    RecentPopularitySystem,
     RecentSettings,
-    StatisticsFusion,
-    TextKNN,
+    StatisticsSystem,
     TextKNNSettings,
-    Transitions,
+    TextKNNSystem,
     TransitionSettings,
+    TransitionsSystem,
     sequences_of,
     z_scores,
 )
-from recgraph.tools.sources.transitions import Transitions as Reference
+from recgraph.tools.sources.transitions import TransitionTable as Reference
 from recgraph.train.task import Cases, Events, Rows, System, Task
 
 DAY = 86_400.0
@@ -79,21 +79,22 @@ def fitted(system: System, task: Task) -> System:
 
 
 def systems() -> list[System]:
-    return [Popularity(), RecentPopularity(), Transitions(), ItemKNN(), TextKNN(None, Letters()), StatisticsFusion(None, None, Letters())]
+    counted: list[System] = [PopularitySystem(), RecentPopularitySystem(), TransitionsSystem(), ItemKNNSystem()]
+    return [*counted, TextKNNSystem(None, Letters()), StatisticsSystem(None, None, Letters())]
 
 
 SMALL = [[0, 1, 2], [0, 1], [3, 0, 1, 4]]
 
 
 def test_popularity_counts_train_events() -> None:
-    found = fitted(Popularity(), shop(SMALL)).scores(cases([[0], []], [1, 1]))
+    found = fitted(PopularitySystem(), shop(SMALL)).scores(cases([[0], []], [1, 1]))
     assert found.tolist() == [[3, 3, 1, 1, 1, 0]] * 2
 
 
 def test_recent_popularity_counts_the_days_before_the_case() -> None:
     """Item 0 on days 0, 1 and 2, item 1 on day 8; window of 7 days. At day 9 only item 1 (day 8) and item 0 of day 2 are in it."""
     task = shop([[0, 0, 0, 1]], [[0, 1, 2, 8]])
-    found = fitted(RecentPopularity(), task).scores(cases([[]] * 3, [1] * 3, [NOW + 9 * DAY, NOW + 1.5 * DAY, NOW - DAY]))
+    found = fitted(RecentPopularitySystem(), task).scores(cases([[]] * 3, [1] * 3, [NOW + 9 * DAY, NOW + 1.5 * DAY, NOW - DAY]))
     assert found[0, :3] == pytest.approx([1 + 3 / 4, 1 + 1 / 4, 0])  # 3 and 1 events until then, over 3 + 1, decide among equals
     assert found[1, :3] == pytest.approx([2 + 2 / 3, 0, 0])  # the case of day 1.5 knows neither day 2 nor day 8
     assert not found[2].any()
@@ -102,21 +103,21 @@ def test_recent_popularity_counts_the_days_before_the_case() -> None:
 def test_recent_popularity_never_passes_the_cut() -> None:
     """A case a month after the cut is told the last days before the cut, not an empty window."""
     task = shop([[0, 1, 1]], [[0, 8, 9]], until=NOW + 10 * DAY)
-    found = fitted(RecentPopularity(), task).scores(cases([[]], [1], [NOW + 40 * DAY]))
+    found = fitted(RecentPopularitySystem(), task).scores(cases([[]], [1], [NOW + 40 * DAY]))
     assert found[0, :2] == pytest.approx([1 / 3, 2 + 2 / 3])
 
 
 def test_without_dates_all_of_train_is_recent() -> None:
     task = shop(SMALL)
     train = replace(task.train, time=np.arange(len(task.train), dtype=np.float64))
-    found = fitted(RecentPopularity(), replace(task, train=train)).scores(cases([[]], [1], [2.0]))
+    found = fitted(RecentPopularitySystem(), replace(task, train=train)).scores(cases([[]], [1], [2.0]))
     assert found[0] == pytest.approx([3 + 3 / 4, 3 + 3 / 4, 1 + 1 / 4, 1 + 1 / 4, 1 + 1 / 4, 0])
 
 
 def test_transitions_count_what_followed() -> None:
     """Undivided, a day apart: 1 followed 0 thrice; 2 followed 1 once; of the history [3, 0] the newer 0 counts 1, the older 3 a half."""
     task = shop(SMALL)
-    found = fitted(Transitions(TransitionSettings(recency=0.5, window=1, out=0, into=0)), task).scores(cases([[3, 0], [COLD], []], [1] * 3))
+    found = fitted(TransitionsSystem(TransitionSettings(recency=0.5, window=1, out=0, into=0)), task).scores(cases([[3, 0], [COLD], []], [1] * 3))
     decay = 3 * 0.5 ** (1 / 30)  # a purchase counts 3, 30 days half
     assert found[0] == pytest.approx([0.5 * decay, 3 * decay, 0, 0, 0, 0], rel=1e-6)
     assert not found[1:].any()
@@ -126,7 +127,7 @@ def test_transitions_of_all_cases_are_those_of_the_serving_table() -> None:
     rng = np.random.default_rng(0)
     task = shop([rng.integers(0, ITEMS - 1, 9).tolist() for _ in range(8)])
     asked = cases([rng.integers(0, ITEMS, size).tolist() for size in (1, 4, 70)], [0, 1, 2])
-    found = fitted(Transitions(TransitionSettings(window=10)), task).scores(asked)
+    found = fitted(TransitionsSystem(TransitionSettings(window=10)), task).scores(asked)
     reference = Reference.fit(sequences_of(task.train), ITEMS)
     for line, history in zip(found, asked.history, strict=True):
         assert line == pytest.approx(reference.scores(history), rel=1e-4, abs=1e-6)
@@ -134,7 +135,7 @@ def test_transitions_of_all_cases_are_those_of_the_serving_table() -> None:
 
 def test_item_knn_is_the_shrunk_cosine() -> None:
     """0 and 1 have three users, all shared: 3 / (√3 √3 + 1). Item 2 shares one with 0: 1 / (√3 √1 + 1). An item is not its own neighbour."""
-    found = fitted(ItemKNN(ItemKNNSettings(recency=0.5, shrink=1)), shop(SMALL)).scores(cases([[0], [COLD], [2, 0]], [1] * 3))
+    found = fitted(ItemKNNSystem(ItemKNNSettings(recency=0.5, shrink=1)), shop(SMALL)).scores(cases([[0], [COLD], [2, 0]], [1] * 3))
     one = 1 / (3**0.5 + 1)
     assert found[0] == pytest.approx([0, 3 / 4, one, one, one, 0])
     assert not found[1].any()
@@ -142,13 +143,13 @@ def test_item_knn_is_the_shrunk_cosine() -> None:
 
 
 def test_item_knn_keeps_the_nearest() -> None:
-    found = fitted(ItemKNN(ItemKNNSettings(shrink=1, neighbours=1)), shop(SMALL)).scores(cases([[0]], [1]))
+    found = fitted(ItemKNNSystem(ItemKNNSettings(shrink=1, neighbours=1)), shop(SMALL)).scores(cases([[0]], [1]))
     assert np.flatnonzero(found[0]).tolist() == [1]
 
 
 def test_text_knn_is_the_cosine_with_the_weighted_mean_and_ranks_cold_items() -> None:
     """History "dd", then "ab", recency ½: (½ d + ab/√2); with "a" its cosine is (1/√2) / √(1 + ¼)."""
-    found = fitted(TextKNN(TextKNNSettings(recency=0.5), Letters()), shop(SMALL)).scores(cases([[3, 0], []], [1, 1]))
+    found = fitted(TextKNNSystem(TextKNNSettings(recency=0.5), Letters()), shop(SMALL)).scores(cases([[3, 0], []], [1, 1]))
     length = (1 + 0.25) ** 0.5
     assert found[0] == pytest.approx([1 / length, 0.5 / length, 0.5 / length, 0.5 / length, 0.5 / 2**0.5 / length, 0.5**0.5 / length])
     assert not found[1].any()
@@ -156,13 +157,13 @@ def test_text_knn_is_the_cosine_with_the_weighted_mean_and_ranks_cold_items() ->
 
 def test_text_vectors_are_kept_in_a_folder(tmp_path: Path) -> None:
     first, again = Letters(), Letters()
-    one = fitted(TextKNN(None, first, tmp_path), shop(SMALL)).scores(cases([[0]], [1]))
-    two = fitted(TextKNN(None, again, tmp_path), shop(SMALL)).scores(cases([[0]], [1]))
+    one = fitted(TextKNNSystem(None, first, tmp_path), shop(SMALL)).scores(cases([[0]], [1]))
+    two = fitted(TextKNNSystem(None, again, tmp_path), shop(SMALL)).scores(cases([[0]], [1]))
     assert len(first.read) == ITEMS
     assert not again.read
     assert (one == two).all()
     changed = replace(shop(SMALL), texts=("ab", "ac", "bc", "dd", "de", "z"))
-    fitted(TextKNN(None, again, tmp_path), changed)
+    fitted(TextKNNSystem(None, again, tmp_path), changed)
     assert again.read
 
 
@@ -184,8 +185,8 @@ def test_a_list_of_zeros_but_one_does_not_decide_alone() -> None:
 
 def test_the_fusion_is_the_weighted_sum() -> None:
     task, asked = shop(SMALL), cases([[0], [3, 1]], [1, 2])
-    parts: list[System] = [Popularity(), Transitions()]
-    fused = StatisticsFusion(FusionSettings(weights=(1.0, 2.0), power=1.0, sample=0), parts)
+    parts: list[System] = [PopularitySystem(), TransitionsSystem()]
+    fused = StatisticsSystem(FusionSettings(weights=(1.0, 2.0), power=1.0, sample=0), parts)
     found = fitted(fused, task).scores(asked)
     assert found == pytest.approx(z_scores(parts[0].scores(asked)) + 2 * z_scores(parts[1].scores(asked)), abs=1e-5)
 
@@ -200,9 +201,9 @@ def test_what_all_parts_cannot_rank_the_fusion_cannot() -> None:
             return np.array([[1, 2, 3, -np.inf, -np.inf, -np.inf]] * len(asked), np.float32)
 
     asked = cases([[0]], [1])
-    alone = fitted(StatisticsFusion(FusionSettings(weights=(1.0,)), [Blind()]), shop(SMALL)).scores(asked)
+    alone = fitted(StatisticsSystem(FusionSettings(weights=(1.0,)), [Blind()]), shop(SMALL)).scores(asked)
     assert np.isneginf(alone[0]).tolist() == [False] * 3 + [True] * 3
-    beside = fitted(StatisticsFusion(FusionSettings(weights=(1.0, 1.0)), [Blind(), Popularity()]), shop(SMALL)).scores(asked)
+    beside = fitted(StatisticsSystem(FusionSettings(weights=(1.0, 1.0)), [Blind(), PopularitySystem()]), shop(SMALL)).scores(asked)
     assert np.isfinite(beside).all()
 
 
@@ -240,7 +241,7 @@ def test_an_empty_train_part_is_no_crash() -> None:
         lambda: TextKNNSettings(recency=1.5),
         lambda: RecentSettings(days=0),
         lambda: FusionSettings(power=0),
-        lambda: StatisticsFusion(FusionSettings(weights=(1.0,)), []),
+        lambda: StatisticsSystem(FusionSettings(weights=(1.0,)), []),
     ],
 )
 def test_a_setting_out_of_range_is_named(make: object) -> None:

@@ -22,7 +22,7 @@ pytest.importorskip("torch", reason="needs recgraph[local]")
 pytest.importorskip("transformers", reason="needs recgraph[local]")
 
 from recgraph.errors import ModelMissing, SettingsError, StoreError
-from recgraph.evaluation.baselines.counted import Popularity, Transitions
+from recgraph.evaluation.baselines.counted import PopularitySystem, TransitionsSystem
 from recgraph.evaluation.compare import evaluate as compare
 from recgraph.settings import Settings
 from recgraph.store import snapshot
@@ -276,7 +276,7 @@ def task_of(folder: Path, split: str) -> Task:
 @SPLITS
 def test_systems_fitted_on_a_planted_purchase_are_refused(clean: Path, split: str) -> None:
     task = task_of(clean, split)
-    made = {"popularity": lambda _: Popularity(), "transitions": lambda _: Transitions()}
+    made = {"popularity": lambda _: PopularitySystem(), "transitions": lambda _: TransitionsSystem()}
     assert compare(task, made)["cases"] == 8
     item, seconds = task.item_ids.index("PLANT"), (PLANTED - datetime(1970, 1, 1)).total_seconds()
     columns = ((task.train.user, 0), (task.train.item, item), (task.train.time, seconds), (task.train.action, 2))

@@ -14,12 +14,12 @@ import torch
 from fakes import FakeEncoder
 
 from recgraph.errors import SettingsError, StoreError
-from recgraph.evaluation.baselines.counted import WordKNN, shop_of
-from recgraph.evaluation.baselines.own import Fused, Paper, trained_former
+from recgraph.evaluation.baselines.counted import WordKNNSystem, shop_of
+from recgraph.evaluation.baselines.own import FusedSystem, PaperSystem, trained_former
 from recgraph.store.db import Store
 from recgraph.tools.ranking import Fusion
 from recgraph.tools.retrieve import Retriever, is_fresh
-from recgraph.tools.sources.base import Request, Shop
+from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.counted import MakerTransitions, SessionKNN, SessionKNNSettings, Viewed
 from recgraph.tools.sources.registry import NAMES, possible
 from recgraph.tools.sources.text import QueryText, QueryWords, Remembered
@@ -58,11 +58,11 @@ def fitted(system: System, task: Task) -> System:
     return system
 
 
-def pair(settings: FusedSettings = QUICK) -> Fused:
-    return Fused(settings, names=("popularity", "transitions"))
+def pair(settings: FusedSettings = QUICK) -> FusedSystem:
+    return FusedSystem(settings, names=("popularity", "transitions"))
 
 
-def sources_shop(sequences: Sequence[Sequence[int]], vectors: np.ndarray | None = None) -> Shop:
+def sources_shop(sequences: Sequence[Sequence[int]], vectors: np.ndarray | None = None) -> Past:
     return shop_of(shop(sequences, cases([], [])), vectors)
 
 
@@ -91,7 +91,7 @@ def test_a_shared_item_of_another_user_is_not_near() -> None:
 
 
 def test_names_are_near_by_their_words_and_their_maker() -> None:
-    found = fitted(WordKNN(), SMALL).scores(cases([[0], [6]], [1, 1]))
+    found = fitted(WordKNNSystem(), SMALL).scores(cases([[0], [6]], [1, 1]))
     assert set(np.argsort(-found[0])[1:3]) == {1, 2}
     assert found[0, 5] == 0
     assert not found[1].any()
@@ -129,7 +129,7 @@ def test_what_follows_a_maker_is_found_for_an_item_without_steps() -> None:
 
 
 def test_sources_are_left_out_where_what_they_read_is_not_there() -> None:
-    nameless = Shop(shop_of(SMALL).events, ("x",) * 7)
+    nameless = Past(shop_of(SMALL).events, ("x",) * 7)
     assert set(possible(nameless)) == {"popularity", "transitions", "next-step", "item-knn", "session-knn", "viewed", "memory"}
     assert set(possible(shop_of(SMALL))) - set(possible(nameless)) == {"word-knn", "query-words", "maker-transitions"}
     assert set(possible(sources_shop([[0]], np.eye(7, dtype=np.float32)))) == set(NAMES) - {"core", "textformer"}
@@ -156,8 +156,8 @@ def test_the_network_learns_that_a_query_matters_and_does_without() -> None:
     valid = replace(cases([[int(one)] for one in rng.integers(0, 20, 200)], target.tolist()), query=tuple(texts[one] for one in target))
     task = shop([[0, int(one)] for one in rng.integers(1, 20, 100)], valid, texts)
     settings = replace(QUICK, pool=20, depth=20, epochs=20, hidden=16)
-    fused = fitted(Fused(settings, names=("popularity", "query-words")), task)
-    assert isinstance(fused, Fused)
+    fused = fitted(FusedSystem(settings, names=("popularity", "query-words")), task)
+    assert isinstance(fused, FusedSystem)
     assert fused.fusion.config["lessons"] == 400  # each with its query and without
     assert float(ndcg(places(fused.scores(valid), valid.target), 10).mean()) > 0.99
     assert fused.scores(replace(cases([[5]], [1]), query=("",)))[0].argmax() == 0
@@ -166,7 +166,7 @@ def test_the_network_learns_that_a_query_matters_and_does_without() -> None:
 def test_what_no_lesson_told_apart_changes_nothing_later() -> None:
     """No case of SMALL has a query, so what the network would say to one was never learnt: it must say what it says without."""
     fused = fitted(pair(), SMALL)
-    assert isinstance(fused, Fused)
+    assert isinstance(fused, FusedSystem)
     plain, searching = asked([0])[0], Request(np.array([0]), "soap", fresh=True)
     assert np.array_equal(fused.served.scores([plain]), fused.served.scores([searching]))
 
@@ -185,7 +185,7 @@ def test_the_target_is_not_looked_at() -> None:
 
 def test_a_source_that_says_nothing_is_left_out() -> None:
     told: list[str] = []
-    fused = Fused(QUICK, names=("popularity", "transitions", "query-words"))
+    fused = FusedSystem(QUICK, names=("popularity", "transitions", "query-words"))
     fused.fit(SMALL, told.append)
     assert fused.fusion.sources == ("popularity", "transitions")
     assert any("nothing is said by query-words" in one for one in told)
@@ -217,7 +217,7 @@ def test_a_category_is_compared_though_none_of_it_is_in_the_pool_of_all() -> Non
 
 def test_an_answer_says_who_brought_it() -> None:
     fused = fitted(pair(), SMALL)
-    assert isinstance(fused, Fused)
+    assert isinstance(fused, FusedSystem)
     allowed = np.ones(7, np.bool_)
     first = fused.served.first(asked([0])[0], allowed, 3)
     assert (first[0].row, first[0].source) == (1, "sequence")
@@ -228,7 +228,7 @@ def test_an_answer_says_who_brought_it() -> None:
 
 def test_a_fusion_comes_back_from_a_folder_and_from_a_store_as_it_was(tmp_path: Path, make_store: Callable[..., Store]) -> None:
     fused = fitted(pair(), SMALL)
-    assert isinstance(fused, Fused)
+    assert isinstance(fused, FusedSystem)
     fusion = replace(fused.fusion, config={**fused.fusion.config, "encoder": "none", "fitted_before": "2025-03-01T00:00:00"})
     fusion.save(tmp_path / "fusion")
     store = make_store("item_id,title\nA,Shirt")
@@ -281,7 +281,7 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
     assert task.until is not None
     assert min(len(task.valid), len(task.test)) > 20
     monkeypatch.setattr("recgraph.evaluation.baselines.own.TextSettings", partial(TextSettings, dim=16, epochs=2))
-    system = Fused(replace(QUICK, depth=20, pool=30), FakeEncoder(), names=[name for name in NAMES if name != "core"], store=store.path)
+    system = FusedSystem(replace(QUICK, depth=20, pool=30), FakeEncoder(), names=[name for name in NAMES if name != "core"], store=store.path)
     system.fit(task, quiet)
     assert {"query-text", "query-words", "textformer"} <= set(system.fusion.sources)
     former, seen = trained_former(task, store.path, np.zeros((0, 0), np.float32), FakeEncoder(), 0, quiet)  # the one that was just trained
@@ -314,7 +314,7 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
 
 
 def test_paper_mode_takes_one_neighbour_of_the_newest_item_and_then_its_titles() -> None:
-    paper = Paper()
+    paper = PaperSystem()
     paper._titles = np.eye(4, dtype=np.float32)[[0, 0, 0, 1, 1, 2, 3]]
     paper._ids = np.array([[1, 0], [0.6, 0.8], [0, 1], [0.8, 0.6], [0, 1], [0.9, 0.44], [0, 0]], np.float32)
     found = paper.scores(cases([[4, 0], [], [5, 0]], [1, 1, 1]))

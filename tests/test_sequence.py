@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from recgraph.errors import SettingsError
-from recgraph.evaluation.baselines.convolution import ConvSettings, NextItNet, NextItNetModel
-from recgraph.evaluation.baselines.recurrent import NARM, GRU4Rec, GRU4RecModel, NARMModel, RecurrentSettings
-from recgraph.train.networks.attention import AttentionSettings, BERT4Rec, BERT4RecModel, Core, SASRec, SASRecModel, original
+from recgraph.evaluation.baselines.convolution import ConvSettings, NextItNetModel, NextItNetSystem
+from recgraph.evaluation.baselines.recurrent import GRU4RecModel, GRU4RecSystem, NARMModel, NARMSystem, RecurrentSettings
+from recgraph.train.networks.attention import AttentionSettings, BERT4RecModel, BERT4RecSystem, CoreSystem, SASRecModel, SASRecSystem, original
 from recgraph.train.networks.core import CoreSettings
 from recgraph.train.networks.sequence import Items, SequenceModel, SequenceSettings, SequenceSystem, readable, sequences
 from recgraph.train.task import Cases, Events, Task
@@ -21,13 +21,13 @@ from recgraph.train.task import Cases, Events, Task
 ITEMS, COLD = 40, 39  # of 40 items the last is in no train event
 QUICK: dict[str, Any] = {"dim": 32, "dropout": 0.1, "learning_rate": 0.01, "batch": 256, "epochs": 12, "patience": 12, "max_length": 5}
 SYSTEMS: dict[str, Any] = {
-    "sasrec": lambda: SASRec(AttentionSettings(**QUICK, negatives=16)),
-    "sasrec-bce": lambda: SASRec(original(AttentionSettings(**{**QUICK, "epochs": 30}))),
-    "bert4rec": lambda: BERT4Rec(AttentionSettings(**{**QUICK, "epochs": 40}, last_share=0.6, attention_dropout=0.0)),
-    "gru4rec": lambda: GRU4Rec(RecurrentSettings(**QUICK, hidden=32)),
-    "narm": lambda: NARM(RecurrentSettings(**QUICK, hidden=32)),
-    "nextitnet": lambda: NextItNet(ConvSettings(**{**QUICK, "epochs": 20})),
-    "core": lambda: Core(
+    "sasrec": lambda: SASRecSystem(AttentionSettings(**QUICK, negatives=16)),
+    "sasrec-bce": lambda: SASRecSystem(original(AttentionSettings(**{**QUICK, "epochs": 30}))),
+    "bert4rec": lambda: BERT4RecSystem(AttentionSettings(**{**QUICK, "epochs": 40}, last_share=0.6, attention_dropout=0.0)),
+    "gru4rec": lambda: GRU4RecSystem(RecurrentSettings(**QUICK, hidden=32)),
+    "narm": lambda: NARMSystem(RecurrentSettings(**QUICK, hidden=32)),
+    "nextitnet": lambda: NextItNetSystem(ConvSettings(**{**QUICK, "epochs": 20})),
+    "core": lambda: CoreSystem(
         CoreSettings(dim=32, epochs=12, max_length=5, learning_rate=0.01, batch=256, hidden_dropout=0.1, session_dropout=0.1, threads=1)
     ),
 }
@@ -205,7 +205,7 @@ def test_text_makes_an_item_without_events_readable_and_rankable() -> None:
     task = shop()
     text = np.random.default_rng(0).normal(size=(ITEMS, 12)).astype(np.float32)
     text[COLD] = text[3 + 11]  # says the same as what follows item 3
-    system = SASRec(AttentionSettings(**QUICK), text)
+    system = SASRecSystem(AttentionSettings(**QUICK), text)
     system.fit(task, lambda _: None)
     scores = system.scores(cases([[3], [COLD]], [0, 0]))
     assert system.name == "sasrec-text"
@@ -216,7 +216,7 @@ def test_text_makes_an_item_without_events_readable_and_rankable() -> None:
 
 def test_the_best_epoch_is_kept_and_training_ends_without_progress() -> None:
     task = shop()
-    system = SASRec(AttentionSettings(**{**QUICK, "epochs": 60, "patience": 3}))
+    system = SASRecSystem(AttentionSettings(**{**QUICK, "epochs": 60, "patience": 3}))
     system.fit(task, lambda _: None)
     shown = [valid for _, valid in system.epochs]
     assert len(shown) < 60
@@ -244,16 +244,16 @@ def test_wrong_settings_and_inputs_are_named() -> None:
         ConvSettings(kernel=0)
     task = shop()
     nothing = replace(task, train=task.train.of(np.zeros(len(task.train), bool)))
-    for system in (SASRec(AttentionSettings()), Core(CoreSettings())):
+    for system in (SASRecSystem(AttentionSettings()), CoreSystem(CoreSettings())):
         with pytest.raises(SettingsError, match="walks has no event"):
             system.fit(nothing, lambda _: None)
     with pytest.raises(SettingsError, match="3 text vectors for 40 items"):
-        SASRec(AttentionSettings(), np.zeros((3, 4), np.float32)).fit(task, lambda _: None)
+        SASRecSystem(AttentionSettings(), np.zeros((3, 4), np.float32)).fit(task, lambda _: None)
 
 
 def test_a_system_without_validation_keeps_its_last_epoch() -> None:
     task = shop(30)
     nobody = replace(task, valid=task.valid.of(np.array([], np.int64)))
-    system: SequenceSystem = NextItNet(ConvSettings(**{**QUICK, "epochs": 3}))
+    system: SequenceSystem = NextItNetSystem(ConvSettings(**{**QUICK, "epochs": 3}))
     system.fit(nobody, lambda _: None)
     assert system.best == 2

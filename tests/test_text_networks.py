@@ -18,11 +18,11 @@ from fakes import FakeEncoder  # noqa: E402
 from recgraph.errors import SettingsError, StoreError  # noqa: E402
 from recgraph.evaluation.baselines.counted import sequences_of  # noqa: E402
 from recgraph.store.db import Store  # noqa: E402
-from recgraph.tools.sources.base import Request, Shop  # noqa: E402
+from recgraph.tools.sources.base import Past, Request  # noqa: E402
 from recgraph.tools.sources.registry import make, possible  # noqa: E402
 from recgraph.tools.sources.textformer import TextFormer as Served  # noqa: E402
 from recgraph.train import evidence, leaks, prepare, textformer  # noqa: E402
-from recgraph.train.networks.text import TextFormer, TextSettings  # noqa: E402
+from recgraph.train.networks.text import TextFormerSystem, TextSettings  # noqa: E402
 from recgraph.train.prepare import read_facts  # noqa: E402
 from recgraph.train.task import Cases, Events, Task, read_task  # noqa: E402
 
@@ -56,13 +56,13 @@ def pairs() -> Task:
 
 def test_it_learns_which_text_follows_and_ranks_what_nobody_had() -> None:
     task = pairs()
-    system = TextFormer(SETTINGS, encoder=FakeEncoder())
+    system = TextFormerSystem(SETTINGS, encoder=FakeEncoder())
     system.fit(task, lambda _: None)
     found = system.scores(cases_of([[colour] for colour in range(8)], [0] * 8))
     assert np.isfinite(found).all()
     assert found[:7, 8:15].argmax(axis=1).tolist() == list(range(7))
     assert found[7].argmax() == 15  # black boots, and a black scarf, of which train says nothing
-    again = TextFormer(SETTINGS, encoder=FakeEncoder())
+    again = TextFormerSystem(SETTINGS, encoder=FakeEncoder())
     again.fit(task, lambda _: None)
     assert np.array_equal(again.scores(task.valid), system.scores(task.valid))
 
@@ -70,7 +70,7 @@ def test_it_learns_which_text_follows_and_ranks_what_nobody_had() -> None:
 def test_an_item_is_its_text_and_has_no_vector_of_its_own() -> None:
     task = pairs()
     twins = replace(task, texts=(*task.texts[:15], task.texts[8]))  # the last scarf is named like the first
-    system = TextFormer(replace(SETTINGS, epochs=2), encoder=FakeEncoder())
+    system = TextFormerSystem(replace(SETTINGS, epochs=2), encoder=FakeEncoder())
     system.fit(twins, lambda _: None)
     found = system.scores(cases_of([[0], [3]], [8, 8]))
     assert found[:, 8] == pytest.approx(found[:, 15], abs=1e-6)
@@ -97,7 +97,7 @@ def test_the_query_is_read_where_there_is_one(make_store: Callable[..., Store]) 
     with Store.open(path) as store:
         task = read_task(store, "shop", "time")
     told: list[str] = []
-    system = TextFormer(SETTINGS, path, queries=True, encoder=FakeEncoder())
+    system = TextFormerSystem(SETTINGS, path, queries=True, encoder=FakeEncoder())
     system.fit(task, told.append)
     assert told[0].startswith("textformer-query: 32 searches among 64 events")
     row = {item_id: number for number, item_id in enumerate(task.item_ids)}
@@ -106,7 +106,7 @@ def test_the_query_is_read_where_there_is_one(make_store: Callable[..., Store]) 
     best = [task.item_ids[one] for one in found.argmax(axis=1)]
     assert best[:2] == ["S0", "S1"]
     assert found.shape == (3, task.n_items)
-    without = TextFormer(SETTINGS, path, encoder=FakeEncoder())
+    without = TextFormerSystem(SETTINGS, path, encoder=FakeEncoder())
     without.fit(task, lambda _: None)
     blind = without.scores(asked)
     assert np.array_equal(blind[0], blind[1])  # it cannot tell the three apart
@@ -131,7 +131,7 @@ def test_searches_past_the_cut_are_not_read(make_store: Callable[..., Store], sp
         lines.append(f"u{user},2025-03-25T10:00:00,search,,late")
     store = make_store(items, lines)
     task = read_task(store, "shop", split)
-    system = TextFormer(replace(SETTINGS, epochs=1), store, queries=True, encoder=FakeEncoder())
+    system = TextFormerSystem(replace(SETTINGS, epochs=1), store, queries=True, encoder=FakeEncoder())
     system.fit(task, lambda _: None)
     held = {query for cases in (task.valid, task.test) for query in cases.query}
     assert held == {f"{WORDS[turn]} {turn}" for turn in (2, 3)}
@@ -148,7 +148,7 @@ def test_what_serves_in_numpy_is_what_was_trained(make_store: Callable[..., Stor
     path = searching(make_store)
     with Store.open(path) as store:
         task = read_task(store, "shop", "time")
-    system = TextFormer(replace(SETTINGS, epochs=2, heads=2, layers=2, max_length=6), path, queries=True, encoder=FakeEncoder())
+    system = TextFormerSystem(replace(SETTINGS, epochs=2, heads=2, layers=2, max_length=6), path, queries=True, encoder=FakeEncoder())
     system.fit(task, lambda _: None)
     rng = np.random.default_rng(0)
     histories = [rng.integers(0, task.n_items, size).tolist() for size in (1, 2, 5, 6, 9)] + [[3, 3, 3, 1], [2]]
@@ -169,7 +169,7 @@ def test_what_serves_in_numpy_is_what_was_trained(make_store: Callable[..., Stor
     ]
     temperature = system.settings.temperature
     for one in (former, Served.load(tmp_path / "former"), later):
-        shop = Shop(sequences_of(task.train), task.texts, FakeEncoder().encode(task.texts), former=one)
+        shop = Past(sequences_of(task.train), task.texts, FakeEncoder().encode(task.texts), former=one)
         assert make("textformer", shop).scores(requests) == pytest.approx(system.scores(asked) * temperature, abs=2e-5)
     nothing = make("textformer", shop).scores([Request(np.zeros(0, np.int64))])
     assert not nothing.any()
@@ -179,11 +179,11 @@ def test_what_serves_in_numpy_is_what_was_trained(make_store: Callable[..., Stor
 
 def test_an_item_without_a_name_is_not_ranked() -> None:
     task = pairs()
-    system = TextFormer(replace(SETTINGS, epochs=1), encoder=FakeEncoder())
+    system = TextFormerSystem(replace(SETTINGS, epochs=1), encoder=FakeEncoder())
     system.fit(task, lambda _: None)
     vectors = FakeEncoder().encode(task.texts)
     vectors[4] = 0
-    shop = Shop(sequences_of(task.train), task.texts, vectors, former=system.served())
+    shop = Past(sequences_of(task.train), task.texts, vectors, former=system.served())
     found = make("textformer", shop).scores([Request(np.array([0]))])
     assert np.flatnonzero(np.isneginf(found[0])).tolist() == [4]
     searching = make("textformer", shop).scores([Request(np.array([0]), "red", FakeEncoder().encode(["red"])[0])])
@@ -239,7 +239,7 @@ def test_the_stage_writes_the_same_bytes_twice(make_store: Callable[..., Store],
 
 def test_the_target_is_not_looked_at() -> None:
     task = pairs()
-    system = TextFormer(replace(SETTINGS, epochs=1), encoder=FakeEncoder())
+    system = TextFormerSystem(replace(SETTINGS, epochs=1), encoder=FakeEncoder())
     system.fit(task, lambda _: None)
     asked = cases_of([[0], [1, 9]], [8, 9])
     assert np.array_equal(system.scores(asked), system.scores(replace(asked, target=np.array([0, 0]))))

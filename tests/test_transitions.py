@@ -1,4 +1,4 @@
-"""Transitions and the ID embedding fitted from them, on sequences whose right answer is obvious, and on Amazon Beauty."""
+"""TransitionTable and the ID embedding fitted from them, on sequences whose right answer is obvious, and on Amazon Beauty."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recgraph.store.db import Sequences
-from recgraph.tools.sources.transitions import Transitions, fit, recency_weights, session_vector, transition_counts
+from recgraph.tools.sources.transitions import TransitionTable, fit, recency_weights, session_vector, transition_counts
 
 DAY = 86_400
 
@@ -36,7 +36,7 @@ def test_users_do_not_follow_each_other_and_the_window_ends() -> None:
 
 
 def test_what_followed_before_is_expected_next() -> None:
-    table = Transitions.fit(sequences([(0, 0, 0), (1, 0, 2)], [(0, 0, 0), (1, 0, 2)], [(0, 0, 0), (2, 0, 0)]), 4)
+    table = TransitionTable.fit(sequences([(0, 0, 0), (1, 0, 2)], [(0, 0, 0), (1, 0, 2)], [(0, 0, 0), (2, 0, 0)]), 4)
     assert [row for row, _ in table.next([0], 5)] == [1, 2]
     assert [row for row, _ in table.next([0], 1)] == [1]
     assert [row for row, _ in table.next([0], 5, np.array([True, False, True, True]))] == [2]
@@ -45,7 +45,7 @@ def test_what_followed_before_is_expected_next() -> None:
 
 
 def test_the_newest_item_weighs_most() -> None:
-    table = Transitions.fit(sequences([(0, 0, 0), (2, 0, 0)], [(1, 0, 0), (3, 0, 0)]), 4)
+    table = TransitionTable.fit(sequences([(0, 0, 0), (2, 0, 0)], [(1, 0, 0), (3, 0, 0)]), 4)
     assert [row for row, _ in table.next([0, 1], 5)] == [3, 2]
     assert [row for row, _ in table.next([1, 0], 5)] == [2, 3]
     assert recency_weights(3, 0.5).tolist() == [0.25, 0.5, 1.0]
@@ -66,7 +66,7 @@ def test_items_taken_together_are_near_and_cold_items_are_zero() -> None:
 def test_without_any_pair_of_events_every_item_is_cold(events: list[tuple[int, float, int]]) -> None:
     only = sequences(events) if events else sequences()
     assert not fit(only, 3, dim=8).any()
-    assert Transitions.fit(only, 3).next([0], 5) == []
+    assert TransitionTable.fit(only, 3).next([0], 5) == []
 
 
 def test_a_session_is_the_recent_mean_of_its_items() -> None:
@@ -83,7 +83,7 @@ def test_on_amazon_beauty_transitions_and_embedding_find_the_next_item(data_fold
     row_of = {item: row for row, item in enumerate(sorted({item for line in lines for item in line}))}
     n = len(row_of)
     known = sequences(*([(row_of[item], place / DAY, 2) for place, item in enumerate(line[:-1])] for line in lines))
-    table, vectors = Transitions.fit(known, n), fit(known, n)
+    table, vectors = TransitionTable.fit(known, n), fit(known, n)
     hits = np.zeros(2)
     for line in lines[::40]:
         history, target = [row_of[item] for item in line[:-1]], row_of[line[-1]]

@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 
 from recgraph.errors import StoreError
 from recgraph.store.db import Store
-from recgraph.tools.sources.base import Request, Rows, Scores, Shop, Source
+from recgraph.tools.sources.base import Past, Request, Rows, Scores, Source
 from recgraph.tools.sources.layers import Numbers, gelu
 from recgraph.tools.sources.published import publish, published
 from recgraph.tools.sources.registry import SHOWN_AS, make, possible
@@ -45,7 +45,7 @@ class Pools:
     read: Numbers
 
 
-class Reader:
+class PoolReader:
     """Asks the sources. `counts` float32[items] are the events of each item; `depth` items of each source are ranked, `pool` of all of them
     compared. Unless `again`, the history's items are no candidates: where nobody takes an item twice they only take places from others."""
 
@@ -154,24 +154,24 @@ class Found:
     sources: tuple[str, ...]
 
 
-class Fused:
+class Ranker:
     """A fusion with its sources made: it ranks a catalogue. Thread-safe."""
 
-    def __init__(self, fusion: Fusion, reader: Reader) -> None:
+    def __init__(self, fusion: Fusion, reader: PoolReader) -> None:
         self.fusion, self.reader = fusion, reader
         names = tuple(reader.sources)
         shown = [SHOWN_AS[name] for name in names]
         self._groups = {group: [place for place, one in enumerate(shown) if one == group] for group in dict.fromkeys(shown)}
 
     @classmethod
-    def of(cls, fusion: Fusion, shop: Shop) -> Fused | None:
+    def of(cls, fusion: Fusion, shop: Past) -> Ranker | None:
         """Makes the sources from the past that `shop` holds; None where it has not what one of them needs."""
         if not set(fusion.sources) <= set(possible(shop)):
             return None
         counts = np.bincount(shop.events.item, minlength=shop.n_items)
         config = fusion.config
         sources = {name: make(name, shop) for name in fusion.sources}
-        return cls(fusion, Reader(sources, counts, int(config["depth"]), int(config["pool"]), bool(config["again"])))
+        return cls(fusion, PoolReader(sources, counts, int(config["depth"]), int(config["pool"]), bool(config["again"])))
 
     def knows(self, *sources: str) -> bool:
         """Whether the network reads one of these sources."""

@@ -24,12 +24,12 @@ from recgraph.store.records import Event, is_named
 from recgraph.tools.embed import Encoder, Progress, embed
 from recgraph.tools.index import VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
-from recgraph.tools.ranking import Found, Fused, Fusion
-from recgraph.tools.sources.base import Request, Shop
+from recgraph.tools.ranking import Found, Fusion, Ranker
+from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.text import LEANING
 from recgraph.tools.sources.textformer import TextFormer
-from recgraph.tools.sources.transitions import Transitions, fit, session_vector
+from recgraph.tools.sources.transitions import TransitionTable, fit, session_vector
 
 # The lists that are fused where no fusion was learnt, in the order of ties:
 # neighbours of the predicted ID and title (F 4.4); what followed such a history; what is near
@@ -160,12 +160,12 @@ class Retriever:
         encoder: Encoder,
         titles: VectorIndex,
         ids: VectorIndex,
-        transitions: Transitions,
+        transitions: TransitionTable,
         popular: Sequence[str],
         before: datetime | None = None,
         per_style: int = 3,
         core: Core | None = None,
-        fused: Fused | None = None,
+        fused: Ranker | None = None,
     ) -> None:
         self.catalogue, self.before, self.per_style, self.core, self.fused = catalogue, before, per_style, core, fused
         self.titles = titles
@@ -216,13 +216,13 @@ class Retriever:
             vectors = np.stack([nothing if vector is None else vector for vector in known])
             former = TextFormer.published(store, before)
             former = former if former and former.config["encoder"] == encoder.name else None
-            fused = Fused.of(fusion, Shop(sequences, catalogue.names, vectors, core, former))
+            fused = Ranker.of(fusion, Past(sequences, catalogue.names, vectors, core, former))
         return cls(
             catalogue,
             encoder,
             titles,
             VectorIndex(catalogue.item_ids, core.units() if core else fit(sequences, n)),
-            Transitions.fit(sequences, n),
+            TransitionTable.fit(sequences, n),
             list(popular),
             before,
             per_style,
@@ -319,7 +319,7 @@ class Retriever:
 
     def _learnt(
         self,
-        fused: Fused,
+        fused: Ranker,
         predicted_id: str | None,
         predicted_title: str,
         query: str,

@@ -33,7 +33,7 @@ from recgraph.tools.ranking import Fusion
 from recgraph.tools.retrieve import Retriever
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.textformer import TextFormer
-from recgraph.tools.sources.transitions import Transitions, session_vector
+from recgraph.tools.sources.transitions import TransitionTable, session_vector
 from recgraph.train import leaks
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
@@ -104,7 +104,7 @@ def scorers(store: Store, folder: Path, catalogue: Catalogue) -> dict[str, Score
     n = len(catalogue.item_ids)
     weights = dict(store.popular(limit=n))
     popularity = np.array([weights.get(item_id, 0) for item_id in catalogue.item_ids], np.float64)
-    transitions = Transitions.fit(store.sequences(), n)
+    transitions = TransitionTable.fit(store.sequences(), n)
     titles = title_vectors(folder, catalogue.item_ids, catalogue.names)
     found: dict[str, Scorer] = {
         "popularity": lambda rows: popularity,

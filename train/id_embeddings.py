@@ -28,7 +28,7 @@ from recgraph.store.columns import Sequences
 from recgraph.store.parquet import read_table, write_table
 from recgraph.train import evidence
 from recgraph.train.metrics import Places, summary
-from recgraph.train.networks.core import Cases, CoreSettings, Rows, Trained, ranks, train
+from recgraph.train.networks.core import CoreSettings, HeldOut, Rows, TrainedCore, ranks, train
 from recgraph.train.pipeline import Note, Params, block, needed, split_folder
 
 OUT = Path("data") / "id_embeddings"
@@ -75,7 +75,7 @@ def sequences(events: Sequences, row_of: Rows) -> tuple[Rows, Rows]:
     return row_of[events.item[fresh]], starts
 
 
-def read_cases(table: dict[str, Any], events: Sequences, item_ids: list[str], row_of: Rows) -> dict[str, Cases]:
+def read_cases(table: dict[str, Any], events: Sequences, item_ids: list[str], row_of: Rows) -> dict[str, HeldOut]:
     """The valid and the test cases with their users' histories: all events with an item before `as_of`, in rows of the model, cold ones -1.
 
     What was purchased before is hidden from the ranking, as it is when recommending.
@@ -84,7 +84,7 @@ def read_cases(table: dict[str, Any], events: Sequences, item_ids: list[str], ro
     begin = np.searchsorted(events.user, np.arange(len(events.user_ids) + 1))
     place_of = {item_id: place for place, item_id in enumerate(item_ids)}
     rows, parts = row_of[events.item], np.array(table["part"])
-    found: dict[str, Cases] = {}
+    found: dict[str, HeldOut] = {}
     for part in ("valid", "test"):
         history: list[Rows] = []
         hidden: list[Rows] = []
@@ -97,7 +97,7 @@ def read_cases(table: dict[str, Any], events: Sequences, item_ids: list[str], ro
             hidden.append(known[events.action[first:end] == PURCHASE])
             history.append(known[_changes(events.item[first:end])])
         target = np.array([row_of[place_of[table["item_id"][case]]] for case in chosen], dtype=np.int64)
-        found[part] = Cases(history, target, hidden)
+        found[part] = HeldOut(history, target, hidden)
     return found
 
 
@@ -108,7 +108,7 @@ def _changes(items: NDArray[np.int32]) -> NDArray[np.bool_]:
     return changed
 
 
-def save(trained: Trained, item_ids: list[str], config: dict[str, Any], folder: Path) -> None:
+def save(trained: TrainedCore, item_ids: list[str], config: dict[str, Any], folder: Path) -> None:
     """Writes what `tools.core.Core.load` reads; `item_ids` are those of the model's rows, sorted."""
     weights = {name: value.detach().contiguous() for name, value in trained.model.state_dict().items()}
     table = weights.pop("items.weight").numpy()
@@ -119,7 +119,7 @@ def save(trained: Trained, item_ids: list[str], config: dict[str, Any], folder: 
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _metrics(trained: Trained, shown: dict[str, tuple[Places, Places]], folder: Path) -> None:
+def _metrics(trained: TrainedCore, shown: dict[str, tuple[Places, Places]], folder: Path) -> None:
     """`seen` counts every item as a candidate, the plain names leave out what the user purchased before."""
     folder.mkdir(parents=True, exist_ok=True)
     told: dict[str, Any] = {"best_epoch": trained.best + 1, "epochs": len(trained.epochs)}

@@ -32,9 +32,9 @@ from recgraph.store.cases import listed_since
 from recgraph.store.db import Store
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.ranking import AT_ONCE, Fusion, Mask, Reader
+from recgraph.tools.ranking import AT_ONCE, Fusion, Mask, PoolReader
 from recgraph.tools.retrieve import Retriever
-from recgraph.tools.sources.base import Request, Rows, Shop, Source
+from recgraph.tools.sources.base import Past, Request, Rows, Source
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.registry import make, possible
 from recgraph.tools.sources.textformer import TextFormer
@@ -127,7 +127,7 @@ def learn(sources: Mapping[str, Source], counts: NDArray[np.int64], lessons: Les
     config = {"depth": settings.depth, "pool": settings.pool, "again": again, "networks": 0, "lessons": len(lessons.asked)}
     if not len(lessons.asked):
         return Fusion(tuple(sources), {}, config)
-    read, place, plain = _pools(Reader(sources, counts, settings.depth, settings.pool, again), lessons)
+    read, place, plain = _pools(PoolReader(sources, counts, settings.depth, settings.pool, again), lessons)
     said = [number for number in range(len(sources)) if read[:, :, number].any()]
     silent = [name for number, name in enumerate(sources) if number not in said]
     read = read[:, :, [*said, *(len(sources) + number for number in said), *range(2 * len(sources), read.shape[2])]]
@@ -150,7 +150,7 @@ def learn(sources: Mapping[str, Source], counts: NDArray[np.int64], lessons: Les
     return Fusion(names, weights, {**learnt.config, "held": told, "best_ndcg@10": shown})
 
 
-def _pools(reader: Reader, lessons: Lessons) -> tuple[NDArray[np.float16], Rows, tuple[Rows, Rows]]:
+def _pools(reader: PoolReader, lessons: Lessons) -> tuple[NDArray[np.float16], Rows, tuple[Rows, Rows]]:
     """Of each lesson what is read of its pool, float16[n, pool, numbers], where the answer is in it (-1: not there), and where the plain votes
     put it, as `Places` says it."""
     read, place, better, equal = [], [], [], []
@@ -266,7 +266,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
         if former and former.config["encoder"] != encoder.name:
             wrong = f"The text transformer reads vectors of {former.config['encoder']}, those of the titles are {encoder.name}'s."
             raise SettingsError(f"{wrong} Train it again with: recgraph train textformer")
-        shop = Shop(train.sequences(), catalogue.names, vectors, core, former)
+        shop = Past(train.sequences(), catalogue.names, vectors, core, former)
     sources = {name: make(name, shop) for name in possible(shop)}
     found = learn(sources, np.bincount(shop.events.item, minlength=shop.n_items), lessons, settings, note)
     held = found.config.get("held", {})

@@ -35,7 +35,7 @@ from recgraph.tools.llm.adapter_sets import WEIGHTS, AdapterCard, portable
 from recgraph.tools.llm.places import find_llm, fingerprint, model_title, placement, quiet_transformers
 from recgraph.tools.llm.protocol import LLM, Prompt
 from recgraph.train.examples import POOLS, Row
-from recgraph.train.lora.training import Epoch, LoraSettings, Tokens, Trained, load_base, perplexities, train
+from recgraph.train.lora.training import Epoch, LoraSettings, Tokens, TrainedAdapter, load_base, perplexities, train
 from recgraph.train.metrics import auc
 from recgraph.train.pipeline import TASKS, Note, Params, block, needed, value
 from recgraph.train.prepare import read_facts
@@ -185,7 +185,7 @@ class Job:
         return read_rows(self.examples, part)
 
 
-def train_job(job: Job, threads: int, note: Note, after: Callable[[Path], None] | None = None) -> Trained:
+def train_job(job: Job, threads: int, note: Note, after: Callable[[Path], None] | None = None) -> TrainedAdapter:
     """Trains, in this process or as one of several. `threads` is torch's (0: as it is); equal threads give equal weights."""
     import torch
 

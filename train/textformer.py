@@ -23,7 +23,7 @@ from recgraph.tools.sources.textformer import TextFormer
 from recgraph.train import evidence
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
-from recgraph.train.networks.text import TextFormer as Trainer
+from recgraph.train.networks.text import TextFormerSystem as Trainer
 from recgraph.train.networks.text import TextSettings
 from recgraph.train.pipeline import Note, Params, block, needed, settings_of, split_folder, value
 from recgraph.train.prepare import read_facts

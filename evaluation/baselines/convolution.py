@@ -59,7 +59,7 @@ class NextItNetModel(SequenceModel):
         return found
 
 
-class NextItNet(SequenceSystem):
+class NextItNetSystem(SequenceSystem):
     """NextItNet."""
 
     def __init__(self, settings: ConvSettings) -> None:

@@ -1,7 +1,7 @@
 """Baselines that are counted, not trained: popularity, what follows what, nearest neighbours by users, words and text, and a sum of them.
 
 Most are the sources that serve (tools/sources/registry.py), made of `task.train` alone; a history may name items that train does not, which then say
-nothing (`TextKNN` reads them all the same). No random number is used here.
+nothing (`TextKNNSystem` reads them all the same). No random number is used here.
 
 The defaults are the best of small grids by NDCG@10 on 5,000 validation cases of Amazon Beauty (2,500 for the fusion), leave-one-out, full
 ranking, seen items excluded; test, 22,363 cases, Recall@10/NDCG@10: popularity .0115/.0054, transitions .0881/.0553, item-kNN .0717/.0418,
@@ -22,7 +22,7 @@ from recgraph.errors import SettingsError
 from recgraph.store.columns import Sequences
 from recgraph.tools.embed import Encoder, named_encoder, text_vectors
 from recgraph.tools.sources import counted, text
-from recgraph.tools.sources.base import Request, Shop, Source
+from recgraph.tools.sources.base import Past, Request, Source
 from recgraph.tools.sources.counted import ItemKNNSettings, SessionKNNSettings, TransitionSettings
 from recgraph.tools.sources.text import TextKNNSettings, WordsSettings
 from recgraph.train.task import Cases, Events, Note, Scores, System, Task
@@ -47,7 +47,7 @@ class RecentSettings:
             raise SettingsError(f"days is {self.days}; it must be above 0.")
 
 
-class RecentPopularity:
+class RecentPopularitySystem:
     """The number of an item's train events in the last days before a case, among equals their number until then (which adds less than 1).
 
     No train event lies after the cut of a split in time, so of a case after it the days before the cut count. Where the source knows the
@@ -105,17 +105,17 @@ class _Counted:
         """float32[cases, items]; 0 for what the source has nothing to say of."""
         return self._source.scores([Request(one) for one in cases.history])
 
-    def _made(self, shop: Shop) -> Source:
+    def _made(self, shop: Past) -> Source:
         kind = type(self).kind
         return kind(shop, self.settings) if self.settings is not None else kind(shop)
 
-    def _shop(self, task: Task) -> Shop:
+    def _shop(self, task: Task) -> Past:
         return shop_of(task)
 
 
-def shop_of(task: Task, vectors: Vectors | None = None) -> Shop:
+def shop_of(task: Task, vectors: Vectors | None = None) -> Past:
     """The train part as the sources see it. `vectors` float32[items, d] are the texts'."""
-    return Shop(sequences_of(task.train), task.texts, vectors)
+    return Past(sequences_of(task.train), task.texts, vectors)
 
 
 def sequences_of(events: Events) -> Sequences:
@@ -124,37 +124,37 @@ def sequences_of(events: Events) -> Sequences:
     return Sequences(events.user.astype(np.int32), events.item.astype(np.int32), ts, events.action)
 
 
-class Popularity(_Counted):
+class PopularitySystem(_Counted):
     """The number of an item's train events."""
 
     name, kind = "popularity", counted.Popularity
 
 
-class Transitions(_Counted):
+class TransitionsSystem(_Counted):
     """What the train users took after an item of the history."""
 
     name, kind, made_with = "transitions", counted.Transitions, TransitionSettings
 
 
-class ItemKNN(_Counted):
+class ItemKNNSystem(_Counted):
     """Items that the same train users had."""
 
     name, kind, made_with = "item-knn", counted.ItemKNN, ItemKNNSettings
 
 
-class SessionKNN(_Counted):
+class SessionKNNSystem(_Counted):
     """What train users with a like history had."""
 
     name, kind, made_with = "session-knn", counted.SessionKNN, SessionKNNSettings
 
 
-class WordKNN(_Counted):
+class WordKNNSystem(_Counted):
     """Items whose names share words with the history's."""
 
     name, kind, made_with = "word-knn", text.WordKNN, WordsSettings
 
 
-class TextKNN(_Counted):
+class TextKNNSystem(_Counted):
     """Items whose text is near to the history's, cold items like all others.
 
     `encoder` turns the texts into vectors, by default all-MiniLM-L6-v2 (ModelMissing where it is not there). With a folder `cache` the vectors
@@ -167,7 +167,7 @@ class TextKNN(_Counted):
         super().__init__(settings)
         self._encoder, self._cache = encoder, cache
 
-    def _shop(self, task: Task) -> Shop:
+    def _shop(self, task: Task) -> Past:
         return shop_of(task, text_vectors(task.texts, self._encoder or named_encoder(), self._cache))
 
 
@@ -201,7 +201,7 @@ class FusionSettings:
             raise SettingsError(f"power is {self.power} and sample {self.sample}; power must be above 0 and at most 1, sample at least 0.")
 
 
-class StatisticsFusion:
+class StatisticsSystem:
     """The weighted sum of the z-scores that other systems' scores have within a case; by default of transitions, item-kNN and text-kNN.
 
     A list that is 0 but for a handful of items has so small a deviation that these would lie tens of deviations above all else, however
@@ -218,7 +218,7 @@ class StatisticsFusion:
         cache: Path | None = None,
     ) -> None:
         self.settings = settings or FusionSettings()
-        own: list[System] = [Transitions(), ItemKNN(), TextKNN(None, encoder, cache)]
+        own: list[System] = [TransitionsSystem(), ItemKNNSystem(), TextKNNSystem(None, encoder, cache)]
         self.systems = own if systems is None else list(systems)
         if len(self.settings.weights) != len(self.systems):
             raise SettingsError(f"weights has {len(self.settings.weights)} numbers for {len(self.systems)} systems; give one for each.")

@@ -268,7 +268,7 @@ class _Asked:
         return max(1, min(wanted, self._task.n_items - 1 - max(map(len, cases.history))))
 
 
-class YesNo(_Asked):
+class YesNoSystem(_Asked):
     """Yes or No of each candidate (T 4.3): the score is the difference of the two logits, or, with a `weight` below 1, that and the order of the
     first stage, blended as in the product."""
 
@@ -325,7 +325,7 @@ class YesNo(_Asked):
 _LIST = "[Task]\nCHOOSE the next item among the candidates. Answer with its letter alone.\n\n[Candidates]\n"
 
 
-class Letters(_Asked):
+class LettersSystem(_Asked):
     """One prompt a case: the candidates with letters, the score of each the logit of its letter. They are listed in an order drawn with the seed
     and the user, so that the place in the list says nothing."""
 

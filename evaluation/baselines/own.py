@@ -1,11 +1,11 @@
-"""recgraph's own retrieval as systems: `Fused`, what the product serves by default, and `Paper`, the mixup of F 4.4. Neither asks an LLM.
+"""recgraph's own retrieval as systems: `FusedSystem`, what the product serves by default, and `PaperSystem`, the mixup of F 4.4. Neither asks an LLM.
 
 They are the serving code itself: tools/sources fitted on train, tools/ranking.py with a network that train/ranking.py learns on the
 validation cases, CORE of train/networks/core.py and the text transformer of train/networks/text.py. Three things differ from a served
 request: there is no query memory, because a task has no exposures; a search that was made before counts as fresh, because a task does not
 tell of it; and what was purchased before is left to the evaluator, which decides for all systems alike what becomes of the history's items.
 
-Amazon Beauty, leave-one-out, full ranking, seen items excluded, test, 22,363 cases: `Fused` Recall@10 .1239, NDCG@10 .0744; without the text
+Amazon Beauty, leave-one-out, full ranking, seen items excluded, test, 22,363 cases: `FusedSystem` Recall@10 .1239, NDCG@10 .0744; without the text
 transformer .1255/.0748 in half of the time. Before there was one, on 6,000 validation
 cases, learnt on 6,000 others with one network and, as one more source, transitions between items named alike: .1392/.0854; without CORE
 .1333/.0842; without those transitions .1375/.0859, which is noise, and they cost more than all other sources together, so they are left out.
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from recgraph.errors import ModelMissing
 from recgraph.evaluation.baselines.counted import shop_of
 from recgraph.tools.embed import Encoder, named_encoder, text_vectors
-from recgraph.tools.ranking import Fused as Served
-from recgraph.tools.ranking import Mask, Reader
+from recgraph.tools.ranking import Mask, PoolReader
+from recgraph.tools.ranking import Ranker as Served
 from recgraph.tools.sources.base import Request
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.registry import NAMES, make, possible
@@ -51,7 +51,7 @@ def trained_core(task: Task, seed: int, note: Note) -> Core | None:
     settings = CoreSettings(epochs=15, threads=1, seed=seed)
     key = (task.hash(), settings)
     if key not in _cores and len(task.train):
-        system = attention.Core(settings)
+        system = attention.CoreSystem(settings)
         system.fit(task, note)
         warm = np.unique(task.train.item)
         with tempfile.TemporaryDirectory(prefix="recgraph-core-") as scratch:
@@ -70,7 +70,7 @@ def trained_former(
     settings = TextSettings(seed=seed)
     key = (task.hash(), settings, encoder.name, store)
     if key not in _formers and len(task.train):
-        system = text.TextFormer(settings, store, queries=True, encoder=encoder, text=vectors)
+        system = text.TextFormerSystem(settings, store, queries=True, encoder=encoder, text=vectors)
         system.fit(task, note)
         if not system.epochs:
             return None, ()
@@ -118,7 +118,7 @@ class _OfTexts:
         return [self._queries.get(one) for one in wanted]
 
 
-class Fused:
+class FusedSystem:
     """The fused retrieval. `names` are those of the sources, by default all that can be made. The searches of train are the `store`'s."""
 
     name = "fused"
@@ -148,7 +148,7 @@ class Fused:
         valid = task.valid.some(self.settings.learn, self.settings.seed)
         self.fusion = learn(sources, counts, self._lessons(valid), self.settings, note)
         config = self.fusion.config
-        reader = Reader({name: sources[name] for name in self.fusion.sources}, counts, config["depth"], config["pool"], config["again"])
+        reader = PoolReader({name: sources[name] for name in self.fusion.sources}, counts, config["depth"], config["pool"], config["again"])
         self.served = Served(self.fusion, reader)
 
     def requests(self, cases: Cases) -> list[Request]:
@@ -182,7 +182,7 @@ class Fused:
         return self.served.scores(self.requests(cases), self._may(cases.time) & allowed)
 
 
-class Paper:
+class PaperSystem:
     """F 4.4 where no LLM predicts: the newest item stands in for the prediction. The first `n` are its neighbours in CORE's table, then come the
     titles nearest to its own; the history's items, which a title search would find first, come last."""
 

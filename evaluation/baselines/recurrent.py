@@ -71,14 +71,14 @@ class NARMModel(GRU4RecModel):
         return found
 
 
-class GRU4Rec(SequenceSystem):
+class GRU4RecSystem(SequenceSystem):
     """GRU4Rec."""
 
     def __init__(self, settings: RecurrentSettings) -> None:
         super().__init__("gru4rec", settings, lambda items: GRU4RecModel(items, settings))
 
 
-class NARM(SequenceSystem):
+class NARMSystem(SequenceSystem):
     """NARM."""
 
     def __init__(self, settings: RecurrentSettings) -> None:

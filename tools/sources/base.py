@@ -1,4 +1,4 @@
-"""What sources of candidates (tools/sources/registry.py) are made of, a `Shop`: the past as it is known at some moment; and what they are asked."""
+"""What sources of candidates (tools/sources/registry.py) are made of, a `Past`: the past as it is known at some moment; and what they are asked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HISTORY = 50  # items of a history that are read, the newest
 
 
 @dataclass(frozen=True)
-class Shop:
+class Past:
     """What sources are made of: the events of the past, and the catalogue's names with their unit `vectors` (zero where nothing is known of
     an item; None without an encoder). `core`, over this catalogue, and `former` are None where none was trained."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recgraph.tools.sources.base import Request, Rows, Scores, Shop, at_least, dense, read, share
+from recgraph.tools.sources.base import Past, Request, Rows, Scores, at_least, dense, read, share
 from recgraph.tools.sources.transitions import scaled, transition_counts
 from recgraph.tools.sources.words import makers
 
@@ -19,7 +19,7 @@ _BLOCK = 2048  # rows of a table made at once
 class Popularity:
     """The number of an item's events."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Past) -> None:
         self._counts = np.bincount(shop.events.item, minlength=shop.n_items).astype(np.float32)
 
     def scores(self, asked: Sequence[Request]) -> Scores:
@@ -30,7 +30,7 @@ class Popularity:
 class Viewed:
     """The history's own items, the newest first; 0 for all others."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Past) -> None:
         self._n_items = shop.n_items
 
     def scores(self, asked: Sequence[Request]) -> Scores:
@@ -61,7 +61,7 @@ class TransitionSettings:
 class Transitions:
     """What shoppers took after an item of the history; the steps are counted, with their decay, by tools/sources/transitions.py."""
 
-    def __init__(self, shop: Shop, settings: TransitionSettings | None = None) -> None:
+    def __init__(self, shop: Past, settings: TransitionSettings | None = None) -> None:
         s = self._settings = settings or TransitionSettings()
         self._table = scaled(transition_counts(shop.events, shop.n_items, s.window), s.out, s.into).astype(np.float32)
 
@@ -92,7 +92,7 @@ class ItemKNNSettings:
 class ItemKNN:
     """Items that the same users had: the cosine of columns of the 0/1 matrix of users and items."""
 
-    def __init__(self, shop: Shop, settings: ItemKNNSettings | None = None) -> None:
+    def __init__(self, shop: Past, settings: ItemKNNSettings | None = None) -> None:
         s = self._settings = settings or ItemKNNSettings()
         user = np.unique(shop.events.user, return_inverse=True)[1].ravel()
         had = sp.csr_matrix((np.ones(len(user), np.float32), (user, shop.events.item)), shape=(user.max(initial=-1) + 1, shop.n_items))
@@ -142,7 +142,7 @@ class SessionKNNSettings:
 class SessionKNN:
     """Session-kNN with decays by place (V-SKNN, Ludewig and Jannach 2018; STAN, Garg et al. 2019); a session is all that a user had."""
 
-    def __init__(self, shop: Shop, settings: SessionKNNSettings | None = None) -> None:
+    def __init__(self, shop: Past, settings: SessionKNNSettings | None = None) -> None:
         s = self._settings = settings or SessionKNNSettings()
         self._n_items, self._items = shop.n_items, shop.events.item.astype(np.int64)
         fresh = np.flatnonzero(np.diff(shop.events.user)) + 1
@@ -203,7 +203,7 @@ class MakerSettings:
 class MakerTransitions:
     """Which makers' items follow which makers', and how often an item is taken of its maker's."""
 
-    def __init__(self, shop: Shop, settings: MakerSettings | None = None) -> None:
+    def __init__(self, shop: Past, settings: MakerSettings | None = None) -> None:
         s, maker = settings or MakerSettings(), makers(shop.names)
         of = sp.csr_matrix((np.ones(len(maker), np.float32), (np.arange(len(maker)), maker)), shape=(len(maker), maker.max(initial=0) + 1))
         self._settings, self._of, self._maker = s, of, maker

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recgraph.errors import SettingsError
-from recgraph.tools.sources.base import Request, Scores, Shop, Vectors, dense, read, share
+from recgraph.tools.sources.base import Past, Request, Scores, Vectors, dense, read, share
 from recgraph.tools.sources.textformer import unit
 from recgraph.tools.sources.transitions import RECENCY
 
@@ -28,7 +28,7 @@ class WordsSettings:
 class WordKNN:
     """Items whose names share words with the history's, rare words counting more."""
 
-    def __init__(self, shop: Shop, settings: WordsSettings | None = None) -> None:
+    def __init__(self, shop: Past, settings: WordsSettings | None = None) -> None:
         self._settings, self._table = settings or WordsSettings(), shop.words.table
         self._turned = self._table.T.tocsr()
 
@@ -40,7 +40,7 @@ class WordKNN:
 class QueryWords:
     """Items whose names share words with the query."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Past) -> None:
         self._words, self._turned = shop.words, shop.words.table.T.tocsr()
 
     def scores(self, asked: Sequence[Request]) -> Scores:
@@ -64,7 +64,7 @@ class TextKNNSettings:
 class TextKNN:
     """Items whose text is near to the history's: the cosine with the weighted mean of the history's vectors; cold items like all others."""
 
-    def __init__(self, shop: Shop, settings: TextKNNSettings | None = None) -> None:
+    def __init__(self, shop: Past, settings: TextKNNSettings | None = None) -> None:
         self._settings, self._vectors = settings or TextKNNSettings(), shop.known_vectors
 
     def scores(self, asked: Sequence[Request]) -> Scores:
@@ -75,7 +75,7 @@ class TextKNN:
 class QueryText:
     """Items whose text is near to the query's, moved a little (`LEANING`) towards the history's."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Past) -> None:
         self._vectors = shop.known_vectors
 
     def scores(self, asked: Sequence[Request]) -> Scores:
@@ -99,7 +99,7 @@ def _taste(asked: Sequence[Request], vectors: Vectors, recency: float) -> Vector
 class Remembered:
     """What the query memory (F 4.2) holds of the query, as the request brings it."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Past) -> None:
         self._n_items = shop.n_items
 
     def scores(self, asked: Sequence[Request]) -> Scores:
@@ -117,7 +117,7 @@ class Remembered:
 class Encoded:
     """What is near to the history for CORE's encoder; a cold item is not ranked. SettingsError where the shop has none."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Past) -> None:
         if shop.core is None:
             raise SettingsError("The source core was asked for without a trained CORE; give the shop one.")
         self._core, self._units = shop.core, shop.core.units()
@@ -135,7 +135,7 @@ class NextText:
     """What the text transformer expects after the history's texts and the query's, which it reads if it has learnt from any; an item of which
     nothing is known is not ranked. SettingsError where the shop has none."""
 
-    def __init__(self, shop: Shop) -> None:
+    def __init__(self, shop: Past) -> None:
         if shop.former is None:
             raise SettingsError("The source textformer was asked for without a trained text transformer; give the shop one.")
         self._former, self._vectors = shop.former, shop.known_vectors

@@ -1,6 +1,6 @@
 """What follows what: item-item transitions of all users, as a next-item table and as an ID embedding.
 
-`Transitions` answers "what do people take after this history" straight from the counts; `fit` compresses the same counts into one vector
+`TransitionTable` answers "what do people take after this history" straight from the counts; `fit` compresses the same counts into one vector
 an item, the ID embedding of F 4.4 until CORE is trained. Both see only the `Sequences` they are given: whoever calls decides the cut in
 time. Texts, catalogues and stores are unknown here.
 
@@ -98,13 +98,13 @@ def session_vector(vectors: Vectors, history_rows: Sequence[int] | Rows, recency
 
 
 @dataclass(frozen=True)
-class Transitions:
+class TransitionTable:
     """The scaled transition table, csr float64[n, n]; row i holds what follows item i."""
 
     table: sp.csr_matrix
 
     @classmethod
-    def fit(cls, sequences: Sequences, n_items: int) -> Transitions:
+    def fit(cls, sequences: Sequences, n_items: int) -> TransitionTable:
         return cls(scaled(transition_counts(sequences, n_items), _OUT_POWER, _IN_POWER))
 
     def scores(self, history_rows: Sequence[int] | Rows, recency: float = RECENCY) -> NDArray[np.float64]:

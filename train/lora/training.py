@@ -220,7 +220,7 @@ def _clock(seconds: float) -> str:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedAdapter:
     """What a training gives: the folder of the saved PEFT adapter, loss per step as (phase, step, loss, learning rate), and what it cost.
 
     `hard` are the places (in the last epoch) of the examples that were trained further; cost: examples, tokens computed, tokens that plain
@@ -242,7 +242,7 @@ def train(
     note: Note = lambda _: None,
     after: Callable[[Path], None] | None = None,
     start: Path | None = None,
-) -> Trained:
+) -> TrainedAdapter:
     """Trains an adapter on `epochs`, each a sequence of examples in the order to be seen. It begins from nothing, or as the adapter in the folder
     `start`, whose rank, modules and layers it then has.
 
@@ -287,7 +287,7 @@ def train(
     seconds = time.monotonic() - started
     peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     cost |= {"seconds": round(seconds, 1), "tokens_per_second": round(cost["tokens"] / seconds, 1), "peak_memory_gib": round(peak, 2)}
-    return Trained(folder, curve, hard, cost)
+    return TrainedAdapter(folder, curve, hard, cost)
 
 
 def _phase(

@@ -131,22 +131,22 @@ class BERT4RecModel(SASRecModel):
         return self.compared(self.guessed(rows, masked), rows[masked], rows[masked.nonzero()[:, 0]])
 
 
-class SASRec(SequenceSystem):
-    """SASRec, "sasrec-text" with text vectors and "sasrec-bce" with its own loss."""
+class SASRecSystem(SequenceSystem):
+    """SASRecSystem, "sasrec-text" with text vectors and "sasrec-bce" with its own loss."""
 
     def __init__(self, settings: AttentionSettings, text: NDArray[np.float32] | None = None) -> None:
         name = "sasrec-bce" if settings.loss == "bce" else "sasrec" if text is None else "sasrec-text"
         super().__init__(name, settings, lambda items: SASRecModel(items, settings), text)
 
 
-class BERT4Rec(SequenceSystem):
-    """BERT4Rec."""
+class BERT4RecSystem(SequenceSystem):
+    """BERT4RecSystem."""
 
     def __init__(self, settings: AttentionSettings) -> None:
         super().__init__("bert4rec", settings, lambda items: BERT4RecModel(items, settings))
 
 
-class Core:
+class CoreSystem:
     """CORE. Items are numbered anew, as it wants each to be in train; of a history's unknown items nothing is read."""
 
     name = "core"
@@ -166,7 +166,7 @@ class Core:
         valid = task.valid.some(min(5000, self.settings.validate), self.settings.seed)
         histories = [self._number[one] for one in readable(valid.history, self._known, self.settings.max_length)]
         hidden = [self._number[one[one != target]] for one, target in zip(valid.history, valid.target, strict=True)]
-        checked = core.Cases(histories, self._number[valid.target], hidden)
+        checked = core.HeldOut(histories, self._number[valid.target], hidden)
         self.trained = core.train(self._number[items], starts, len(self._known), self.settings, checked)
         note(f"core: epoch {self.trained.best + 1} of {len(self.trained.epochs)} is kept, {self.trained.seconds:.1f} s each")
 

@@ -242,7 +242,7 @@ def batches(items: Rows, spans: Rows, size: int, padding: int, rng: np.random.Ge
 
 
 @dataclass(frozen=True)
-class Cases:
+class HeldOut:
     """What to predict: for each case the rows of the history, oldest first, the target's row, and rows that are not shown (-1: a cold item)."""
 
     history: Sequence[Rows]
@@ -252,15 +252,15 @@ class Cases:
     def __len__(self) -> int:
         return len(self.target)
 
-    def some(self, count: int, seed: int) -> Cases:
+    def some(self, count: int, seed: int) -> HeldOut:
         """At most `count` of them, drawn with the seed, in their order."""
         if len(self) <= count:
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
-        return Cases([self.history[one] for one in chosen], self.target[chosen], [self.hidden[one] for one in chosen])
+        return HeldOut([self.history[one] for one in chosen], self.target[chosen], [self.hidden[one] for one in chosen])
 
 
-def ranks(model: CoreModel, cases: Cases) -> tuple[Places, Places]:
+def ranks(model: CoreModel, cases: HeldOut) -> tuple[Places, Places]:
     """Where the targets stand among all items, and among those not hidden; a target that is hidden or cold is a miss.
 
     Cold items are not ranked: they all have one vector, and serving does not find them by it.
@@ -298,7 +298,7 @@ def ranks(model: CoreModel, cases: Cases) -> tuple[Places, Places]:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedCore:
     """The best epoch's model, what each epoch showed (`epoch`, `loss`, `recall@10`, `ndcg@10`), and seconds an epoch (of this run)."""
 
     model: CoreModel
@@ -312,10 +312,10 @@ def train(
     starts: Rows,
     n_items: int,
     settings: CoreSettings,
-    valid: Cases | None = None,
+    valid: HeldOut | None = None,
     part: Path | None = None,
     prefixes: bool = False,
-) -> Trained:
+) -> TrainedCore:
     """Trains on the sequences `items[starts[i]:starts[i + 1]]` of rows below `n_items`, each of which is in at least one of them.
 
     It ends after `epochs`, or when the NDCG@10 of `valid`, hidden rows left out, has not risen for `patience` epochs; the best epoch is kept.
@@ -333,7 +333,7 @@ def train(
         torch.set_num_threads(threads)
 
 
-def _train(items: Rows, spans: Rows, n_items: int, settings: CoreSettings, valid: Cases | None, part: Path | None) -> Trained:
+def _train(items: Rows, spans: Rows, n_items: int, settings: CoreSettings, valid: HeldOut | None, part: Path | None) -> TrainedCore:
     torch.manual_seed(settings.seed)
     model = CoreModel(n_items, settings)
     rare = np.argsort(np.bincount(items, minlength=n_items), kind="stable")[: math.ceil(settings.rare_share * n_items)]
@@ -353,7 +353,7 @@ def _train(items: Rows, spans: Rows, n_items: int, settings: CoreSettings, valid
         state.add(shown)
     seconds = (time.perf_counter() - began) / max(1, len(state.epochs) - first)
     model.load_state_dict(state.kept)
-    return Trained(model.eval(), state.epochs, state.best, seconds)
+    return TrainedCore(model.eval(), state.epochs, state.best, seconds)
 
 
 def _epoch(model: CoreModel, optimizers: Sequence[torch.optim.Optimizer], items: Rows, spans: Rows, rng: np.random.Generator) -> float:
@@ -371,7 +371,7 @@ def _epoch(model: CoreModel, optimizers: Sequence[torch.optim.Optimizer], items:
     return total / max(1, count)
 
 
-def _identity(items: Rows, spans: Rows, settings: CoreSettings, valid: Cases | None) -> str:
+def _identity(items: Rows, spans: Rows, settings: CoreSettings, valid: HeldOut | None) -> str:
     """What a checkpoint must have been made from to be gone on with; more epochs of the same are the same training."""
     told = {name: value for name, value in asdict(settings).items() if name not in ("epochs", "patience")}
     digest = hashlib.sha256(json.dumps([told, torch.__version__], sort_keys=True).encode())

@@ -72,7 +72,7 @@ class TextModel(SASRecModel):
         return super().compared(states, targets, past.clamp(max=self.padding))
 
 
-class TextFormer(SequenceSystem):
+class TextFormerSystem(SequenceSystem):
     """`textformer`, or with `queries` `textformer-query`. Queries of train are those of the `store`, a file or open; vectors are kept in the folder
     `cache`. The items' `text` vectors are made with the `encoder` where they are not given."""
 
@@ -157,6 +157,6 @@ class TextFormer(SequenceSystem):
         return Served(weights, {**asdict(self.settings), "queries": len(self._asked), **facts})
 
 
-def query_former(settings: TextSettings, store: Path | None = None, cache: Path | None = None) -> TextFormer:
+def query_former(settings: TextSettings, store: Path | None = None, cache: Path | None = None) -> TextFormerSystem:
     """`textformer-query`."""
-    return TextFormer(settings, store, cache, queries=True)
+    return TextFormerSystem(settings, store, cache, queries=True)

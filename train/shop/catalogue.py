@@ -28,7 +28,7 @@ from recgraph.train.shop.words import (
     SUMMER,
     UNTITLED,
     WINTER,
-    Cut,
+    GarmentCut,
 )
 
 Floats = NDArray[np.float64]
@@ -41,7 +41,7 @@ class Style:
     """One design, sold in colours and sizes: what all its variants share. `brand` is the name, `price` in the shop's currency."""
 
     parent_id: str
-    cut: Cut
+    cut: GarmentCut
     department: str
     brand: str
     shape: str
@@ -120,7 +120,7 @@ def random_ids(rng: np.random.Generator, count: int) -> list[str]:
     return list(ids)
 
 
-def _price(rng: np.random.Generator, cut: Cut, material: str, tier: int) -> float:
+def _price(rng: np.random.Generator, cut: GarmentCut, material: str, tier: int) -> float:
     """A price as shops print it: 34.95 in the value tier, 69 or 75 in the middle, 210 at the top."""
     plain = cut.price * MATERIALS[material].cost * (0.62, 1.0, 1.75)[tier] * float(rng.normal(1.0, 0.08))
     if tier == 0:

@@ -1,6 +1,6 @@
 """The simulated shop's trade: what a shopper wants today, what a search shows, what is clicked, compared and bought.
 
-One `Shop` is one run; everything random comes from the generator it is given. Nothing here knows how shoppers and their visits are drawn
+One `Trade` is one run; everything random comes from the generator it is given. Nothing here knows how shoppers and their visits are drawn
 (`train/shop/year.py`) nor what products are called (`train/shop/catalogue.py`). C1-C4 are the characteristics of F 3. Planted here:
 
 - Drift: a shopper's taste moves from `before` to `after` around the day `turn`, within DRIFT_DAYS; WEIGHTS says how much each liking counts.
@@ -117,7 +117,7 @@ def likes_of(names: Sequence[str], strength: float) -> Floats:
     return likes
 
 
-class Shop:
+class Trade:
     """One run of the simulation. `events` and `exposures` fill up as `visit` is called in order of time (seconds since day 0)."""
 
     def __init__(self, rng: np.random.Generator, listings: Listings, shoppers: list[Shopper], days: int) -> None:

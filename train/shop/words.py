@@ -1,6 +1,6 @@
 """Every word the simulated shop uses: brands, garments, materials, colours, and how shoppers ask for them.
 
-Tables only; `train/shop/catalogue.py` makes products and search texts of them, `train/shop/year.py` the trade. Brands are invented. A `Cut`
+Tables only; `train/shop/catalogue.py` makes products and search texts of them, `train/shop/year.py` the trade. Brands are invented. A `GarmentCut`
 says which materials and shapes a kind of garment can really have, so no text names a thing that could not be (no wool sandals).
 """
 
@@ -128,7 +128,7 @@ UNTITLED = ("Plated Brass", "Acetate")  # materials a title leaves out
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class GarmentCut:
     """A kind of garment: what it may be made of, how it may be shaped, what is said of it and how shoppers ask for it."""
 
     category: str
@@ -143,13 +143,15 @@ class Cut:
     said: tuple[str, ...]
 
 
-def _cut(where: str, departments: str, weight: float, price: float, materials: str, shapes: str, occasions: str, asked: str, *said: str) -> Cut:
+def _cut(
+    where: str, departments: str, weight: float, price: float, materials: str, shapes: str, occasions: str, asked: str, *said: str
+) -> GarmentCut:
     category, noun = where.split(": ")
     of, shaped, worn, called = (tuple(text.split("|")) for text in (materials, shapes, occasions, asked))
-    return Cut(category, noun, departments, weight, price, of, shaped, worn, called, said)
+    return GarmentCut(category, noun, departments, weight, price, of, shaped, worn, called, said)
 
 
-CUTS: tuple[Cut, ...] = (
+CUTS: tuple[GarmentCut, ...] = (
     _cut("Dresses: Midi Dress", "W", 1.3, 75, "Linen|Slub Cotton|Viscose", "Relaxed|Tiered|Belted", "Everyday|Holiday|Garden Party",
          "midi dress|dress|summer dress", "Deep side pockets and a square neckline keep it simple.",
          "A gathered waist gives it shape; the hem lands mid-calf."),
@@ -191,7 +193,7 @@ CUTS: tuple[Cut, ...] = (
     _cut("Trousers: Trousers", "WM", 1.2, 79, "Linen|Tencel", "Wide-Leg|Relaxed|Tapered", "Holiday|Everyday|Office", "trousers|pants|summer trousers",
          "A drawstring inside the waistband for long lunches.", "A flat front, an easy rise and deep pockets."),
     _cut("Trousers: Trousers", "WM", 1.0, 89, "Wool|Corduroy|Cotton Twill", "Wide-Leg|Tapered|Pleated|Straight", "Office|Everyday",
-         "trousers|pants|smart trousers", "Lined to the knee, so that they never cling.", "Cut high, with a clean line to the hem."),
+         "trousers|pants|smart trousers", "Lined to the knee, so that they never cling.", "GarmentCut high, with a clean line to the hem."),
     _cut("Trousers: Chinos", "M", 0.7, 65, "Cotton Twill|Cotton", "Slim|Straight|Relaxed", "Everyday|Office", "chinos|chino trousers|khakis",
          "Slanted pockets and a neat, narrow hem.", "Rinsed for softness before they reach you."),
     _cut("Jeans: Jeans", "WM", 1.9, 79, "Stretch|Rigid|Selvedge", "Straight|Slim|Wide-Leg|Tapered|Cropped", "Everyday|Weekend",

@@ -30,7 +30,7 @@ from recgraph.errors import SettingsError
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import IngestReport, ingest
 from recgraph.train.shop.catalogue import Floats, Product, build_listings, pick
-from recgraph.train.shop.trade import Shop, Shopper, Visit, likes_of
+from recgraph.train.shop.trade import Shopper, Trade, Visit, likes_of
 from recgraph.train.shop.words import BRANDS, CATEGORIES, COLOURS, DEPARTMENTS, FEATURES, PERSONAS, SEASON_NAMES
 
 NAME = "Marlow & Finch (simulated)"
@@ -167,7 +167,7 @@ def write_shop(
     first = LAST_DAY - timedelta(days=days - 1)
     tell(f"making {products:,} products")
     listings = build_listings(rng, products, days)
-    shop = Shop(rng, listings, _draw_shoppers(rng, shoppers, days), days)
+    shop = Trade(rng, listings, _draw_shoppers(rng, shoppers, days), days)
     tell(f"letting {shoppers:,} shoppers shop for {days} days")
     for visit in _plan(rng, shoppers, events, days):
         shop.visit(visit)

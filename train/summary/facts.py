@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from recgraph.graph.counts import Count, Facts, Seen, audiences, comparisons, searches
+from recgraph.graph.counts import Count, Facts, ItemEvent, audiences, comparisons, searches
 from recgraph.graph.prompts import QUERY_LIMIT
 from recgraph.graph.prompts import clean as prompt_line
 from recgraph.graph.summarize import price_text
@@ -217,7 +217,7 @@ def short_name(item: Item) -> str:
     return name if " " in name and len(name) <= _NAME_LIMIT and name != line.rstrip("…") + "…" else ""
 
 
-def _compared(seen: Sequence[Seen]) -> Comparison | None:
+def _compared(seen: Sequence[ItemEvent]) -> Comparison | None:
     """The latest comparison that has a name and differs in colour or size."""
     for one in reversed(comparisons(seen)):
         name = short_name(one.views[0].item)
