@@ -222,7 +222,7 @@ def export(folder: Path, before: str | None, store: str | None) -> None:
 def train(stage: str, task: str, folder: Path) -> None:
     """Run one stage of the training pipeline, with the params of params.yaml.
 
-    STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, textformer, fusion, examples, sft, index, evaluate,
+    STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, textformer, ranking, examples, sft, index, evaluate,
     publish.
     All of them in order, and only what has changed: dvc repro
     """

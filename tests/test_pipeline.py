@@ -18,7 +18,9 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.store.db import Store
 from recgraph.tools.index import VectorIndex
 from recgraph.train import publish
-from recgraph.train.pipeline import STAGES, TASKS, load_params, progress, run_stage, split_folder, value
+from recgraph.train.params import block, load_params
+from recgraph.train.pipeline import STAGES, TASKS, progress, run_stage, split_folder
+from recgraph.train.prepare import PrepareParams
 
 ROOT = Path(__file__).resolve().parent.parent
 DVC: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
@@ -99,7 +101,7 @@ def test_wrong_calls_are_answered_with_what_would_be_right(tmp_path: Path) -> No
     with pytest.raises(SettingsError, match="no block `shop:`"):
         run_stage("shop", tmp_path)
     with pytest.raises(SettingsError, match=r"does not set prepare\.start"):
-        value({"prepare": {}}, "prepare", "start")
+        block({"prepare": {}}, "prepare", PrepareParams)
     with pytest.raises(StoreError, match="recgraph train prepare"):
         split_folder({"split": "loo"}, tmp_path)
 
