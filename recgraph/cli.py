@@ -296,7 +296,7 @@ def use(name: str, llm: str | None, store: str | None) -> None:
     """
     from recgraph.settings import load_settings
     from recgraph.store.db import Store
-    from recgraph.tools.llm.adapters import keep_default
+    from recgraph.tools.llm.open import keep_default
 
     settings = load_settings(store=store, llm=llm)
     with Store.open(settings.store) as opened:

@@ -25,7 +25,7 @@ from recgraph.settings import Settings, load_settings
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.store.records import Summary
-from recgraph.tools.llm.places import open_llm
+from recgraph.tools.llm.open import open_llm
 from recgraph.train import leaks
 from recgraph.train.params import Params, block
 from recgraph.train.pipeline import Note, needed, progress
