@@ -27,7 +27,7 @@ from recgraph.tools.sources.words import makers
 from recgraph.train.metrics import ndcg, places
 from recgraph.train.networks.text import TextSettings
 from recgraph.train.params import settings_of
-from recgraph.train.ranking import RankerSettings, _Ranker, places_in_pools
+from recgraph.train.ranking import RankerSettings, _RankingNetwork, places_in_pools
 from recgraph.train.task import Cases, Events, System, Task, read_task
 
 TEXTS = ("Aveda Oil one", "Aveda Oil two", "Aveda Oil three", "Nivea Soap red", "Nivea Soap blue", "Zest", "")
@@ -263,7 +263,7 @@ def test_a_ranking_that_was_published_under_its_old_name_goes_on_serving(make_st
 
 def test_the_numpy_pass_is_the_network_that_was_trained() -> None:
     torch.manual_seed(0)
-    network = _Ranker(torch.randn(6), torch.rand(6) + 0.5, 8, 0.3).eval()
+    network = _RankingNetwork(torch.randn(6), torch.rand(6) + 0.5, 8, 0.3).eval()
     weights = {"mean": network.mean.numpy(), "deviation": network.deviation.numpy()} | {f"0.{name}": one for name, one in network.weights().items()}
     read = np.random.default_rng(0).random((3, 4, 6), np.float32)
     with torch.inference_mode():

@@ -24,7 +24,7 @@ from recgraph.store.db import Store
 from recgraph.tools.sources.base import Past, Request, Rows, Scores, Source
 from recgraph.tools.sources.layers import Numbers, gelu
 from recgraph.tools.sources.published import publish, published
-from recgraph.tools.sources.registry import SHOWN_AS, make, possible
+from recgraph.tools.sources.registry import SOURCES, make, possible
 
 Mask = NDArray[np.bool_]
 
@@ -161,24 +161,24 @@ class Ranker:
     def __init__(self, learnt: LearntRanking, reader: PoolReader) -> None:
         self.learnt, self.reader = learnt, reader
         names = tuple(reader.sources)
-        shown = [SHOWN_AS[name] for name in names]
+        shown = [SOURCES[name].shown_as for name in names]
         self._groups = {group: [place for place, one in enumerate(shown) if one == group] for group in dict.fromkeys(shown)}
 
     @classmethod
-    def of(cls, learnt: LearntRanking, shop: Past) -> Ranker | None:
-        """Makes the sources from the past that `shop` holds; None where it has not what one of them needs."""
-        if not set(learnt.sources) <= set(possible(shop)):
+    def of(cls, learnt: LearntRanking, past: Past) -> Ranker | None:
+        """Makes the sources from what is known of the past; None where it has not what one of them needs."""
+        if not set(learnt.sources) <= set(possible(past)):
             return None
-        counts = np.bincount(shop.events.item, minlength=shop.n_items)
+        counts = np.bincount(past.events.item, minlength=past.n_items)
         config = learnt.config
-        sources = {name: make(name, shop) for name in learnt.sources}
+        sources = {name: make(name, past) for name in learnt.sources}
         return cls(learnt, PoolReader(sources, counts, int(config["depth"]), int(config["pool"]), bool(config["again"])))
 
     def knows(self, *sources: str) -> bool:
         """Whether the network reads one of these sources."""
         return not set(sources).isdisjoint(self.reader.sources)
 
-    def _said(self, pools: Pools) -> Numbers:
+    def _worth(self, pools: Pools) -> Numbers:
         """float32[n, pool]: what the network says; without one, the votes."""
         return self.learnt.says(pools.read) if self.learnt.config["networks"] else pools.votes
 
@@ -188,7 +188,7 @@ class Ranker:
             parts = range(0, len(asked), AT_ONCE)
             return np.concatenate([self.scores(asked[i : i + AT_ONCE], None if allowed is None else allowed[i : i + AT_ONCE]) for i in parts])
         pools, votes = self.reader.read(asked, allowed)
-        said = self._said(pools)
+        said = self._worth(pools)
         in_pool = np.where(pools.votes > 0, said - said.min(1, keepdims=True) + _BELOW, pools.votes)
         np.put_along_axis(votes, pools.items, in_pool.astype(np.float32), 1)
         return votes
@@ -197,7 +197,7 @@ class Ranker:
         """The first k of what may be shown and some source has, best first; `allowed` is bool[items]."""
         pools, _ = self.reader.read([asked], allowed[None], 2 * k)
         known = np.flatnonzero(pools.votes[0] > 0)
-        said = self._said(pools)[0, known]
+        said = self._worth(pools)[0, known]
         order = known[np.argsort(-said, kind="stable")[:k]]
         items, read = pools.items[0, order], pools.read[0, order]
         count = len(self.reader.sources)

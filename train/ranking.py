@@ -91,7 +91,18 @@ class Lessons:
     listed: Callable[[Rows], Mask]
 
 
-class _Ranker(nn.Module):
+@dataclass(frozen=True)
+class _Read:
+    """What networks learn from: what is read of each lesson's pool, float16[n, pool, numbers], where the answer is in it (-1: not there), and
+    which lessons are learnt (`kept`) and which held back to stop by."""
+
+    pools: NDArray[np.float16]
+    place: Rows
+    kept: Rows
+    held: Rows
+
+
+class _RankingNetwork(nn.Module):
     """A number for each item of a pool: a weighted sum of what is read, and what a layer between adds to it."""
 
     mean: Tensor
@@ -142,7 +153,7 @@ def learn(sources: Mapping[str, Source], counts: NDArray[np.int64], lessons: Les
     held, kept = np.flatnonzero(is_held), np.flatnonzero(~is_held & (place >= 0))
     if not len(kept) or not len(held):
         return LearntRanking(names, {}, config)
-    weights, shown = _train(read, place, kept, held, settings, rng, note)
+    weights, shown = _train_networks(_Read(read, place, kept, held), settings, rng, note)
     learnt = LearntRanking(names, weights, {**config, "networks": settings.networks})
     stands = places_in_pools(
         np.concatenate([learnt.says(part.astype(np.float32)) for part in np.array_split(read[held], len(held) // _CHUNK + 1)]), place[held]
@@ -167,11 +178,9 @@ def _pools(reader: PoolReader, lessons: Lessons) -> tuple[NDArray[np.float16], R
     return np.concatenate(read), np.concatenate(place), (np.concatenate(better), np.concatenate(equal))
 
 
-def _train(
-    read: NDArray[np.float16], place: Rows, kept: Rows, held: Rows, settings: RankerSettings, rng: np.random.Generator, note: Note
-) -> tuple[dict[str, Numbers], list[float]]:
+def _train_networks(read: _Read, settings: RankerSettings, rng: np.random.Generator, note: Note) -> tuple[dict[str, Numbers], list[float]]:
     """The networks' weights by the names of `LearntRanking`, and the best NDCG@10 of each on the lessons held back."""
-    part = torch.from_numpy(read[kept[:2000]].reshape(-1, read.shape[-1]).astype(np.float32))
+    part = torch.from_numpy(read.pools[read.kept[:2000]].reshape(-1, read.pools.shape[-1]).astype(np.float32))
     spread = part.std(0)
     # What never differs says nothing; if it differs later, that must not count.
     mean, deviation = part.mean(0), torch.where(spread > 1e-3, spread, torch.inf)
@@ -182,8 +191,8 @@ def _train(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             for number in range(settings.networks):
-                network = _Ranker(mean, deviation, settings.hidden, settings.dropout)
-                shown.append(round(_fit(network, read, place, kept, held, settings, rng), 6))
+                network = _RankingNetwork(mean, deviation, settings.hidden, settings.dropout)
+                shown.append(round(_train_network(network, read, settings, rng), 6))
                 weights |= {f"{number}.{name}": value for name, value in network.weights().items()}
                 note(f"ranking: network {number + 1} of {settings.networks}; NDCG@10 of what is held back {shown[-1]:.4f}")
     finally:
@@ -191,19 +200,20 @@ def _train(
     return weights, shown
 
 
-def _fit(network: _Ranker, read: NDArray[np.float16], place: Rows, kept: Rows, held: Rows, s: RankerSettings, rng: np.random.Generator) -> float:
+def _train_network(network: _RankingNetwork, read: _Read, s: RankerSettings, rng: np.random.Generator) -> float:
+    """Trains it, keeps its best epoch, and returns that one's NDCG@10 on the lessons held back."""
     best, since = -1.0, 0
     optimizer = torch.optim.AdamW(network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     for _ in range(s.epochs):
         network.train()
-        for part in np.array_split(order := rng.permutation(kept), max(1, len(order) // s.batch)):
-            said = network(torch.from_numpy(read[part].astype(np.float32)))
-            loss = nn.functional.cross_entropy(said, torch.from_numpy(place[part]))
+        for part in np.array_split(order := rng.permutation(read.kept), max(1, len(order) // s.batch)):
+            said = network(torch.from_numpy(read.pools[part].astype(np.float32)))
+            loss = nn.functional.cross_entropy(said, torch.from_numpy(read.place[part]))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        shown = float(ndcg(places_in_pools(_said(network.eval(), read[held]), place[held]), 10).mean())
+        shown = float(ndcg(places_in_pools(_scored(network.eval(), read.pools[read.held]), read.place[read.held]), 10).mean())
         since += 1
         if shown > best:
             best, since, weights = shown, 0, {name: value.clone() for name, value in network.state_dict().items()}
@@ -213,7 +223,7 @@ def _fit(network: _Ranker, read: NDArray[np.float16], place: Rows, kept: Rows, h
     return best
 
 
-def _said(network: _Ranker, read: NDArray[np.float16]) -> Numbers:
+def _scored(network: _RankingNetwork, read: NDArray[np.float16]) -> Numbers:
     with torch.inference_mode():
         parts = [network(torch.from_numpy(part.astype(np.float32))).numpy() for part in np.array_split(read, len(read) // _CHUNK + 1)]
     return np.concatenate(parts)
@@ -267,9 +277,9 @@ def run(params: Params, folder: Path, note: Note) -> None:
         if former and former.config["encoder"] != encoder.name:
             wrong = f"The text transformer reads vectors of {former.config['encoder']}, those of the titles are {encoder.name}'s."
             raise SettingsError(f"{wrong} Train it again with: recgraph train textformer")
-        shop = Past(train.sequences(), catalogue.names, vectors, core, former)
-    sources = {name: make(name, shop) for name in possible(shop)}
-    found = learn(sources, np.bincount(shop.events.item, minlength=shop.n_items), lessons, settings, note)
+        past = Past(train.sequences(), catalogue.names, vectors, core, former)
+    sources = {name: make(name, past) for name in possible(past)}
+    found = learn(sources, np.bincount(past.events.item, minlength=past.n_items), lessons, settings, note)
     held = found.config.get("held", {})
     # The network knows what the validation cases were, so it is of the moment the test cases begin.
     config = {**asdict(settings), **found.config, "encoder": encoder.name, "split": facts["split"], "fitted_before": facts["test_from"]}
