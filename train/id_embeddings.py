@@ -28,7 +28,8 @@ from recgraph.store.columns import Sequences
 from recgraph.store.parquet import read_table, write_table
 from recgraph.train import evidence
 from recgraph.train.metrics import Places, summary
-from recgraph.train.networks.core import CoreSettings, HeldOut, Rows, TrainedCore, ranks, train
+from recgraph.train.networks.batches import Rows
+from recgraph.train.networks.core import CoreSettings, HeldOut, TrainedCore, ranks, train
 from recgraph.train.params import Params, block
 from recgraph.train.pipeline import Note, needed, split_folder
 

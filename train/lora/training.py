@@ -179,11 +179,11 @@ class _Watch(TrainerCallback):
     def __init__(self, label: str, sizes: Sequence[int], note: Note) -> None:
         self.label, self.note, self.sizes = label, note, sizes
         self.curve: list[tuple[int, float, float]] = []
-        self._started = self._told = time.monotonic()
+        self._started = self._last_note = time.monotonic()
         self._first = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._started = self._told = time.monotonic()
+        self._started = self._last_note = time.monotonic()
         self._first = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
@@ -191,8 +191,8 @@ class _Watch(TrainerCallback):
             return
         self.curve.append((state.global_step, float(logs["loss"]), float(logs.get("learning_rate", 0.0))))
         now, done = time.monotonic(), state.global_step - self._first
-        if now - self._told >= 20 or state.global_step == state.max_steps:
-            self._told = now
+        if now - self._last_note >= 20 or state.global_step == state.max_steps:
+            self._last_note = now
             left = (now - self._started) / done * (state.max_steps - state.global_step)
             each = args.gradient_accumulation_steps * args.world_size
             tokens = sum(self.sizes[self._first * each : state.global_step * each])

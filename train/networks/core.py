@@ -8,7 +8,8 @@ session after each of its items, and every item is a target once, without a copy
 Two things differ from the reference: a weight also depends, by a learnt number, on how long ago the item was; and a session's own items do not
 compete with the target, because a cosine puts them first anyway (`history_competes` brings that back).
 
-Items are numbers here and sequences arrays; catalogues, files and the stage around it are in `train.id_embeddings`, serving in `tools.core`.
+Items are numbers here and sequences arrays (train/networks/batches.py); catalogues, files and the stage around it are in train/id_embeddings.py,
+serving in tools/sources/core.py.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -32,9 +32,9 @@ from torch.nn import functional as F  # noqa: N812 - as everybody writes it
 
 from recgraph.errors import SettingsError
 from recgraph.train.metrics import MISS, Places, summary
+from recgraph.train.networks.batches import Rows, batches, windows
 from recgraph.train.pipeline import progress
 
-Rows = NDArray[np.int64]
 _EPS = 1e-12  # of the layer norms, as in the reference
 _PIECE = 128  # sessions scored at once: their scores of 12,000 items stay in the processor's cache
 _SCORES = 2**24  # scores held at once while ranking: 64 MB
@@ -190,42 +190,6 @@ class _FullSoftmax(torch.autograd.Function):
         return gradients[0] * d_sessions, gradients[0] * d_table, None, None, None
 
 
-# -- sequences in batches ----------------------------------------------------------------------------------------------------------
-
-
-def windows(starts: Rows, max_length: int, prefixes: bool = False) -> Rows:
-    """int64[w, 3]: (first, end, first target) of what is read at once; each item of a sequence but its first is a target in one window.
-
-    Sequence i is `starts[i]:starts[i + 1]`. One of up to max_length + 1 items is one window; a longer one goes on in windows that share half
-    of what they read. With `prefixes`, each target has a window of its own, the reference's form.
-    """
-    found: list[tuple[int, int, int]] = []
-    for first, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        target, step = first + 1, 1 if prefixes else max_length
-        while target < end:
-            until = min(end, target + step)
-            found.append((max(first, until - 1 - max_length), until, target))
-            target, step = until, 1 if prefixes else max(1, max_length // 2)
-    return np.array(found, dtype=np.int64).reshape(-1, 3)
-
-
-def batches(items: Rows, spans: Rows, size: int, padding: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows, targets) int64[b, l] of about `size` targets each, windows of like length together, in random order; a target -1 is none."""
-    if not len(spans):
-        return
-    lengths = spans[:, 1] - spans[:, 0] - 1
-    order = np.lexsort((rng.random(len(spans)), lengths))
-    number = (np.cumsum((spans[:, 1] - spans[:, 2])[order]) - 1) // size
-    groups = np.split(order, np.flatnonzero(np.diff(number)) + 1)
-    for place in rng.permutation(len(groups)):
-        part = spans[groups[place]]
-        at = part[:, :1] + np.arange((part[:, 1] - part[:, 0]).max())
-        inside = at < part[:, 1:2]
-        rows = np.where(inside, items[np.minimum(at, len(items) - 1)], padding)
-        targets = np.where((inside & (at >= part[:, 2:3]))[:, 1:], rows[:, 1:], -1)
-        yield torch.from_numpy(rows[:, :-1]), torch.from_numpy(targets)
-
-
 # -- measuring ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -302,21 +266,19 @@ def train(
     settings: CoreSettings,
     valid: HeldOut | None = None,
     part: Path | None = None,
-    prefixes: bool = False,
 ) -> TrainedCore:
     """Trains on the sequences `items[starts[i]:starts[i + 1]]` of rows below `n_items`, each of which is in at least one of them.
 
     It ends after `epochs`, or when the NDCG@10 of `valid`, hidden rows left out, has not risen for `patience` epochs; the best epoch is kept.
     In the folder `part`, if given, everything is saved after each epoch, and the same call goes on from there with the same result. Equal
-    bytes come out for equal arguments on machines of a kind. What torch draws and how many threads it uses is as before afterwards. With
-    `prefixes`, every target has a copy of the history before it (see `windows`), as a comparison.
+    bytes come out for equal arguments on machines of a kind. What torch draws and how many threads it uses is as before afterwards.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
         with torch.random.fork_rng(devices=[]):
             checked = valid.some(settings.validate, settings.seed) if valid and len(valid) else None
-            return _train(items, windows(starts, settings.max_length, prefixes), n_items, settings, checked, part)
+            return _train(items, windows(starts, settings.max_length), n_items, settings, checked, part)
     finally:
         torch.set_num_threads(threads)
 

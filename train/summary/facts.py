@@ -23,7 +23,7 @@ _NAME_LIMIT = 45  # characters of a product's name; a longer one is not worth it
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class VariantsSeen:
     """Variants looked at: how many colours (or sizes) of what, and which was bought, "" for none."""
 
     name: str
@@ -51,7 +51,7 @@ class Gist:
     searches: tuple[str, ...] = ()
     unmet: bool = False  # something was bought, but nothing that answers the searches
     bought: str = ""
-    compared: Comparison | None = None
+    compared: VariantsSeen | None = None
     compares: bool = False  # as a habit
     came: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
@@ -201,7 +201,7 @@ def _extras(kind: Kind, facts: Facts, recent: Facts | None, parts: Sequence[Gist
         return {}
     if kind == "merge":
         return {"compares": True} if sum(part.compared is not None or part.compares for part in parts) > 1 else {}
-    if recent and (compared := _compared(recent.seen)):
+    if recent and (compared := _latest_variants(recent.seen)):
         return {"compared": compared}
     return {"bought": name} if recent and recent.bought and (name := short_name(recent.bought[-1].item)) else {}
 
@@ -217,13 +217,13 @@ def short_name(item: Item) -> str:
     return name if " " in name and len(name) <= _NAME_LIMIT and name != line.rstrip("…") + "…" else ""
 
 
-def _compared(seen: Sequence[ItemEvent]) -> Comparison | None:
+def _latest_variants(seen: Sequence[ItemEvent]) -> VariantsSeen | None:
     """The latest comparison that has a name and differs in colour or size."""
     for one in reversed(comparisons(seen)):
         name = short_name(one.views[0].item)
         colors, sizes = ({getattr(view.item, kind).casefold() for view in one.views} - {""} for kind in ("color", "size"))
         if name and len(colors) > 1:
-            return Comparison(name, "colour", len(colors), value(one.bought.item.color) if one.bought else "")
+            return VariantsSeen(name, "colour", len(colors), value(one.bought.item.color) if one.bought else "")
         if name and len(sizes) > 1:
-            return Comparison(name, "size", len(sizes), value(one.bought.item.size) if one.bought else "")
+            return VariantsSeen(name, "size", len(sizes), value(one.bought.item.size) if one.bought else "")
     return None
