@@ -10,6 +10,7 @@ the vectors may be of all queries, also of those after the cut; only the encoder
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,19 +34,21 @@ OUT = Path("data") / "memory"
 
 
 class KnownTexts:
-    """An encoder that has the vectors of known texts and asks the encoder of `folder` for others, loading it only then."""
+    """An encoder that has the vectors of known texts and asks the encoder of `folder` for others, loading it only then. Threads may share it."""
 
     def __init__(self, folder: Path, name: str, known: dict[str, np.ndarray[Any, np.dtype[np.float32]]], dim: int) -> None:
         self.name, self.dim = name, dim
         self._folder, self._known = folder, known
         self._encoder: Encoder | None = None
+        self._lock = threading.Lock()
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
         """float32[len(texts), dim]; what was not known is known afterwards."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if missing:
-            self._encoder = self._encoder or chosen_encoder(self._folder, torch.float32)
-            self._known.update(zip(missing, self._encoder.encode(missing, progress), strict=True))
+        with self._lock:
+            missing = [text for text in dict.fromkeys(texts) if text not in self._known]
+            if missing:
+                self._encoder = self._encoder or chosen_encoder(self._folder, torch.float32)
+                self._known.update(zip(missing, self._encoder.encode(missing, progress), strict=True))
         return np.stack([self._known[text] for text in texts]) if len(texts) else np.zeros((0, self.dim), np.float32)
 
 

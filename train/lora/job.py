@@ -20,7 +20,8 @@ from recgraph.store.parquet import read_table
 from recgraph.tools.llm.places import find_llm, fingerprint
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples import POOLS, Row
-from recgraph.train.lora.training import Epoch, LoraSettings, Tokens, TrainedAdapter, train
+from recgraph.train.lora.tokens import Tokens
+from recgraph.train.lora.training import Epoch, LoraSettings, TrainedAdapter, train
 from recgraph.train.params import RESTORE, Params, block, settings_of, text
 from recgraph.train.pipeline import Note, needed
 
