@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from recgraph.errors import StoreError
 from recgraph.store.db import Store
@@ -50,8 +51,6 @@ class Core:
     @classmethod
     def load(cls, folder: str | Path) -> Core:
         """From the folder that `recgraph train id_embeddings` writes. Raises StoreError where it is missing or incomplete."""
-        from safetensors.numpy import load_file
-
         place = Path(folder)
         try:
             config, weights = json.loads((place / "config.json").read_text(encoding="utf-8")), load_file(place / "core.safetensors")

@@ -22,7 +22,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from torch.utils.data import SequentialSampler
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TrainerCallback
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -293,7 +293,7 @@ def _train_phase(plan: _Plan, model: Any, lora: LoraConfig | None, examples: Seq
         )
         # The loss above is a mean already; with this off, transformers divides by the steps that are accumulated and no more.
         trainer.model_accepts_loss_kwargs = False
-        trainer.pop_callback(_printer(trainer))
+        trainer.pop_callback(PrinterCallback)
         last = _last_checkpoint(work)
         if last:
             note(f"{label}: going on from {Path(last).name}")
@@ -362,9 +362,3 @@ def _is_json(path: Path) -> bool:
 def _last_layers(model: Any, count: int) -> list[int] | None:
     total = int(model.config.num_hidden_layers)
     return list(range(max(0, total - count), total)) if count else None
-
-
-def _printer(trainer: Any) -> type[TrainerCallback]:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback

@@ -167,46 +167,55 @@ def write_shop(
     first = LAST_DAY - timedelta(days=days - 1)
     tell(f"making {products:,} products")
     listings = build_listings(rng, products, days)
-    shop = Trade(rng, listings, _draw_shoppers(rng, shoppers, days), days)
+    trade = Trade(rng, listings, _draw_shoppers(rng, shoppers, days), days)
     tell(f"letting {shoppers:,} shoppers shop for {days} days")
     for visit in _plan(rng, shoppers, events, days):
-        shop.visit(visit)
+        trade.visit(visit)
     tell("writing the tables")
-    target = Path(folder)
+    trade.events.sort(key=lambda event: event[0])
+    trade.exposures.sort(key=lambda exposure: exposure[0])
+    _write_tables(Path(folder), trade, listings.products, first)
+    return _facts(trade, products, first)
+
+
+def _write_tables(target: Path, trade: Trade, products: Sequence[Product], first: datetime) -> None:
+    """items.csv by item_id, events.csv and exposures.csv by time; `first` is midnight of the first day."""
     target.mkdir(parents=True, exist_ok=True)
-    ids = [product.item_id for product in listings.products]
-    shop.events.sort(key=lambda event: event[0])
-    shop.exposures.sort(key=lambda exposure: exposure[0])
+    ids = [product.item_id for product in products]
 
     def when(second: int) -> str:
         return (first + timedelta(seconds=second)).isoformat(" ")
 
     head = "item_id title category brand color size price description attributes parent_id first_seen in_stock".split()
-    _write(target / "items.csv", head, (_item_row(product, first) for product in sorted(listings.products, key=lambda product: product.item_id)))
+    _write(target / "items.csv", head, (_item_row(product, first) for product in sorted(products, key=lambda product: product.item_id)))
     _write(
         target / "events.csv",
         "user_id ts action item_id query position".split(),
-        ((user, when(second), action, ids[item] if item >= 0 else "", query, place) for second, user, action, item, query, place in shop.events),
+        ((user, when(second), action, ids[item] if item >= 0 else "", query, place) for second, user, action, item, query, place in trade.events),
     )
     _write(
         target / "exposures.csv",
         "query item_id position ts".split(),
-        ((query, ids[item], place, when(second)) for second, query, item, place in shop.exposures),
+        ((query, ids[item], place, when(second)) for second, query, item, place in trade.exposures),
     )
-    kinds = [event[2] for event in shop.events]
+
+
+def _facts(trade: Trade, products: int, first: datetime) -> ShopFacts:
+    """The facts of a year whose events are in order of time."""
+    kinds = [event[2] for event in trade.events]
     return ShopFacts(
-        users=len({event[1] for event in shop.events}),
+        users=len({event[1] for event in trade.events}),
         items=products,
-        styles=len(shop.siblings),
+        styles=len(trade.siblings),
         events=len(kinds),
         searches=kinds.count("search"),
         clicks=kinds.count("click"),
         carts=kinds.count("cart"),
         purchases=kinds.count("purchase"),
-        exposures=len(shop.exposures),
-        queries=len({event[4] for event in shop.events if event[2] == "search"}),
-        first=first + timedelta(seconds=shop.events[0][0]),
-        last=first + timedelta(seconds=shop.events[-1][0]),
+        exposures=len(trade.exposures),
+        queries=len({event[4] for event in trade.events if event[2] == "search"}),
+        first=first + timedelta(seconds=trade.events[0][0]),
+        last=first + timedelta(seconds=trade.events[-1][0]),
     )
 
 
