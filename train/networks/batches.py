@@ -1,4 +1,5 @@
-"""Sequences of items in batches, as all networks that read histories learn from them: what is read at once, and what is a target in it."""
+"""Sequences of items in batches, as all networks that read histories learn from them: what is read at once, and what is
+a target in it."""
 
 from __future__ import annotations
 
@@ -13,10 +14,11 @@ Rows = NDArray[np.int64]
 
 
 def windows(starts: Rows, max_length: int) -> Rows:
-    """int64[w, 3]: (first, end, first target) of what is read at once; each item of a sequence but its first is a target in one window.
+    """int64[w, 3]: (first, end, first target) of what is read at once; each item of a sequence but its first is a
+    target in one window.
 
-    Sequence i is `starts[i]:starts[i + 1]`. One of up to max_length + 1 items is one window; a longer one goes on in windows that share half
-    of what they read.
+    Sequence i is `starts[i]:starts[i + 1]`. One of up to max_length + 1 items is one window; a longer one goes on in
+    windows that share half of what they read.
     """
     found: list[tuple[int, int, int]] = []
     for first, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
@@ -28,8 +30,11 @@ def windows(starts: Rows, max_length: int) -> Rows:
     return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
-def batches(items: Rows, spans: Rows, size: int, padding: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows, targets) int64[b, l] of about `size` targets each, windows of like length together, in random order; a target -1 is none."""
+def batches(
+    items: Rows, spans: Rows, size: int, padding: int, rng: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows, targets) int64[b, l] of about `size` targets each, windows of like length together, in random order; a
+    target -1 is none."""
     if not len(spans):
         return
     lengths = spans[:, 1] - spans[:, 0] - 1
