@@ -62,7 +62,7 @@ def pair(settings: RankerSettings = QUICK) -> FusedSystem:
     return FusedSystem(settings, names=("popularity", "transitions"))
 
 
-def past_of(sequences: Sequence[Sequence[int]], vectors: np.ndarray | None = None) -> Past:
+def sources_shop(sequences: Sequence[Sequence[int]], vectors: np.ndarray | None = None) -> Past:
     return shop_of(shop(sequences, cases([], [])), vectors)
 
 
@@ -78,7 +78,7 @@ SMALL = shop([[0, 1, 2], [0, 1], [3, 0, 1, 4]], cases([[0], [3], [4, 0]] * 20, [
 
 def test_a_user_with_a_like_history_votes_for_what_came_near() -> None:
     settings = SessionKNNSettings(neighbours=1, rarity=0.0, long=0.0, near=0.5, before=0.5)
-    found = SessionKNN(past_of([[5, 3, 0, 1], [4, 2]]), settings).scores(asked([3, 0], [6]))
+    found = SessionKNN(sources_shop([[5, 3, 0, 1], [4, 2]]), settings).scores(asked([3, 0], [6]))
     # User 0 shares 0 and 3, 1 + 0.6; item 1 comes one place after 0, item 5 one before 3.
     assert found[0, [1, 5]] == pytest.approx([1.6 * 0.5, 1.6 * 0.5 * 0.5])
     assert found[0, [2, 4]].tolist() == [0, 0]
@@ -86,7 +86,7 @@ def test_a_user_with_a_like_history_votes_for_what_came_near() -> None:
 
 
 def test_a_shared_item_of_another_user_is_not_near() -> None:
-    found = SessionKNN(past_of([[1, 2], [0, 3]])).scores(asked([2]))
+    found = SessionKNN(sources_shop([[1, 2], [0, 3]])).scores(asked([2]))
     assert found[0].nonzero()[0].tolist() == [1, 2]
 
 
@@ -106,7 +106,7 @@ def test_the_words_of_a_query_find_names() -> None:
 
 def test_a_query_is_near_to_texts_and_leans_to_the_history() -> None:
     vectors = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 2, 2]]
-    source = QueryText(past_of([[0, 1]], vectors))
+    source = QueryText(sources_shop([[0, 1]], vectors))
     found = source.scores([Request(np.array([2]), "x", vectors[4]), Request(np.array([2])), Request(NOBODY, "x", vectors[0])])
     assert found[0].tolist() == pytest.approx([0, 0, 0.3, 0.3, 1, 1, 1])
     assert not found[1].any()  # without a query it has nothing to say
@@ -115,8 +115,8 @@ def test_a_query_is_near_to_texts_and_leans_to_the_history() -> None:
 
 def test_what_was_seen_and_what_is_remembered_are_sources_too() -> None:
     one = Request(np.array([3, 0, 3, 1]), memory=((5, 0.9), (2, 0.4)))
-    assert Viewed(past_of([[0]])).scores([one, Request(NOBODY)]).tolist() == [[0.5, 1, 0, 0.75, 0, 0, 0], [0] * 7]
-    assert Remembered(past_of([[0]])).scores([one])[0].tolist() == pytest.approx([0, 0, 0.4, 0, 0, 0.9, 0])
+    assert Viewed(sources_shop([[0]])).scores([one, Request(NOBODY)]).tolist() == [[0.5, 1, 0, 0.75, 0, 0, 0], [0] * 7]
+    assert Remembered(sources_shop([[0]])).scores([one])[0].tolist() == pytest.approx([0, 0, 0.4, 0, 0, 0.9, 0])
 
 
 def test_a_maker_is_the_first_two_words_where_names_share_them() -> None:
@@ -124,7 +124,7 @@ def test_a_maker_is_the_first_two_words_where_names_share_them() -> None:
 
 
 def test_what_follows_a_maker_is_found_for_an_item_without_steps() -> None:
-    found = MakerTransitions(past_of([[0, 3], [1, 3], [2, 5]])).scores(asked([0]))
+    found = MakerTransitions(sources_shop([[0, 3], [1, 3], [2, 5]])).scores(asked([0]))
     assert found[0, 3] > found[0, 4] > found[0, 0] == 0  # nobody took 4, but its maker's 3
 
 
@@ -132,7 +132,7 @@ def test_sources_are_left_out_where_what_they_read_is_not_there() -> None:
     nameless = Past(shop_of(SMALL).events, ("x",) * 7)
     assert set(possible(nameless)) == {"popularity", "transitions", "next-step", "item-knn", "session-knn", "viewed", "memory"}
     assert set(possible(shop_of(SMALL))) - set(possible(nameless)) == {"word-knn", "query-words", "maker-transitions"}
-    assert set(possible(past_of([[0]], np.eye(7, dtype=np.float32)))) == set(NAMES) - {"core", "textformer"}
+    assert set(possible(sources_shop([[0]], np.eye(7, dtype=np.float32)))) == set(NAMES) - {"core", "textformer"}
 
 
 # -- the network -------------------------------------------------------------------------------------------------------------------
