@@ -20,9 +20,12 @@ from recgraph.store.records import Event, Item
 from recgraph.tools.llm.protocol import Form, Prompt
 from recgraph.tools.memory import MemoryHit
 
-PROMPT_VERSION = "1"
+# Of each task's prompts. A version goes up when the bytes of its prompts change: it is part of what cached summaries are known by, and stands on the
+# cards of adapters. Another task's stays, and so do its caches.
+VERSIONS: Mapping[str, str] = {"next": "1", "fit": "1", "summarize": "1", "tallrec": "1", "llamarec": "1"}
 TITLE_LIMIT = 90  # characters of a title in a prompt: about 22 tokens; catalogue titles run to 500 characters of key words
 QUERY_LIMIT = 120
+ASKED_LIMIT = 200  # characters of a query that are read at all
 ID_LEAD, TITLE_LEAD = "ID:", "\nTitle:"
 
 _ANGLE = re.compile(r"<{1,2}([^<>]{0,40})>{1,2}")
@@ -187,6 +190,8 @@ def parse_next(text: str, known: Callable[[str], bool], shown: Mapping[str, Item
     return Prediction("", title, valid=False)
 
 
+# ── Summaries (task "summarize") ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
 _SUMMARIZER = "You write short, true preference summaries. You name only what stands in the data."
 
 
@@ -223,9 +228,44 @@ def merge_prompt(summaries: Sequence[str], *, wording: str) -> Prompt:
     )
 
 
+def stricter(prompt: Prompt, fault: str) -> Prompt:
+    """The same once more, after an answer with a fault: one of the next three texts."""
+    return Prompt(prompt.system, f"{prompt.user}\n\nWrite in your own words. {fault}")
+
+
+FAULT_EMPTY = "The answer was empty."
+FAULT_COPIED = "Do not copy the data."
+
+
+def fault_invented(names: Sequence[str]) -> str:
+    """That a summary named what its data does not."""
+    return f"Do not mention {', '.join(names)}: the data does not."
+
+
 def parse_summary(text: str) -> str:
     """An LLM's summary as one paragraph: headings, list marks and an unfinished last sentence are dropped. "" where nothing is left."""
     lines = [re.sub(r"^\s*(?:\[[^\]]*\]|\d+\.|[-*#]+)\s*", "", line).strip() for line in text.split("\n")]
     paragraph = clean(" ".join(line for line in lines if line), 1200)
     end = max(paragraph.rfind(mark) for mark in ".!?")
     return paragraph[: end + 1] if end > 0 else paragraph
+
+
+# ── The baselines of the evaluation (tasks "tallrec" and "llamarec") ─────────────────────────────────────────────────────────────────
+
+
+def raw_history_text(query: str, shown: Sequence[Event], items: Mapping[str, Item]) -> str:
+    """What TALLRec and LlamaRec read instead of a summary: the search and the history itself, oldest first.
+
+    The product shows ids, for its task NEXT names them. Of a raw history they would take a third of the room.
+    """
+    lines = _numbered([event_text(event, items, with_id=False) for event in shown])
+    return "\n\n".join(filter(None, [shared_text("", query, [], items), f"[Recent Items]\n{lines}" if lines else ""]))
+
+
+_CHOOSE = "[Task]\nCHOOSE the next item among the candidates. Answer with its letter alone.\n\n[Candidates]\n"
+
+
+def choice_prompt(shared: str, candidates: Mapping[str, Item], *, wording: str) -> Prompt:
+    """LlamaRec: the candidates by letter, in the order they are listed; the answer is one of the letters."""
+    lines = "\n".join(f"{letter}. {clean(item.name)}" for letter, item in candidates.items())
+    return Prompt(system_text(wording), (f"{shared}\n\n" if shared else "") + _CHOOSE + lines)

@@ -53,7 +53,7 @@ class Recommendation:
             summary=state.get("summary"),
             blocks=state.get("blocks") or 0,
             cached_blocks=state.get("cached_blocks") or 0,
-            memory=state["memory"],
+            memory=state.get("memory") or (),
             prediction=state.get("prediction"),
             items=state["recommended"],
             timings_ms=timings_ms,

@@ -7,15 +7,18 @@ here is plain data, so a checkpoint can be written and read back without pickle 
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, TypedDict
+from typing import Annotated, NotRequired, TypedDict
+
+from langgraph.runtime import Runtime
 
 from recgraph.store.records import Event, Item, Summary
+from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import Usage
 from recgraph.tools.memory import MemoryHit
-from recgraph.tools.retrieve import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,22 @@ class Recommended:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a run is given beside its state and what no checkpoint keeps: the moment the time is up, by `time.monotonic()`."""
+    """What a run is given beside its state and what no checkpoint keeps, moments of `time.monotonic()`: when the time is up, and when what is
+    embedded and fitted for it must give way to answering. None is for as long as it takes."""
 
     deadline: float | None = None
+    ready_by: float | None = None
+
+    @classmethod
+    def within(cls, seconds: float) -> RunContext:
+        """From now on. Half of the time may go into making ready, so that there is an answer even over titles that were never embedded."""
+        now = time.monotonic()
+        return cls(now + seconds, now + seconds / 2)
+
+    @classmethod
+    def of(cls, runtime: Runtime[RunContext]) -> RunContext:
+        """The run's; an empty one inside a graph that knows none, or another."""
+        return runtime.context if isinstance(runtime.context, cls) else cls()
 
 
 def merge(left: Mapping[str, object], right: Mapping[str, object]) -> dict[str, object]:
@@ -70,6 +86,18 @@ def merge(left: Mapping[str, object], right: Mapping[str, object]) -> dict[str, 
 def add_usage(left: Usage | None, right: Usage | None) -> Usage:
     """Reducer: token counts are added; None is no tokens, because LangGraph starts a channel with the type's empty value."""
     return (left or Usage()) + (right or Usage())
+
+
+class RunRequest(TypedDict):
+    """What the graph is asked: whom to recommend to. All else has its default in the settings; the id of the run is made."""
+
+    user_id: str
+    query: NotRequired[str]
+    k: NotRequired[int]
+    as_of: NotRequired[datetime | None]
+    paradigm: NotRequired[str]
+    mode: NotRequired[str]
+    run_id: NotRequired[str]
 
 
 class State(TypedDict, total=False):

@@ -20,13 +20,15 @@ from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy, Send
 
 from recgraph.errors import LLMUnavailable
+from recgraph.graph import prompts
 from recgraph.graph.grounding import Vocabulary, copied, sentences, support
 from recgraph.graph.profile import profile
-from recgraph.graph.prompts import PROMPT_VERSION, block_prompt, clean, event_text, merge_prompt, parse_summary, recurrent_prompt
+from recgraph.graph.prompts import VERSIONS, block_prompt, clean, event_text, merge_prompt, parse_summary, recurrent_prompt, stricter
 from recgraph.graph.state import RunContext, State, merge
 from recgraph.store.records import Event, Item, Summary
 from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 
+VERSION = VERSIONS["summarize"]  # of the prompts that a cached summary was asked with
 Sentences = tuple[tuple[str, tuple[int, ...]], ...]
 MOST_COPIED = 0.5  # share of 8-grams that may stand literally in the input; above it a model copies instead of summarising (T 5.5.2)
 
@@ -105,8 +107,7 @@ class LLMSummarizer:
             sources = earlier or lines
         text, usage, fault = self._ask(prompt, sources, deadline)
         if fault:
-            stricter = Prompt(prompt.system, f"{prompt.user}\n\nWrite in your own words. {fault}")
-            text, more, fault = self._ask(stricter, sources, deadline)
+            text, more, fault = self._ask(stricter(prompt, fault), sources, deadline)
             usage += more
         if fault:
             spare = self.fallback.write(work, items)
@@ -119,12 +120,12 @@ class LLMSummarizer:
         [answer], usage = self.llm.generate([prompt], max_tokens=160, adapter=self.adapter, deadline=deadline)
         text = parse_summary(answer.text)
         if not text:
-            return text, usage, "The answer was empty."
+            return text, usage, prompts.FAULT_EMPTY
         invented = sorted(self.vocabulary.ungrounded(text, sources))
         if invented:
-            return text, usage, f"Do not mention {', '.join(invented[:5])}: the data does not."
+            return text, usage, prompts.fault_invented(invented[:5])
         if copied(text, "\n".join(sources)) > MOST_COPIED:
-            return text, usage, "Do not copy the data."
+            return text, usage, prompts.FAULT_COPIED
         return text, usage, ""
 
 
@@ -221,7 +222,7 @@ class _Nodes:
         for block in split_blocks(state["history"], self.size):
             lines = [[event.seq, event_text(event, state["items"])] for event in block]
             before = hashes[-1] if hashes and state["paradigm"] == "recurrent" else ""
-            hashes.append(_hash(self.summarizer.name, PROMPT_VERSION, state["paradigm"], state["user_id"], before, lines))
+            hashes.append(_hash(self.summarizer.name, VERSION, state["paradigm"], state["user_id"], before, lines))
         return hashes
 
     def plan(self, state: _Inside) -> _Inside:
@@ -284,7 +285,7 @@ class _Nodes:
         return [below[i : i + self.group] for i in range(0, len(below), self.group)]
 
     def _group_hash(self, state: _Inside, parts: Sequence[Summary]) -> str:
-        return _hash(self.summarizer.name, PROMPT_VERSION, "merge", state["user_id"], [part.input_hash for part in parts])
+        return _hash(self.summarizer.name, VERSION, "merge", state["user_id"], [part.input_hash for part in parts])
 
     def _missing_blocks(self, state: _Inside) -> list[_Piece]:
         pieces: list[_Piece] = []
@@ -307,7 +308,7 @@ class _Nodes:
 
     def _write(self, piece: _Piece, runtime: Runtime[RunContext]) -> _Inside:
         work = piece["work"]
-        written = self.summarizer.write(work, piece["items"], runtime.context.deadline if runtime.context else None)
+        written = self.summarizer.write(work, piece["items"], RunContext.of(runtime).deadline)
         summary = Summary(
             input_hash=piece["input_hash"],
             user_id=work.user_id,
@@ -318,7 +319,7 @@ class _Nodes:
             sentences=written.sentences,
             event_seqs=tuple(sorted(event.seq for event in work.covered)),
             model=written.model,
-            prompt_version=PROMPT_VERSION,
+            prompt_version=VERSION,
         )
         return {"made": [summary], "tokens": written.usage, "degraded": list(written.notes)}
 
@@ -354,4 +355,4 @@ def profile_fallback(state: State, currency: str = "") -> Summary | None:
     work = Work("all", state["user_id"], state["paradigm"], 0, 0, history, history, ())
     written = ProfileSummarizer(currency).write(work, state["items"])
     seqs = tuple(event.seq for event in history)
-    return Summary("", state["user_id"], state["paradigm"], 0, 0, max(seqs), written.sentences, tuple(sorted(seqs)), "profile", PROMPT_VERSION)
+    return Summary("", state["user_id"], state["paradigm"], 0, 0, max(seqs), written.sentences, tuple(sorted(seqs)), "profile", VERSION)

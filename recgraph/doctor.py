@@ -239,7 +239,7 @@ def _adapters(settings: Settings) -> Iterator[Check]:
         found = "a server's: see llm server" if settings.llm_url else "none chosen; the base model answers untrained"
         yield Check("adapters", None, found, "" if settings.llm_url else "recgraph adapters list; recgraph adapters use SET")
         return
-    from recgraph.graph.prompts import PROMPT_VERSION
+    from recgraph.graph.prompts import VERSIONS
     from recgraph.tools.llm.adapter_sets import base_here, find_set, problem
 
     choose = "recgraph adapters list; then " + ("set RECGRAPH_ADAPTER" if asked else f"recgraph adapters use SET --store {settings.store}")
@@ -251,10 +251,10 @@ def _adapters(settings: Settings) -> Iterator[Check]:
     if wrong := problem(one, base_here(settings.llm, settings.cache_folder)):
         yield Check("adapters", False if asked else None, wrong, choose)
         return
-    old = [task for task, card in one.cards.items() if card.prompt_version not in ("", PROMPT_VERSION)]
+    old = [task for task, card in one.cards.items() if card.prompt_version not in ("", VERSIONS.get(task, ""))]
     found = f"{one.label} ({', '.join(one.tasks)}) in {one.folder}"
     if old:
-        yield Check("adapters", None, f"{found}; {', '.join(old)} learnt other prompts than today's ({PROMPT_VERSION})", "dvc repro")
+        yield Check("adapters", None, f"{found}; {', '.join(old)} learnt other prompts than today's", "dvc repro")
     else:
         yield Check("adapters", True, found)
 
@@ -336,8 +336,10 @@ def served_models(url: str, key: str = "", seconds: float = SERVER_SECONDS) -> l
 
 
 def _optional(_: Settings) -> Iterator[Check]:
-    dvc = shutil.which("dvc")
+    beside = str(Path(sys.executable).parent)  # an environment's commands are there, whether it is activated or not
+    dvc = shutil.which("dvc", path=beside) or shutil.which("dvc")
     if dvc:
-        yield Check("dvc", True, dvc)
+        found = dvc if Path(dvc).parent == Path(beside) else f"{dvc}, which is not of this environment"
+        yield Check("dvc", True, found)
     else:
-        yield Check("dvc", None, "not installed; only training and its data need it", INSTALL_TRAIN)
+        yield Check("dvc", None, f"neither in {beside} nor on PATH; only training and its data need it", INSTALL_TRAIN)

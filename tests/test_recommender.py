@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from recgraph.settings import load_settings
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 from recgraph.store.records import Event, Item
+from recgraph.tools.taken import TakenItem
 
 Make = Callable[..., Recommender]
 
@@ -89,12 +90,23 @@ def test_every_reason_names_events_and_queries_that_exist(make: Make) -> None:
             assert set(line.queries) <= queries
 
 
+class Nobody:
+    """A shop in which nobody did anything."""
+
+    def taken(self, item_id: str) -> TakenItem:
+        return TakenItem()
+
+    def led_to(self, item_id: str, item_ids: Iterable[str]) -> frozenset[str]:
+        return frozenset()
+
+
 def test_a_reason_by_text_names_the_search_only_where_there_is_one() -> None:
     lamp, seen = Item("A", "Lamp"), Event("u", 0, datetime(2025, 1, 1), "click", "B")
     state: Any = {"history": [seen], "items": {"A": lamp, "B": Item("B", "Chair")}, "memory": [], "query": "lamps"}
-    assert _reason(lamp, "text", state).text == "Its title goes with the search or with products in your history."
-    assert _reason(lamp, "text", {**state, "history": []}).text == "Its title fits the search."
-    reason = _reason(lamp, "text", {**state, "query": " "})
+    assert _reason(lamp, "text", state, Nobody()).text == "Its title goes with the search or with products in your history."
+    assert _reason(lamp, "text", {**state, "history": []}, Nobody()).text == "Its title fits the search."
+    assert _reason(lamp, "text", {**state, "history": [], "query": ""}, Nobody()).text == "Fills the list: nobody has looked at it yet."
+    reason = _reason(lamp, "text", {**state, "query": " "}, Nobody())
     assert (reason.text, reason.events) == ("Its title goes with products in your history.", (seen,))
 
 

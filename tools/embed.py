@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,6 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from recgraph.errors import ModelMissing, StoreBusy, StoreReadOnly
-from recgraph.settings import load_settings
 from recgraph.store.db import Store
 from recgraph.tools.llm.places import DEFAULT_ENCODER, find_encoder, fingerprint, model_title, placement, quiet_transformers
 from recgraph.tools.lstm import LSTMEncoder, is_lstm
@@ -26,6 +26,8 @@ from recgraph.tools.lstm import LSTMEncoder, is_lstm
 MAX_TOKENS = 128  # a text is read up to here; product titles have 10-60 tokens, and MiniLM was trained with 128
 BATCH_TOKENS = 1024  # tokens of one forward pass: 130 titles a CPU second, 90 with 8192 (they fall out of the CPU's cache)
 SAVE_EVERY = 4096  # texts computed between two saves: what a kill may lose
+
+LOOK_EVERY = 128  # texts between two looks at the clock: a second on a slow CPU
 
 Progress = Callable[[int, int], None]  # done, total
 
@@ -69,10 +71,10 @@ def encoder_of(store: Store, asked: str = "") -> Encoder:
         ) from error
 
 
-def named_encoder() -> Encoder:
-    """The encoder that the settings name (RECGRAPH_EMBEDDER): all-MiniLM-L6-v2, or one that was trained on another shop, which is zero-shot then.
+def named_encoder(name: str = "") -> Encoder:
+    """The encoder of that name or folder (the setting `embedder`), "" for all-MiniLM-L6-v2: one that was trained on another shop is zero-shot here.
     ModelMissing where it is not there."""
-    return open_encoder(load_settings().embedder)
+    return open_encoder(name)
 
 
 def text_vectors(texts: Sequence[str], encoder: Encoder, cache: Path | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -164,27 +166,49 @@ def embed(
     New vectors are saved every SAVE_EVERY texts, so a kill loses little. A store that cannot be written now (read-only disk, another
     writer) is no error: the vectors are returned all the same and computed again next time.
     """
+    return embed_until(None, store, encoder, kind, texts, progress, save)[0]
+
+
+def embed_until(
+    until: float | None,
+    store: Store,
+    encoder: Encoder,
+    kind: str,
+    texts: Sequence[str],
+    progress: Progress | None = None,
+    save: bool = True,
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
+    """As `embed`, but the work ends near the moment `until` (`time.monotonic()`); what is done is saved. The texts that were not reached have
+    zeros, and the second value counts the distinct ones."""
     keys = [text_key(text) for text in texts]
     by_key = dict(zip(keys, texts, strict=True))
     known: dict[str, Any] = dict(store.vectors(kind, encoder.name, list(by_key)))
     missing = sorted((key for key in by_key if key not in known), key=lambda key: len(by_key[key]))
-    for start in range(0, len(missing), SAVE_EVERY):
-        chunk = missing[start : start + SAVE_EVERY]
+    step, unsaved, left = SAVE_EVERY if until is None else LOOK_EVERY, 0, 0
+    for start in range(0, len(missing), step):
+        if until is not None and time.monotonic() >= until:
+            left, missing = len(missing) - start, missing[:start]
+            break
 
-        def report(done: int, _: int, start: int = start) -> None:
+        def report(done: int, _: int, start: int = start, of: int = len(missing)) -> None:
             if progress:
-                progress(start + done, len(missing))
+                progress(start + done, of)
 
-        vectors = encoder.encode([by_key[key] for key in chunk], report)
-        known.update(zip(chunk, vectors, strict=True))
-        save = save and _save(store, kind, encoder.name, chunk, vectors)
-    return np.stack([known[key] for key in keys]).astype(np.float32) if keys else np.zeros((0, encoder.dim), dtype=np.float32)
+        chunk = missing[start : start + step]
+        known.update(zip(chunk, encoder.encode([by_key[key] for key in chunk], report), strict=True))
+        if save and start + step - unsaved >= SAVE_EVERY:
+            save, unsaved = _save(store, kind, encoder.name, missing[unsaved : start + step], known), start + step
+    if save and unsaved < len(missing):
+        _save(store, kind, encoder.name, missing[unsaved:], known)
+    nothing = np.zeros(encoder.dim, dtype=np.float32)
+    vectors = np.stack([known.get(key, nothing) for key in keys]) if keys else np.zeros((0, encoder.dim))
+    return vectors.astype(np.float32), left
 
 
-def _save(store: Store, kind: str, model: str, keys: list[str], vectors: np.ndarray[Any, np.dtype[np.float32]]) -> bool:
+def _save(store: Store, kind: str, model: str, keys: Sequence[str], known: Mapping[str, Any]) -> bool:
     try:
         with store.writing():
-            store.save_vectors(kind, model, keys, vectors)
+            store.save_vectors(kind, model, list(keys), np.stack([known[key] for key in keys]))
     except (StoreBusy, StoreReadOnly):
         return False
     return True

@@ -11,7 +11,7 @@ from langchain_core.tools import StructuredTool
 from pydantic import BaseModel, Field
 
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.retrieve import Retriever
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
 
 
 class LookupQueryMemory(BaseModel):
@@ -53,7 +53,7 @@ def retrieve_tool(retriever: Retriever) -> StructuredTool:
     def retrieve_products(
         title: str = "", item_id: str = "", query: str = "", k: int = 10, mode: Literal["fused", "paper"] = "fused"
     ) -> list[dict[str, object]]:
-        found = retriever.candidates(predicted_id=item_id or None, predicted_title=title, query=query, k=k, mode=mode)
+        found = retriever.candidates(RetrievalQuery(item_id, title, query, k=k, mode=mode))
         return [
             {"item_id": c.item_id, "title": retriever.name_of(c.item_id), "score": c.score, "source": c.source, "sources": list(c.sources)}
             for c in found

@@ -7,13 +7,14 @@ time: nothing shown at or after it is found, so it cannot hold the very purchase
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 
 from recgraph.store.db import Store
-from recgraph.tools.embed import Encoder, Progress, embed
+from recgraph.tools.embed import Encoder, Progress, embed_until
 from recgraph.tools.index import VectorIndex
 
 
@@ -36,30 +37,43 @@ class QueryMemory:
         self._store, self._encoder, self._before, self._progress = store, encoder, before, progress
         self._lock = threading.Lock()
         self._index: VectorIndex | None = None
+        self._unembedded = 0
 
     @classmethod
     def build(cls, store: Store, encoder: Encoder, before: datetime | None = None, progress: Progress | None = None) -> QueryMemory:
         """A memory of what was shown strictly before `before`."""
         return cls(store, encoder, before, progress)
 
-    def warm(self) -> VectorIndex:
-        """Embeds the stored queries (those the store has no vector of) and returns their index; later calls cost nothing."""
+    @property
+    def complete(self) -> bool:
+        """Always: it goes on by itself, at a look-up with time left."""
+        return True
+
+    @property
+    def unembedded(self) -> int:
+        """How many stored queries are not in the index because the time was up; 0 before it was made."""
+        return self._unembedded
+
+    def warm(self, until: float | None = None) -> VectorIndex:
+        """Embeds the stored queries (those the store has no vector of) and returns their index; later calls cost nothing.
+
+        At `until` (`time.monotonic()`) the work ends, done or not; a later call with time left goes on with it."""
         with self._lock:
-            if self._index is None:
+            if self._index is None or (self._unembedded and (until is None or time.monotonic() < until)):
                 queries = sorted(self._store.memory_queries(self._before))
-                vectors = embed(self._store, self._encoder, "query", queries, self._progress)
+                vectors, self._unembedded = embed_until(until, self._store, self._encoder, "query", queries, self._progress)
                 self._index = VectorIndex(queries, vectors.reshape(len(queries), self._encoder.dim))
             return self._index
 
-    def lookup(self, query: str, queries: int = 3, products: int = 5) -> list[MemoryHit]:
+    def lookup(self, query: str, queries: int = 3, products: int = 5, until: float | None = None) -> list[MemoryHit]:
         """The nearest `queries` (Q) stored queries, nearest first, each with its top `products` (V).
 
         The asked query itself, where it is stored, comes first whatever the encoder thinks of its script. Products that the catalogue
         does not have, had not yet or has no more are left out, and so is a query of which nothing remains. [] for an empty query, an
-        empty memory, or Q or V of 0.
+        empty memory, or Q or V of 0. `until` as in `warm`.
         """
         wanted = query.strip()
-        if not wanted or queries < 1 or products < 1 or not (index := self.warm()).keys:
+        if not wanted or queries < 1 or products < 1 or not (index := self.warm(until)).keys:
             return []
         same = [key for key in index.keys if key.casefold() == wanted.casefold()]
         near = index.search(self._encoder.encode([wanted]), queries + len(same))[0]

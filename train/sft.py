@@ -28,7 +28,7 @@ import numpy as np
 
 from recgraph.errors import LLMError, SettingsError, StoreError
 from recgraph.graph.grounding import Vocabulary
-from recgraph.graph.prompts import PROMPT_VERSION, clean, next_form, parse_next
+from recgraph.graph.prompts import VERSIONS, clean, next_form, parse_next
 from recgraph.store import snapshot
 from recgraph.store.parquet import read_table
 from recgraph.tools.llm.adapter_sets import WEIGHTS, AdapterCard, portable
@@ -242,7 +242,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
             "trained_further": hard,
         },
         metrics=metrics,
-        prompt_version=PROMPT_VERSION,
+        prompt_version=VERSIONS[job.task],
         created_with={name: version(name) for name in ("torch", "transformers", "peft", "trl")},
     ).write(target)
     _write_metrics(folder / "metrics" / "sft" / job.preset, job.task, metrics, curve, cost)
