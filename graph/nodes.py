@@ -182,7 +182,8 @@ class Nodes:
     def _unembedded(self, node: str, count: int, what: str) -> str:
         """The note on what the time did not suffice for."""
         store = f" --store {self.settings.store}" if self.settings.store else ""
-        return f"{node}: embedding took the time; {count:,} {what} not embedded yet and cannot be found by their words. Do it once: recgraph build{store}"
+        late = f"{node}: embedding took the time: {count:,} {what} not embedded yet and cannot be found by their words."
+        return f"{late} To embed them all once: recgraph build{store}"
 
     def recommend(self, state: State, runtime: Runtime[RunContext]) -> State:
         """F 4.2: the LLM names the next item by id and title. The id can only be one of the catalogue's (`constrain`)."""
@@ -251,7 +252,8 @@ class Nodes:
 
     def without_scores(self, state: State, error: NodeError) -> Command[Any]:
         """The reranker failed: the order of retrieval stands."""
-        return Command(update={"scored": _in_order(state["candidates"]), "degraded": [_fallback_note(error, "in the order of retrieval")]}, goto="explain")
+        note = _fallback_note(error, "in the order of retrieval")
+        return Command(update={"scored": _in_order(state["candidates"]), "degraded": [note]}, goto="explain")
 
     def _recent(self, state: State) -> tuple[list[Event], list[Event]]:
         """Earlier events and the most recent ones, from the `recent`-th last item event on, so that its searches stay with it."""

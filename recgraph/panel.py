@@ -141,7 +141,8 @@ def _footer(found: Recommendation) -> RenderableType:
     asked = bool(found.tokens.prompt or found.tokens.completion)
     who = " with ".join(printable(name) for name in (found.models["llm"], found.models["adapter"]) if name)
     lines = [_guess(found)] if found.prediction and found.prediction.item_id else []
-    by = f"{who} and retrieval" if asked else "retrieval alone" if found.models["llm"] == "none" else "retrieval alone; the language model was not asked"
+    unasked = "" if found.models["llm"] == "none" else " (the language model was not asked)"
+    by = f"{who} and retrieval" if asked else f"retrieval alone{unasked}"
     lines.append(Text.assemble(("Answered by  ", "bold"), f"{by}, in {_seconds(found.timings_ms['total'])}"))
     if any(line.yes is not None for line in found.items) and not found.models["adapter"]:
         lines.append(Text("Yes is the untrained base model's opinion; without an adapter it hardly counts in the order.", style="dim"))
@@ -179,8 +180,10 @@ def _seconds(ms: float) -> str:
 def bars(console: Console) -> Iterator[Tell]:
     """Progress bars for long work: yields a function (what, done, of). Nothing is drawn where the console is no terminal."""
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        *(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks: dict[str, TaskID] = {}
 
