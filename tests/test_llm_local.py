@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs recgraph[local]")
@@ -333,6 +334,33 @@ def test_the_deadline_is_kept_between_passes(tiny: LocalLLM, monkeypatch: pytest
         tiny.generate([Prompt("S", "U")], max_tokens=500, deadline=started + 0.2)
     assert time.monotonic() - started < 2
     assert tiny.generate([Prompt("S", "U")], max_tokens=1)[0]  # the lock is free again
+
+
+def test_a_pass_that_would_end_after_the_deadline_is_not_begun_and_the_scores_so_far_are_kept(
+    tiny: LocalLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: with a deadline of 4 s the reranking took 11, and its scores were thrown away."""
+    monkeypatch.setattr("recgraph.tools.llm.local.PACK_TOKENS", 80)
+    asked = candidates(40)
+    whole, _ = tiny.score(asked)
+    forward: Callable[..., Any] = tiny._model.forward
+
+    begun: list[float] = []
+
+    def slow(*args: Any, **options: Any) -> Any:
+        begun.append(time.monotonic())
+        time.sleep(0.2)
+        return forward(*args, **options)
+
+    monkeypatch.setattr(tiny._model, "forward", slow)
+    deadline = time.monotonic() + 1.0
+    found, usage = tiny.score(asked, deadline=deadline)
+    assert 0 < len(found) < len(asked)
+    assert np.allclose(found, whole[: len(found)], atol=1e-5)
+    assert usage.prompt == sum(len(tiny._chat.render(prompt)[1]) for prompt in asked[: len(found)])
+    assert max(begun) < deadline - 0.1  # the pace of the passes before tells that another one would be late
+    with pytest.raises(LLMTimeout):
+        tiny.score(asked, deadline=time.monotonic() + 0.05)
 
 
 def test_a_prompt_longer_than_the_model_fails_loudly(tiny: LocalLLM) -> None:
