@@ -19,7 +19,7 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
@@ -52,7 +52,16 @@ from recgraph.tools.retrieve import Retriever
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
-Tool = TypeVar("Tool", Retriever, QueryMemory)
+
+
+class _Fittable(Protocol):
+    """A tool that knows whether all that belongs to it is in it."""
+
+    @property
+    def complete(self) -> bool: ...
+
+
+Tool = TypeVar("Tool", bound=_Fittable)
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0 where unknown)
 

@@ -198,12 +198,11 @@ class Retriever:
 
     def led_to(self, item_id: str, item_ids: Iterable[str]) -> frozenset[str]:
         """Those of `item_ids` from which shoppers went on to the product."""
-        row = self._row_of.get(item_id)
-        if row is None:
+        row, known = self._row_of.get(item_id), [one for one in dict.fromkeys(item_ids) if one in self._row_of]
+        if row is None or not known:
             return frozenset()
-        known = [one for one in dict.fromkeys(item_ids) if one in self._row_of]
-        follows = self.fitted.transitions.table[[self._row_of[one] for one in known], row] if known else None
-        return frozenset(one for one, strength in zip(known, follows.toarray().ravel(), strict=True) if strength > 0) if known else frozenset()
+        follows = self.fitted.transitions.table[[self._row_of[one] for one in known], row].toarray().ravel()
+        return frozenset(one for one, strength in zip(known, follows, strict=True) if strength > 0)
 
     def name_of(self, item_id: str) -> str:
         """The name a catalogue item is shown by. Raises KeyError for an unknown id."""

@@ -58,8 +58,13 @@ class Taken:
         if row is None:
             return TakenItem()
         if self.moment is not None and self.recent[row].any():
-            return TakenItem(*map(int, self.recent[row]), lately=self.moment)
-        return TakenItem(*map(int, self.ever[row]))
+            return _of(self.recent[row], self.moment)
+        return _of(self.ever[row], None)
+
+
+def _of(counts: NDArray[np.int32], lately: datetime | None) -> TakenItem:
+    clicks, carts, purchases = map(int, counts)
+    return TakenItem(clicks, carts, purchases, lately)
 
 
 def _counts(sequences: Sequences, n_items: int, among: NDArray[np.bool_] | None = None) -> NDArray[np.int32]:
