@@ -45,7 +45,7 @@ from recgraph.tools.embed import Encoder, encoder_of
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
 from recgraph.tools.llm.adapter_sets import TASKS
-from recgraph.tools.llm.adapters import InUse, open_adapted
+from recgraph.tools.llm.open import InUse, open_adapted
 from recgraph.tools.llm.protocol import LLM
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Retriever
@@ -332,7 +332,8 @@ class Recommender:
     def _choose_summarizer(self) -> Summarizer:
         kind, llm, adapter = self.settings.summarizer, self.llm, self.adapters.names.get("summarize")
         if kind == "auto":
-            kind = "llm" if self._large or (adapter and not _on_cpu(llm)) else "profile"
+            # In this process on a CPU an LLM's summary costs seconds a block.
+            kind = "llm" if self._large or (adapter and not (llm and llm.on_cpu)) else "profile"
         if kind == "profile" or llm is None:
             return ProfileSummarizer(self.currency)
         vocabulary = Vocabulary(self.store.attribute_values())
@@ -348,11 +349,6 @@ class Recommender:
 def serializer() -> JsonPlusSerializer:
     """Writes and reads what a run puts into its checkpoints, and no other type: for a checkpointer of yours."""
     return JsonPlusSerializer(allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in (*CHECKPOINT_TYPES, Work)])
-
-
-def _on_cpu(llm: LLM | None) -> bool:
-    """Whether the model runs in this process on a CPU, where an LLM's summary costs seconds a block. Servers have no `device`."""
-    return getattr(getattr(llm, "device", None), "type", "") == "cpu"
 
 
 def _reporter(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:

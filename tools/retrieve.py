@@ -24,7 +24,7 @@ from recgraph.tools.candidates import HISTORY_LED, QUERY_LED, Candidate, fuse, i
 from recgraph.tools.embed import Encoder, Progress, embed_until
 from recgraph.tools.index import Mask, VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
-from recgraph.tools.ranking import Found, Fusion, Ranker
+from recgraph.tools.ranking import Found, LearntRanking, Ranker
 from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.text import LEANING
@@ -166,7 +166,7 @@ class Retriever:
             TransitionTable.fit(sequences, n),
             Taken.of(store, sequences, n, before),
             core,
-            _published_fusion(store, encoder, Past(sequences, catalogue.names, None, core), titles, before),
+            _published_ranking(store, encoder, Past(sequences, catalogue.names, None, core), titles, before),
             unembedded,
         )
         return cls(fitted, encoder, per_style)
@@ -342,9 +342,9 @@ def _embedded(
     return VectorIndex(catalogue.item_ids, vectors), left
 
 
-def _published_fusion(store: Store, encoder: Encoder, past: Past, titles: VectorIndex, before: datetime | None) -> Ranker | None:
+def _published_ranking(store: Store, encoder: Encoder, past: Past, titles: VectorIndex, before: datetime | None) -> Ranker | None:
     """The learnt fusion over a past, where one was published that may be used."""
-    fusion = Fusion.published(store, before)
+    fusion = LearntRanking.published(store, before)
     if fusion is None or fusion.config["encoder"] != encoder.name:
         return None
     known = [titles.vector(item_id) for item_id in titles.keys]
