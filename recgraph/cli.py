@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from recgraph import measure
-from recgraph.errors import RecgraphError, SettingsError, UnknownUser
+from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.options import consoles, json_option, open_store, store_option
 from recgraph.terminal import json_text, plain, say
 
@@ -93,6 +93,10 @@ def demo(store: str | None, seed: int) -> None:
     path = load_settings(store=store).store
     with panel.bars(screen) as progress:
         report = make_demo(path, seed=seed, progress=progress)
+        try:
+            _make_ready(path, progress)  # so that the first run answers at once
+        except ModelMissing as error:
+            say(f"The shop is there, its titles are not embedded: {error}", fg="yellow", err=True)
     console.print(panel.ingested(report, path))
     say(f"Next: recgraph run --user U123{f' --store {store}' if store else ''}")
 
@@ -125,20 +129,27 @@ def ingest(format: str, paths: tuple[Path, ...], mapping: tuple[str, ...], store
     console.print(panel.ingested(load(path, format, list(paths), mapping=renamed or None), path))
 
 
+def _make_ready(store: str | None, progress: Any) -> dict[str, int]:
+    """Embeds and fits what a run needs; the store's counts."""
+    from recgraph.graph.recommender import Recommender
+
+    with Recommender.open(store, llm="none", progress=progress) as recommender:
+        recommender.warm_up()
+        return recommender.store.counts()
+
+
 @main.command()
 @store_option
 def build(store: str | None) -> None:
     """Compute embeddings, ID vectors and the query memory now, so that the first run need not.
 
-    `recgraph run` does the same when something is missing.
+    `recgraph run` does the same when something is missing, as far as half of its deadline allows.
     """
     from recgraph import panel
-    from recgraph.graph.recommender import Recommender
 
     console, screen = consoles()
-    with panel.bars(screen) as progress, Recommender.open(store, llm="none", progress=progress) as recommender:
-        recommender.warm_up()
-        counts = recommender.store.counts()
+    with panel.bars(screen) as progress:
+        counts = _make_ready(store, progress)
     console.print(f"Ready: {counts['items']:,} items, {counts['queries']:,} distinct queries, {counts['embeddings']:,} embeddings stored.")
 
 

@@ -205,13 +205,15 @@ def follow(steps: Iterator[Step | Recommendation], tell: Tell | None) -> Recomme
     from recgraph.graph.recommendation import Recommendation
 
     names = list(_STEPS)
+    if tell:
+        tell(_STEPS[names[0]])
     for step in steps:
         if isinstance(step, Recommendation):
             return step
         if tell and step.node in names:
             inside = step.detail.startswith(("block", "merge"))
             following = step.node if inside else names[min(names.index(step.node) + 1, len(names) - 1)]
-            tell(f"{_STEPS[following]}{f' ({step.detail} done)' if inside else ''}", 0, 0)
+            tell(f"{_STEPS[following]}{f' ({step.detail} done)' if inside else ''}")
     raise AssertionError("a run ends in a recommendation")
 
 
