@@ -1,7 +1,8 @@
 """Why each product is in the answer: one sentence made of things that really happened, with the evidence beside it.
 
-Every reason names events of this user (by `Event.seq`), remembered queries or counts of what shoppers did, as far as the retriever knows them;
-where there are none, it says no more than where the product came from. No model writes here, so nothing can be invented.
+Every reason names events of this user (by `Event.seq`), remembered queries or counts of what shoppers did, as far as
+the retriever knows them; where there are none, it says no more than where the product came from. No model writes here,
+so nothing can be invented.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ def reasons(state: State, evidence: Evidence) -> list[Recommended]:
         item = state["items"][scored.candidate.item_id]
         reason = _reason(item, scored.candidate.source, state, evidence)
         seqs = tuple(sorted(event.seq for event in reason.events))
-        lines.append(Recommended(rank, item, scored.score, scored.yes, scored.candidate.source, reason.text, seqs, reason.queries))
+        lines.append(
+            Recommended(
+                rank, item, scored.score, scored.yes, scored.candidate.source, reason.text, seqs, reason.queries
+            )
+        )
     return lines
 
 
@@ -54,7 +59,9 @@ def _reason(item: Item, source: str, state: State, evidence: Evidence) -> _Reaso
     remembered = next((hit.query for hit in memory if item.item_id in hit.item_ids), "")
     own = _own_style(item, seen, items) or _own_taste(item, seen, items)
     if own and remembered:
-        return _Reason(f"{own.text}; also shown to shoppers who searched “{clean(remembered, 40)}”.", own.events, (remembered,))
+        return _Reason(
+            f"{own.text}; also shown to shoppers who searched “{clean(remembered, 40)}”.", own.events, (remembered,)
+        )
     if own:
         return _Reason(f"{own.text}.", own.events)
     if remembered:
@@ -63,7 +70,8 @@ def _reason(item: Item, source: str, state: State, evidence: Evidence) -> _Reaso
 
 
 def _by_source(item: Item, source: str, seen: Sequence[Event], state: State, evidence: Evidence) -> _Reason | None:
-    """Why a source had a product that shares nothing nameable with the user's; None where there is nothing it can have gone by."""
+    """Why a source had a product that shares nothing nameable with the user's; None where there is nothing it can have
+    gone by."""
     items, prediction = state["items"], state.get("prediction")
     if source == "sequence" and seen:
         from_items = evidence.led_to(item.item_id, [event.item_id for event in seen])
@@ -74,18 +82,24 @@ def _by_source(item: Item, source: str, seen: Sequence[Event], state: State, evi
     if source == "id":
         return _by_id(item, seen, state)
     if source == "title":
-        places = [*(["products in your history"] if seen else []), *(["the one the model expects next"] if prediction else [])]
+        places = [
+            *(["products in your history"] if seen else []),
+            *(["the one the model expects next"] if prediction else []),
+        ]
         return _Reason(f"Close in wording to {' or to '.join(places)}.", tuple(seen)) if places else None
     searched = bool(state["query"].strip())
     if source == "text" and seen:  # the text transformer's too, which reads both
-        return _Reason(f"Its title goes with {'the search or with ' if searched else ''}products in your history.", tuple(seen))
+        return _Reason(
+            f"Its title goes with {'the search or with ' if searched else ''}products in your history.", tuple(seen)
+        )
     if source in ("text", "lexical") and searched:
         return _Reason("Its title fits the search.")
     return None
 
 
 def _by_id(item: Item, seen: Sequence[Event], state: State) -> _Reason | None:
-    """A neighbour, in the embedding of ids, of the product that the model named, or of the newest one where it named none."""
+    """A neighbour, in the embedding of ids, of the product that the model named, or of the newest one where it named
+    none."""
     prediction = state.get("prediction")
     expected = state["items"].get(prediction.item_id) if prediction else None
     if expected and expected.item_id == item.item_id:
@@ -99,7 +113,8 @@ def _by_id(item: Item, seen: Sequence[Event], state: State) -> _Reason | None:
 
 
 def _by_count(taken: TakenItem) -> _Reason:
-    """What fills a list: how often it was taken, in the last days where it was at all, and by nobody where nobody did."""
+    """What fills a list: how often it was taken, in the last days where it was at all, and by nobody where nobody
+    did."""
     counts = (("bought", taken.purchases), ("put in the cart", taken.carts), ("looked at", taken.clicks))
     text = " and ".join([f"{did} {_times(count)}" for did, count in counts if count][:2])
     if not text:
@@ -121,12 +136,20 @@ def _own_style(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
             return _Reason(f"You bought it {_when(bought[-1])}", tuple(bought[-_MOST_EVENTS:]))
         alike = [event for event in same if event.action == same[-1].action]
         times = f" {_times(len(alike))}" if len(alike) > 1 else ""
-        return _Reason(f"You {_DID[same[-1].action].format('it')}{times}, last {_when(same[-1])}", tuple(alike[-_MOST_EVENTS:]))
+        return _Reason(
+            f"You {_DID[same[-1].action].format('it')}{times}, last {_when(same[-1])}", tuple(alike[-_MOST_EVENTS:])
+        )
     style = [event for event in seen if item.parent_id and items[event.item_id].parent_id == item.parent_id]
     if not style:
         return None
     other = items[style[-1].item_id]
-    differs = "color" if item.color and other.color and item.color != other.color else "size" if item.size != other.size else ""
+    differs = (
+        "color"
+        if item.color and other.color and item.color != other.color
+        else "size"
+        if item.size != other.size
+        else ""
+    )
     size = f"In size {clean(item.size, 12)}: the style" if differs == "size" and item.size else "The style"
     what = f"In {clean(item.color, 20).lower()}: the style" if differs == "color" else size
     seen_as = f" in {clean(other.color, 20).lower()}" if differs == "color" else ""
@@ -134,7 +157,8 @@ def _own_style(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
 
 
 def _own_taste(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> _Reason | None:
-    """Attributes, or telling title words, shared with products among the user's events; the most specific that is there."""
+    """Attributes, or telling title words, shared with products among the user's events; the most specific that is
+    there."""
     for fields in (
         ("brand", "category", "color"),
         ("brand", "category"),
@@ -157,7 +181,9 @@ def _own_taste(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
         both = tuple(word for word in _words(items[event.item_id].title) if word in mine)
         if len(both) > len(shared):
             best, shared = event, both
-    if best is None or (len(shared) < 2 and (item.brand or item.category)):  # one common word says little where attributes could say more
+    if best is None or (
+        len(shared) < 2 and (item.brand or item.category)
+    ):  # one common word says little where attributes could say more
         return None
     return _Reason(f"Shares “{' '.join(shared[:3])}” with {_you(best, items)}", (best,))
 
@@ -165,7 +191,9 @@ def _own_taste(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
 def _shared(fields: Sequence[str], item: Item) -> str:
     """The values that a product shares, as the beginning of a sentence: "Olive shirts by Harrow"."""
     category, color = clean(item.category.replace("_", " "), 30).lower(), clean(item.color, 20).lower()
-    thing = " ".join(word for word in (color if "color" in fields else "", category if "category" in fields else "") if word)
+    thing = " ".join(
+        word for word in (color if "color" in fields else "", category if "category" in fields else "") if word
+    )
     by = f"by {clean(item.brand, 30)}" if "brand" in fields else ""
     text = " ".join(word for word in (thing, by) if word)
     return text[:1].upper() + text[1:]

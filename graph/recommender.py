@@ -1,7 +1,9 @@
-"""Builds the recommendation graph and runs it: `build_graph` wires nodes, `Recommender` owns the tools and is alone in writing to disk.
+"""Builds the recommendation graph and runs it: `build_graph` wires nodes, `Recommender` owns the tools and is alone in
+writing to disk.
 
-What a run leaves behind: new summaries in the store, the run itself in the run log beside it, and, where asked for, checkpoints in an
-SQLite file from which the same request resumes after a crash. A disk or store that cannot be written costs none of the answer.
+What a run leaves behind: new summaries in the store, the run itself in the run log beside it, and, where asked for,
+checkpoints in an SQLite file from which the same request resumes after a crash. A disk or store that cannot be written
+costs none of the answer.
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ def build_graph(nodes: Nodes, summarize: Graph, checkpointer: BaseCheckpointSave
     """Wires DESIGN 4. LLM nodes are tried twice where the server cannot be reached; then their fallback takes over."""
     retry = RetryPolicy(initial_interval=0.2, max_attempts=2, jitter=False, retry_on=LLMUnavailable)
     graph = StateGraph(State, context_schema=RunContext, input_schema=RunRequest)
-    graph.add_node("load_history", nodes.begin)  # it goes on to recall_memory, or to explain where nothing is left to recommend
+    graph.add_node(
+        "load_history", nodes.begin
+    )  # it goes on to recall_memory, or to explain where nothing is left to recommend
     graph.add_node("recall_memory", nodes.recall_memory)
     graph.add_node("summarize", summarize, error_handler=cast(Any, nodes.without_summary))
     graph.add_node("recommend", nodes.recommend, retry_policy=retry, error_handler=cast(Any, nodes.without_prediction))
@@ -85,7 +89,8 @@ def build_graph(nodes: Nodes, summarize: Graph, checkpointer: BaseCheckpointSave
 
 @dataclass(frozen=True)
 class Step:
-    """Progress of a run: a node (or one part of `summarize`) has ended. `ms` is its wall time, `detail` a few words or ""."""
+    """Progress of a run: a node (or one part of `summarize`) has ended. `ms` is its wall time, `detail` a few words or
+    ""."""
 
     node: str
     ms: float
@@ -93,7 +98,8 @@ class Step:
 
 
 class _Fitted(Generic[Tool]):
-    """Tools fitted as of a moment, the last few kept. Thread-safe: a tool is fitted once, and again where the time did not suffice for all of it."""
+    """Tools fitted as of a moment, the last few kept. Thread-safe: a tool is fitted once, and again where the time did
+    not suffice for all of it."""
 
     def __init__(self, fit: Callable[[datetime | None, float | None], Tool]) -> None:
         self._fit, self._kept, self._lock = fit, OrderedDict[datetime | None, Tool](), threading.Lock()
@@ -112,9 +118,10 @@ class _Fitted(Generic[Tool]):
 class Recommender:
     """The whole recommender over one store. Use `Recommender.open`; close it, or use it in a `with` block.
 
-    `graph` is the compiled LangGraph, to be run or to be a node of another one, sync or async: its input is a `RunRequest` (`user_id`, all else has a
-    default), its result the `State`. It has a deadline where `context=RunContext.within(seconds)` is given. A checkpointer of yours must be
-    allowed `CHECKPOINT_TYPES` (`serializer()`).
+    `graph` is the compiled LangGraph, to be run or to be a node of another one, sync or async: its input is a
+    `RunRequest` (`user_id`, all else has a default), its result the `State`. It has a deadline where
+    `context=RunContext.within(seconds)` is given. A checkpointer of yours must be allowed `CHECKPOINT_TYPES`
+    (`serializer()`).
     """
 
     def __init__(
@@ -128,7 +135,8 @@ class Recommender:
         checkpoint: str = "",
         progress: Progress | None = None,
     ) -> None:
-        """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own names."""
+        """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own
+        names."""
         self.store, self.settings, self.encoder, self.llm = store, settings, encoder, llm
         own = {task: task for task in TASKS if llm is not None and task in llm.adapters}
         self.adapters = adapters or InUse(settings.adapter, own)
@@ -136,10 +144,14 @@ class Recommender:
         self._exit.callback(store.close)
         if store.counts()["items"] == 0:
             self.close()
-            raise EmptyStore(f"The store {store.path} has no items. Load some with `recgraph ingest FORMAT PATH... --store {store.path}`.")
+            raise EmptyStore(
+                f"The store {store.path} has no items. Load some with `recgraph ingest FORMAT PATH... --store {store.path}`."
+            )
         self._titles: VectorIndex | None = None
         self._retriever = _Fitted(lambda as_of, until: self._fit_retriever(as_of, until, progress))
-        self._memory = _Fitted(lambda as_of, _: QueryMemory.build(store, encoder, as_of, _reporter(progress, "Embedding queries")))
+        self._memory = _Fitted(
+            lambda as_of, _: QueryMemory.build(store, encoder, as_of, _reporter(progress, "Embedding queries"))
+        )
         self.currency = store.meta("currency") or ""
         self.summarizer = self._choose_summarizer()
         self._runs = RunLog(store.path.with_suffix(".runs.duckdb"))
@@ -148,12 +160,15 @@ class Recommender:
         self.graph = build_graph(self._nodes(), summarize, self._checkpointer)
 
     @classmethod
-    def open(cls, store: str | Path | None = None, *, checkpoint: str = "", progress: Progress | None = None, **settings: Any) -> Recommender:
-        """Opens a store with the models the settings name. `settings` are fields of `Settings` (`mode="paper"`, `llm_url=...`).
+    def open(
+        cls, store: str | Path | None = None, *, checkpoint: str = "", progress: Progress | None = None, **settings: Any
+    ) -> Recommender:
+        """Opens a store with the models the settings name. `settings` are fields of `Settings` (`mode="paper"`,
+        `llm_url=...`).
 
-        `llm="none"` answers from retrieval alone; `adapter` is a set's name or folder, "none", or "" for the store's own; `checkpoint` is an
-        SQLite file for resumable runs; `progress` is told of long work.
-        Raises StoreError, EmptyStore, ModelMissing, SettingsError, LLMError.
+        `llm="none"` answers from retrieval alone; `adapter` is a set's name or folder, "none", or "" for the store's
+        own; `checkpoint` is an SQLite file for resumable runs; `progress` is told of long work. Raises StoreError,
+        EmptyStore, ModelMissing, SettingsError, LLMError.
         """
         chosen = load_settings(store=None if store is None else str(store), **settings)
         opened = Store.open(chosen.store)
@@ -199,8 +214,8 @@ class Recommender:
     ) -> Iterator[Step | Recommendation]:
         """Runs the graph and yields a `Step` as each node ends, the `Recommendation` last.
 
-        `as_of` hides everything from that moment on (datetime UTC, or text as `parse_time` reads it); `deadline` is in seconds. An
-        unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of range.
+        `as_of` hides everything from that moment on (datetime UTC, or text as `parse_time` reads it); `deadline` is in
+        seconds. An unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of range.
         """
         given = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
         settings = replace(self.settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
@@ -218,14 +233,16 @@ class Recommender:
         return self._run(asked, settings.deadline)
 
     def warm_up(self, as_of: datetime | str | None = None, *, memory: bool = True) -> None:
-        """Fits and loads what the first run as of that moment would: title and ID embeddings, and the `memory`, which only searches need."""
+        """Fits and loads what the first run as of that moment would: title and ID embeddings, and the `memory`, which
+        only searches need."""
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of
         self._retriever(moment)
         if memory:
             self._memory(moment).warm()
 
     def tools(self) -> list[StructuredTool]:
-        """The query-product memory and the retrieval as langchain-core tools with typed arguments, for an assistant of your own."""
+        """The query-product memory and the retrieval as langchain-core tools with typed arguments, for an assistant of
+        your own."""
         return [memory_tool(self._memory(None)), retrieve_tool(self._retriever(None))]
 
     def close(self) -> None:
@@ -235,7 +252,9 @@ class Recommender:
     def __enter__(self) -> Recommender:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _run(self, asked: State, seconds: float) -> Iterator[Step | Recommendation]:
@@ -269,10 +288,15 @@ class Recommender:
         state = cast(State, {**state, "degraded": [*self.adapters.notes, *state.get("degraded", ()), *unsaved]})
         found = Recommendation.of(state, timings, self.models)
         note = self._log(found)
-        yield found if note is None else Recommendation.of(cast(State, {**state, "degraded": [*state["degraded"], note]}), timings, self.models)
+        yield (
+            found
+            if note is None
+            else Recommendation.of(cast(State, {**state, "degraded": [*state["degraded"], note]}), timings, self.models)
+        )
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
-        """Input and config of a run. With checkpoints, the same unfinished request goes on where it stopped (input None)."""
+        """Input and config of a run. With checkpoints, the same unfinished request goes on where it stopped (input
+        None)."""
         fresh: State = {**asked, "run_id": uuid.uuid4().hex[:12]}
         if self._checkpointer is None:
             return fresh, {}, False
@@ -326,7 +350,8 @@ class Recommender:
 
     @property
     def _large(self) -> bool:
-        """Whether the base model summarises and judges untrained. One whose size is not known is taken for a large one."""
+        """Whether the base model summarises and judges untrained. One whose size is not known is taken for a large
+        one."""
         return self.llm is not None and (self.llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
 
     def _choose_summarizer(self) -> Summarizer:
@@ -338,7 +363,9 @@ class Recommender:
             return ProfileSummarizer(self.currency)
         vocabulary = Vocabulary(self.store.attribute_values())
         weights = self.adapters.weights.get("summarize", "")
-        return LLMSummarizer(llm, vocabulary, wording=self.settings.wording, currency=self.currency, adapter=adapter, weights=weights)
+        return LLMSummarizer(
+            llm, vocabulary, wording=self.settings.wording, currency=self.currency, adapter=adapter, weights=weights
+        )
 
     def _open_checkpoints(self, path: str) -> SqliteSaver:
         connection = sqlite3.connect(path, check_same_thread=False)
@@ -348,7 +375,9 @@ class Recommender:
 
 def serializer() -> JsonPlusSerializer:
     """Writes and reads what a run puts into its checkpoints, and no other type: for a checkpointer of yours."""
-    return JsonPlusSerializer(allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in (*CHECKPOINT_TYPES, Work)])
+    return JsonPlusSerializer(
+        allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in (*CHECKPOINT_TYPES, Work)]
+    )
 
 
 def _reporter(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
@@ -361,5 +390,9 @@ def _detail(update: dict[str, Any]) -> str:
     for name, values in update.items():
         made: list[Summary] = (values or {}).get("made") or []
         if name in ("step", "write") and made:
-            return f"block {made[0].block + 1}" if made[0].level == 0 else f"merge {made[0].block + 1} of level {made[0].level}"
+            return (
+                f"block {made[0].block + 1}"
+                if made[0].level == 0
+                else f"merge {made[0].block + 1} of level {made[0].level}"
+            )
     return ""

@@ -1,9 +1,10 @@
 """The `summarize` subgraph: a history becomes one preference summary, block by block (T 4.1, 4.2).
 
-Recurrent: a node that loops on itself, previous summary + next block. Hierarchical: `Send` fans the blocks out, then summaries are
-merged `merge` at a time in as many levels as needed. Blocks and groups are counted from the start of the history and every summary is
-known by a hash of what it was made from, so a new event costs one block (recurrent), or one block and one merge a level
-(hierarchical). This file reads the cache through `lookup` and never writes: what was made is returned under `made`.
+Recurrent: a node that loops on itself, previous summary + next block. Hierarchical: `Send` fans the blocks out, then
+summaries are merged `merge` at a time in as many levels as needed. Blocks and groups are counted from the start of the
+history and every summary is known by a hash of what it was made from, so a new event costs one block (recurrent), or
+one block and one merge a level (hierarchical). This file reads the cache through `lookup` and never writes: what was
+made is returned under `made`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ from recgraph.errors import LLMUnavailable
 from recgraph.graph import prompts
 from recgraph.graph.grounding import Vocabulary, copied, sentences, support
 from recgraph.graph.profile import profile
-from recgraph.graph.prompts import VERSIONS, block_prompt, clean, event_text, merge_prompt, parse_summary, recurrent_prompt, stricter
+from recgraph.graph.prompts import (
+    VERSIONS,
+    block_prompt,
+    clean,
+    event_text,
+    merge_prompt,
+    parse_summary,
+    recurrent_prompt,
+    stricter,
+)
 from recgraph.graph.state import RunContext, State, merge
 from recgraph.store.records import Event, Item, Summary
 from recgraph.tools.llm.protocol import LLM, Prompt, Usage
@@ -37,7 +47,8 @@ MOST_COPIED = 0.5  # share of 8-grams that may stand literally in the input; abo
 class Work:
     """One summary to write: the events it covers, those that are new, and the summaries it builds on (oldest first).
 
-    First block: new = covered, no parts. Recurrent step: new = the block, parts = (previous,). Merge: parts = the group.
+    First block: new = covered, no parts. Recurrent step: new = the block, parts = (previous,). Merge: parts = the
+    group.
     """
 
     key: str
@@ -86,13 +97,28 @@ class ProfileSummarizer:
 class LLMSummarizer:
     """Asks the LLM with T's prompts and checks the answer against its input.
 
-    An answer that is empty, names a brand, category or colour that stands neither in its block nor in the summaries it builds on, or
-    copies its input, is asked for once more and then replaced by the profile summary. `weights` tells the adapter's weights apart, so that
-    another adapter does not answer with the cached summaries of this one.
+    An answer that is empty, names a brand, category or colour that stands neither in its block nor in the summaries it
+    builds on, or copies its input, is asked for once more and then replaced by the profile summary. `weights` tells the
+    adapter's weights apart, so that another adapter does not answer with the cached summaries of this one.
     """
 
-    def __init__(self, llm: LLM, vocabulary: Vocabulary, *, wording: str, currency: str = "", adapter: str | None = None, weights: str = "") -> None:
-        self.llm, self.vocabulary, self.wording, self.adapter, self.currency = llm, vocabulary, wording, adapter, currency
+    def __init__(
+        self,
+        llm: LLM,
+        vocabulary: Vocabulary,
+        *,
+        wording: str,
+        currency: str = "",
+        adapter: str | None = None,
+        weights: str = "",
+    ) -> None:
+        self.llm, self.vocabulary, self.wording, self.adapter, self.currency = (
+            llm,
+            vocabulary,
+            wording,
+            adapter,
+            currency,
+        )
         self.name = "+".join(filter(None, (llm.name, adapter, weights)))
         self.fallback = ProfileSummarizer(currency)
 
@@ -100,10 +126,16 @@ class LLMSummarizer:
         lines = data_lines(work.new, items, self.currency)
         earlier = [part.text for part in work.parts]
         if work.paradigm == "recurrent":
-            prompt = recurrent_prompt(earlier[0], lines, wording=self.wording) if earlier else block_prompt(lines, wording=self.wording)
+            prompt = (
+                recurrent_prompt(earlier[0], lines, wording=self.wording)
+                if earlier
+                else block_prompt(lines, wording=self.wording)
+            )
             sources = [*lines, *earlier]
         else:
-            prompt = merge_prompt(earlier, wording=self.wording) if earlier else block_prompt(lines, wording=self.wording)
+            prompt = (
+                merge_prompt(earlier, wording=self.wording) if earlier else block_prompt(lines, wording=self.wording)
+            )
             sources = earlier or lines
         text, usage, fault = self._ask(prompt, sources, deadline)
         if fault:
@@ -111,7 +143,12 @@ class LLMSummarizer:
             usage += more
         if fault:
             spare = self.fallback.write(work, items)
-            return Written(spare.sentences, spare.model, usage, (f"summarize: {work.key} by {self.name} replaced by the profile. {fault}",))
+            return Written(
+                spare.sentences,
+                spare.model,
+                usage,
+                (f"summarize: {work.key} by {self.name} replaced by the profile. {fault}",),
+            )
         paired = tuple((sentence, support(sentence, work.covered, items)) for sentence in sentences(text))
         return Written(paired, self.name, usage)
 
@@ -130,7 +167,8 @@ class LLMSummarizer:
 
 
 def data_lines(events: Sequence[Event], items: Mapping[str, Item], currency: str = "") -> list[str]:
-    """A block's events as the summary prompts show them. Variants of a style share a description: it is said with the first of them."""
+    """A block's events as the summary prompts show them. Variants of a style share a description: it is said with the
+    first of them."""
     lines: list[str] = []
     said: set[str] = set()
     for event in events:
@@ -151,7 +189,8 @@ def price_text(price: float, currency: str = "") -> str:
 
 
 def split_blocks(history: Sequence[Event], size: int) -> list[list[Event]]:
-    """Blocks of `size` item events in order (T 5.2.2: 5); searches belong to the block they fall into. The last may be shorter."""
+    """Blocks of `size` item events in order (T 5.2.2: 5); searches belong to the block they fall into. The last may be
+    shorter."""
     blocks: list[list[Event]] = []
     room = 0
     for event in history:
@@ -228,7 +267,14 @@ class _Nodes:
     def plan(self, state: _Inside) -> _Inside:
         """Looks up what is already known: the longest known chain (recurrent) or each known block (hierarchical)."""
         hashes = self._chain(state)
-        found: _Inside = {"hashes": hashes, "blocks": len(hashes), "done": 0, "level": 0, "summary": None, "cached_blocks": 0}
+        found: _Inside = {
+            "hashes": hashes,
+            "blocks": len(hashes),
+            "done": 0,
+            "level": 0,
+            "summary": None,
+            "cached_blocks": 0,
+        }
         if state["paradigm"] == "recurrent":
             for index in range(len(hashes), 0, -1):
                 if (summary := self.lookup(hashes[index - 1])) is not None:
@@ -302,7 +348,16 @@ class _Nodes:
             if f"{level}:{index}" not in state["nodes"]:
                 seqs = {seq for part in parts for seq in part.event_seqs}
                 covered = [event for seq, event in by_seq.items() if seq in seqs]
-                work = Work(f"merge {index + 1} of level {level}", state["user_id"], "hierarchical", level, index, covered, (), parts)
+                work = Work(
+                    f"merge {index + 1} of level {level}",
+                    state["user_id"],
+                    "hierarchical",
+                    level,
+                    index,
+                    covered,
+                    (),
+                    parts,
+                )
                 pieces.append({"work": work, "input_hash": self._group_hash(state, parts), "items": state["items"]})
         return pieces
 
@@ -327,14 +382,17 @@ class _Nodes:
 def build_summarize(
     summarizer: Summarizer, lookup: Callable[[str], Summary | None], *, block: int = 5, group: int = 4
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
-    """Compiles the subgraph. `block` items a block, `group` summaries a merge; `lookup` finds a cached summary by its input hash.
+    """Compiles the subgraph. `block` items a block, `group` summaries a merge; `lookup` finds a cached summary by its
+    input hash.
 
-    Reads `user_id, paradigm, history, items`; returns `summary` (None without history), `blocks`, `cached_blocks`, `made`, `tokens`,
-    `degraded`. An unreachable LLM is asked once more, then the error goes up to the graph's fallback.
+    Reads `user_id, paradigm, history, items`; returns `summary` (None without history), `blocks`, `cached_blocks`,
+    `made`, `tokens`, `degraded`. An unreachable LLM is asked once more, then the error goes up to the graph's fallback.
     """
     nodes = _Nodes(summarizer, lookup, block, group)
     retry = RetryPolicy(initial_interval=0.2, max_attempts=2, jitter=False, retry_on=LLMUnavailable)
-    graph = StateGraph(cast(Any, _Inside), context_schema=RunContext, input_schema=cast(Any, _Input), output_schema=cast(Any, _Output))
+    graph = StateGraph(
+        cast(Any, _Inside), context_schema=RunContext, input_schema=cast(Any, _Input), output_schema=cast(Any, _Output)
+    )
     graph.add_node("plan", nodes.plan)
     graph.add_node("step", nodes.step, retry_policy=retry)
     graph.add_node("write", cast(Any, nodes.write), retry_policy=retry)
@@ -348,11 +406,23 @@ def build_summarize(
 
 
 def profile_fallback(state: State, currency: str = "") -> Summary | None:
-    """The whole history's profile, for when the LLM summarizer failed: not cached, because it is not what was asked for."""
+    """The whole history's profile, for when the LLM summarizer failed: not cached, because it is not what was asked
+    for."""
     history = state.get("history") or ()
     if not history:
         return None
     work = Work("all", state["user_id"], state["paradigm"], 0, 0, history, history, ())
     written = ProfileSummarizer(currency).write(work, state["items"])
     seqs = tuple(event.seq for event in history)
-    return Summary("", state["user_id"], state["paradigm"], 0, 0, max(seqs), written.sentences, tuple(sorted(seqs)), "profile", VERSION)
+    return Summary(
+        "",
+        state["user_id"],
+        state["paradigm"],
+        0,
+        0,
+        max(seqs),
+        written.sentences,
+        tuple(sorted(seqs)),
+        "profile",
+        VERSION,
+    )

@@ -1,6 +1,8 @@
-"""What a person sees in the terminal: the recommendation panel, live progress, and the small tables of the other commands. No logic.
+"""What a person sees in the terminal: the recommendation panel, live progress, and the small tables of the other
+commands. No logic.
 
-Texts of the shop and its shoppers go through `printable` where they are put in, so that widths are right; ids are never cut.
+Texts of the shop and its shoppers go through `printable` where they are put in, so that widths are right; ids are never
+cut.
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -33,7 +44,12 @@ if TYPE_CHECKING:
 
     Tell = Callable[..., None]  # (what, done, of)
 
-_ACTIONS = {"search": ("search", "searches"), "click": ("click", "clicks"), "cart": ("cart", "carts"), "purchase": ("purchase", "purchases")}
+_ACTIONS = {
+    "search": ("search", "searches"),
+    "click": ("click", "clicks"),
+    "cart": ("cart", "carts"),
+    "purchase": ("purchase", "purchases"),
+}
 _STEPS = {
     "load_history": "Reading the history",
     "recall_memory": "Recalling what similar searches showed",
@@ -53,9 +69,14 @@ def money(price: float | None, currency: str) -> str:
 
 
 def event_line(event: Event, items: Mapping[str, Item], *, with_id: bool = False) -> Text:
-    """One event as a line to be cut at its end: number, when, what was done, to what; the id, where wanted, before the name."""
-    line = Text.assemble((f"{event.seq:>5}  ", "dim"), (f"{show_time(event.ts):>16}  ", "dim"), no_wrap=True, overflow="ellipsis")
-    line.append(f"{event.action:<9}", style={"purchase": "bold green", "cart": "yellow", "search": "cyan"}.get(event.action, ""))
+    """One event as a line to be cut at its end: number, when, what was done, to what; the id, where wanted, before the
+    name."""
+    line = Text.assemble(
+        (f"{event.seq:>5}  ", "dim"), (f"{show_time(event.ts):>16}  ", "dim"), no_wrap=True, overflow="ellipsis"
+    )
+    line.append(
+        f"{event.action:<9}", style={"purchase": "bold green", "cart": "yellow", "search": "cyan"}.get(event.action, "")
+    )
     item = items.get(event.item_id)
     if event.action == "search":
         line.append(f"“{printable(event.query)}”")
@@ -68,7 +89,8 @@ def event_line(event: Event, items: Mapping[str, Item], *, with_id: bool = False
 
 
 def recommendation(found: Recommendation, *, shop: str, simulated: str, currency: str) -> RenderableType:
-    """The panel of `recgraph run`: who asked, what is known of them, the products with their reasons, and what answered."""
+    """The panel of `recgraph run`: who asked, what is known of them, the products with their reasons, and what
+    answered."""
     parts: list[RenderableType] = [Padding(_brief(found), (0, 0, 1, 0))]
     if found.summary:
         parts.append(Padding(_summary(found), (0, 0, 1, 0)))
@@ -87,7 +109,9 @@ def _brief(found: Recommendation) -> RenderableType:
     if not found.history:
         return Text(f"No history yet{': the answer rests on the search' if found.query else ''}.", style="dim")
     counts: Counter[str] = Counter(event.action for event in found.history)
-    numbers = ", ".join(f"{counts[action]} {names[counts[action] != 1]}" for action, names in _ACTIONS.items() if counts[action])
+    numbers = ", ".join(
+        f"{counts[action]} {names[counts[action] != 1]}" for action, names in _ACTIONS.items() if counts[action]
+    )
     first, last = (_day(found.history[place].ts) for place in (0, -1))
     head = Text.assemble(("History  ", "bold"), f"{numbers} · {first if first == last else f'{first} to {last}'}")
     return Group(head, *(event_line(event, found.known_items) for event in found.history[-_RECENT_SHOWN:]))
@@ -131,7 +155,9 @@ def _products(found: Recommendation, currency: str) -> Table:
     table.add_column("From", style="dim", no_wrap=True)
     for line in found.items:
         name = Text(printable(line.item.name), style="bold", overflow="ellipsis", no_wrap=True)
-        why = Text.assemble((printable(line.item.item_id), "dim cyan"), ("  " + printable(line.reason), "dim italic"), overflow="fold")
+        why = Text.assemble(
+            (printable(line.item.item_id), "dim cyan"), ("  " + printable(line.reason), "dim italic"), overflow="fold"
+        )
         yes = ["–" if line.yes is None else f"{line.yes:.0%}"] if judged else []
         table.add_row(str(line.rank), Group(name, why), money(line.item.price, currency), *yes, line.source)
     return table
@@ -145,8 +171,15 @@ def _footer(found: Recommendation) -> RenderableType:
     by = f"{who} and retrieval" if asked else f"retrieval alone{unasked}"
     lines.append(Text.assemble(("Answered by  ", "bold"), f"{by}, in {_seconds(found.timings_ms['total'])}"))
     if any(line.yes is not None for line in found.items) and not found.models["adapter"]:
-        lines.append(Text("Yes is the untrained base model's opinion; without an adapter it hardly counts in the order.", style="dim"))
-    nodes = sorted(((ms, node) for node, ms in found.timings_ms.items() if node != "total" and ms >= 1), reverse=True)[:_SLOWEST_SHOWN]
+        lines.append(
+            Text(
+                "Yes is the untrained base model's opinion; without an adapter it hardly counts in the order.",
+                style="dim",
+            )
+        )
+    nodes = sorted(((ms, node) for node, ms in found.timings_ms.items() if node != "total" and ms >= 1), reverse=True)[
+        :_SLOWEST_SHOWN
+    ]
     details = [f"{node.replace('_', ' ')} {_seconds(ms)}" for ms, node in nodes]
     if asked:
         details.append(f"{found.tokens.prompt:,} prompt tokens ({found.tokens.cached:,} cached)")
@@ -159,13 +192,17 @@ def _footer(found: Recommendation) -> RenderableType:
 
 def _guess(found: Recommendation) -> Text:
     """The product that the model named, and how it wrote its title where that differs."""
-    from recgraph.graph.prompts import clean  # loads torch, which a run has loaded anyway and the other commands do without
+    from recgraph.graph.prompts import (
+        clean,
+    )  # loads torch, which a run has loaded anyway and the other commands do without
 
     assert found.prediction is not None
     named = found.known_items.get(found.prediction.item_id)
     wrote = clean(found.prediction.title, 60)
     line = Text.assemble(
-        ("Model's guess  ", "bold"), f"{printable(named.name) if named else wrote} ", (printable(found.prediction.item_id), "dim")
+        ("Model's guess  ", "bold"),
+        f"{printable(named.name) if named else wrote} ",
+        (printable(found.prediction.item_id), "dim"),
     )
     if named and wrote and wrote != clean(named.name, 60):
         line.append(f" (it wrote “{wrote}”)", style="dim")
@@ -178,7 +215,8 @@ def _seconds(ms: float) -> str:
 
 @contextmanager
 def bars(console: Console) -> Iterator[Tell]:
-    """Progress bars for long work: yields a function (what, done, of). Nothing is drawn where the console is no terminal."""
+    """Progress bars for long work: yields a function (what, done, of). Nothing is drawn where the console is no
+    terminal."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -242,18 +280,30 @@ def users(rows: Sequence[UserRow]) -> Table:
     for name in ("events", "purchases", "first", "last"):
         table.add_column(name, justify="right" if name in ("events", "purchases") else "left", overflow="fold")
     for row in rows:
-        table.add_row(printable(row.user_id), f"{row.events:,}", f"{row.purchases:,}", show_time(row.first), show_time(row.last))
+        table.add_row(
+            printable(row.user_id), f"{row.events:,}", f"{row.purchases:,}", show_time(row.first), show_time(row.last)
+        )
     return table
 
 
 def products(rows: Sequence[Item], currency: str, width: int) -> Table:
-    """`recgraph items` on so many columns: ids whole, titles wrapped; where room is short, first `since` and then `category` are left out."""
+    """`recgraph items` on so many columns: ids whole, titles wrapped; where room is short, first `since` and then
+    `category` are left out."""
     cells = [
-        (printable(item.item_id), Text(printable(item.name)), printable(item.category), money(item.price, currency), _since(item)) for item in rows
+        (
+            printable(item.item_id),
+            Text(printable(item.name)),
+            printable(item.category),
+            money(item.price, currency),
+            _since(item),
+        )
+        for item in rows
     ]
     least = 20  # columns of a title
     wide_price = _widest([cell[3] for cell in cells], 16)
-    wide_id = _widest([cell[0] for cell in cells], width - least - wide_price - 10)  # three columns have ten blanks around them, a further one three
+    wide_id = _widest(
+        [cell[0] for cell in cells], width - least - wide_price - 10
+    )  # three columns have ten blanks around them, a further one three
     room = width - wide_id - wide_price - 10
     with_category = room - least >= _CATEGORY + 3
     with_since = room - least >= _CATEGORY + 3 + _DATE + 3

@@ -1,4 +1,5 @@
-"""The first screen: ids and true numbers on it at any width, nothing of the shop's text acts, and an empty answer says why."""
+"""The first screen: ids and true numbers on it at any width, nothing of the shop's text acts, and an empty answer says
+why."""
 
 from __future__ import annotations
 
@@ -29,7 +30,13 @@ def panel(found: Recommendation, width: int = 80, shop: str = "Shop") -> str:
 @pytest.fixture
 def ask(make_store: Callable[..., Store]) -> Callable[..., Recommendation]:
     def run(
-        user: str, query: str = "", *, llm: FakeLLM | None = None, items: str = SHOP_ITEMS, events: str = SHOP_EVENTS, **asked: Any
+        user: str,
+        query: str = "",
+        *,
+        llm: FakeLLM | None = None,
+        items: str = SHOP_ITEMS,
+        events: str = SHOP_EVENTS,
+        **asked: Any,
     ) -> Recommendation:
         store = make_store(items, events, SHOP_EXPOSURES if items == SHOP_ITEMS else "")
         settings = load_settings({}, "/nonexistent", store=str(store.path), llm="none" if llm is None else "")
@@ -66,15 +73,27 @@ def test_the_newest_events_stand_with_the_numbers_that_the_summary_names(ask: Ca
 
 def test_an_empty_answer_says_why_and_shows_no_guess(ask: Callable[..., Recommendation]) -> None:
     items = "item_id,title,in_stock\nA,Red scarf,false\nB,Blue kettle,false"
-    text = panel(ask("u", llm=FakeLLM("ID: A\nTitle: Red scarf"), items=items, events="user_id,ts,action,item_id\nu,2026-05-02 10:00,purchase,A"))
-    assert "Nothing to recommend: all products are sold out or already bought." in " ".join(text.replace("│", " ").split())
+    text = panel(
+        ask(
+            "u",
+            llm=FakeLLM("ID: A\nTitle: Red scarf"),
+            items=items,
+            events="user_id,ts,action,item_id\nu,2026-05-02 10:00,purchase,A",
+        )
+    )
+    assert "Nothing to recommend: all products are sold out or already bought." in " ".join(
+        text.replace("│", " ").split()
+    )
     assert "guess" not in text
     assert "Product" not in text
 
 
 def test_titles_users_queries_and_shops_are_data(ask: Callable[..., Recommendation]) -> None:
     bad = "\x1b[31mred\x9b2J\u202e [/x][red]loud[/red]"
-    items, events = f"item_id,title\ne1,Tee {bad}\ne\x1b2,Tee two", f"user_id,ts,action,item_id\n{bad},2026-05-01 10:00,click,e1"
+    items, events = (
+        f"item_id,title\ne1,Tee {bad}\ne\x1b2,Tee two",
+        f"user_id,ts,action,item_id\n{bad},2026-05-01 10:00,click,e1",
+    )
     text = panel(ask(bad, f"tee {bad}", items=items, events=events), shop=bad)
     assert not {c for c in text if unicodedata.category(c) in ("Cc", "Cf")} - {"\n"}
     assert "[/x][red]loud[/red]" in text

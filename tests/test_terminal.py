@@ -1,4 +1,5 @@
-"""What reaches a terminal: titles, ids and messages are data there, ids are never cut, and lists can be read by scripts."""
+"""What reaches a terminal: titles, ids and messages are data there, ids are never cut, and lists can be read by
+scripts."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def ask(make_store: Callable[..., Store]) -> Callable[..., Result]:
     def run(items: list[str], events: list[str], *arguments: str) -> Result:
         store = make_store(["item_id,title,category,price", *items], ["user_id,ts,action,item_id", *events])
         store.close()
-        return CliRunner().invoke(main, [*arguments, "--store", str(store.path)], env={"COLUMNS": "80", "NO_COLOR": "1"})
+        return CliRunner().invoke(
+            main, [*arguments, "--store", str(store.path)], env={"COLUMNS": "80", "NO_COLOR": "1"}
+        )
 
     return run
 
@@ -40,7 +43,9 @@ def harmless(text: str) -> bool:
 
 @given(st.text(st.characters(exclude_categories=())))
 def test_a_printable_text_is_one_line_without_anything_that_acts(text: str) -> None:
-    seen_signs = set("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")  # format by name, yet visible
+    seen_signs = set(
+        "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
+    )  # format by name, yet visible
     assert harmless("".join(c for c in printable(text) if c not in seen_signs))
     assert "\n" not in printable(text)
     json_text(text).encode()  # lone surrogates too
@@ -59,7 +64,9 @@ def test_a_console_cleans_what_a_command_forgot_to_and_knows_no_markup() -> None
     assert "[/b] :smile:" in file.getvalue()
 
 
-@pytest.mark.parametrize("command", [["items"], ["users"], ["history", "--user", "[/u]"]], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command", [["items"], ["users"], ["history", "--user", "[/u]"]], ids=lambda command: command[0]
+)
 def test_brackets_in_a_title_or_an_id_are_shown_as_they_stand(ask: Callable[..., Result], command: list[str]) -> None:
     """Bug: `Sale [/b] tee` ended the list in a MarkupError, `[red]loud[/red]` was shown as `loud`."""
     told = ask(["m1,Sale [/b] tee,,", "m2,Tee [red]loud[/red],,"], ["[/u],2026-05-01 10:00,click,m1"], *command)
@@ -69,8 +76,12 @@ def test_brackets_in_a_title_or_an_id_are_shown_as_they_stand(ask: Callable[...,
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]], ids=["table", "json"])
-@pytest.mark.parametrize("command", [["items"], ["users"], ["history", "--user", "\x1b[1mu\u202e"]], ids=lambda command: command[0])
-def test_no_escape_of_a_title_or_an_id_reaches_the_terminal(ask: Callable[..., Result], command: list[str], more: list[str]) -> None:
+@pytest.mark.parametrize(
+    "command", [["items"], ["users"], ["history", "--user", "\x1b[1mu\u202e"]], ids=lambda command: command[0]
+)
+def test_no_escape_of_a_title_or_an_id_reaches_the_terminal(
+    ask: Callable[..., Result], command: list[str], more: list[str]
+) -> None:
     told = ask([f"e1\x9b,Tee {ACTING},,"], ["\x1b[1mu\u202e,2026-05-01 10:00,click,e1\x9b"], *command, *more)
     assert told.exit_code == 0, told.output
     assert harmless(told.output)

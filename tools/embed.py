@@ -1,7 +1,9 @@
-"""Text embeddings: `TextEncoder` turns texts into unit vectors, `embed` does so once for each distinct text and keeps them in the store.
+"""Text embeddings: `TextEncoder` turns texts into unit vectors, `embed` does so once for each distinct text and keeps
+them in the store.
 
-It knows transformers' encoders and the store's embedding table, not what the texts are (titles, queries, ids). The encoder is run with
-transformers alone: importing sentence-transformers costs seconds and its vectors are the same (cosine above 0.999, checked in the tests).
+It knows transformers' encoders and the store's embedding table, not what the texts are (titles, queries, ids). The
+encoder is run with transformers alone: importing sentence-transformers costs seconds and its vectors are the same
+(cosine above 0.999, checked in the tests).
 """
 
 from __future__ import annotations
@@ -20,11 +22,20 @@ from transformers import AutoModel, AutoTokenizer
 
 from recgraph.errors import ModelMissing, StoreBusy, StoreReadOnly
 from recgraph.store.db import Store
-from recgraph.tools.llm.places import DEFAULT_ENCODER, find_encoder, fingerprint, model_title, placement, quiet_transformers
+from recgraph.tools.llm.places import (
+    DEFAULT_ENCODER,
+    find_encoder,
+    fingerprint,
+    model_title,
+    placement,
+    quiet_transformers,
+)
 from recgraph.tools.lstm import LSTMEncoder, is_lstm
 
 MAX_TOKENS = 128  # a text is read up to here; product titles have 10-60 tokens, and MiniLM was trained with 128
-BATCH_TOKENS = 1024  # tokens of one forward pass: 130 titles a CPU second, 90 with 8192 (they fall out of the CPU's cache)
+BATCH_TOKENS = (
+    1024  # tokens of one forward pass: 130 titles a CPU second, 90 with 8192 (they fall out of the CPU's cache)
+)
 SAVE_EVERY = 4096  # texts computed between two saves: what a kill may lose
 
 LOOK_EVERY = 128  # texts between two looks at the clock: a second on a slow CPU
@@ -33,7 +44,8 @@ Progress = Callable[[int, int], None]  # done, total
 
 
 class Encoder(Protocol):
-    """What turns texts into unit vectors. `name` identifies the weights (a key of stored vectors), `dim` is the length of a vector."""
+    """What turns texts into unit vectors. `name` identifies the weights (a key of stored vectors), `dim` is the length
+    of a vector."""
 
     name: str
     dim: int
@@ -43,7 +55,8 @@ class Encoder(Protocol):
 
 
 def open_encoder(path: str = "", dtype: torch.dtype | None = None) -> Encoder:
-    """The encoder that `path` names: a folder with a trained title LSTM or a sentence encoder, a hub id, or "" for all-MiniLM-L6-v2.
+    """The encoder that `path` names: a folder with a trained title LSTM or a sentence encoder, a hub id, or "" for
+    all-MiniLM-L6-v2.
 
     `dtype` is a sentence encoder's number format, None for what suits this machine. Raises ModelMissing.
     """
@@ -52,10 +65,12 @@ def open_encoder(path: str = "", dtype: torch.dtype | None = None) -> Encoder:
 
 
 def encoder_of(store: Store, asked: str = "") -> Encoder:
-    """The encoder to serve a store with: the one `asked` for, else the one its title vectors were made by (meta `embedder`), else the default.
+    """The encoder to serve a store with: the one `asked` for, else the one its title vectors were made by (meta
+    `embedder`), else the default.
 
-    `embedder` is a folder as `publish` wrote it, absolute or relative to the store's folder, the current one or this checkout; or a hub id.
-    Raises ModelMissing: with another encoder every title would be embedded anew, and what was fitted would not be used.
+    `embedder` is a folder as `publish` wrote it, absolute or relative to the store's folder, the current one or this
+    checkout; or a hub id. Raises ModelMissing: with another encoder every title would be embedded anew, and what was
+    fitted would not be used.
     """
     kept = "" if asked else store.meta("embedder") or ""
     places = [root / kept for root in (store.path.parent, Path(), Path(__file__).resolve().parents[1])] if kept else []
@@ -72,20 +87,25 @@ def encoder_of(store: Store, asked: str = "") -> Encoder:
 
 
 def named_encoder(name: str = "") -> Encoder:
-    """The encoder of that name or folder (the setting `embedder`), "" for all-MiniLM-L6-v2: one that was trained on another shop is zero-shot here.
-    ModelMissing where it is not there."""
+    """The encoder of that name or folder (the setting `embedder`), "" for all-MiniLM-L6-v2: one that was trained on
+    another shop is zero-shot here. ModelMissing where it is not there."""
     return open_encoder(name)
 
 
-def text_vectors(texts: Sequence[str], encoder: Encoder, cache: Path | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """float32[len(texts), d], unit vectors; each distinct text is computed once. With a folder `cache` the result is kept and found there."""
+def text_vectors(
+    texts: Sequence[str], encoder: Encoder, cache: Path | None = None
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """float32[len(texts), d], unit vectors; each distinct text is computed once. With a folder `cache` the result is
+    kept and found there."""
     digest = hashlib.sha256("\0".join((encoder.name, *texts)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     file = cache / f"{encoder.name.replace('/', '_')}-{digest}.npy" if cache else None
     if file and file.is_file():
         return np.asarray(np.load(file, allow_pickle=False), np.float32)
     distinct = list(dict.fromkeys(texts))
     row = {text: number for number, text in enumerate(distinct)}
-    found = encoder.encode(distinct)[[row[text] for text in texts]] if distinct else np.zeros((0, encoder.dim), np.float32)
+    found = (
+        encoder.encode(distinct)[[row[text] for text in texts]] if distinct else np.zeros((0, encoder.dim), np.float32)
+    )
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part.npy")
@@ -97,18 +117,27 @@ def text_vectors(texts: Sequence[str], encoder: Encoder, cache: Path | None = No
 class TextEncoder:
     """A sentence encoder: mean (or CLS) pooling over the last layer, L2-normalised.
 
-    `path` is a folder, a hub id, or "" for all-MiniLM-L6-v2. `name` identifies the weights (a key of stored vectors), `dim` is the
-    length of a vector. Safe to use from several threads. Raises ModelMissing.
+    `path` is a folder, a hub id, or "" for all-MiniLM-L6-v2. `name` identifies the weights (a key of stored vectors),
+    `dim` is the length of a vector. Safe to use from several threads. Raises ModelMissing.
     """
 
-    def __init__(self, path: str = "", *, max_tokens: int = MAX_TOKENS, device: str | None = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        path: str = "",
+        *,
+        max_tokens: int = MAX_TOKENS,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         folder = find_encoder(path)
         best_device, best_dtype = placement()
         self.device = torch.device(device or best_device)
         with quiet_transformers():
             try:
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-                self._model: Any = AutoModel.from_pretrained(folder, dtype=dtype or best_dtype, attn_implementation="sdpa")
+                self._model: Any = AutoModel.from_pretrained(
+                    folder, dtype=dtype or best_dtype, attn_implementation="sdpa"
+                )
             except (OSError, ValueError) as error:
                 raise ModelMissing(f"The sentence encoder in {folder} cannot be loaded: {error}") from error
         self._model.to(self.device).eval()
@@ -125,8 +154,12 @@ class TextEncoder:
         if not texts:
             return vectors
         with self._lock:
-            tokens: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
-        order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))  # alike lengths together: less padding, 2-3 times faster
+            tokens: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)[
+                "input_ids"
+            ]
+        order = sorted(
+            range(len(texts)), key=lambda i: len(tokens[i])
+        )  # alike lengths together: less padding, 2-3 times faster
         done = 0
         for batch in _batches(order, tokens):
             vectors[batch] = self._forward([tokens[i] for i in batch])
@@ -161,10 +194,11 @@ def text_key(text: str) -> str:
 def embed(
     store: Store, encoder: Encoder, kind: str, texts: Sequence[str], progress: Progress | None = None, save: bool = True
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Vectors of the texts, float32[len(texts), dim], from the store where it has them; each distinct missing text is computed once.
+    """Vectors of the texts, float32[len(texts), dim], from the store where it has them; each distinct missing text is
+    computed once.
 
-    New vectors are saved every SAVE_EVERY texts, so a kill loses little. A store that cannot be written now (read-only disk, another
-    writer) is no error: the vectors are returned all the same and computed again next time.
+    New vectors are saved every SAVE_EVERY texts, so a kill loses little. A store that cannot be written now (read-only
+    disk, another writer) is no error: the vectors are returned all the same and computed again next time.
     """
     return embed_until(None, store, encoder, kind, texts, progress, save)[0]
 
@@ -178,8 +212,8 @@ def embed_until(
     progress: Progress | None = None,
     save: bool = True,
 ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
-    """As `embed`, but the work ends near the moment `until` (`time.monotonic()`); what is done is saved. The texts that were not reached have
-    zeros, and the second value counts the distinct ones."""
+    """As `embed`, but the work ends near the moment `until` (`time.monotonic()`); what is done is saved. The texts that
+    were not reached have zeros, and the second value counts the distinct ones."""
     keys = [text_key(text) for text in texts]
     by_key = dict(zip(keys, texts, strict=True))
     known: dict[str, Any] = dict(store.vectors(kind, encoder.name, list(by_key)))

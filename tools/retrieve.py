@@ -1,11 +1,12 @@
-"""From a predicted text, a query and a history to catalogue items: mixup as F 4.4, and the fusion of more sources (DESIGN 4, `retrieve`).
+"""From a predicted text, a query and a history to catalogue items: mixup as F 4.4, and the fusion of more sources
+(DESIGN 4, `retrieve`).
 
-Where a fusion was learnt and published (tools/ranking.py), its network ranks what the counted sources, CORE and the text transformer say; what it
-has not learnt comes on top with a hand-set weight: the LLM's prediction always, the query where no case to learn from had one. Without a
-published fusion all lists are fused by hand-set weights.
+Where a fusion was learnt and published (tools/ranking.py), its network ranks what the counted sources, CORE and the
+text transformer say; what it has not learnt comes on top with a hand-set weight: the LLM's prediction always, the query
+where no case to learn from had one. Without a published fusion all lists are fused by hand-set weights.
 
-Every candidate says which source brought it. The LLM that predicts, the reranking and the user's summary are unknown here; so is who
-asks: what must not be recommended comes in as arguments.
+Every candidate says which source brought it. The LLM that predicts, the reranking and the user's summary are unknown
+here; so is who asks: what must not be recommended comes in as arguments.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from recgraph.errors import SettingsError
 from recgraph.settings import MODES
 from recgraph.store.db import Catalogue, Store
 from recgraph.store.records import Event, is_named
-from recgraph.tools.candidates import HISTORY_LED, QUERY_LED, Candidate, fuse, is_fresh, memory_list, memory_scores, mixup
+from recgraph.tools.candidates import (
+    HISTORY_LED,
+    QUERY_LED,
+    Candidate,
+    fuse,
+    is_fresh,
+    memory_list,
+    memory_scores,
+    mixup,
+)
 from recgraph.tools.embed import Encoder, Progress, embed_until
 from recgraph.tools.index import Mask, VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
@@ -32,12 +42,18 @@ from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, fit, session_vector
 from recgraph.tools.taken import Taken, TakenItem
 
-# What the network ranks is one list among those that it has not learnt. Beside its weight of 1 an LLM's item that it does not have at all, first of
-# "id" and of "title", comes about eighth, and one that it has twentieth about second.
+# What the network ranks is one list among those that it has not learnt. Beside its weight of 1 an LLM's item that it
+# does not have at all, first of "id" and of "title", comes about eighth, and one that it has twentieth about second.
 LEARNT = 1.0
-_SHOWN_AS = {"core": "sequence", "viewed": "sequence", "near": "title"}  # lists without a name of their own in the public JSON (DESIGN 8)
+_SHOWN_AS = {
+    "core": "sequence",
+    "viewed": "sequence",
+    "near": "title",
+}  # lists without a name of their own in the public JSON (DESIGN 8)
 DEPTH = 100  # how far down each list is read
-VIEWED = 5  # so many of the products last looked at; all of them would fill the answer with what the user has seen already
+VIEWED = (
+    5  # so many of the products last looked at; all of them would fill the answer with what the user has seen already
+)
 NEAR_ENOUGH = 0.5  # a title below this share of the best one's similarity is no neighbour: in a small shop everything would be one
 
 
@@ -65,11 +81,12 @@ def _as_found(candidate: Candidate, found: Found | None) -> Candidate:
 
 @dataclass(frozen=True, slots=True)
 class RetrievalQuery:
-    """What retrieval is asked: what the LLM predicted, the query, the user's history and what the query memory holds of the query.
+    """What retrieval is asked: what the LLM predicted, the query, the user's history and what the query memory holds of
+    the query.
 
-    `k` candidates are wanted. `mode` "paper" is F 4.4 and nothing else, with the top `mixup_n` of the ID list first; "fused" takes all sources.
-    What the user purchased in `history` (unless `exclude_purchased` is off) and the items in `exclude` are never shown.
-    SettingsError for another mode.
+    `k` candidates are wanted. `mode` "paper" is F 4.4 and nothing else, with the top `mixup_n` of the ID list first;
+    "fused" takes all sources. What the user purchased in `history` (unless `exclude_purchased` is off) and the items in
+    `exclude` are never shown. SettingsError for another mode.
     """
 
     predicted_id: str = ""
@@ -90,9 +107,10 @@ class RetrievalQuery:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What is known of a catalogue as of the moment `before` (None: all there is): indexes over its titles and ids, in its order, what followed
-    what, and what was taken. With `core`, over the same catalogue, `ids` is its item table. `fused` is the learnt fusion, over the same catalogue;
-    without it all is fused by hand-set weights. `unembedded` titles are in the index as zeros, for the time was up before they were embedded."""
+    """What is known of a catalogue as of the moment `before` (None: all there is): indexes over its titles and ids, in
+    its order, what followed what, and what was taken. With `core`, over the same catalogue, `ids` is its item table.
+    `fused` is the learnt fusion, over the same catalogue; without it all is fused by hand-set weights. `unembedded`
+    titles are in the index as zeros, for the time was up before they were embedded."""
 
     catalogue: Catalogue
     before: datetime | None
@@ -142,13 +160,15 @@ class Retriever:
     ) -> Retriever:
         """Embeds the titles the store has no vectors of and fits the transitions on what happened before `before`.
 
-        The ID embedding is the CORE that was published in the store, if it knows nothing later than that; else it is fitted from the
-        transitions, and nothing stands in for CORE's encoder. Likewise the fusion: it is the published one, if it knows nothing later and was
-        learnt with this encoder; its sources are fitted here, as of `before`. It is not used without one of them: CORE or the text transformer,
-        which may be missing, know too much or read another encoder's vectors.
+        The ID embedding is the CORE that was published in the store, if it knows nothing later than that; else it is
+        fitted from the transitions, and nothing stands in for CORE's encoder. Likewise the fusion: it is the published
+        one, if it knows nothing later and was learnt with this encoder; its sources are fitted here, as of `before`. It
+        is not used without one of them: CORE or the text transformer, which may be missing, know too much or read
+        another encoder's vectors.
 
-        `progress` is told (done, total) of the titles; at `until` (`time.monotonic()`) embedding ends, done or not. `titles` is the whole index
-        of an earlier retriever of the same store: titles do not depend on the moment. An empty store is fine: there is nothing to retrieve then.
+        `progress` is told (done, total) of the titles; at `until` (`time.monotonic()`) embedding ends, done or not.
+        `titles` is the whole index of an earlier retriever of the same store: titles do not depend on the moment. An
+        empty store is fine: there is nothing to retrieve then.
         """
         catalogue = store.catalogue()
         unembedded = 0
@@ -174,9 +194,9 @@ class Retriever:
     def candidates(self, asked: RetrievalQuery, among: Mask | None = None) -> list[Candidate]:
         """min(k, what may be shown) distinct items, best first; `among` bool[items] stands in for what is eligible.
 
-        In mode "paper" the newest item of the history stands in where there is no prediction. "fused" fuses the learnt fusion's list or all lists
-        by hand-set weights, others for a query the user has not yet followed (`is_fresh`). In both, what is missing at the end is filled from the
-        popular items, then from the catalogue in its order.
+        In mode "paper" the newest item of the history stands in where there is no prediction. "fused" fuses the learnt
+        fusion's list or all lists by hand-set weights, others for a query the user has not yet followed (`is_fresh`).
+        In both, what is missing at the end is filled from the popular items, then from the catalogue in its order.
         """
         allowed = self._allowed(asked, self.eligible if among is None else among)
         k = min(asked.k, int(allowed.sum()))
@@ -209,7 +229,8 @@ class Retriever:
         return self.catalogue.names[self._row_of[item_id]]
 
     def lists(self, asked: RetrievalQuery, depth: int, allowed: Mask) -> dict[str, list[str]]:
-        """The lists that are fused where no fusion was learnt, at most `depth` item_ids each; one that has nothing to go by is empty."""
+        """The lists that are fused where no fusion was learnt, at most `depth` item_ids each; one that has nothing to
+        go by is empty."""
         seen = [event.item_id for event in asked.history if event.item_id in self._row_of]
         taste = self._taste(seen)
         title, query = self._encoded([asked.predicted_title, asked.query])
@@ -228,15 +249,23 @@ class Retriever:
             "text": near_query,
         }
 
-    def request(self, query: str, history: Sequence[Event], memory: Sequence[MemoryHit], vector: Vectors | None = None) -> Request:
+    def request(
+        self, query: str, history: Sequence[Event], memory: Sequence[MemoryHit], vector: Vectors | None = None
+    ) -> Request:
         """The request as the sources of a fusion read it; the query's `vector` is made where it is not given."""
         rows = np.array([self._row_of[event.item_id] for event in history if event.item_id in self._row_of], np.int64)
         if vector is None:
             vector = self._encoded([query])[0]
-        held = tuple((self._row_of[item_id], score) for item_id, score in memory_scores(memory).items() if item_id in self._row_of)
+        held = tuple(
+            (self._row_of[item_id], score)
+            for item_id, score in memory_scores(memory).items()
+            if item_id in self._row_of
+        )
         return Request(rows, query.strip(), vector, held, is_fresh(query, history))
 
-    def _learnt(self, fused: Ranker, asked: RetrievalQuery, depth: int, allowed: Mask, weights: Mapping[str, float]) -> list[Candidate]:
+    def _learnt(
+        self, fused: Ranker, asked: RetrievalQuery, depth: int, allowed: Mask, weights: Mapping[str, float]
+    ) -> list[Candidate]:
         """What the network ranks, and on top of it the lists that it has not learnt."""
         title, query = self._encoded([asked.predicted_title, asked.query])
         request = self.request(asked.query, asked.history, asked.memory, query)
@@ -251,7 +280,10 @@ class Retriever:
         if not fused.knows("query-text", "query-words") and query.any():
             seen = [event.item_id for event in asked.history if event.item_id in self._row_of]
             lists["text"] = _close(self.titles.search(query + LEANING * self._taste(seen), depth, allowed)[0])
-        return [_as_found(candidate, found.get(candidate.item_id)) for candidate in fuse(lists, weights={**weights, "fused": LEARNT})]
+        return [
+            _as_found(candidate, found.get(candidate.item_id))
+            for candidate in fuse(lists, weights={**weights, "fused": LEARNT})
+        ]
 
     def _mixed(self, asked: RetrievalQuery, k: int, allowed: Mask) -> list[Candidate]:
         """F 4.4, of the prediction or else of the newest item."""
@@ -270,7 +302,8 @@ class Retriever:
         return found
 
     def _near_id(self, item_id: str, k: int, allowed: Mask) -> list[str]:
-        """The item itself, where it may be shown, and its neighbours in the ID embedding; a cold item has no neighbours."""
+        """The item itself, where it may be shown, and its neighbours in the ID embedding; a cold item has no
+        neighbours."""
         if item_id not in self._row_of:
             return []
         vector = self.fitted.ids.vector(item_id)
@@ -279,7 +312,8 @@ class Retriever:
         return list(dict.fromkeys([*itself, *near]))[:k]
 
     def _near_session(self, rows: Sequence[int], k: int, allowed: Mask) -> list[str]:
-        """The items nearest to what CORE's encoder makes of a history, the history's own left out: as near as they are, "viewed" brings them."""
+        """The items nearest to what CORE's encoder makes of a history, the history's own left out: as near as they are,
+        "viewed" brings them."""
         if self.core is None:
             return []
         others = allowed.copy()
@@ -297,7 +331,11 @@ class Retriever:
     def _taste(self, item_ids: Sequence[str]) -> Vectors:
         """The recency-weighted mean of a history's title vectors, normalised; zero where no title is known."""
         known = [vector for item_id in item_ids if (vector := self.titles.vector(item_id)) is not None]
-        return session_vector(np.stack(known), range(len(known))) if known else np.zeros(self._encoder.dim, dtype=np.float32)
+        return (
+            session_vector(np.stack(known), range(len(known)))
+            if known
+            else np.zeros(self._encoder.dim, dtype=np.float32)
+        )
 
     def _may(self, item_id: str, allowed: Mask) -> bool:
         row = self._row_of.get(item_id)
@@ -310,7 +348,8 @@ class Retriever:
         return allowed
 
     def _filled(self, found: Sequence[Candidate], k: int, allowed: Mask, per_style: int | None) -> list[Candidate]:
-        """The first k of `found`, filled up; first with the limit of a style, and without it only if k is not reached."""
+        """The first k of `found`, filled up; first with the limit of a style, and without it only if k is not
+        reached."""
         chosen: dict[str, Candidate] = {}
         styles: dict[str, int] = {}
         for limit in (per_style, None) if per_style is not None else (None,):
@@ -326,15 +365,21 @@ class Retriever:
 
     def _in_order(self, found: Sequence[Candidate], allowed: Mask) -> Iterable[Candidate]:
         yield from found
-        yield from (Candidate(item_id, 0.0, "popular", ("popular",)) for item_id in self.fitted.taken.popular if self._may(item_id, allowed))
-        yield from (Candidate(self.catalogue.item_ids[row], 0.0, "popular", ("popular",)) for row in np.flatnonzero(allowed))
+        yield from (
+            Candidate(item_id, 0.0, "popular", ("popular",))
+            for item_id in self.fitted.taken.popular
+            if self._may(item_id, allowed)
+        )
+        yield from (
+            Candidate(self.catalogue.item_ids[row], 0.0, "popular", ("popular",)) for row in np.flatnonzero(allowed)
+        )
 
 
 def _embedded(
     store: Store, encoder: Encoder, catalogue: Catalogue, progress: Progress | None, until: float | None
 ) -> tuple[VectorIndex, int]:
-    """The index of the titles, and how many are not in it because the time was up. Of an untitled product without attributes nothing is known; its
-    vector stays zero and is never found."""
+    """The index of the titles, and how many are not in it because the time was up. Of an untitled product without
+    attributes nothing is known; its vector stays zero and is never found."""
     named = [row for row, item_id in enumerate(catalogue.item_ids) if is_named(item_id, catalogue.names[row])]
     vectors = np.zeros((len(catalogue.item_ids), encoder.dim), dtype=np.float32)
     found, left = embed_until(until, store, encoder, "title", [catalogue.names[row] for row in named], progress)
@@ -342,7 +387,9 @@ def _embedded(
     return VectorIndex(catalogue.item_ids, vectors), left
 
 
-def _published_ranking(store: Store, encoder: Encoder, past: Past, titles: VectorIndex, before: datetime | None) -> Ranker | None:
+def _published_ranking(
+    store: Store, encoder: Encoder, past: Past, titles: VectorIndex, before: datetime | None
+) -> Ranker | None:
     """The learnt fusion over a past, where one was published that may be used."""
     fusion = LearntRanking.published(store, before)
     if fusion is None or fusion.config["encoder"] != encoder.name:

@@ -1,4 +1,5 @@
-"""How often shoppers took each product, ever and lately, as of a moment: what fills a list that nothing else fills, and what may be said of it.
+"""How often shoppers took each product, ever and lately, as of a moment: what fills a list that nothing else fills, and
+what may be said of it.
 
 Counts of events with a product, by what was done; who did it is not kept.
 """
@@ -21,8 +22,8 @@ _CLOCK_STARTS = np.datetime64("1971-01-01", "us")  # earlier moments are event n
 
 @dataclass(frozen=True, slots=True)
 class TakenItem:
-    """Clicks, carts and purchases of one product: those of the POPULAR_DAYS up to the moment `lately` where there are some, else all there were
-    (`lately` is None: so it is where events have no clock)."""
+    """Clicks, carts and purchases of one product: those of the POPULAR_DAYS up to the moment `lately` where there are
+    some, else all there were (`lately` is None: so it is where events have no clock)."""
 
     clicks: int = 0
     carts: int = 0
@@ -32,8 +33,8 @@ class TakenItem:
 
 @dataclass(frozen=True)
 class Taken:
-    """`popular` item_ids are those taken most lately, then ever, best first. `ever` and `recent` int32[items, 3] count clicks, carts, purchases;
-    `moment` ends the days that count as recent, None without a clock."""
+    """`popular` item_ids are those taken most lately, then ever, best first. `ever` and `recent` int32[items, 3] count
+    clicks, carts, purchases; `moment` ends the days that count as recent, None without a clock."""
 
     popular: tuple[str, ...]
     ever: NDArray[np.int32]
@@ -69,4 +70,8 @@ def _of(counts: NDArray[np.int32], lately: datetime | None) -> TakenItem:
 
 def _counts(sequences: Sequences, n_items: int, among: NDArray[np.bool_] | None = None) -> NDArray[np.int32]:
     cells = sequences.item.astype(np.int64) * 3 + sequences.action
-    return np.bincount(cells if among is None else cells[among], minlength=n_items * 3).astype(np.int32).reshape(n_items, 3)
+    return (
+        np.bincount(cells if among is None else cells[among], minlength=n_items * 3)
+        .astype(np.int32)
+        .reshape(n_items, 3)
+    )
