@@ -235,3 +235,13 @@ def test_the_wheel_works_where_the_sources_are_not(wheel: Path, tmp_path: Path) 
     assert face.startswith(str(tmp_path))
     assert records.startswith(str(tmp_path))
     assert schema == "True"
+
+
+def test_no_two_classes_of_the_product_have_one_name() -> None:
+    """One name, one thing: a class is met in messages, tracebacks and searches too, where no module stands beside it."""
+    homes: dict[str, list[str]] = {}
+    for file in MODULES:
+        for node in tree_of(file).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(name_of(file))
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
