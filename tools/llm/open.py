@@ -136,7 +136,7 @@ def _served(server: ServerLLM, wanted: str, *, must: bool) -> InUse:
     if not names:
         reason = (
             f"The LLM server serves no adapter of the set '{wanted}'; it serves {', '.join((server.name, *server.adapters))}. Start it with "
-            f"--enable-lora --lora-modules {Path(wanted).name}-next=FOLDER … (docs/adapters.md, 'Adapters on a server'), or go without: --adapter none."
+            f"--enable-lora --lora-modules {Path(wanted).name}-next=FOLDER … (docs/adapters.md), or go without: --adapter none."
         )
         if must:
             raise LLMError(reason)
