@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ from recgraph.errors import SettingsError
 from recgraph.evaluation.rankings import Rankings, case_ids
 from recgraph.tools.llm.protocol import Usage
 from recgraph.train.metrics import MISS, Places, places
-from recgraph.train.task import Cases, Note, Rows, Scores, System, Task, cold, drawn, few_records
+from recgraph.train.task import Cases, Note, Reranker, Rows, Scores, System, Task, Within, cold, drawn, few_records
 
 PROTOCOLS = ("full", "category", "sampled", "cold")
 SEEN = ("excluded", "ranked")
@@ -42,6 +41,14 @@ Remember = Callable[[str, Callable[[], "Measured"]], "Measured"]  # a piece of t
 
 _CASES, _SCORES = 256, 2**22  # at once: at most so many cases and so many scores
 _RERANKED = 16  # cases of a reranker at once: it takes long, and what is done is told
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """How a long work is told: `note` takes a line of what happened, `tell` what is done now, and of how much how much is."""
+
+    note: Note = lambda _: None
+    tell: Tell = lambda *_: None
 
 
 @dataclass(frozen=True)
@@ -103,33 +110,6 @@ class Asked:
         nothing = np.zeros((end - begin, self.task.n_items), np.float32)
         self.mask(nothing, begin)
         return np.asarray(nothing == 0)
-
-
-@runtime_checkable
-class Reranker(Protocol):
-    """A system that orders some items of a case. `scores` is its first stage, of which the first `depth` are reranked; `used` are all tokens
-    it has read and written so far."""
-
-    name: str
-    depth: int
-    used: Usage
-
-    def fit(self, task: Task, note: Note) -> None: ...
-
-    def scores(self, cases: Cases) -> Scores: ...
-
-    def scores_among(self, cases: Cases, candidates: Rows) -> Scores:
-        """float32[cases, c] of the rows candidates int64[cases, c] (-1: none, its score does not count). The order in which they are given
-        says nothing, the target may stand anywhere."""
-        ...
-
-
-@runtime_checkable
-class Within(Protocol):
-    """A system that compares only some items with care, and is told among which to look for them where a protocol leaves a part of the catalogue.
-    `scores_within` is as `scores`; what is not allowed may get any score. allowed: bool[cases, items], the mask that all systems' scores get."""
-
-    def scores_within(self, cases: Cases, allowed: NDArray[np.bool_]) -> Scores: ...
 
 
 @dataclass(frozen=True)
@@ -257,18 +237,18 @@ def _rerank(system: Reranker, asked: Asked, rows: Rows, width: int, rng: np.rand
     if asked.candidates is not None:
         at, best = _among(given, (items == part.target[:, None]).argmax(axis=1), items, width, rng)
     else:
-        _raise(scores, items, given)
+        _lift(scores, items, given)
         at, best = _piece(scores, asked, rows, width, rng)
     used = Usage(after.prompt - before.prompt, after.completion - before.completion, after.cached - before.cached)
     return Measured(at, best, np.zeros(len(rows)), seconds, used, ceiling)
 
 
-def _raise(scores: NDArray[np.float64], items: Rows, given: Scores) -> None:
+def _lift(scores: NDArray[np.float64], items: Rows, given: Scores) -> None:
     """Puts the items a case each above all others of scores[b, items], in the order of `given`, equal ones equal."""
-    for row, (chosen, told) in enumerate(zip(items, given, strict=True)):
+    for row, (chosen, order) in enumerate(zip(items, given, strict=True)):
         there = chosen >= 0
         if there.any():
-            rank = np.unique(told[there], return_inverse=True)[1]
+            rank = np.unique(order[there], return_inverse=True)[1]
             scores[row, chosen[there]] = scores[row].max() + 1.0 + rank
 
 

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +27,11 @@ from recgraph.errors import SettingsError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.store.records import Event, Summary
+from recgraph.tools.llm.protocol import Usage
 from recgraph.train.evidence import Seen, kept, of_examples, of_memory, of_sequences
 from recgraph.train.pipeline import needed
 from recgraph.train.prepare import read_cases, read_facts
-from recgraph.train.task import Cases, Note, Rows, Scores, System, Task
+from recgraph.train.task import Cases, Note, Reranker, Rows, Scores, System, Task, Within
 
 _LEAK = "Nothing is measured with such a leak."
 _NEVER = np.datetime64("9999-01-01", "us")
@@ -196,56 +196,52 @@ def fit(system: System, task: Task, note: Note) -> System:
     SettingsError where what it says to have `seen` lies past the cut, and what fitting raises.
     """
     system.fit(replace(task, test=task.test.of(np.zeros(0, np.int64))), note)
-    brought: Sequence[Seen] = getattr(system, "seen", ())
-    if brought:
-        refuse(Cut.of_task(task), *brought)
-    if hasattr(system, "scores_among"):
+    if system.seen:
+        refuse(Cut.of_task(task), *system.seen)
+    if isinstance(system, Reranker):
         return _UntoldReranker(system)
-    return _UntoldWithin(system) if hasattr(system, "scores_within") else _Untold(system)
+    return _UntoldWithin(system) if isinstance(system, Within) else _Untold(system)
 
 
-class _Untold:
+class _Untold(System):
     """A fitted system that is asked about cases without being told their targets (-1)."""
 
-    def __init__(self, system: Any) -> None:
-        self.name, self._system = system.name, system
-
-    def fit(self, task: Task, note: Note) -> None:
-        self._system.fit(task, note)
+    def __init__(self, system: System) -> None:
+        self.name, self.system = system.name, system
 
     def scores(self, cases: Cases) -> Scores:
-        found: Scores = self._system.scores(_untold(cases))
-        return found
+        return self.system.scores(without_targets(cases))
 
 
-class _UntoldWithin(_Untold):
+class _UntoldWithin(_Untold, Within):
     """The same of one that is told among which items to look."""
 
+    system: Within
+
     def scores_within(self, cases: Cases, allowed: NDArray[np.bool_]) -> Scores:
-        """As the system's."""
-        found: Scores = self._system.scores_within(_untold(cases), allowed)
-        return found
+        return self.system.scores_within(without_targets(cases), allowed)
 
 
-class _UntoldReranker(_Untold):
+class _UntoldReranker(_Untold, Reranker):
     """The same of one that can also order the items it is given."""
 
-    def __init__(self, system: Any) -> None:
+    system: Reranker
+
+    def __init__(self, system: Reranker) -> None:
         super().__init__(system)
         self.depth = system.depth
 
     @property
-    def used(self) -> Any:
+    def used(self) -> Usage:  # type: ignore[override]
         """What the system says."""
-        return self._system.used
+        return self.system.used
 
     def scores_among(self, cases: Cases, candidates: Rows) -> Scores:
-        """As the system's."""
-        found: Scores = self._system.scores_among(_untold(cases), candidates)
-        return found
+        return self.system.scores_among(without_targets(cases), candidates)
 
 
-def _untold(cases: Cases) -> Cases:
+def without_targets(cases: Cases) -> Cases:
+    """The same cases, every target hidden."""
     return replace(cases, target=np.full(len(cases), -1, np.int64))
 
 

@@ -84,12 +84,12 @@ def block(params: Params, stage: str) -> dict[str, Any]:
 
 
 def settings_of(kind: type[T], values: Mapping[str, Any], stage: str) -> T:
-    """A dataclass of settings from a stage's block. SettingsError for an unknown name, and what the dataclass raises."""
+    """A dataclass of settings from a stage's block, lists as tuples. SettingsError for an unknown name, and what the dataclass raises."""
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     unknown = [name for name in values if name not in known]
     if unknown:
         raise SettingsError(f"{stage}.{unknown[0]} is no parameter; known are {', '.join(known)}.")
-    return kind(**values)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def value(params: Params, stage: str, name: str) -> Any:

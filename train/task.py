@@ -16,10 +16,11 @@ Which system is fitted how is unknown here; so are metrics.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import compress
-from typing import Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ from recgraph.store.cases import listed_since, span, targets
 from recgraph.store.columns import Sequences
 from recgraph.store.db import Store
 from recgraph.store.records import is_named
+from recgraph.tools.llm.protocol import Usage
+from recgraph.train.evidence import Seen
 from recgraph.train.prepare import Split, split_by_time, split_last_out, starts
 
 Rows = NDArray[np.int64]
@@ -132,18 +135,6 @@ class Task:
         for column in columns:
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()[:16]
-
-
-class System(Protocol):
-    """Anything that can be asked. `name` is a short word; `fit` sees `task.train`, chooses by `task.valid`, and never looks at `task.test`."""
-
-    name: str
-
-    def fit(self, task: Task, note: Note) -> None: ...
-
-    def scores(self, cases: Cases) -> Scores:
-        """float32[cases, items], the higher the better; -inf for an item it cannot rank. Never NaN."""
-        ...
 
 
 # ── From a store ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -300,3 +291,66 @@ def fewer_users(task: Task, share: float, seed: int) -> Task:
     users = np.unique(task.train.user)
     kept = np.random.default_rng(seed).permutation(users)[: round(share * len(users))]
     return replace(task, train=task.train.of(np.isin(task.train.user, kept)))
+
+
+# ── Who is asked ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class System:
+    """Anything that can be asked: the base of every baseline. A subclass has `fit` and `scores`, and says what is not as here:
+
+        uses        what it reads: ids, text, query, llm; a board colours by it
+        settings_class  the frozen dataclass of its `settings`, which are kept with its figures; with a `seed` in it the system is fitted with
+                        every seed, and its figures are means
+        seen        what it has read beside the task, for the leak detector (train/leaks.py), known after `fit`
+        training_cost  of a training that an earlier evaluation kept: `seconds` count as its own
+        code        modules that decide its answers though its own module does not import them; answers are kept by the code that made them
+
+    `name` is what it is registered as (evaluation/systems.py), which makes it of its settings and what all systems share (evaluation/workshop.py).
+    """
+
+    name: str = "system"
+    uses: tuple[str, ...] = ("ids",)
+    settings_class: type[Any] | None = None
+    settings: Any = None
+    seen: tuple[Seen, ...] = ()
+    training_cost: Mapping[str, float] = MappingProxyType({})
+    code: tuple[str, ...] = ()
+
+    def __init__(self, settings: Any = None, workshop: Any = None) -> None:
+        """Makes it without fitting; nothing is read or loaded yet. Most need no workshop."""
+        self.settings = self.settings_class() if settings is None and self.settings_class else settings
+
+    def fit(self, task: Task, note: Note) -> None:
+        """Learns from `task.train` and may choose by `task.valid`. The test cases are taken out before, and whatever is said goes to `note`."""
+        raise NotImplementedError
+
+    def scores(self, cases: Cases) -> Scores:
+        """float32[cases, items], the higher the better; -inf for an item it cannot rank. Never NaN. The targets are hidden (-1)."""
+        raise NotImplementedError
+
+    @property
+    def seeded(self) -> bool:
+        """Whether it draws, so that another seed gives other answers: its settings have one."""
+        return is_dataclass(self.settings) and any(one.name == "seed" for one in fields(self.settings))
+
+
+class Within(System):
+    """A system that compares only some items with care, and is told among which to look where a protocol leaves a part of the catalogue."""
+
+    def scores_within(self, cases: Cases, allowed: NDArray[np.bool_]) -> Scores:
+        """As `scores`; what is not allowed may get any score. allowed: bool[cases, items], the mask that all systems' scores get."""
+        raise NotImplementedError
+
+
+class Reranker(System):
+    """A system that orders some items of a case, being too slow for all. `scores` is its first stage, of which the first `depth` are reranked;
+    `used` are all tokens it has read and written so far."""
+
+    depth: int = 20
+    used: Usage = Usage()
+
+    def scores_among(self, cases: Cases, candidates: Rows) -> Scores:
+        """float32[cases, c] of the rows candidates int64[cases, c] (-1: none, its score does not count). The order in which they are given
+        says nothing, the target may stand anywhere."""
+        raise NotImplementedError

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from recgraph.evaluation.leaderboard.boards import MAIN, Board, Figure, Line, shown, within
-from recgraph.evaluation.leaderboard.boards import title as metric_title
+from recgraph.evaluation.leaderboard.boards import Board
+from recgraph.evaluation.leaderboard.words import shown, within
+from recgraph.evaluation.leaderboard.words import title as metric_title
+from recgraph.evaluation.result import MAIN, Figure, Line
 
 READS = {  # class of the colour: what is written in the legend
     "ids": "item ids",
@@ -124,7 +126,7 @@ def latency(board: Board, key: str) -> Element | None:
 
 def curves(board: Board, key: str) -> Element | None:
     """Recall@k over k."""
-    found = [(line.name, reads(line), [(float(k), value) for k, value in line.curve]) for line in board.lines if len(line.curve) > 1]
+    found = [(line.name, reads(line), [(float(k), value) for k, value in sorted(line.curve.items())]) for line in board.lines if len(line.curve) > 1]
     return _curves(key, "Recall@k", "recall@k", "k (log scale)", found, lambda k: f"{k:g}")
 
 
@@ -155,7 +157,7 @@ def cold_and_warm(board: Board, key: str) -> Element | None:
         add(group, _text(_cut(line.name), left - 8, middle + 4, "end", "name"), _line(x(cold), middle, x(warm), middle, "between"))
         add(group, _dot(x(warm), middle), _dot(x(cold), middle, "hollow"))
         drawing.append(group)
-    counts = {name: lines[0].groups[name][0] for name in groups}
+    counts = {name: lines[0].groups[name].cases for name in groups}
     note = f"NDCG@10; ○ {counts['cold']:,} cases with a cold target, ● {counts['warm']:,} with a warm one"
     told = "; ".join(f"{line.name} cold {shown(line.group('cold', MAIN).mean)}, warm {shown(line.group('warm', MAIN).mean)}" for line in lines)
     return _figure(key, "Cold against warm targets", note, told, bottom + 20, drawing)

@@ -9,24 +9,22 @@ from collections.abc import Sequence
 from itertools import groupby
 from xml.etree.ElementTree import Element, tostring
 
-from recgraph.evaluation.leaderboard.boards import (
-    MAIN,
+from recgraph.evaluation.leaderboard.boards import Board, by_k
+from recgraph.evaluation.leaderboard.charts import charts, element, legend, reads
+from recgraph.evaluation.leaderboard.words import (
     MISSING,
-    Board,
-    Figure,
-    Line,
     amount,
     bounds,
-    by_k,
     chance,
+    facts,
     lead,
-    short_settings,
+    settings_text,
     shown,
     title,
     warnings,
     whole_list,
 )
-from recgraph.evaluation.leaderboard.charts import charts, element, legend, reads
+from recgraph.evaluation.result import MAIN, Figure, Line
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -57,7 +55,7 @@ def _opening(boards: Sequence[Board], digest: str, notes: Sequence[str], keys: d
         rows.append(
             element(
                 "tr",
-                element("td", element("a", board.title, href=f"#{keys[board.name]}"), element("small", f"{board.dataset}, {board.cases:,} cases")),
+                element("td", element("a", board.title, href=f"#{keys[board.name]}"), element("small", f"{board.dataset}, {board.result.cases:,} cases")),
                 element("td", element("b", best.name) if best.separable else best.name, "" if best.separable else element("small", _unsure(board))),
                 element("td", shown(best.figure(MAIN).mean), element("small", bounds(best.figure(MAIN))), class_="n"),
             )
@@ -98,7 +96,7 @@ def _board(board: Board, key: str) -> Element:
         _short_table(board),
         element("details", element("summary", "Every figure"), _full_table(board)),
         element("details", element("summary", "Settings of the systems"), element("dl", *_settings(board), class_="settings")),
-        element("details", element("summary", "What these figures rest on"), element("dl", *_pairs(board.facts), class_="facts"), open="open"),
+        element("details", element("summary", "What these figures rest on"), element("dl", *_pairs(facts(board)), class_="facts"), open="open"),
         id=key,
         class_="board",
     )
@@ -151,24 +149,24 @@ def _cell(figure: Figure, name: str, *, bold: bool = False) -> Element:
 
 
 def _full_table(board: Board) -> Element:
-    popular = sorted({name for line in board.lines for name in line.popular}, key=by_k)
+    popular = sorted({name for line in board.lines for name in line.popular or {}}, key=by_k)
     groups = [(group, name) for group in ("cold", "warm") for name in ("recall@10", MAIN)]
-    ks = sorted({k for line in board.lines for k, _ in line.curve})
+    ks = board.ks
     head = ["System", *(title(name) for name in board.metrics)]
     head += [f"{title(name)}, negatives by popularity" for name in popular] + [f"{title(name)}, {group}" for group, name in groups]
     head += [f"Recall@{k}" for k in ks if f"recall@{k}" not in board.metrics]
     rows = []
     for line in board.lines:
         cells = [_cell(line.figure(name), name) for name in board.metrics]
-        cells += [_cell(line.popular.get(name, Figure()), name) for name in popular]
+        cells += [_cell(Figure((line.popular or {}).get(name)), name) for name in popular]
         cells += [_cell(line.group(group, name), name) for group, name in groups]
-        cells += [_cell(Figure(dict(line.curve).get(k)), "recall") for k in ks if f"recall@{k}" not in board.metrics]
+        cells += [_cell(Figure(line.curve.get(k)), "recall") for k in ks if f"recall@{k}" not in board.metrics]
         rows.append(element("tr", element("th", line.name, scope="row"), *cells))
     return _table(f"Every figure of {board.dataset}, {board.title}", head, rows)
 
 
 def _settings(board: Board) -> list[Element]:
-    return _pairs([(line.name, short_settings(line)) for line in board.lines])
+    return _pairs([(line.name, settings_text(line)) for line in board.lines])
 
 
 def _pairs(told: Sequence[tuple[str, str]]) -> list[Element]:

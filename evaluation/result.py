@@ -1,0 +1,395 @@
+"""What an evaluation or an ablation found, as typed values, and their JSON: one reader, one writer. Every table and page is made of these.
+
+    metrics/leaderboard/NAME.json   a `Result`, a `Line` for each system       metrics/ablations/NAME.json   an `Ablation`, a `Variation` each
+
+A `Figure` that a file does not have is without numbers, never 0. Reading and writing gives the same bytes; what no result has is an error, so
+that nothing of a file is passed over. How figures are worked out, ordered and shown is unknown here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from recgraph.errors import StoreError
+from recgraph.evaluation.origin import Origin
+from recgraph.evaluation.statistics import Interval
+
+MAIN = "ndcg@10"  # what systems are ordered by and compared in
+LEVEL = 0.05  # of Holm's p, below which a difference is more than chance
+
+
+def rounded(number: Any) -> float:
+    """As a result keeps numbers: six digits."""
+    return round(float(number), 6)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean and the bounds of its 95 % interval; None for what is not known."""
+
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, found: Interval) -> Figure:
+        """Rounded."""
+        return cls(rounded(found.mean), rounded(found.low), rounded(found.high))
+
+    @property
+    def half(self) -> float | None:
+        """Half of the interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Against:
+    """A system's NDCG@10 less that of `other`, case by case: the best system, or for the best itself the second. `p_holm` is the p-value among
+    all comparisons of the result."""
+
+    other: str
+    difference: Figure
+    p: float | None = None
+    p_holm: float | None = None
+
+    @property
+    def separable(self) -> bool:
+        """Whether the difference is more than chance: its interval excludes zero, and Holm's p is below the level."""
+        low, high = self.difference.low, self.difference.high
+        apart = low is not None and high is not None and (low > 0 or high < 0)
+        return apart and (self.p_holm is None or self.p_holm < LEVEL)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Of one recommendation, on the mean, where a language model takes part: read, written, and read of those that were known already."""
+
+    prompt: float
+    completion: float
+    cached: float
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a first stage leaves to find: the recall of its first `depth`, which are reranked."""
+
+    depth: int
+    recall: float
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cases with a cold target, or those with a warm one: how many, and the means over them."""
+
+    cases: int
+    means: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A system and its figures. `groups` are those of cold and warm targets, `curve` is recall by k, `popular` are means under negatives drawn
+    by popularity (sampled). Of rankings made elsewhere the cases without a list are `missing_cases`, lists of no case `unknown_cases`."""
+
+    name: str
+    uses: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    fit_seconds: float | None = None
+    score_ms: float | None = None
+    missing_cases: int | None = None
+    unknown_cases: int | None = None
+    tokens: Tokens | None = None
+    ceiling: Ceiling | None = None
+    seeds: tuple[int, ...] = ()
+    metrics: Mapping[str, Figure] = field(default_factory=dict)
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    curve: Mapping[int, float] = field(default_factory=dict)
+    against: Against | None = None
+    popular: Mapping[str, float | None] | None = None
+
+    def figure(self, name: str = MAIN) -> Figure:
+        """Of a metric; without numbers where there is none."""
+        return self.metrics.get(name, Figure())
+
+    def group(self, group: str, name: str) -> Figure:
+        """Of a metric over the cold or the warm cases."""
+        return Figure(self.groups[group].means.get(name)) if group in self.groups else Figure()
+
+    @property
+    def separable(self) -> bool:
+        """Whether it is really worse than the best, or as the best really better than the second."""
+        return self.against is not None and self.against.separable
+
+
+@dataclass(frozen=True)
+class Share:
+    """Low resource: NDCG@10 of a system that learnt from a share of the users."""
+
+    system: str
+    share: float
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation. `dropped` says why how many cases were not asked, `sample` how many at most were (0: all)."""
+
+    dataset: str
+    split: str
+    protocol: str
+    seen: str
+    cases: int
+    lines: tuple[Line, ...]
+    dropped: Mapping[str, int] | None = None
+    sample: int | None = None
+    items: int | None = None
+    origin: Origin = field(default_factory=Origin)
+    seeds: tuple[int, ...] | None = None
+    embedder: str | None = None
+    low_resource: tuple[Share, ...] = ()
+
+    @property
+    def ordered(self) -> list[Line]:
+        """Best first by NDCG@10, equal ones by name, those without one last."""
+        means = {line.name: line.figure().mean for line in self.lines}
+        return sorted(self.lines, key=lambda line: (-(means[line.name] or 0.0), means[line.name] is None, line.name))
+
+
+@dataclass(frozen=True)
+class Milliseconds:
+    """Of one answer."""
+
+    median: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A variant of the product in an ablation; `invalid` and `degraded` are shares of its answers, `against` compares with the first variant."""
+
+    name: str
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, Figure]
+    invalid: float
+    degraded: float
+    tokens: Tokens
+    ms: Milliseconds
+    against: Against | None = None
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The product in several variants over the same cases."""
+
+    ablation: str
+    dataset: str
+    split: str
+    cases: int
+    users: int
+    sample: int
+    seed: int
+    origin: Origin
+    variants: tuple[Variation, ...]
+
+
+# ── To JSON ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write(found: Result | Ablation, file: Path) -> None:
+    """As JSON; folders are made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text_of(found), encoding="utf-8")
+
+
+def text_of(found: Result | Ablation) -> str:
+    """The file's text."""
+    told = as_json(found) if isinstance(found, Result) else ablation_as_json(found)
+    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """What a result's file holds."""
+    told: dict[str, Any] = {"dataset": result.dataset, "split": result.split, "protocol": result.protocol, "seen": result.seen, "cases": result.cases}
+    told |= _known(dropped=_copied(result.dropped), sample=result.sample, items=result.items)
+    told |= _known(**asdict(result.origin), seeds=_listed(result.seeds), embedder=result.embedder)
+    told["systems"] = [_line_as_json(line) for line in result.lines]
+    if result.low_resource:
+        told["low_resource"] = [{"system": one.system, "share": one.share, MAIN: _figure_as_json(one.figure)} for one in result.low_resource]
+    return told
+
+
+def ablation_as_json(found: Ablation) -> dict[str, Any]:
+    """What an ablation's file holds."""
+    told: dict[str, Any] = {"ablation": found.ablation, "dataset": found.dataset, "split": found.split, "cases": found.cases}
+    told |= {"users": found.users, "sample": found.sample, "seed": found.seed}
+    variants = []
+    for one in found.variants:
+        line = {"name": one.name, "settings": dict(one.settings), "metrics": _figures_as_json(one.metrics)}
+        line |= {"invalid": one.invalid, "degraded": one.degraded, "tokens": asdict(one.tokens), "ms": asdict(one.ms)}
+        variants.append(line | _known(against=_against_as_json(one.against)))
+    return {**told, **_known(**asdict(found.origin)), "variants": variants}
+
+
+def _line_as_json(line: Line) -> dict[str, Any]:
+    told: dict[str, Any] = {"name": line.name, "uses": [*line.uses], "settings": dict(line.settings)}
+    told |= {"fit_seconds": line.fit_seconds, "score_ms": line.score_ms}
+    told |= _known(missing_cases=line.missing_cases, unknown_cases=line.unknown_cases)
+    told |= _known(tokens=asdict(line.tokens) if line.tokens else None, ceiling=asdict(line.ceiling) if line.ceiling else None)
+    told |= {"seeds": [*line.seeds], "metrics": _figures_as_json(line.metrics)}
+    told["groups"] = {name: {"cases": group.cases, **group.means} for name, group in line.groups.items()}
+    told["curve"] = {str(k): value for k, value in line.curve.items()}
+    return told | _known(against=_against_as_json(line.against), popular_negatives=_copied(line.popular))
+
+
+def _figures_as_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    return {name: _figure_as_json(figure) for name, figure in figures.items()}
+
+
+def _figure_as_json(figure: Figure) -> dict[str, Any]:
+    return {"mean": figure.mean, **_known(low=figure.low, high=figure.high)}
+
+
+def _against_as_json(against: Against | None) -> dict[str, Any] | None:
+    if against is None:
+        return None
+    difference = against.difference
+    told = {"best": against.other, "difference": difference.mean, "low": difference.low, "high": difference.high}
+    return {**told, **_known(p=against.p, p_holm=against.p_holm)}
+
+
+def _known(**told: Any) -> dict[str, Any]:
+    """Without what is not known."""
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _copied(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if told is None else dict(told)
+
+
+def _listed(numbers: Sequence[int] | None) -> list[int] | None:
+    return None if numbers is None else [*numbers]
+
+
+# ── From JSON ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_RESULT = ("dataset", "split", "protocol", "seen", "cases", "dropped", "sample", "items", *(one.name for one in fields(Origin)), "seeds")
+_RESULT += ("embedder", "systems", "low_resource")
+_LINE = ("name", "uses", "settings", "fit_seconds", "score_ms", "missing_cases", "unknown_cases", "tokens", "ceiling", "seeds", "metrics")
+_LINE += ("groups", "curve", "against", "popular_negatives")
+
+
+def read(file: Path) -> Result:
+    """StoreError, naming the file and what is wrong in it, for one that `recgraph evaluate` has not written."""
+    try:
+        return result_of(json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None))
+    except (OSError, TypeError, ValueError) as error:
+        raise StoreError(f"{file} is no result of recgraph evaluate ({error}); make it again: recgraph evaluate … --out {file}") from None
+
+
+def result_of(found: Any) -> Result:
+    """Of what a file holds. ValueError that says what is wrong."""
+    told = _object(found, "it", _RESULT)
+    lines = tuple(_line(one) for one in _list(told, "systems"))
+    if not lines:
+        raise ValueError("it has no system")
+    origin = Origin(**{one.name: told.get(one.name) for one in fields(Origin)})
+    _number(origin.seconds)
+    return Result(
+        **{name: str(_needed(told, name)) for name in ("dataset", "split", "protocol", "seen")},
+        cases=int(_needed(told, "cases")),
+        lines=lines,
+        dropped=None if told.get("dropped") is None else _mapping(told, "dropped"),
+        sample=_whole(told.get("sample")),
+        items=_whole(told.get("items")),
+        origin=origin,
+        seeds=None if told.get("seeds") is None else tuple(_list(told, "seeds")),
+        embedder=told.get("embedder"),
+        low_resource=tuple(
+            Share(str(_needed(one, "system")), _number(_needed(one, "share")) or 0.0, _figure(one.get(MAIN))) for one in _list(told, "low_resource")
+        ),
+    )
+
+
+def _line(found: Any) -> Line:
+    told = _object(found, "a system", _LINE)
+    against, tokens, ceiling, popular = (told.get(name) for name in ("against", "tokens", "ceiling", "popular_negatives"))
+    return Line(
+        name=str(_needed(told, "name")),
+        uses=tuple(str(one) for one in _list(told, "uses")),
+        settings=_mapping(told, "settings"),
+        fit_seconds=_number(told.get("fit_seconds")),
+        score_ms=_number(told.get("score_ms")),
+        missing_cases=_whole(told.get("missing_cases")),
+        unknown_cases=_whole(told.get("unknown_cases")),
+        tokens=Tokens(**_object(tokens, "tokens", [one.name for one in fields(Tokens)])) if tokens else None,
+        ceiling=Ceiling(**_object(ceiling, "ceiling", [one.name for one in fields(Ceiling)])) if ceiling else None,
+        seeds=tuple(int(seed) for seed in _list(told, "seeds")),
+        metrics={name: _figure(one) for name, one in _object(_needed(told, "metrics"), "metrics").items()},
+        groups={name: _group(one) for name, one in _mapping(told, "groups").items()},
+        curve={int(k): number for k, value in _mapping(told, "curve").items() if (number := _number(value)) is not None},
+        against=_against(against) if against else None,
+        popular=None if popular is None else {name: _number(one) for name, one in _object(popular, "popular_negatives").items()},
+    )
+
+
+def _against(found: Any) -> Against:
+    told = _object(found, "against", ("best", "difference", "low", "high", "p", "p_holm"))
+    difference = Figure(*(_number(told.get(name)) for name in ("difference", "low", "high")))
+    return Against(str(_needed(told, "best")), difference, _number(told.get("p")), _number(told.get("p_holm")))
+
+
+def _group(found: Any) -> Group:
+    told = _object(found, "a group")
+    return Group(int(_needed(told, "cases")), {name: _number(value) for name, value in told.items() if name != "cases"})
+
+
+def _figure(found: Any) -> Figure:
+    """A bare number is one without an interval."""
+    if isinstance(found, Mapping):
+        told = _object(found, "a figure", ("mean", "low", "high"))
+        return Figure(*(_number(told.get(name)) for name in ("mean", "low", "high")))
+    return Figure(_number(found))
+
+
+def _object(found: Any, what: str, known: Sequence[str] | None = None) -> dict[str, Any]:
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{what} is {found!r}, no object")
+    unknown = [name for name in found if known is not None and name not in known]
+    if unknown:
+        raise ValueError(f"{what} has '{unknown[0]}', which no result of this version has")
+    return dict(found)
+
+
+def _mapping(told: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return _object(told.get(name) or {}, name)
+
+
+def _list(told: Mapping[str, Any], name: str) -> list[Any]:
+    found = told.get(name) or []
+    if not isinstance(found, list):
+        raise ValueError(f"{name} is {found!r}, no list")
+    return found
+
+
+def _needed(told: Mapping[str, Any], name: str) -> Any:
+    if name not in told:
+        raise ValueError(f"without '{name}'")
+    return told[name]
+
+
+def _whole(found: Any) -> int | None:
+    if found is not None and (isinstance(found, bool) or not isinstance(found, int)):
+        raise ValueError(f"{found!r} is no whole number")
+    return found
+
+
+def _number(found: Any) -> float | None:
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise ValueError(f"{found!r} is no number")
+    return found if math.isfinite(found) else None
