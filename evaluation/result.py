@@ -207,42 +207,42 @@ def write(found: Result | Ablation, file: Path) -> None:
 
 def text_of(found: Result | Ablation) -> str:
     """The file's text."""
-    told = as_json(found) if isinstance(found, Result) else ablation_as_json(found)
-    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+    data = as_json(found) if isinstance(found, Result) else ablation_as_json(found)
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
 def as_json(result: Result) -> dict[str, Any]:
     """What a result's file holds."""
-    told: dict[str, Any] = {"dataset": result.dataset, "split": result.split, "protocol": result.protocol, "seen": result.seen, "cases": result.cases}
-    told |= _known(dropped=_copied(result.dropped), sample=result.sample, items=result.items)
-    told |= _known(**asdict(result.origin), seeds=_listed(result.seeds), embedder=result.embedder)
-    told["systems"] = [_line_as_json(line) for line in result.lines]
+    data: dict[str, Any] = {"dataset": result.dataset, "split": result.split, "protocol": result.protocol, "seen": result.seen, "cases": result.cases}
+    data |= _known(dropped=_copied(result.dropped), sample=result.sample, items=result.items)
+    data |= _known(**asdict(result.origin), seeds=_listed(result.seeds), embedder=result.embedder)
+    data["systems"] = [_line_as_json(line) for line in result.lines]
     if result.low_resource:
-        told["low_resource"] = [{"system": one.system, "share": one.share, MAIN: _figure_as_json(one.figure)} for one in result.low_resource]
-    return told
+        data["low_resource"] = [{"system": one.system, "share": one.share, MAIN: _figure_as_json(one.figure)} for one in result.low_resource]
+    return data
 
 
 def ablation_as_json(found: Ablation) -> dict[str, Any]:
     """What an ablation's file holds."""
-    told: dict[str, Any] = {"ablation": found.ablation, "dataset": found.dataset, "split": found.split, "cases": found.cases}
-    told |= {"users": found.users, "sample": found.sample, "seed": found.seed}
+    data: dict[str, Any] = {"ablation": found.ablation, "dataset": found.dataset, "split": found.split, "cases": found.cases}
+    data |= {"users": found.users, "sample": found.sample, "seed": found.seed}
     variants = []
     for one in found.variants:
-        line = {"name": one.name, "settings": dict(one.settings), "metrics": _figures_as_json(one.metrics)}
+        line: dict[str, Any] = {"name": one.name, "settings": dict(one.settings), "metrics": _figures_as_json(one.metrics)}
         line |= {"invalid": one.invalid, "degraded": one.degraded, "tokens": asdict(one.tokens), "ms": asdict(one.ms)}
         variants.append(line | _known(against=_against_as_json(one.against)))
-    return {**told, **_known(**asdict(found.origin)), "variants": variants}
+    return {**data, **_known(**asdict(found.origin)), "variants": variants}
 
 
 def _line_as_json(line: Line) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": line.name, "uses": [*line.uses], "settings": dict(line.settings)}
-    told |= {"fit_seconds": line.fit_seconds, "score_ms": line.score_ms}
-    told |= _known(missing_cases=line.missing_cases, unknown_cases=line.unknown_cases)
-    told |= _known(tokens=asdict(line.tokens) if line.tokens else None, ceiling=asdict(line.ceiling) if line.ceiling else None)
-    told |= {"seeds": [*line.seeds], "metrics": _figures_as_json(line.metrics)}
-    told["groups"] = {name: {"cases": group.cases, **group.means} for name, group in line.groups.items()}
-    told["curve"] = {str(k): value for k, value in line.curve.items()}
-    return told | _known(against=_against_as_json(line.against), popular_negatives=_copied(line.popular))
+    data: dict[str, Any] = {"name": line.name, "uses": [*line.uses], "settings": dict(line.settings)}
+    data |= {"fit_seconds": line.fit_seconds, "score_ms": line.score_ms}
+    data |= _known(missing_cases=line.missing_cases, unknown_cases=line.unknown_cases)
+    data |= _known(tokens=asdict(line.tokens) if line.tokens else None, ceiling=asdict(line.ceiling) if line.ceiling else None)
+    data |= {"seeds": [*line.seeds], "metrics": _figures_as_json(line.metrics)}
+    data["groups"] = {name: {"cases": group.cases, **group.means} for name, group in line.groups.items()}
+    data["curve"] = {str(k): value for k, value in line.curve.items()}
+    return data | _known(against=_against_as_json(line.against), popular_negatives=_copied(line.popular))
 
 
 def _figures_as_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
@@ -257,17 +257,17 @@ def _against_as_json(against: Against | None) -> dict[str, Any] | None:
     if against is None:
         return None
     difference = against.difference
-    told = {"best": against.other, "difference": difference.mean, "low": difference.low, "high": difference.high}
-    return {**told, **_known(p=against.p, p_holm=against.p_holm)}
+    data = {"best": against.other, "difference": difference.mean, "low": difference.low, "high": difference.high}
+    return {**data, **_known(p=against.p, p_holm=against.p_holm)}
 
 
-def _known(**told: Any) -> dict[str, Any]:
+def _known(**data: Any) -> dict[str, Any]:
     """Without what is not known."""
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in data.items() if value is not None}
 
 
-def _copied(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if told is None else dict(told)
+def _copied(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if data is None else dict(data)
 
 
 def _listed(numbers: Sequence[int] | None) -> list[int] | None:
@@ -276,10 +276,15 @@ def _listed(numbers: Sequence[int] | None) -> list[int] | None:
 
 # ── From JSON ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_RESULT = ("dataset", "split", "protocol", "seen", "cases", "dropped", "sample", "items", *(one.name for one in fields(Origin)), "seeds")
-_RESULT += ("embedder", "systems", "low_resource")
-_LINE = ("name", "uses", "settings", "fit_seconds", "score_ms", "missing_cases", "unknown_cases", "tokens", "ceiling", "seeds", "metrics")
-_LINE += ("groups", "curve", "against", "popular_negatives")
+_ORIGIN = tuple(one.name for one in fields(Origin))
+_RESULT: Sequence[str] = (
+    *("dataset", "split", "protocol", "seen", "cases", "dropped", "sample", "items", *_ORIGIN, "seeds", "embedder"),
+    *("systems", "low_resource"),
+)
+_LINE: Sequence[str] = (
+    *("name", "uses", "settings", "fit_seconds", "score_ms", "missing_cases", "unknown_cases", "tokens", "ceiling"),
+    *("seeds", "metrics", "groups", "curve", "against", "popular_negatives"),
+)
 
 
 def read(file: Path) -> Result:
@@ -292,66 +297,66 @@ def read(file: Path) -> Result:
 
 def result_of(found: Any) -> Result:
     """Of what a file holds. ValueError that says what is wrong."""
-    told = _object(found, "it", _RESULT)
-    lines = tuple(_line(one) for one in _list(told, "systems"))
+    data = _object(found, "it", _RESULT)
+    lines = tuple(_line(one) for one in _list(data, "systems"))
     if not lines:
         raise ValueError("it has no system")
-    origin = Origin(**{one.name: told.get(one.name) for one in fields(Origin)})
+    origin = Origin(**{name: data.get(name) for name in _ORIGIN})
     _number(origin.seconds)
     return Result(
-        **{name: str(_needed(told, name)) for name in ("dataset", "split", "protocol", "seen")},
-        cases=int(_needed(told, "cases")),
+        **{name: str(_needed(data, name)) for name in ("dataset", "split", "protocol", "seen")},
+        cases=int(_needed(data, "cases")),
         lines=lines,
-        dropped=None if told.get("dropped") is None else _mapping(told, "dropped"),
-        sample=_whole(told.get("sample")),
-        items=_whole(told.get("items")),
+        dropped=None if data.get("dropped") is None else _mapping(data, "dropped"),
+        sample=_whole(data.get("sample")),
+        items=_whole(data.get("items")),
         origin=origin,
-        seeds=None if told.get("seeds") is None else tuple(_list(told, "seeds")),
-        embedder=told.get("embedder"),
+        seeds=None if data.get("seeds") is None else tuple(_list(data, "seeds")),
+        embedder=data.get("embedder"),
         low_resource=tuple(
-            Share(str(_needed(one, "system")), _number(_needed(one, "share")) or 0.0, _figure(one.get(MAIN))) for one in _list(told, "low_resource")
+            Share(str(_needed(one, "system")), _number(_needed(one, "share")) or 0.0, _figure(one.get(MAIN))) for one in _list(data, "low_resource")
         ),
     )
 
 
 def _line(found: Any) -> Line:
-    told = _object(found, "a system", _LINE)
-    against, tokens, ceiling, popular = (told.get(name) for name in ("against", "tokens", "ceiling", "popular_negatives"))
+    data = _object(found, "a system", _LINE)
+    against, tokens, ceiling, popular = (data.get(name) for name in ("against", "tokens", "ceiling", "popular_negatives"))
     return Line(
-        name=str(_needed(told, "name")),
-        uses=tuple(str(one) for one in _list(told, "uses")),
-        settings=_mapping(told, "settings"),
-        fit_seconds=_number(told.get("fit_seconds")),
-        score_ms=_number(told.get("score_ms")),
-        missing_cases=_whole(told.get("missing_cases")),
-        unknown_cases=_whole(told.get("unknown_cases")),
+        name=str(_needed(data, "name")),
+        uses=tuple(str(one) for one in _list(data, "uses")),
+        settings=_mapping(data, "settings"),
+        fit_seconds=_number(data.get("fit_seconds")),
+        score_ms=_number(data.get("score_ms")),
+        missing_cases=_whole(data.get("missing_cases")),
+        unknown_cases=_whole(data.get("unknown_cases")),
         tokens=Tokens(**_object(tokens, "tokens", [one.name for one in fields(Tokens)])) if tokens else None,
         ceiling=Ceiling(**_object(ceiling, "ceiling", [one.name for one in fields(Ceiling)])) if ceiling else None,
-        seeds=tuple(int(seed) for seed in _list(told, "seeds")),
-        metrics={name: _figure(one) for name, one in _object(_needed(told, "metrics"), "metrics").items()},
-        groups={name: _group(one) for name, one in _mapping(told, "groups").items()},
-        curve={int(k): number for k, value in _mapping(told, "curve").items() if (number := _number(value)) is not None},
+        seeds=tuple(int(seed) for seed in _list(data, "seeds")),
+        metrics={name: _figure(one) for name, one in _object(_needed(data, "metrics"), "metrics").items()},
+        groups={name: _group(one) for name, one in _mapping(data, "groups").items()},
+        curve={int(k): number for k, value in _mapping(data, "curve").items() if (number := _number(value)) is not None},
         against=_against(against) if against else None,
         popular=None if popular is None else {name: _number(one) for name, one in _object(popular, "popular_negatives").items()},
     )
 
 
 def _against(found: Any) -> Against:
-    told = _object(found, "against", ("best", "difference", "low", "high", "p", "p_holm"))
-    difference = Figure(*(_number(told.get(name)) for name in ("difference", "low", "high")))
-    return Against(str(_needed(told, "best")), difference, _number(told.get("p")), _number(told.get("p_holm")))
+    data = _object(found, "against", ("best", "difference", "low", "high", "p", "p_holm"))
+    difference = Figure(*(_number(data.get(name)) for name in ("difference", "low", "high")))
+    return Against(str(_needed(data, "best")), difference, _number(data.get("p")), _number(data.get("p_holm")))
 
 
 def _group(found: Any) -> Group:
-    told = _object(found, "a group")
-    return Group(int(_needed(told, "cases")), {name: _number(value) for name, value in told.items() if name != "cases"})
+    data = _object(found, "a group")
+    return Group(int(_needed(data, "cases")), {name: _number(value) for name, value in data.items() if name != "cases"})
 
 
 def _figure(found: Any) -> Figure:
     """A bare number is one without an interval."""
     if isinstance(found, Mapping):
-        told = _object(found, "a figure", ("mean", "low", "high"))
-        return Figure(*(_number(told.get(name)) for name in ("mean", "low", "high")))
+        data = _object(found, "a figure", ("mean", "low", "high"))
+        return Figure(*(_number(data.get(name)) for name in ("mean", "low", "high")))
     return Figure(_number(found))
 
 
@@ -364,21 +369,21 @@ def _object(found: Any, what: str, known: Sequence[str] | None = None) -> dict[s
     return dict(found)
 
 
-def _mapping(told: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return _object(told.get(name) or {}, name)
+def _mapping(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return _object(data.get(name) or {}, name)
 
 
-def _list(told: Mapping[str, Any], name: str) -> list[Any]:
-    found = told.get(name) or []
+def _list(data: Mapping[str, Any], name: str) -> list[Any]:
+    found = data.get(name) or []
     if not isinstance(found, list):
         raise ValueError(f"{name} is {found!r}, no list")
     return found
 
 
-def _needed(told: Mapping[str, Any], name: str) -> Any:
-    if name not in told:
+def _needed(data: Mapping[str, Any], name: str) -> Any:
+    if name not in data:
         raise ValueError(f"without '{name}'")
-    return told[name]
+    return data[name]
 
 
 def _whole(found: Any) -> int | None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recgraph.tools.embed import Encoder, open_encoder, text_vectors
+if TYPE_CHECKING:
+    from recgraph.tools.embed import Encoder
 
 T = TypeVar("T")
 Settings = Mapping[str, Any]
@@ -34,10 +35,14 @@ class Workshop:
 
     def encoder(self) -> Encoder:
         """Opened when it is first asked for. ModelMissing where it is not there."""
+        from recgraph.tools.embed import open_encoder  # here, as it brings torch, and most systems read no text
+
         return self.given or self.once("encoder", self.embedder, lambda: open_encoder(self.embedder))
 
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """float32[texts, d], unit vectors by the encoder; those of one catalogue serve every system and the next evaluation."""
+        from recgraph.tools.embed import text_vectors
+
         return text_vectors(texts, self.encoder(), self.cache / "text-vectors" if self.cache else None)
 
     def once(self, what: str, of: Hashable, make: Callable[[], T]) -> T:

@@ -120,7 +120,7 @@ class LLMSystem(Reranker):
     Items have what the workshop's store knows of them, else their names alone; trained adapters are kept in its folder of caches.
     """
 
-    uses = ("text", "query", "llm")
+    uses: tuple[str, ...] = ("text", "query", "llm")
     settings: LLMSettings
     lora: Mapping[str, Any] = LORA
 

@@ -80,7 +80,8 @@ def _train_former(task: Task, vectors: Vectors, settings: TextSettings, workshop
 class TitleFormerSystem(TextFormerSystem):
     """The text transformer alone, without queries."""
 
-    uses, settings_class = ("text",), TextSettings
+    uses: tuple[str, ...] = ("text",)
+    settings_class = TextSettings
     queries = False
 
     def __init__(self, settings: TextSettings, workshop: Workshop) -> None:

@@ -63,13 +63,6 @@ def reads(line: Line) -> str:
     return "both" if {"ids", "text"} <= uses else "text" if "text" in uses else "ids"
 
 
-def legend(boards: Sequence[Board]) -> Element:
-    """The colours that occur."""
-    found = {reads(line) for board in boards for line in board.lines}
-    keys = [element("li", element("i", class_=f"key {name}"), label) for name, label in READS.items() if name in found]
-    return element("ul", *keys, class_="legend")
-
-
 def charts(board: Board, key: str) -> list[Element]:
     """Every plot that a board has figures for. `key` sets the ids of one board's elements apart from another's."""
     made = [chart(board, f"{key}-{number}") for number, chart in enumerate((bars, latency, curves, cold_and_warm, low_resource))]
