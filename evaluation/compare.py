@@ -1,7 +1,7 @@
 """Fits systems, asks them all the same (evaluation/ask.py) and compares: figures, intervals, tests, the result. Command: `recgraph evaluate`.
 
 All figures are means over the same cases. With one right answer a case the hit rate is the recall, so it has no column of its own. What a
-result holds and how it is kept is in evaluation/result.py; commands and tables are unknown here.
+result holds is in evaluation/result.py; commands and tables are unknown here.
 """
 
 from __future__ import annotations

@@ -88,8 +88,14 @@ def _write(file: Path, measured: Sequence[Measured], fit_seconds: float) -> None
 
 
 def code_of(*modules: str) -> str:
-    """A hash of modules and of what they import from evaluation, train and tools, wherever in them the import stands: a change there makes another
-    system, a change elsewhere does not. A module outside those rooms is not looked at."""
+    """A hash of `sources_of` them: a change there makes another system, a change elsewhere does not."""
+    found = sources_of(*modules)
+    return hashlib.sha256(b"".join(found[name] for name in sorted(found))).hexdigest()
+
+
+def sources_of(*modules: str) -> dict[str, bytes]:
+    """The code, by name, of modules and of what they import from evaluation, train and tools, wherever in them the import stands. A module outside
+    those rooms is not looked at."""
     found: dict[str, bytes] = {}
     waiting = [*modules]
     while waiting:
@@ -100,7 +106,7 @@ def code_of(*modules: str) -> str:
         if spec and spec.origin:
             found[name] = Path(spec.origin).read_bytes()
             waiting += _imported(found[name])
-    return hashlib.sha256(b"".join(found[name] for name in sorted(found))).hexdigest()
+    return found
 
 
 def _imported(code: bytes) -> Iterator[str]:

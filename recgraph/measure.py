@@ -132,7 +132,7 @@ def evaluate(names: str, plan: Any, exported: Path | None, out: Path | None, sto
     Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in and out.
     """
     from recgraph import panel, tables
-    from recgraph.evaluation import compare, result
+    from recgraph.evaluation import compare, result_files
     from recgraph.evaluation.systems import QUICK
 
     console, screen = consoles()
@@ -148,7 +148,7 @@ def evaluate(names: str, plan: Any, exported: Path | None, out: Path | None, sto
         return
     console.print(tables.evaluation(found))
     if out:
-        result.write(found, out)
+        result_files.write(found, out)
         click.echo(f"Kept in {out}")
 
 
@@ -241,7 +241,7 @@ def ablate(name: str, cases: int, split: str, given: dict[str, Any], common: dic
     Answers are kept in data/ablations/NAME: the same command goes on after a kill.
     """
     from recgraph import panel, tables
-    from recgraph.evaluation import result
+    from recgraph.evaluation import result_files
     from recgraph.evaluation.ablate import Question, ablate, variants
     from recgraph.settings import load_settings
 
@@ -252,5 +252,5 @@ def ablate(name: str, cases: int, split: str, given: dict[str, Any], common: dic
         found = ablate(name, variants(name, **given), question, reporter=_reporter(screen, tell))
     console.print(tables.ablation(found))
     file = out or Path("metrics") / "ablations" / f"{name}.json"
-    result.write(found, file)
+    result_files.write(found, file)
     click.echo(f"Kept in {file}")

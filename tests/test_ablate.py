@@ -17,7 +17,8 @@ from recgraph.cli import main
 from recgraph.errors import SettingsError
 from recgraph.evaluation.ablate import NAMES, Answer, Question, Variant, _Quiet, ablate, variants, variations
 from recgraph.evaluation.ask import Reporter
-from recgraph.evaluation.result import Tokens, text_of
+from recgraph.evaluation.result import Tokens
+from recgraph.evaluation.result_files import text_of
 from recgraph.graph.nodes import TitlesOnly
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import load_settings

@@ -19,8 +19,11 @@ from recgraph.cli import main
 from recgraph.errors import SettingsError
 from recgraph.evaluation.ask import Options, ask, measure, measure_all
 from recgraph.evaluation.compare import coverage, evaluate, novelty
+from recgraph.evaluation.kept import code_of, sources_of
 from recgraph.evaluation.origin import revision
-from recgraph.evaluation.result import Group, Result, as_json, result_of
+from recgraph.evaluation.result import Group, Result
+from recgraph.evaluation.result_files import as_json, result_of
+from recgraph.evaluation.workshop import Workshop
 from recgraph.store.db import Store
 from recgraph.train.metrics import mrr, ndcg, recall
 from recgraph.train.task import PURCHASE, Cases, Events, Note, Scores, System, Task, Within, drawn, few_records, only_named, read_task
@@ -443,6 +446,24 @@ def test_what_was_answered_is_not_asked_again_unless_something_differs(tmp_path:
     task = replace(task, texts=tuple(reversed(task.texts)))
     assert asked()[1] == 9
     assert not list(tmp_path.glob("*.part*"))
+
+
+def test_answers_are_kept_by_the_code_that_made_them() -> None:
+    """What a module imports decides its answers too, also where it imports it late; what makes tasks and names systems does not."""
+    own = sources_of("recgraph.evaluation.baselines.own")
+    assert {"recgraph.evaluation.baselines.counted", "recgraph.tools.sources.registry", "recgraph.train.networks.core"} <= set(own)
+    assert not {"recgraph.train.task", "recgraph.evaluation.systems", "recgraph.graph.nodes", "recgraph.evaluation.baselines.pairs"} & set(own)
+    assert "recgraph.train.lora.training" in sources_of("recgraph.evaluation.baselines.llm")
+    assert code_of("recgraph.evaluation.baselines.counted") != code_of("recgraph.evaluation.baselines.counted", "recgraph.evaluation.baselines.pairs")
+    assert sources_of("tests.test_evaluation") == {}
+
+
+def test_what_several_systems_need_is_made_once_and_anew_for_another_task() -> None:
+    workshop, made = Workshop(), list[str]()
+    for of in ("one", "one", "two", "one"):
+        assert workshop.once("network", of, lambda of=of: made.append(of) or len(made)) == len(made)  # type: ignore[misc, func-returns-value]
+    assert made == ["one", "two", "one"]
+    assert Workshop().once("network", "one", lambda: 0) == 0  # another evaluation shares nothing
 
 
 def test_a_result_says_where_it_was_made() -> None:

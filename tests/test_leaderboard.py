@@ -25,7 +25,7 @@ from recgraph.evaluation.leaderboard.boards import Board
 from recgraph.evaluation.leaderboard.charts import _log_scale, _scale, _spread
 from recgraph.evaluation.leaderboard.words import amount, chance, lead, shown
 from recgraph.evaluation.leaderboard.write import MARKDOWN, MERGED, PAGE, check, sha256, write
-from recgraph.evaluation.result import read, result_of, text_of
+from recgraph.evaluation.result_files import read, result_of, text_of
 from recgraph.store.db import Store
 
 ODD = "</svg><script>alert('x')</script> | **a** `b` & <b>"

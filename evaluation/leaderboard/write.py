@@ -26,7 +26,8 @@ from recgraph.errors import StoreError
 from recgraph.evaluation.leaderboard.boards import Board
 from recgraph.evaluation.leaderboard.page import page
 from recgraph.evaluation.leaderboard.words import MISSING, amount, chance, facts, lead, settings_text, title, warnings, whole_list, within
-from recgraph.evaluation.result import MAIN, Against, Line, as_json, read
+from recgraph.evaluation.result import MAIN, Against, Line
+from recgraph.evaluation.result_files import as_json, read
 
 RESULTS = "metrics/leaderboard"
 MERGED = "metrics/leaderboard.json"
