@@ -1,15 +1,18 @@
-"""Ablations: the product's own recommender over held-out cases, as of their moment, in several variants. Command: `recgraph ablate NAME`.
+"""Ablations: the product's own recommender over held-out cases, as of their moment, in several variants. Command:
+`recgraph ablate NAME`.
 
-    table3       F table 3: without product attributes, query-product memory, text embedding, ID embedding, and combinations
+    table3       F table 3: without product attributes, query-product memory, text embedding, ID embedding, and
+                 combinations
     mixup        F 4.4: how many items of the ID list come before the title list
     history      T figure 9: how many recent items the prompts show, in both paradigms
     models       T figures 10 and 11: base models, from a list of folders
     perplexity   F 4.3: adapters before and after the hard examples were trained further
     constrained  whether the answer may name the products shown, the whole catalogue's, or anything
 
-Every variant is a few settings of recgraph (recgraph/settings.py) over the same cases in the same order; the first is what the others are compared
-with, case by case. What a case was answered is a line in a file named by all that decides it, so a killed ablation goes on where it was.
-Nothing is written into the store but vectors of its own texts. Tables and options are unknown here.
+Every variant is a few settings of recgraph (recgraph/settings.py) over the same cases in the same order; the first is
+what the others are compared with, case by case. What a case was answered is a line in a file named by all that decides
+it, so a killed ablation goes on where it was. Nothing is written into the store but vectors of its own texts. Tables
+and options are unknown here.
 """
 
 from __future__ import annotations
@@ -60,8 +63,8 @@ class Variant:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a case: the target's rank from 1 (0: not among the candidates), whether the LLM's answer named no product, whether
-    something had to be done without, tokens and milliseconds."""
+    """What became of a case: the target's rank from 1 (0: not among the candidates), whether the LLM's answer named no
+    product, whether something had to be done without, tokens and milliseconds."""
 
     case: str
     rank: int
@@ -73,8 +76,11 @@ class Answer:
     ms: float
 
 
-def variants(name: str, *, models: Sequence[str] = (), adapters: Sequence[str] = (), encoder: str = "") -> list[Variant]:
-    """The variants of an ablation, the one to compare with first. SettingsError for an unknown name, or too few models or adapters."""
+def variants(
+    name: str, *, models: Sequence[str] = (), adapters: Sequence[str] = (), encoder: str = ""
+) -> list[Variant]:
+    """The variants of an ablation, the one to compare with first. SettingsError for an unknown name, or too few models
+    or adapters."""
     paper = {"mode": "paper", "rerank_weight": 0.0}  # F 4.4 has no Yes/No after retrieval
     if name == "table3":
         ours, plain, forgetful = {**paper, "mixup": 1}, {"attributes": "hidden"}, {"memory_queries": 0}
@@ -88,12 +94,20 @@ def variants(name: str, *, models: Sequence[str] = (), adapters: Sequence[str] =
             Variant("w/o q.p.m. & id emb.", {**ours, **forgetful, **text}),
             Variant("w/o q.p.m. & id. & pro. a.", {**ours, **forgetful, **text, **plain}),
         ]
-        return [*found, Variant(f"w/ {Path(encoder).name} text embedding", {**ours, "embedder": encoder})] if encoder else found
+        return (
+            [*found, Variant(f"w/ {Path(encoder).name} text embedding", {**ours, "embedder": encoder})]
+            if encoder
+            else found
+        )
     if name == "mixup":
         return [Variant(f"N={n}", {**paper, "mixup": n}) for n in MIXUPS]
     if name == "history":
         sizes = sorted(HISTORY, key=lambda size: (size != Settings.recent, size))
-        return [Variant(f"{paradigm}, {n} items", {"paradigm": paradigm, "recent": n, "rerank_weight": 1.0}) for paradigm in PARADIGMS for n in sizes]
+        return [
+            Variant(f"{paradigm}, {n} items", {"paradigm": paradigm, "recent": n, "rerank_weight": 1.0})
+            for paradigm in PARADIGMS
+            for n in sizes
+        ]
     if name == "models":
         _several(models, "models", "folders or hub ids")
         return [Variant(Path(model).name, {"llm": model, "adapter": "none", "rerank_weight": 1.0}) for model in models]
@@ -107,11 +121,14 @@ def variants(name: str, *, models: Sequence[str] = (), adapters: Sequence[str] =
 
 def _several(given: Sequence[str], option: str, what: str) -> None:
     if len(set(given)) < max(2, len(given)):
-        raise SettingsError(f"--{option} names {len(set(given))} of {len(given)}; give at least two different {what}, with commas between.")
+        raise SettingsError(
+            f"--{option} names {len(set(given))} of {len(given)}; give at least two different {what}, with commas between."
+        )
 
 
 class _Quiet(Recommender):
-    """The product's recommender, leaving nothing behind: the summaries of one variant must not make the next one cheaper."""
+    """The product's recommender, leaving nothing behind: the summaries of one variant must not make the next one
+    cheaper."""
 
     def _save(self, state: State) -> list[str]:
         return []
@@ -127,8 +144,9 @@ def open_recommender(store: Path, settings: Mapping[str, Any]) -> Recommender:
 
 @dataclass(frozen=True)
 class Question:
-    """What all variants are asked on the shop at `store`: `count` test cases of the split, drawn with the seed (0: all), under the `common` settings
-    unless a variant has its own. What was answered is kept in the folder `keep`; `command` is told in the result."""
+    """What all variants are asked on the shop at `store`: `count` test cases of the split, drawn with the seed (0:
+    all), under the `common` settings unless a variant has its own. What was answered is kept in the folder `keep`;
+    `command` is told in the result."""
 
     store: Path
     keep: Path
@@ -150,8 +168,8 @@ class Question:
 
 @dataclass(frozen=True)
 class _Exam:
-    """The cases of a task that are asked, in the order of time: what is fitted as of a moment is kept for the cases of the same moment.
-    `revision` is the store's."""
+    """The cases of a task that are asked, in the order of time: what is fitted as of a moment is kept for the cases of
+    the same moment. `revision` is the store's."""
 
     task: Task
     cases: Cases
@@ -163,9 +181,15 @@ class _Exam:
 
 
 def ablate(
-    name: str, chosen: Sequence[Variant], question: Question, *, opener: Opener = open_recommender, reporter: Reporter | None = None
+    name: str,
+    chosen: Sequence[Variant],
+    question: Question,
+    *,
+    opener: Opener = open_recommender,
+    reporter: Reporter | None = None,
 ) -> Ablation:
-    """Asks every variant the same and compares with the first. SettingsError for an unknown setting, or a store without test cases."""
+    """Asks every variant the same and compares with the first. SettingsError for an unknown setting, or a store without
+    test cases."""
     started, reporter = time.perf_counter(), reporter or Reporter()
     settings = [question.settings(one) for one in chosen]
     exam = _exam(question)
@@ -194,7 +218,9 @@ def _exam(question: Question) -> _Exam:
     return _Exam(task, cases.of(np.argsort(cases.time, kind="stable")), revision)
 
 
-def _answers(variant: Variant, settings: Mapping[str, Any], exam: _Exam, question: Question, opener: Opener, reporter: Reporter) -> list[Answer]:
+def _answers(
+    variant: Variant, settings: Mapping[str, Any], exam: _Exam, question: Question, opener: Opener, reporter: Reporter
+) -> list[Answer]:
     """One variant's answers, those that are kept and those that are missing."""
     parts = [sorted(settings.items()), exam.task.hash(), exam.revision]
     identity = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:12]
@@ -245,16 +271,27 @@ def _answer(recommender: Recommender, exam: _Exam, row: int, name: str) -> Answe
     return Answer(name, rank, invalid, missed, used.prompt, used.completion, used.cached, round(ms, 1))
 
 
-def variations(chosen: Sequence[Variant], answers: Sequence[Sequence[Answer]], cases: Cases, seed: int) -> list[Variation]:
+def variations(
+    chosen: Sequence[Variant], answers: Sequence[Sequence[Answer]], cases: Cases, seed: int
+) -> list[Variation]:
     """The figures of each variant, all but the first compared with that case by case."""
     measures = [_measures(one) for one in answers]
-    first, *others = [_variation(variant, one, values, cases, seed) for variant, one, values in zip(chosen, answers, measures, strict=True)]
+    first, *others = [
+        _variation(variant, one, values, cases, seed)
+        for variant, one, values in zip(chosen, answers, measures, strict=True)
+    ]
     if not others:
         return [first]
     table = np.stack([values[MAIN] - measures[0][MAIN] for values in measures[1:]], axis=1)
     found, p_values = intervals(table, cases.user, seed=seed), sign_flips(table, cases.user, seed=seed)
     compared = zip(others, found, p_values, holm(p_values), strict=True)
-    return [first, *(replace(one, against=Against(first.name, Figure.of(by), rounded(p), rounded(adjusted))) for one, by, p, adjusted in compared)]
+    return [
+        first,
+        *(
+            replace(one, against=Against(first.name, Figure.of(by), rounded(p), rounded(adjusted)))
+            for one, by, p, adjusted in compared
+        ),
+    ]
 
 
 def _measures(answers: Sequence[Answer]) -> dict[str, Any]:
@@ -264,10 +301,15 @@ def _measures(answers: Sequence[Answer]) -> dict[str, Any]:
     return {"recall@10": recall(at, 10), MAIN: ndcg(at, 10), "mrr": mrr(at), "ceiling": (rank > 0).astype(np.float64)}
 
 
-def _variation(variant: Variant, answers: Sequence[Answer], values: Mapping[str, Any], cases: Cases, seed: int) -> Variation:
+def _variation(
+    variant: Variant, answers: Sequence[Answer], values: Mapping[str, Any], cases: Cases, seed: int
+) -> Variation:
     found = intervals(np.stack(list(values.values()), axis=1), cases.user, seed=seed)
     ms = np.array([one.ms for one in answers])
-    prompt, completion, cached = (round(float(np.mean(one)), 1) for one in zip(*((a.prompt, a.completion, a.cached) for a in answers), strict=True))
+    prompt, completion, cached = (
+        round(float(np.mean(one)), 1)
+        for one in zip(*((a.prompt, a.completion, a.cached) for a in answers), strict=True)
+    )
     return Variation(
         name=variant.name,
         settings={name: str(value) if isinstance(value, Path) else value for name, value in variant.settings.items()},

@@ -1,7 +1,8 @@
-"""Fits systems, asks them all the same (evaluation/ask.py) and compares: figures, intervals, tests, the result. Command: `recgraph evaluate`.
+"""Fits systems, asks them all the same (evaluation/ask.py) and compares: figures, intervals, tests, the result.
+Command: `recgraph evaluate`.
 
-All figures are means over the same cases. With one right answer a case the hit rate is the recall, so it has no column of its own. What a
-result holds is in evaluation/result.py; commands and tables are unknown here.
+All figures are means over the same cases. With one right answer a case the hit rate is the recall, so it has no column
+of its own. What a result holds is in evaluation/result.py; commands and tables are unknown here.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ DEPTH = 100  # items of an exported list
 
 @dataclass(frozen=True)
 class Plan:
-    """What is evaluated on a store. `items` are all that it names, or the `named` of which more than an id is known; `runs` are files of rankings;
-    `shares` of the users are learnt from too (low resource); answers are kept in the folder `keep`; `command` is told in the result."""
+    """What is evaluated on a store. `items` are all that it names, or the `named` of which more than an id is known;
+    `runs` are files of rankings; `shares` of the users are learnt from too (low resource); answers are kept in the
+    folder `keep`; `command` is told in the result."""
 
     split: str = "time"
     items: str = "all"
@@ -53,8 +55,9 @@ class Plan:
 def evaluate_store(plan: Plan, names: Sequence[str], workshop: Workshop, reporter: Reporter | None = None) -> Result:
     """Evaluates the named systems on the workshop's store.
 
-    With `shares` every system is also fitted on the train events of such a share of the users (drawn with the options' seed, a smaller one is part
-    of a larger one) and asked the same. SettingsError for an unknown system, a share that is none, and as `evaluate`.
+    With `shares` every system is also fitted on the train events of such a share of the users (drawn with the options'
+    seed, a smaller one is part of a larger one) and asked the same. SettingsError for an unknown system, a share that
+    is none, and as `evaluate`.
     """
     reporter = reporter or Reporter()
     chosen, task = systems(names, workshop), _task(plan, workshop, reporter)
@@ -65,15 +68,23 @@ def evaluate_store(plan: Plan, names: Sequence[str], workshop: Workshop, reporte
     if not fewer:
         return result
     by_share = {share: evaluate(some, chosen, plan.options, **kept) for share, some in fewer.items()} | {1.0: result}
-    curve = (Share(line.name, share, line.figure()) for share, one in by_share.items() for line in one.lines if line.name in chosen)
+    curve = (
+        Share(line.name, share, line.figure())
+        for share, one in by_share.items()
+        for line in one.lines
+        if line.name in chosen
+    )
     return replace(result, low_resource=tuple(curve))
 
 
 def export(plan: Plan, names: Sequence[str], file: Path, workshop: Workshop, reporter: Reporter | None = None) -> int:
-    """Writes the first items of one system for every case; the number of lists. SettingsError without exactly one system."""
+    """Writes the first items of one system for every case; the number of lists. SettingsError without exactly one
+    system."""
     reporter, chosen = reporter or Reporter(), systems(names, workshop)
     if len(chosen) != 1:
-        raise SettingsError(f"--export writes the rankings of one system, but --system names {len(chosen)}; name one of them.")
+        raise SettingsError(
+            f"--export writes the rankings of one system, but --system names {len(chosen)}; name one of them."
+        )
     task = _task(plan, workshop, reporter)
     leaks.check_task(task, chosen)
     asked = ask(task, plan.options)
@@ -94,13 +105,14 @@ def _task(plan: Plan, workshop: Workshop, reporter: Reporter) -> Task:
     return only_named(task) if plan.items == "named" else task
 
 
-# ── A task and its systems ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── A task and its systems ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class _Answers:
-    """A system's answers with each seed (one where none is used), a `line` without the figures yet, `popular` under negatives drawn by popularity
-    (empty in other protocols), and the seconds of fitting and asking, also where that was in an earlier evaluation."""
+    """A system's answers with each seed (one where none is used), a `line` without the figures yet, `popular` under
+    negatives drawn by popularity (empty in other protocols), and the seconds of fitting and asking, also where that was
+    in an earlier evaluation."""
 
     line: Line
     measured: list[Measured]
@@ -121,10 +133,11 @@ def evaluate(
 ) -> Result:
     """Fits the systems on a task, asks them and the `runs`, and compares.
 
-    With a folder `keep` what a system answered is kept there, and a system that was asked the same before (equal data, options, settings, text
-    encoder and code of the models) is not fitted again. The `seconds` of the result count what it cost then.
-    A system that has no seed among its settings is fitted once. Values of a case are means over the seeds; intervals and tests draw users.
-    SettingsError for a leak (train/leaks.py), a protocol without cases and scores that are none, and what fitting raises.
+    With a folder `keep` what a system answered is kept there, and a system that was asked the same before (equal data,
+    options, settings, text encoder and code of the models) is not fitted again. The `seconds` of the result count what
+    it cost then. A system that has no seed among its settings is fitted once. Values of a case are means over the
+    seeds; intervals and tests draw users. SettingsError for a leak (train/leaks.py), a protocol without cases and
+    scores that are none, and what fitting raises.
     """
     options, reporter, started = options or Options(), reporter or Reporter(), time.perf_counter()
     leaks.check_task(task, systems)
@@ -152,13 +165,17 @@ def evaluate(
         dropped=dict(asked[0].dropped),
         sample=options.sample,
         items=task.n_items,
-        origin=Origin.here(task.hash(), command, max(time.perf_counter() - started, sum(one.seconds for one in answers))),
+        origin=Origin.here(
+            task.hash(), command, max(time.perf_counter() - started, sum(one.seconds for one in answers))
+        ),
         seeds=tuple(options.seeds),
         embedder=embedder or None,
     )
 
 
-def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options, kept: Kept | None, reporter: Reporter) -> _Answers:
+def _fit_and_ask(
+    name: str, make: Make, asked: Sequence[Asked], options: Options, kept: Kept | None, reporter: Reporter
+) -> _Answers:
     measured, popular, fit_seconds, seconds = list[Measured](), list[Measured](), 0.0, 0.0
     system = make(options.seeds[0])
     seeds = options.seeds if system.seeded else ()
@@ -173,7 +190,9 @@ def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options
     line = Line(
         name=name,
         uses=tuple(system.uses),
-        settings={} if system.settings is None else json.loads(json.dumps(asdict(system.settings))),  # lists, as JSON has them
+        settings={}
+        if system.settings is None
+        else json.loads(json.dumps(asdict(system.settings))),  # lists, as JSON has them
         fit_seconds=round(fit_seconds / len(measured), 2),
         score_ms=round(1000 * sum(one.seconds for one in measured) / each, 4),
         tokens=_tokens(measured, each),
@@ -184,9 +203,16 @@ def _fit_and_ask(name: str, make: Make, asked: Sequence[Asked], options: Options
 
 
 def _answered(
-    name: str, seed: int, system: System, asked: Sequence[Asked], options: Options, kept: Kept | None, reporter: Reporter
+    name: str,
+    seed: int,
+    system: System,
+    asked: Sequence[Asked],
+    options: Options,
+    kept: Kept | None,
+    reporter: Reporter,
 ) -> tuple[list[Measured], float]:
-    """What a system answers to each set of candidates, and the seconds of fitting it, both from earlier where they are kept."""
+    """What a system answers to each set of candidates, and the seconds of fitting it, both from earlier where they are
+    kept."""
     file = kept.file(name, seed if system.seeded else 0, system) if kept else None
     if kept and file and file.is_file():
         reporter.note(f"{name}: answered before, see {file}")
@@ -207,7 +233,9 @@ def _tokens(measured: Sequence[Measured], each: int) -> Tokens | None:
     used = [one.used for one in measured if one.used is not None]
     if not used:
         return None
-    prompt, completion, cached = (sum(column) for column in zip(*((one.prompt, one.completion, one.cached) for one in used), strict=True))
+    prompt, completion, cached = (
+        sum(column) for column in zip(*((one.prompt, one.completion, one.cached) for one in used), strict=True)
+    )
     return Tokens(round(prompt / each, 1), round(completion / each, 1), round(cached / each, 1))
 
 
@@ -221,20 +249,29 @@ def _read(run: Rankings, asked: Sequence[Asked]) -> _Answers:
     everybody = set(case_ids(asked[0].task, asked[0].task.test))
     missing, unknown = sum(name not in run.lists for name in names), sum(name not in everybody for name in run.lists)
     if missing == len(names):
-        raise SettingsError(f"The run {run.name} has a list for none of the {len(names):,} cases; is it of this store and split?")
+        raise SettingsError(
+            f"The run {run.name} has a list for none of the {len(names):,} cases; is it of this store and split?"
+        )
     measured, *popular = [measure_lists(run, one) for one in asked]
     line = Line(run.name, ("run",), {"lists": len(run.lists)}, missing_cases=missing, unknown_cases=unknown)
     return _Answers(line, [measured], popular)
 
 
-# ── Figures ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Figures ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _metrics(protocol: str) -> dict[str, Callable[[Places], Values]]:
     if protocol == "sampled":  # T 5.1
-        found = {f"{name}@{k}": _at(metric, k) for k in (3, 5, 10) for name, metric in (("recall", recall), ("mrr", mrr))}
+        found = {
+            f"{name}@{k}": _at(metric, k) for k in (3, 5, 10) for name, metric in (("recall", recall), ("mrr", mrr))
+        }
         return {**found, MAIN: _at(ndcg, 10)}
-    return {"recall@10": _at(recall, 10), MAIN: _at(ndcg, 10), "mrr": mrr, **{f"recall@{k}": _at(recall, k) for k in (1, 5, 50)}}
+    return {
+        "recall@10": _at(recall, 10),
+        MAIN: _at(ndcg, 10),
+        "mrr": mrr,
+        **{f"recall@{k}": _at(recall, k) for k in (1, 5, 50)},
+    }
 
 
 def _at(metric: Callable[[Places, int], Values], k: int) -> Callable[[Places], Values]:
@@ -243,11 +280,14 @@ def _at(metric: Callable[[Places, int], Values], k: int) -> Callable[[Places], V
 
 def _values(measured: Sequence[Measured], protocol: str) -> dict[str, Values]:
     """float64[n] of each metric: the mean over seeds of each case's value."""
-    return {name: np.mean([metric(one.places) for one in measured], axis=0) for name, metric in _metrics(protocol).items()}
+    return {
+        name: np.mean([metric(one.places) for one in measured], axis=0) for name, metric in _metrics(protocol).items()
+    }
 
 
 def _differences(values: Mapping[str, Mapping[str, Values]], users: Rows, options: Options) -> dict[str, Against]:
-    """NDCG@10 of every system less the best's, and of the best less the second's: interval, p, and p among that many comparisons."""
+    """NDCG@10 of every system less the best's, and of the best less the second's: interval, p, and p among that many
+    comparisons."""
     if len(values) < 2:
         return {}
     means = {name: float(found[MAIN].mean()) for name, found in values.items()}
@@ -267,7 +307,9 @@ def _differences(values: Mapping[str, Mapping[str, Values]], users: Rows, option
 
 def _with_figures(answers: _Answers, asked: Asked, values: Mapping[str, Values], options: Options) -> Line:
     task, measured, whole = asked.task, answers.measured, asked.candidates is None
-    found = intervals(np.stack(list(values.values()), axis=1), asked.cases.user, resamples=options.resamples, seed=options.seed)
+    found = intervals(
+        np.stack(list(values.values()), axis=1), asked.cases.user, resamples=options.resamples, seed=options.seed
+    )
     metrics = {name: Figure.of(one) for name, one in zip(values, found, strict=True)}
     if whole:  # what stands first among 21 says nothing of a whole catalogue
         metrics["coverage@10"] = Figure(rounded(np.mean([coverage(one.first, task.n_items) for one in measured])))
@@ -275,14 +317,24 @@ def _with_figures(answers: _Answers, asked: Asked, values: Mapping[str, Values],
     metrics["invalid"] = Figure(rounded(np.mean([one.invalid.mean() for one in measured])))
     metrics["unranked"] = Figure(rounded(np.mean([one.unranked.mean() for one in measured])))
     is_cold = ~np.isin(asked.cases.target, task.train.item)
-    curve = {k: rounded(np.mean([recall(one.places, k).mean() for one in measured])) for k in (CURVE if whole else DRAWN_CURVE)}
+    curve = {
+        k: rounded(np.mean([recall(one.places, k).mean() for one in measured]))
+        for k in (CURVE if whole else DRAWN_CURVE)
+    }
     groups = {name: _group(values, rows) for name, rows in (("cold", is_cold), ("warm", ~is_cold))}
-    popular = {name: rounded(column.mean()) for name, column in _values(answers.popular, options.protocol).items()} if answers.popular else None
+    popular = (
+        {name: rounded(column.mean()) for name, column in _values(answers.popular, options.protocol).items()}
+        if answers.popular
+        else None
+    )
     return replace(answers.line, metrics=metrics, groups=groups, curve=curve, popular=popular)
 
 
 def _group(values: Mapping[str, Values], rows: NDArray[np.bool_]) -> Group:
-    return Group(int(rows.sum()), {name: rounded(values[name][rows].mean()) for name in ("recall@10", MAIN)} if rows.any() else {})
+    return Group(
+        int(rows.sum()),
+        {name: rounded(values[name][rows].mean()) for name in ("recall@10", MAIN)} if rows.any() else {},
+    )
 
 
 def coverage(first: Rows, n_items: int) -> float:
@@ -291,8 +343,9 @@ def coverage(first: Rows, n_items: int) -> float:
 
 
 def novelty(first: Rows, task: Task) -> float:
-    """Bits of surprise of a recommended item, the mean of -log2 of its share of the train events; every item counts one event more than it
-    has, so that one without any is as surprising as it can be without being infinitely so. 0 where nothing is recommended."""
+    """Bits of surprise of a recommended item, the mean of -log2 of its share of the train events; every item counts one
+    event more than it has, so that one without any is as surprising as it can be without being infinitely so. 0 where
+    nothing is recommended."""
     count = np.bincount(task.train.item, minlength=task.n_items) + 1.0
     bits = -np.log2(count / count.sum())
     shown = first[first >= 0]

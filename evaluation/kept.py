@@ -1,7 +1,7 @@
 """Answers of earlier evaluations, so that a killed one goes on where it was and a system more costs only its own time.
 
-A file a system and seed, named by all that decides the answers: the data, what is asked, the settings, the encoder, and the code of the system.
-What the answers are worth is unknown here.
+A file a system and seed, named by all that decides the answers: the data, what is asked, the settings, the encoder, and
+the code of the system. What the answers are worth is unknown here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ from recgraph.train.metrics import Places
 from recgraph.train.task import System
 
 _ROOMS = ("recgraph.evaluation.", "recgraph.train.", "recgraph.tools.")
-# The hash of its data says what a task is, models have no more than progress bars of the pipeline, and a workshop only hands on.
-_LEFT_OUT = ("recgraph.train.task", "recgraph.train.pipeline", "recgraph.evaluation.workshop", "recgraph.evaluation.systems")
+# The hash of its data says what a task is, models have no more than progress bars of the pipeline, and a workshop only
+# hands on.
+_LEFT_OUT = (
+    "recgraph.train.task",
+    "recgraph.train.pipeline",
+    "recgraph.evaluation.workshop",
+    "recgraph.evaluation.systems",
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,9 @@ class Kept:
             seconds = found["seconds"] if found["seconds"].ndim else [found["seconds"]] * count
             measured = [
                 Measured(Places(better, equal), first, invalid, float(took), tokens, reached)
-                for (better, equal, first, invalid), took, tokens, reached in zip(columns, seconds, used, ceiling, strict=True)
+                for (better, equal, first, invalid), took, tokens, reached in zip(
+                    columns, seconds, used, ceiling, strict=True
+                )
             ]
             return measured, float(found["fit_seconds"])
 
@@ -74,7 +82,10 @@ class Kept:
 
 
 def _write(file: Path, measured: Sequence[Measured], fit_seconds: float) -> None:
-    columns: dict[str, Any] = {"better": [one.places.better for one in measured], "equal": [one.places.equal for one in measured]}
+    columns: dict[str, Any] = {
+        "better": [one.places.better for one in measured],
+        "equal": [one.places.equal for one in measured],
+    }
     columns |= {"first": [one.first for one in measured], "invalid": [one.invalid for one in measured]}
     columns |= {"seconds": [one.seconds for one in measured], "fit_seconds": fit_seconds}
     if measured[0].used is not None:
@@ -94,8 +105,8 @@ def code_of(*modules: str) -> str:
 
 
 def sources_of(*modules: str) -> dict[str, bytes]:
-    """The code, by name, of modules and of what they import from evaluation, train and tools, wherever in them the import stands. A module outside
-    those rooms is not looked at."""
+    """The code, by name, of modules and of what they import from evaluation, train and tools, wherever in them the
+    import stands. A module outside those rooms is not looked at."""
     found: dict[str, bytes] = {}
     waiting = [*modules]
     while waiting:
@@ -116,7 +127,9 @@ def _imported(code: bytes) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if _is_module(f"{node.module}.{alias.name}"))
+            yield from (
+                f"{node.module}.{alias.name}" for alias in node.names if _is_module(f"{node.module}.{alias.name}")
+            )
 
 
 def _is_module(name: str) -> bool:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Origin:
-    """What figures hang on beside the systems; None for what a result does not tell. `data_hash` stands for everything systems were given and
-    asked, `revision` ends in "+" where files differed from the commit, `seconds` are those of fitting and asking."""
+    """What figures hang on beside the systems; None for what a result does not tell. `data_hash` stands for everything
+    systems were given and asked, `revision` ends in "+" where files differed from the commit, `seconds` are those of
+    fitting and asking."""
 
     data_hash: str | None = None
     revision: str | None = None

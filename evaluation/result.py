@@ -1,6 +1,7 @@
 """What an evaluation or an ablation found, as typed values. Every table, board and page is made of these.
 
-A `Figure` that nobody measured is without numbers, never 0. How figures are worked out, kept (evaluation/result_files.py) and shown is unknown here.
+A `Figure` that nobody measured is without numbers, never 0. How figures are worked out, kept
+(evaluation/result_files.py) and shown is unknown here.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Against:
-    """A system's NDCG@10 less that of `other`, case by case: the best system, or for the best itself the second. `p_holm` is the p-value among
-    all comparisons of the result."""
+    """A system's NDCG@10 less that of `other`, case by case: the best system, or for the best itself the second.
+    `p_holm` is the p-value among all comparisons of the result."""
 
     other: str
     difference: Figure
@@ -60,7 +61,8 @@ class Against:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of one recommendation, on the mean, where a language model takes part: read, written, and read of those that were known already."""
+    """Of one recommendation, on the mean, where a language model takes part: read, written, and read of those that were
+    known already."""
 
     prompt: float
     completion: float
@@ -85,8 +87,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Line:
-    """A system and its figures. `groups` are those of cold and warm targets, `curve` is recall by k, `popular` are means under negatives drawn
-    by popularity (sampled). Of rankings made elsewhere the cases without a list are `missing_cases`, lists of no case `unknown_cases`."""
+    """A system and its figures. `groups` are those of cold and warm targets, `curve` is recall by k, `popular` are
+    means under negatives drawn by popularity (sampled). Of rankings made elsewhere the cases without a list are
+    `missing_cases`, lists of no case `unknown_cases`."""
 
     name: str
     uses: tuple[str, ...] = ()
@@ -162,7 +165,8 @@ class Milliseconds:
 
 @dataclass(frozen=True)
 class Variation:
-    """A variant of the product in an ablation; `invalid` and `degraded` are shares of its answers, `against` compares with the first variant."""
+    """A variant of the product in an ablation; `invalid` and `degraded` are shares of its answers, `against` compares
+    with the first variant."""
 
     name: str
     settings: Mapping[str, Any]

@@ -1,8 +1,13 @@
 """Results as JSON files: one writer, one reader.
 
-    metrics/leaderboard/NAME.json   a `Result`, a `Line` for each system       metrics/ablations/NAME.json   an `Ablation`, a `Variation` each
+    metrics/leaderboard/NAME.json   a `Result`, a `Line` for each system       metrics/ablations/NAME.json   an
+                                                                                                             `Ablation`,
+                                                                                                             a
+                                                                                                             `Variation`
+                                                                                                             each
 
-Reading and writing a result gives the same bytes; what no result has is an error, so that nothing of a file is passed over.
+Reading and writing a result gives the same bytes; what no result has is an error, so that nothing of a file is passed
+over.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from recgraph.errors import StoreError
 from recgraph.evaluation.origin import Origin
 from recgraph.evaluation.result import MAIN, Ablation, Against, Ceiling, Figure, Group, Line, Result, Share, Tokens
 
-# ── To JSON ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── To JSON ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def write(found: Result | Ablation, file: Path) -> None:
@@ -35,22 +40,39 @@ def text_of(found: Result | Ablation) -> str:
 
 def as_json(result: Result) -> dict[str, Any]:
     """What a result's file holds."""
-    data: dict[str, Any] = {"dataset": result.dataset, "split": result.split, "protocol": result.protocol, "seen": result.seen, "cases": result.cases}
+    data: dict[str, Any] = {
+        "dataset": result.dataset,
+        "split": result.split,
+        "protocol": result.protocol,
+        "seen": result.seen,
+        "cases": result.cases,
+    }
     data |= _known(dropped=_copied(result.dropped), sample=result.sample, items=result.items)
     data |= _known(**asdict(result.origin), seeds=_listed(result.seeds), embedder=result.embedder)
     data["systems"] = [_line_as_json(line) for line in result.lines]
     if result.low_resource:
-        data["low_resource"] = [{"system": one.system, "share": one.share, MAIN: _figure_as_json(one.figure)} for one in result.low_resource]
+        data["low_resource"] = [
+            {"system": one.system, "share": one.share, MAIN: _figure_as_json(one.figure)} for one in result.low_resource
+        ]
     return data
 
 
 def ablation_as_json(found: Ablation) -> dict[str, Any]:
     """What an ablation's file holds."""
-    data: dict[str, Any] = {"ablation": found.ablation, "dataset": found.dataset, "split": found.split, "cases": found.cases}
+    data: dict[str, Any] = {
+        "ablation": found.ablation,
+        "dataset": found.dataset,
+        "split": found.split,
+        "cases": found.cases,
+    }
     data |= {"users": found.users, "sample": found.sample, "seed": found.seed}
     variants = []
     for one in found.variants:
-        line: dict[str, Any] = {"name": one.name, "settings": dict(one.settings), "metrics": _figures_as_json(one.metrics)}
+        line: dict[str, Any] = {
+            "name": one.name,
+            "settings": dict(one.settings),
+            "metrics": _figures_as_json(one.metrics),
+        }
         line |= {"invalid": one.invalid, "degraded": one.degraded, "tokens": asdict(one.tokens), "ms": asdict(one.ms)}
         variants.append(line | _known(against=_against_as_json(one.against)))
     return {**data, **_known(**asdict(found.origin)), "variants": variants}
@@ -60,7 +82,9 @@ def _line_as_json(line: Line) -> dict[str, Any]:
     data: dict[str, Any] = {"name": line.name, "uses": [*line.uses], "settings": dict(line.settings)}
     data |= {"fit_seconds": line.fit_seconds, "score_ms": line.score_ms}
     data |= _known(missing_cases=line.missing_cases, unknown_cases=line.unknown_cases)
-    data |= _known(tokens=asdict(line.tokens) if line.tokens else None, ceiling=asdict(line.ceiling) if line.ceiling else None)
+    data |= _known(
+        tokens=asdict(line.tokens) if line.tokens else None, ceiling=asdict(line.ceiling) if line.ceiling else None
+    )
     data |= {"seeds": [*line.seeds], "metrics": _figures_as_json(line.metrics)}
     data["groups"] = {name: {"cases": group.cases, **group.means} for name, group in line.groups.items()}
     data["curve"] = {str(k): value for k, value in line.curve.items()}
@@ -96,7 +120,7 @@ def _listed(numbers: Sequence[int] | None) -> list[int] | None:
     return None if numbers is None else [*numbers]
 
 
-# ── From JSON ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── From JSON ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _ORIGIN = tuple(one.name for one in fields(Origin))
 _RESULT: Sequence[str] = (
@@ -114,7 +138,9 @@ def read(file: Path) -> Result:
     try:
         return result_of(json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None))
     except (OSError, TypeError, ValueError) as error:
-        raise StoreError(f"{file} is no result of recgraph evaluate ({error}); make it again: recgraph evaluate … --out {file}") from None
+        raise StoreError(
+            f"{file} is no result of recgraph evaluate ({error}); make it again: recgraph evaluate … --out {file}"
+        ) from None
 
 
 def result_of(found: Any) -> Result:
@@ -136,14 +162,17 @@ def result_of(found: Any) -> Result:
         seeds=None if data.get("seeds") is None else tuple(_list(data, "seeds")),
         embedder=data.get("embedder"),
         low_resource=tuple(
-            Share(str(_needed(one, "system")), _number(_needed(one, "share")) or 0.0, _figure(one.get(MAIN))) for one in _list(data, "low_resource")
+            Share(str(_needed(one, "system")), _number(_needed(one, "share")) or 0.0, _figure(one.get(MAIN)))
+            for one in _list(data, "low_resource")
         ),
     )
 
 
 def _line(found: Any) -> Line:
     data = _object(found, "a system", _LINE)
-    against, tokens, ceiling, popular = (data.get(name) for name in ("against", "tokens", "ceiling", "popular_negatives"))
+    against, tokens, ceiling, popular = (
+        data.get(name) for name in ("against", "tokens", "ceiling", "popular_negatives")
+    )
     return Line(
         name=str(_needed(data, "name")),
         uses=tuple(str(one) for one in _list(data, "uses")),
@@ -157,9 +186,13 @@ def _line(found: Any) -> Line:
         seeds=tuple(int(seed) for seed in _list(data, "seeds")),
         metrics={name: _figure(one) for name, one in _object(_needed(data, "metrics"), "metrics").items()},
         groups={name: _group(one) for name, one in _mapping(data, "groups").items()},
-        curve={int(k): number for k, value in _mapping(data, "curve").items() if (number := _number(value)) is not None},
+        curve={
+            int(k): number for k, value in _mapping(data, "curve").items() if (number := _number(value)) is not None
+        },
         against=_against(against) if against else None,
-        popular=None if popular is None else {name: _number(one) for name, one in _object(popular, "popular_negatives").items()},
+        popular=None
+        if popular is None
+        else {name: _number(one) for name, one in _object(popular, "popular_negatives").items()},
     )
 
 

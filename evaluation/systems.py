@@ -1,6 +1,8 @@
-"""The systems that can be evaluated by name, a line each. What one needs is imported when it is made, so that the list of names costs nothing.
+"""The systems that can be evaluated by name, a line each. What one needs is imported when it is made, so that the list
+of names costs nothing.
 
-To add a baseline: a class in a module of evaluation/baselines (what it has to offer is told by `System` in train/task.py), a line below, a test.
+To add a baseline: a class in a module of evaluation/baselines (what it has to offer is told by `System` in
+train/task.py), a line below, a test.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ Make = Callable[[int], System]  # from a seed, unfitted
 
 @dataclass(frozen=True)
 class Entry:
-    """A system's `name`, where its class is in evaluation/baselines, and those settings which are `fixed` because they make it what it is."""
+    """A system's `name`, where its class is in evaluation/baselines, and those settings which are `fixed` because they
+    make it what it is."""
 
     name: str
     made_by: str  # counted.ItemKNNSystem
@@ -34,7 +37,8 @@ class Entry:
         return f"recgraph.evaluation.baselines.{self.made_by.partition('.')[0]}"
 
     def make(self, workshop: Workshop, seed: int) -> System:
-        """Unfitted, with its own defaults, over them the workshop's tuned settings, and over them the seed where it has one.
+        """Unfitted, with its own defaults, over them the workshop's tuned settings, and over them the seed where it has
+        one.
 
         SettingsError for a setting that it does not have, or not with such a value.
         """
@@ -93,7 +97,8 @@ def names() -> list[str]:
 
 
 def entries(wanted: Sequence[str]) -> dict[str, Entry]:
-    """The named ones, in the order given; "all" is every one without a language model, "llm" every one with. SettingsError for an unknown name."""
+    """The named ones, in the order given; "all" is every one without a language model, "llm" every one with.
+    SettingsError for an unknown name."""
     known = {entry.name: entry for entry in (*_ENTRIES, *_ENTRIES_BY_LLM)}
     several = {"all": [entry.name for entry in _ENTRIES], "llm": [entry.name for entry in _ENTRIES_BY_LLM]}
     chosen = [one for name in wanted for one in several.get(name, [name])]
@@ -109,17 +114,21 @@ def systems(wanted: Sequence[str], workshop: Workshop) -> dict[str, Make]:
 
 
 def tuned_settings(folder: str | Path = ".") -> dict[str, Settings]:
-    """The block `baselines` of params.yaml in a folder; empty where there is no such file or block. SettingsError for what is no such block, or
-    of a system that is not there."""
+    """The block `baselines` of params.yaml in a folder; empty where there is no such file or block. SettingsError for
+    what is no such block, or of a system that is not there."""
     if not (Path(folder) / "params.yaml").is_file():
         return {}
     try:
         block: Any = load_params(folder).get("baselines") or {}
     except ModuleNotFoundError as error:
-        raise SettingsError(f"params.yaml of this folder needs {error.name} to be read: pip install 'recgraph[train]'") from None
+        raise SettingsError(
+            f"params.yaml of this folder needs {error.name} to be read: pip install 'recgraph[train]'"
+        ) from None
     if not isinstance(block, Mapping) or not all(isinstance(values, Mapping) for values in block.values()):
         raise SettingsError("The block baselines of params.yaml must have a block of settings for each system.")
     for name in block:
         if name not in names():
-            raise SettingsError(f"'{name}' in the block baselines of params.yaml is no system. Systems: {', '.join(names())}.")
+            raise SettingsError(
+                f"'{name}' in the block baselines of params.yaml is no system. Systems: {', '.join(names())}."
+            )
     return {str(name): dict(values) for name, values in block.items()}

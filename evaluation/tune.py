@@ -1,11 +1,13 @@
-"""Settings of the baselines chosen on validation cases, the same number of trials and minutes for each. Command: `recgraph tune`.
+"""Settings of the baselines chosen on validation cases, the same number of trials and minutes for each. Command:
+`recgraph tune`.
 
-A system's first trial are the settings it has now; the others are drawn, with a seed, from its space below, over those. A trial is fitted on
-train, of a share of the users if wanted, and judged by NDCG@10 on all validation cases, without the history's items. Test cases are taken out
-of the task before, so nothing here can see them. (The neural ones also stop by validation cases: a trial's figure is a little too good, and
-equally so for all settings.)
+A system's first trial are the settings it has now; the others are drawn, with a seed, from its space below, over those.
+A trial is fitted on train, of a share of the users if wanted, and judged by NDCG@10 on all validation cases, without
+the history's items. Test cases are taken out of the task before, so nothing here can see them. (The neural ones also
+stop by validation cases: a trial's figure is a little too good, and equally so for all settings.)
 
-Each trial is a line of a file as soon as it is done; the same call reads it and goes on. How a system works is unknown here.
+Each trial is a line of a file as soon as it is done; the same call reads it and goes on. How a system works is unknown
+here.
 """
 
 from __future__ import annotations
@@ -38,11 +40,21 @@ _SEQUENCE: Space = {
     "temperature": (0.05, 0.07, 0.1),
 }
 _ATTENTION: Space = {**_SEQUENCE, "attention_dropout": (0.0, 0.2), "layers": (1, 2)}
-_PAIRS: Space = {"dropout": (0.1, 0.3, 0.5), "learning_rate": (1e-3, 2e-3, 4e-3), "temperature": (0.05, 0.07, 0.1), "loss": ("softmax", "bce")}
+_PAIRS: Space = {
+    "dropout": (0.1, 0.3, 0.5),
+    "learning_rate": (1e-3, 2e-3, 4e-3),
+    "temperature": (0.05, 0.07, 0.1),
+    "loss": ("softmax", "bce"),
+}
 SPACES: Mapping[str, Space] = {
     "transitions": {"recency": (0.4, 0.6, 0.8), "window": (3, 10, 50), "out": (0.0, 0.3, 0.5), "into": (0.0, 0.1, 0.3)},
     "item-knn": {"recency": (0.5, 0.7, 0.9), "shrink": (5.0, 20.0, 40.0, 80.0), "user_power": (0.0, 0.5)},
-    "session-knn": {"neighbours": (50, 100, 500), "recency": (0.4, 0.6, 0.8), "rarity": (0.0, 0.5, 1.0), "long": (0.0, 0.3, 0.5)},
+    "session-knn": {
+        "neighbours": (50, 100, 500),
+        "recency": (0.4, 0.6, 0.8),
+        "rarity": (0.0, 0.5, 1.0),
+        "long": (0.0, 0.3, 0.5),
+    },
     "gru4rec": {**_SEQUENCE, "hidden": (64, 128, 256)},
     "narm": {**_SEQUENCE, "hidden": (64, 128, 256)},
     "nextitnet": {**_SEQUENCE, "dilations": ((1,), (1, 4), (1, 4, 1, 4))},
@@ -65,7 +77,8 @@ SPACES: Mapping[str, Space] = {
 
 @dataclass(frozen=True)
 class Budget:
-    """What each system gets: `trials`, none of them begun after `minutes` of trials, each fitted on a `share` of the users with the `seed`."""
+    """What each system gets: `trials`, none of them begun after `minutes` of trials, each fitted on a `share` of the
+    users with the `seed`."""
 
     trials: int = 6
     minutes: float = 10.0
@@ -76,13 +89,16 @@ class Budget:
         if self.trials < 1:
             raise SettingsError(f"trials is {self.trials}; it must be at least 1.")
         if self.minutes <= 0 or not 0 < self.share <= 1:
-            raise SettingsError(f"minutes is {self.minutes} and share {self.share}; minutes must be above 0, a share above 0 and at most 1.")
+            raise SettingsError(
+                f"minutes is {self.minutes} and share {self.share}; minutes must be above 0, a share above 0 and at most 1."
+            )
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One fit: `settings` are those that differ from the system's own defaults, `ndcg` is NDCG@10 on validation, `seconds` those of fit and
-    answers, `asked` the hash of the data with share and seed, so that a trial of another question is not taken for an answer to this one."""
+    """One fit: `settings` are those that differ from the system's own defaults, `ndcg` is NDCG@10 on validation,
+    `seconds` those of fit and answers, `asked` the hash of the data with share and seed, so that a trial of another
+    question is not taken for an answer to this one."""
 
     system: str
     settings: Settings
@@ -99,8 +115,11 @@ def spaces(names: Sequence[str]) -> dict[str, Space]:
     return {name: SPACES[name] for name in names}
 
 
-def tune(task: Task, names: Sequence[str], workshop: Workshop, budget: Budget, file: Path, note: Note = lambda _: None) -> dict[str, list[Trial]]:
-    """The trials of each system, the first with the workshop's settings; those that are in the JSON lines of `file` are not run again.
+def tune(
+    task: Task, names: Sequence[str], workshop: Workshop, budget: Budget, file: Path, note: Note = lambda _: None
+) -> dict[str, list[Trial]]:
+    """The trials of each system, the first with the workshop's settings; those that are in the JSON lines of `file` are
+    not run again.
 
     SettingsError for a system without a space and for a task without validation cases, and what fitting raises.
     """
@@ -130,7 +149,8 @@ def tune(task: Task, names: Sequence[str], workshop: Workshop, budget: Budget, f
 def tune_store(
     split: str, names: Sequence[str], workshop: Workshop, budget: Budget, out: Path, note: Note = lambda _: None
 ) -> dict[str, list[Trial]]:
-    """Tunes on the workshop's store and writes the block of the best to `out`, its trials beside it. SettingsError, and as `tune`."""
+    """Tunes on the workshop's store and writes the block of the best to `out`, its trials beside it. SettingsError, and
+    as `tune`."""
     if workshop.store is None:
         raise SettingsError("There is no store to tune on; name one with --store.")
     with Store.open(workshop.store) as opened:
@@ -141,7 +161,8 @@ def tune_store(
 
 
 def settings_to_try(name: str, current: Settings, budget: Budget) -> list[dict[str, Any]]:
-    """The current settings, then drawn ones, all different; fewer where the space is small. As JSON has them: lists for tuples."""
+    """The current settings, then drawn ones, all different; fewer where the space is small. As JSON has them: lists for
+    tuples."""
     space, rng = SPACES[name], np.random.default_rng([budget.seed, *name.encode()])
     found = [_plain(current)]
     for _ in range(20 * budget.trials):
@@ -160,7 +181,8 @@ def best(trials: Sequence[Trial]) -> Trial:
 
 
 def read_trials(file: Path) -> list[Trial]:
-    """The trials of a file, none where there is no file. A last line that a kill cut off is left out, and taken out of the file."""
+    """The trials of a file, none where there is no file. A last line that a kill cut off is left out, and taken out of
+    the file."""
     if not file.is_file():
         return []
     whole = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
@@ -179,7 +201,9 @@ def as_block(found: Mapping[str, Sequence[Trial]], budget: Budget) -> str:
     for name, trials in found.items():
         one = best(trials)
         settings = ", ".join(f"{setting}: {json.dumps(value)}" for setting, value in one.settings.items())
-        lines.append(f"  {name}: {{{settings}}}  # {one.ndcg:.4f}, trial {list(trials).index(one) + 1} of {len(trials)}\n")
+        lines.append(
+            f"  {name}: {{{settings}}}  # {one.ndcg:.4f}, trial {list(trials).index(one) + 1} of {len(trials)}\n"
+        )
     return head + "baselines:\n" + "".join(lines)
 
 

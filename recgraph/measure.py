@@ -1,4 +1,5 @@
-"""The commands that measure: evaluate, leaderboard, tune, ablate. They are part of `recgraph` (cli.py) and follow its rules.
+"""The commands that measure: evaluate, leaderboard, tune, ablate. They are part of `recgraph` (cli.py) and follow its
+rules.
 
 What is measured, and how, is in evaluation/; what a terminal shows of it in recgraph/tables.py.
 """
@@ -27,15 +28,33 @@ SPLIT = click.option("--split", type=click.Choice(["time", "loo"]), default="tim
 def asked_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds what all systems are asked alike; the command gets it as `options`."""
 
-    @click.option("--protocol", type=click.Choice(["full", "category", "sampled", "cold"]), default="full", show_default=True)
     @click.option(
-        "--seen", type=click.Choice(["excluded", "ranked"]), default="excluded", show_default=True, help="what becomes of the history's items"
+        "--protocol", type=click.Choice(["full", "category", "sampled", "cold"]), default="full", show_default=True
     )
     @click.option(
-        "--seeds", default="7", show_default=True, metavar="NUMBERS", help="each trains every system that draws; figures are means over them"
+        "--seen",
+        type=click.Choice(["excluded", "ranked"]),
+        default="excluded",
+        show_default=True,
+        help="what becomes of the history's items",
     )
-    @click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="so many cases, drawn with a fixed seed [all]")
-    @click.option("--negatives", type=click.Choice(["both", "even"]), default="both", show_default=True, help="sampled: also by popularity, or not")
+    @click.option(
+        "--seeds",
+        default="7",
+        show_default=True,
+        metavar="NUMBERS",
+        help="each trains every system that draws; figures are means over them",
+    )
+    @click.option(
+        "--sample", type=click.IntRange(0), default=0, metavar="N", help="so many cases, drawn with a fixed seed [all]"
+    )
+    @click.option(
+        "--negatives",
+        type=click.Choice(["both", "even"]),
+        default="both",
+        show_default=True,
+        help="sampled: also by popularity, or not",
+    )
     @wraps(command)
     def with_options(protocol: str, seen: str, seeds: str, sample: int, negatives: str, **others: Any) -> Any:
         return command(options=_options(protocol, seen, seeds, sample, negatives), **others)
@@ -44,16 +63,42 @@ def asked_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds which cases of a store are asked, what else is measured on them, and where answers are kept; the command gets all of it as `plan`."""
+    """Adds which cases of a store are asked, what else is measured on them, and where answers are kept; the command
+    gets all of it as `plan`."""
 
     @SPLIT
     @asked_options
-    @click.option("--items", type=click.Choice(["all", "named"]), default="all", show_default=True, help="named: leave out what has an id alone")
-    @click.option("--shares", default="", metavar="NUMBERS", help="low resource: learn from such shares of the users too, e.g. .1,.3")
-    @click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="measure rankings made elsewhere (see below)")
-    @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="keep each system's answers: go on after a kill")
+    @click.option(
+        "--items",
+        type=click.Choice(["all", "named"]),
+        default="all",
+        show_default=True,
+        help="named: leave out what has an id alone",
+    )
+    @click.option(
+        "--shares",
+        default="",
+        metavar="NUMBERS",
+        help="low resource: learn from such shares of the users too, e.g. .1,.3",
+    )
+    @click.option(
+        "--run",
+        "runs",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="measure rankings made elsewhere (see below)",
+    )
+    @click.option(
+        "--keep",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="FOLDER",
+        help="keep each system's answers: go on after a kill",
+    )
     @wraps(command)
-    def with_plan(split: str, items: str, options: Options, shares: str, runs: tuple[Path, ...], keep: Path | None, **others: Any) -> Any:
+    def with_plan(
+        split: str, items: str, options: Options, shares: str, runs: tuple[Path, ...], keep: Path | None, **others: Any
+    ) -> Any:
         from recgraph.evaluation.compare import Plan
 
         return command(plan=Plan(split, items, options, runs, _shares(shares), keep, _command_line()), **others)
@@ -107,9 +152,22 @@ def _reporter(screen: Console, tell: Callable[..., None]) -> Reporter:
 
 
 @click.command()
-@click.option("--systems", "--system", "names", default="", metavar="NAMES", help="with commas between; `all` without LLM, `llm` with [four fast]")
+@click.option(
+    "--systems",
+    "--system",
+    "names",
+    default="",
+    metavar="NAMES",
+    help="with commas between; `all` without LLM, `llm` with [four fast]",
+)
 @plan_options
-@click.option("--export", "exported", type=click.Path(path_type=Path), metavar="FILE", help="write the rankings of the one --system instead")
+@click.option(
+    "--export",
+    "exported",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="write the rankings of the one --system instead",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="keep the whole result as JSON")
 @store_option
 def evaluate(names: str, plan: Any, exported: Path | None, out: Path | None, store: str | None) -> None:
@@ -123,13 +181,14 @@ def evaluate(names: str, plan: Any, exported: Path | None, out: Path | None, sto
                 sampled   users with 10 to 25 records, the target among 20 drawn items (T 5.1); flatters everybody
                 cold      only targets that nobody had before the cut (F 5.4)
 
-    \b
-    Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet, sasrec-bce, sasrec,
-             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, paper, fused,
-             textformer, textformer-query;
-             with a language model (a second or more a case: --sample): tallrec, llamarec, recgraph-hierarchical, recgraph-recurrent, fused-llm;
-             tuned settings: the block `baselines` of params.yaml in this folder.
-    Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in and out.
+    \b Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet,
+    sasrec-bce, sasrec,
+             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, paper,
+             fused, textformer, textformer-query; with a language model (a second or more a case: --sample): tallrec,
+             llamarec, recgraph-hierarchical, recgraph-recurrent, fused-llm; tuned settings: the block `baselines` of
+             params.yaml in this folder.
+    Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in
+    and out.
     """
     from recgraph import panel, tables
     from recgraph.evaluation import compare, result_files
@@ -144,7 +203,9 @@ def evaluate(names: str, plan: Any, exported: Path | None, out: Path | None, sto
         else:
             found = compare.evaluate_store(plan, _words(names) or (() if plan.runs else QUICK), workshop, reporter)
     if exported:
-        click.echo(f"{exported}: {count:,} rankings; measure them with: recgraph evaluate --split {plan.split} --run {exported}")
+        click.echo(
+            f"{exported}: {count:,} rankings; measure them with: recgraph evaluate --split {plan.split} --run {exported}"
+        )
         return
     console.print(tables.evaluation(found))
     if out:
@@ -153,7 +214,12 @@ def evaluate(names: str, plan: Any, exported: Path | None, out: Path | None, sto
 
 
 @click.command()
-@click.option("--folder", default=".", type=click.Path(path_type=Path, exists=True, file_okay=False), help="where metrics/leaderboard is")
+@click.option(
+    "--folder",
+    default=".",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="where metrics/leaderboard is",
+)
 @click.option("--check", is_flag=True, help="write nothing; fail where a file is not what the results give")
 def leaderboard(folder: Path, check: bool) -> None:
     """Make tables and a page of all results in metrics/leaderboard.
@@ -182,7 +248,8 @@ def leaderboard(folder: Path, check: bool) -> None:
 def tune(names: str, split: str, trials: int, minutes: float, share: float, out: Path, store: str | None) -> None:
     """Choose settings of the systems of `recgraph evaluate` on validation cases, with the same budget for each.
 
-    FILE becomes a block `baselines` for params.yaml. Beside it the trials are kept as JSON lines: after a kill the same command goes on.
+    FILE becomes a block `baselines` for params.yaml. Beside it the trials are kept as JSON lines: after a kill the same
+    command goes on.
     """
     from recgraph import panel, tables
     from recgraph.evaluation import tune
@@ -196,12 +263,21 @@ def tune(names: str, split: str, trials: int, minutes: float, share: float, out:
 
 
 def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds what some ablations have to be told, and settings of all variants; the command gets them as `given` and `common`."""
+    """Adds what some ablations have to be told, and settings of all variants; the command gets them as `given` and
+    `common`."""
 
     @click.option("--models", default="", metavar="FOLDERS", help="for models: base models, with commas between")
     @click.option("--adapters", default="", metavar="SETS", help="for perplexity: without and with further training")
-    @click.option("--encoder", default="", metavar="FOLDER", help="for table3: another text embedding (CLIP) beside the default")
-    @click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="a setting of all variants: adapter=none, wording=general, ...")
+    @click.option(
+        "--encoder", default="", metavar="FOLDER", help="for table3: another text embedding (CLIP) beside the default"
+    )
+    @click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="a setting of all variants: adapter=none, wording=general, ...",
+    )
     @wraps(command)
     def with_variants(models: str, adapters: str, encoder: str, sets: tuple[str, ...], **others: Any) -> Any:
         given = {"models": _words(models), "adapters": _words(adapters), "encoder": encoder}
@@ -222,12 +298,29 @@ def _pairs(sets: tuple[str, ...]) -> dict[str, str]:
 
 @click.command()
 @click.argument("name", metavar="NAME")
-@click.option("--cases", type=click.IntRange(0), default=100, show_default=True, metavar="N", help="drawn with a fixed seed; 0: all")
+@click.option(
+    "--cases",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="drawn with a fixed seed; 0: all",
+)
 @SPLIT
 @variant_options
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="where the result goes [metrics/ablations/NAME.json]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="where the result goes [metrics/ablations/NAME.json]"
+)
 @store_option
-def ablate(name: str, cases: int, split: str, given: dict[str, Any], common: dict[str, str], out: Path | None, store: str | None) -> None:
+def ablate(
+    name: str,
+    cases: int,
+    split: str,
+    given: dict[str, Any],
+    common: dict[str, str],
+    out: Path | None,
+    store: str | None,
+) -> None:
     """Measure the recommender in several variants on held-out purchases.
 
     \b

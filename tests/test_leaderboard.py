@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from recgraph.cli import main
 from recgraph.errors import StoreError
 from recgraph.evaluation.leaderboard.boards import Board
-from recgraph.evaluation.leaderboard.charts import _log_scale, _scale, _spread
+from recgraph.evaluation.leaderboard.svg import log_scale, scale, spread
 from recgraph.evaluation.leaderboard.words import amount, chance, lead, shown
 from recgraph.evaluation.leaderboard.write import MARKDOWN, MERGED, PAGE, check, sha256, write
 from recgraph.evaluation.result_files import read, result_of, text_of
@@ -261,16 +261,16 @@ def test_a_bar_is_as_long_as_its_figure(tmp_path: Path) -> None:
 
 
 def test_scales_have_round_ticks_and_labels_stay_apart() -> None:
-    assert _scale(0, 0.0679, 0, 80).ticks == [0, 0.02, 0.04, 0.06, 0.08]
-    assert _scale(0, 0.0679, 0, 80)(0.02) == pytest.approx(20)
-    assert _scale(0, 0.000003, 0, 10).ticks[-1] == 0.001
-    assert _log_scale(0.1, 1000, 0, 40).ticks == pytest.approx([0.1, 1, 10, 100, 1000])
-    assert _log_scale(0.1, 1000, 0, 40)(10) == pytest.approx(20)
-    assert _log_scale(2, 2, 0, 40)(2) == pytest.approx(20)
-    assert _log_scale(0.14, 0.19, 0, 40).ticks == [0.14, 0.19]
-    assert _scale(0, 1, 0, 1).label(2500.04) == "2,500"
-    assert _spread([10, 11, 50], 15, 250) == [10, 25, 50]
-    assert _spread([249, 250, 100], 15, 250) == [235, 250, 100]
+    assert scale(0, 0.0679, 0, 80).ticks == [0, 0.02, 0.04, 0.06, 0.08]
+    assert scale(0, 0.0679, 0, 80)(0.02) == pytest.approx(20)
+    assert scale(0, 0.000003, 0, 10).ticks[-1] == 0.001
+    assert log_scale(0.1, 1000, 0, 40).ticks == pytest.approx([0.1, 1, 10, 100, 1000])
+    assert log_scale(0.1, 1000, 0, 40)(10) == pytest.approx(20)
+    assert log_scale(2, 2, 0, 40)(2) == pytest.approx(20)
+    assert log_scale(0.14, 0.19, 0, 40).ticks == [0.14, 0.19]
+    assert scale(0, 1, 0, 1).label(2500.04) == "2,500"
+    assert spread([10, 11, 50], 15, 250) == [10, 25, 50]
+    assert spread([249, 250, 100], 15, 250) == [235, 250, 100]
 
 
 # ── The same results, the same bytes ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,12 +1,14 @@
-"""Baselines that are counted, not trained: popularity, what follows what, nearest neighbours by users, words and text, and a sum of them.
+"""Baselines that are counted, not trained: popularity, what follows what, nearest neighbours by users, words and text,
+and a sum of them.
 
-Most are the sources that serve (tools/sources/registry.py), made of `task.train` alone; a history may name items that train does not, which then say
-nothing (`TextKNNSystem` reads them all the same). No random number is used here.
+Most are the sources that serve (tools/sources/registry.py), made of `task.train` alone; a history may name items that
+train does not, which then say nothing (`TextKNNSystem` reads them all the same). No random number is used here.
 
-The defaults are the best of small grids by NDCG@10 on 5,000 validation cases of Amazon Beauty (2,500 for the fusion), leave-one-out, full
-ranking, seen items excluded; test, 22,363 cases, Recall@10/NDCG@10: popularity .0115/.0054, transitions .0881/.0553, item-kNN .0717/.0418,
-text-kNN .0583/.0359, fusion .0981/.0615. Tried and not better: steps counted backwards too, fewer neighbours, users weighted by their items,
-popularity as a fourth part of the fusion (better by less than noise); z-scores cut off at 5, 10 or 20 lose up to .02 Recall@10.
+The defaults are the best of small grids by NDCG@10 on 5,000 validation cases of Amazon Beauty (2,500 for the fusion),
+leave-one-out, full ranking, seen items excluded; test, 22,363 cases, Recall@10/NDCG@10: popularity .0115/.0054,
+transitions .0881/.0553, item-kNN .0717/.0418, text-kNN .0583/.0359, fusion .0981/.0615. Tried and not better: steps
+counted backwards too, fewer neighbours, users weighted by their items, popularity as a fourth part of the fusion
+(better by less than noise); z-scores cut off at 5, 10 or 20 lose up to .02 Recall@10.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _DAY = 86_400.0
 _DATED = 365 * _DAY  # times before 1971 are the events' numbers, as in read_task
 
 
-# ── Recent ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Recent ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ class RecentSettings:
 
 
 class RecentPopularitySystem(System):
-    """The number of an item's train events in the last days before a case, among equals their number until then (which adds less than 1).
+    """The number of an item's train events in the last days before a case, among equals their number until then (which
+    adds less than 1).
 
-    No train event lies after the cut of a split in time, so of a case after it the days before the cut count. Where the source knows the
-    order of events only, there are no days, and this is the popularity of the whole train part.
+    No train event lies after the cut of a split in time, so of a case after it the days before the cut count. Where the
+    source knows the order of events only, there are no days, and this is the popularity of the whole train part.
     """
 
     name, settings_class = "recent", RecentSettings
@@ -69,7 +72,10 @@ class RecentPopularitySystem(System):
         end = np.minimum(cases.time, self._until) if self._dated else np.full(len(cases), np.inf)
         begin = end - self.settings.days * _DAY if self._dated else -end
         found = np.zeros((len(cases), self._n_items), np.float32)
-        before, recent = np.zeros(self._n_items), np.zeros(self._n_items)  # both grow from case to case, in the order of time
+        before, recent = (
+            np.zeros(self._n_items),
+            np.zeros(self._n_items),
+        )  # both grow from case to case, in the order of time
         low = high = 0
         for case in np.argsort(end, kind="stable"):
             upper, lower = np.searchsorted(self._time, end[case]), np.searchsorted(self._time, begin[case])
@@ -81,11 +87,12 @@ class RecentPopularitySystem(System):
         return found
 
 
-# ── What follows what ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What follows what ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Counted(System):
-    """A source of tools/sources as a system: fitted on train, asked with the histories. A subclass says which; one without settings takes none."""
+    """A source of tools/sources as a system: fitted on train, asked with the histories. A subclass says which; one
+    without settings takes none."""
 
     kind: Callable[..., Source]
 
@@ -144,7 +151,8 @@ class WordKNNSystem(_Counted):
 
 
 class TextKNNSystem(_Counted):
-    """Items whose text is near to the history's by the workshop's encoder, cold items like all others. ModelMissing where that is not there."""
+    """Items whose text is near to the history's by the workshop's encoder, cold items like all others. ModelMissing
+    where that is not there."""
 
     name, kind, settings_class, uses = "text-knn", text.TextKNN, TextKNNSettings, ("text",)
 
@@ -156,12 +164,12 @@ class TextKNNSystem(_Counted):
         return past_of(task, self._workshop.vectors(task.texts))
 
 
-# ── All together ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── All together ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def z_scores(scores: Scores, floor: float | NDArray[np.float32] = 0.0) -> Scores:
-    """float32[cases, items]: each case's scores less their mean, over their deviation or `floor`, whichever is larger; 0 where all are alike.
-    An item without a rank (-inf) gets the lowest of its case."""
+    """float32[cases, items]: each case's scores less their mean, over their deviation or `floor`, whichever is larger;
+    0 where all are alike. An item without a rank (-inf) gets the lowest of its case."""
     known = np.isfinite(scores)
     count = np.maximum(known.sum(axis=1, keepdims=True), 1)
     held = np.where(known, scores, 0.0)
@@ -174,8 +182,9 @@ def z_scores(scores: Scores, floor: float | NDArray[np.float32] = 0.0) -> Scores
 
 @dataclass(frozen=True)
 class FusionSettings:
-    """`weights` of the systems, in their order. Scores below 0 count as 0 and are raised to `power` first: of lists that are 0 nearly
-    everywhere the few largest scores would otherwise decide alone. `sample` cases tell how far a system's scores usually lie apart."""
+    """`weights` of the systems, in their order. Scores below 0 count as 0 and are raised to `power` first: of lists
+    that are 0 nearly everywhere the few largest scores would otherwise decide alone. `sample` cases tell how far a
+    system's scores usually lie apart."""
 
     weights: tuple[float, ...] = (1.0, 0.5, 2.5)
     power: float = 0.5
@@ -183,30 +192,40 @@ class FusionSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.power <= 1 or self.sample < 0:
-            raise SettingsError(f"power is {self.power} and sample {self.sample}; power must be above 0 and at most 1, sample at least 0.")
+            raise SettingsError(
+                f"power is {self.power} and sample {self.sample}; power must be above 0 and at most 1, sample at least 0."
+            )
 
 
 class StatisticsSystem(System):
-    """The weighted sum of the z-scores that other systems' scores have within a case; by default of transitions, item-kNN and text-kNN.
+    """The weighted sum of the z-scores that other systems' scores have within a case; by default of transitions,
+    item-kNN and text-kNN.
 
-    A list that is 0 but for a handful of items has so small a deviation that these would lie tens of deviations above all else, however
-    little was said for them. So no deviation counts less than what is usual for the system: its median over validation cases.
+    A list that is 0 but for a handful of items has so small a deviation that these would lie tens of deviations above
+    all else, however little was said for them. So no deviation counts less than what is usual for the system: its
+    median over validation cases.
     """
 
     name, settings_class, uses = "statistics", FusionSettings, ("ids", "text")
     settings: FusionSettings
 
-    def __init__(self, settings: FusionSettings | None, workshop: Workshop, systems: Sequence[System] | None = None) -> None:
+    def __init__(
+        self, settings: FusionSettings | None, workshop: Workshop, systems: Sequence[System] | None = None
+    ) -> None:
         super().__init__(settings)
         own = [TransitionsSystem(), ItemKNNSystem(), TextKNNSystem(None, workshop)]
         self.systems: Sequence[System] = own if systems is None else systems
         if len(self.settings.weights) != len(self.systems):
-            raise SettingsError(f"weights has {len(self.settings.weights)} numbers for {len(self.systems)} systems; give one for each.")
+            raise SettingsError(
+                f"weights has {len(self.settings.weights)} numbers for {len(self.systems)} systems; give one for each."
+            )
 
     def fit(self, task: Task, note: Note) -> None:
         for system in self.systems:
             system.fit(task, note)
-        sample = task.valid.some(self.settings.sample, 0) if self.settings.sample else task.valid.of(np.zeros(0, np.int64))
+        sample = (
+            task.valid.some(self.settings.sample, 0) if self.settings.sample else task.valid.of(np.zeros(0, np.int64))
+        )
         self._floors = [0.0] * len(self.systems)
         parts = [sample.of(np.arange(start, min(start + 128, len(sample)))) for start in range(0, len(sample), 128)]
         for place, system in enumerate(self.systems) if parts else ():

@@ -1,14 +1,19 @@
-"""Language models as systems of the evaluation: T's own (a summary, the most recent items, Yes or No of each candidate), and TALLRec and
-LlamaRec beside it, all with one base model, one training loop, one sample of cases and one budget.
+"""Language models as systems of the evaluation: T's own (a summary, the most recent items, Yes or No of each
+candidate), and TALLRec and LlamaRec beside it, all with one base model, one training loop, one sample of cases and one
+budget.
 
-    recgraph-hierarchical, recgraph-recurrent   T 4.3: the summary of the whole history, the 3 most recent items, the candidate → Yes or No
+    recgraph-hierarchical, recgraph-recurrent   T 4.3: the summary of the whole history, the 3 most recent items, the
+                                                candidate → Yes or No
     tallrec                                     Bao et al. 2023: Yes or No after the raw history, no summary
-    llamarec                                    Yue et al. 2023: the candidates listed with letters, the letters' logits are the scores
-    fused-llm                                   what the product does: retrieval's order and Yes/No, weighed as graph/nodes.py does
+    llamarec                                    Yue et al. 2023: the candidates listed with letters, the letters' logits
+                                                are the scores
+    fused-llm                                   what the product does: retrieval's order and Yes/No, weighed as
+                                                graph/nodes.py does
 
-Prompts are the product's (graph/prompts.py); what is trained, LoRA, is train/lora/training.py's over token trees: a case with its
-candidates is one trunk with branches. They learn from train events alone (evaluation/baselines/train_cases.py); an adapter from elsewhere
-is zero-shot here. Which cases are asked, and the first stage's part in that, is evaluation/ask.py's.
+Prompts are the product's (graph/prompts.py); what is trained, LoRA, is train/lora/training.py's over token trees: a
+case with its candidates is one trunk with branches. They learn from train events alone
+(evaluation/baselines/train_cases.py); an adapter from elsewhere is zero-shot here. Which cases are asked, and the first
+stage's part in that, is evaluation/ask.py's.
 """
 
 from __future__ import annotations
@@ -54,9 +59,10 @@ _SMALL = 1_000_000_000  # parameters below which the product lets retrieval lead
 
 @dataclass(frozen=True)
 class LLMSettings:
-    """How a language model is asked and trained. `paradigm` "" is without a summary; `recent` items are shown. `cases` of train events are
-    learnt from, each with `lora.negatives` drawn anew each epoch; `lora` has fields of LoraSettings. In a full ranking the first `depth` of the
-    system `first` are reranked; `weight` is the share of the LLM in the order (None: the product's)."""
+    """How a language model is asked and trained. `paradigm` "" is without a summary; `recent` items are shown. `cases`
+    of train events are learnt from, each with `lora.negatives` drawn anew each epoch; `lora` has fields of
+    LoraSettings. In a full ranking the first `depth` of the system `first` are reranked; `weight` is the share of the
+    LLM in the order (None: the product's)."""
 
     llm: str = ""  # folder or hub id; "" is SmolLM2-135M
     adapter: str = "trained"  # trained | none | the name or folder of one from elsewhere
@@ -114,10 +120,11 @@ LORA: Mapping[str, Any] = {
 
 
 class LLMSystem(Reranker):
-    """A language model over the items of a task: what all systems of this file share. `training_cost` tells of the training after `fit` (seconds,
-    examples, tokens), empty where nothing was trained.
+    """A language model over the items of a task: what all systems of this file share. `training_cost` tells of the
+    training after `fit` (seconds, examples, tokens), empty where nothing was trained.
 
-    Items have what the workshop's store knows of them, else their names alone; trained adapters are kept in its folder of caches.
+    Items have what the workshop's store knows of them, else their names alone; trained adapters are kept in its folder
+    of caches.
     """
 
     uses: tuple[str, ...] = ("text", "query", "llm")
@@ -177,7 +184,8 @@ class LLMSystem(Reranker):
         return events, {self._items[item].item_id: self._items[item] for item in cases.history[row]}
 
     def shared(self, cases: Cases, row: int) -> str:
-        """What a case's prompts begin with: the summary, where it has one, the query and the most recent items, oldest first."""
+        """What a case's prompts begin with: the summary, where it has one, the query and the most recent items, oldest
+        first."""
         s = self.settings
         events, items = self.events(cases, row)
         summary = self._summary(self._user(cases, row), events, items)
@@ -216,7 +224,7 @@ class LLMSystem(Reranker):
         found: Summary | None = state.get("summary")
         return found.text if found else ""
 
-    # ── Training ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── Training ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _adapter(self, task: Task, note: Note) -> Path | None:
         wanted = self.settings.adapter
@@ -276,8 +284,8 @@ class LLMSystem(Reranker):
 
 
 class YesNoSystem(LLMSystem):
-    """Yes or No of each candidate (T 4.3): the score is the difference of the two logits, or, with a `weight` below 1, that and the order of the
-    first stage, blended as in the product."""
+    """Yes or No of each candidate (T 4.3): the score is the difference of the two logits, or, with a `weight` below 1,
+    that and the order of the first stage, blended as in the product."""
 
     def fit(self, task: Task, note: Note) -> None:
         """As all do, and the first stage, where its order counts."""
@@ -351,8 +359,8 @@ _LIST = "[Task]\nCHOOSE the next item among the candidates. Answer with its lett
 
 
 class LettersSystem(LLMSystem):
-    """One prompt a case: the candidates with letters, the score of each the logit of its letter. They are listed in an order drawn with the seed
-    and the user, so that the place in the list says nothing."""
+    """One prompt a case: the candidates with letters, the score of each the logit of its letter. They are listed in an
+    order drawn with the seed and the user, so that the place in the list says nothing."""
 
     settings_class = RawSettings
     lora: Mapping[str, Any] = {**LORA, "batch": 4}  # an example is a whole case: as many cases a step as Yes and No have

@@ -1,14 +1,17 @@
-"""recgraph's own retrieval as systems: `FusedSystem`, what the product serves by default, and `PaperSystem`, the mixup of F 4.4. Neither asks an LLM.
+"""recgraph's own retrieval as systems: `FusedSystem`, what the product serves by default, and `PaperSystem`, the mixup
+of F 4.4. Neither asks an LLM.
 
-They are the serving code itself: tools/sources fitted on train, tools/ranking.py with a network that train/ranking.py learns on the
-validation cases, CORE of train/networks/core.py and the text transformer of train/networks/text.py. Three things differ from a served
-request: there is no query memory, because a task has no exposures; a search that was made before counts as fresh, because a task does not
-tell of it; and what was purchased before is left to the evaluator, which decides for all systems alike what becomes of the history's items.
+They are the serving code itself: tools/sources fitted on train, tools/ranking.py with a network that train/ranking.py
+learns on the validation cases, CORE of train/networks/core.py and the text transformer of train/networks/text.py. Three
+things differ from a served request: there is no query memory, because a task has no exposures; a search that was made
+before counts as fresh, because a task does not tell of it; and what was purchased before is left to the evaluator,
+which decides for all systems alike what becomes of the history's items.
 
-Amazon Beauty, leave-one-out, full ranking, seen items excluded, test, 22,363 cases: `FusedSystem` Recall@10 .1239, NDCG@10 .0744; without the text
-transformer .1255/.0748 in half of the time. Before there was one, on 6,000 validation
-cases, learnt on 6,000 others with one network and, as one more source, transitions between items named alike: .1392/.0854; without CORE
-.1333/.0842; without those transitions .1375/.0859, which is noise, and they cost more than all other sources together, so they are left out.
+Amazon Beauty, leave-one-out, full ranking, seen items excluded, test, 22,363 cases: `FusedSystem` Recall@10 .1239,
+NDCG@10 .0744; without the text transformer .1255/.0748 in half of the time. Before there was one, on 6,000 validation
+cases, learnt on 6,000 others with one network and, as one more source, transitions between items named alike:
+.1392/.0854; without CORE .1333/.0842; without those transitions .1375/.0859, which is noise, and they cost more than
+all other sources together, so they are left out.
 """
 
 from __future__ import annotations
@@ -42,13 +45,17 @@ from recgraph.train.task import Cases, Note, Scores, System, Task, Within
 Vectors = NDArray[np.float32]
 
 
-# ── Networks that several systems need ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── Networks that several systems need ────────────────────────────────────────────────────────────────────────────────
 
 
 def trained_core(task: Task, seed: int, workshop: Workshop, note: Note) -> Core | None:
     """CORE trained on train as the pipeline does, as it serves, over the task's items; None where train has no item."""
     settings = CoreSettings(epochs=15, threads=1, seed=seed)
-    return workshop.once("core", (task.hash(), settings), lambda: _train_core(task, settings, note)) if len(task.train) else None
+    return (
+        workshop.once("core", (task.hash(), settings), lambda: _train_core(task, settings, note))
+        if len(task.train)
+        else None
+    )
 
 
 def _train_core(task: Task, settings: CoreSettings, note: Note) -> Core:
@@ -64,11 +71,15 @@ Trained = tuple[Former | None, tuple[Seen, ...]]
 
 
 def trained_former(task: Task, vectors: Vectors, seed: int, workshop: Workshop, note: Note) -> Trained:
-    """The text transformer trained on train, with the searches of the workshop's store, as the pipeline does, and what it has seen of those; None
-    where train has nothing to learn from. ModelMissing without an encoder."""
+    """The text transformer trained on train, with the searches of the workshop's store, as the pipeline does, and what
+    it has seen of those; None where train has nothing to learn from. ModelMissing without an encoder."""
     settings = TextSettings(seed=seed)
     of = (task.hash(), settings, workshop.encoder().name, workshop.store)
-    return workshop.once("former", of, lambda: _train_former(task, vectors, settings, workshop, note)) if len(task.train) else (None, ())
+    return (
+        workshop.once("former", of, lambda: _train_former(task, vectors, settings, workshop, note))
+        if len(task.train)
+        else (None, ())
+    )
 
 
 def _train_former(task: Task, vectors: Vectors, settings: TextSettings, workshop: Workshop, note: Note) -> Trained:
@@ -101,7 +112,7 @@ class QueryFormerSystem(TitleFormerSystem):
     queries = True
 
 
-# ── Retrieval as it serves ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Retrieval as it serves ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -113,8 +124,8 @@ class PaperSettings:
 
 
 class _OfTexts:
-    """What both systems need of the texts: vectors, zero where nothing but an id is known of an item, and those of queries. None of them where
-    the items have no names, or there is no encoder."""
+    """What both systems need of the texts: vectors, zero where nothing but an id is known of an item, and those of
+    queries. None of them where the items have no names, or there is no encoder."""
 
     def __init__(self, workshop: Workshop) -> None:
         self._workshop = workshop
@@ -145,7 +156,8 @@ class _OfTexts:
 
 
 class FusedSystem(Within):
-    """The fused retrieval. `names` are those of the sources, by default all that can be made. The searches of train are the store's."""
+    """The fused retrieval. `names` are those of the sources, by default all that can be made. The searches of train are
+    the store's."""
 
     name, settings_class, uses = "fused", FusedSettings, ("ids", "text", "query")
     settings: FusedSettings
@@ -168,7 +180,13 @@ class FusedSystem(Within):
         valid = task.valid.some(self.settings.learn, self.settings.seed)
         self.fusion = learn(sources, counts, self._lessons(valid), self.settings, note)
         config = self.fusion.config
-        reader = PoolReader({name: sources[name] for name in self.fusion.sources}, counts, config["depth"], config["pool"], config["again"])
+        reader = PoolReader(
+            {name: sources[name] for name in self.fusion.sources},
+            counts,
+            config["depth"],
+            config["pool"],
+            config["again"],
+        )
         self.served = Served(self.fusion, reader)
 
     def requests(self, cases: Cases) -> list[Request]:
@@ -203,8 +221,9 @@ class FusedSystem(Within):
 
 
 class PaperSystem(System):
-    """F 4.4 where no LLM predicts: the newest item stands in for the prediction. The first `n` are its neighbours in CORE's table, then come the
-    titles nearest to its own; the history's items, which a title search would find first, come last."""
+    """F 4.4 where no LLM predicts: the newest item stands in for the prediction. The first `n` are its neighbours in
+    CORE's table, then come the titles nearest to its own; the history's items, which a title search would find first,
+    come last."""
 
     name, settings_class, uses = "paper", PaperSettings, ("ids", "text")
     settings: PaperSettings

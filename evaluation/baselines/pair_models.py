@@ -1,14 +1,17 @@
-"""The networks of NCF (He et al. 2017), DIN (Zhou et al. 2018) and DIEN (Zhou et al. 2019), which look at a history and a candidate together.
+"""The networks of NCF (He et al. 2017), DIN (Zhou et al. 2018) and DIEN (Zhou et al. 2019), which look at a history and
+a candidate together.
 
-    products    an item's vector has length 1 and the inner product of interest and candidate, over a temperature, is added to what the
-                networks say: they alone do not find products, and a catalogue is too large to learn them by heart
-    speed       the first layer of each network is linear in the history's part and the candidate's, so it is worked out for each once and
-                added up for the pairs; nothing is approximated
+    products    an item's vector has length 1 and the inner product of interest and candidate, over a temperature, is
+                added to what the networks say: they alone do not find products, and a catalogue is too large to learn
+                them by heart
+    speed       the first layer of each network is linear in the history's part and the candidate's, so it is worked out
+                for each once and added up for the pairs; nothing is approximated
     text        with `vectors` a projection of an item's text is added to its own vector
 
-NCF's user is his own vector plus the mean of his history's items; the first is left out at times in training, so that a user whom train does not
-know is his history. DIN reads the age of an item, too. DIN and DIEN have a first stage that retrieves by an inner product alone (DIEN: the
-interests of the auxiliary loss; DIN: items weighted by age). How they are trained and asked is in evaluation/baselines/pairs.py.
+NCF's user is his own vector plus the mean of his history's items; the first is left out at times in training, so that a
+user whom train does not know is his history. DIN reads the age of an item, too. DIN and DIEN have a first stage that
+retrieves by an inner product alone (DIEN: the interests of the auxiliary loss; DIN: items weighted by age). How they
+are trained and asked is in evaluation/baselines/pairs.py.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ class PairSettings:
 
     model: str = "din"
     dim: int = 64  # of an item's vector
-    hidden: int = 16  # of the attention network (DIN), the second GRU (DIEN), and half the width of the network that decides
+    hidden: int = (
+        16  # of the attention network (DIN), the second GRU (DIEN), and half the width of the network that decides
+    )
     loss: str = "softmax"
     negatives: int = 32  # drawn for a batch
     retrieved: int = 512  # drawn for the first stage (DIN and DIEN), where each costs one product
@@ -56,14 +61,27 @@ class PairSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("dim", "hidden", "negatives", "retrieved", "tokens", "epochs", "patience", "max_length", "validate", "threads"):
+        for name in (
+            "dim",
+            "hidden",
+            "negatives",
+            "retrieved",
+            "tokens",
+            "epochs",
+            "patience",
+            "max_length",
+            "validate",
+            "threads",
+        ):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("dropout", "user_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
         if self.temperature <= 0 or self.learning_rate <= 0:
-            raise SettingsError(f"temperature is {self.temperature} and learning_rate {self.learning_rate}; both must be above 0.")
+            raise SettingsError(
+                f"temperature is {self.temperature} and learning_rate {self.learning_rate}; both must be above 0."
+            )
         if not 0 < self.recency <= 1:
             raise SettingsError(f"recency is {self.recency}; it must be above 0 and at most 1.")
         if self.candidates < 0:
@@ -75,7 +93,8 @@ class PairSettings:
 
 @dataclass(frozen=True)
 class Read:
-    """b histories: `rows` int64[b, l], oldest first, padded at the end; `lengths` int64[b], at least 1; `user` int64[b]."""
+    """b histories: `rows` int64[b, l], oldest first, padded at the end; `lengths` int64[b], at least 1; `user`
+    int64[b]."""
 
     rows: Tensor
     lengths: Tensor
@@ -93,7 +112,8 @@ class Read:
 
 
 class PairModel(nn.Module):
-    """Item vectors, and the logits of candidates. Row n, after the last item, is padding; row `users` a user who is not known."""
+    """Item vectors, and the logits of candidates. Row n, after the last item, is padding; row `users` a user who is not
+    known."""
 
     text: Tensor | None
     stages = 1
@@ -130,7 +150,8 @@ class PairModel(nn.Module):
         raise NotImplementedError
 
     def logits(self, read: Read, known: tuple[Tensor, ...], rows: Tensor, c: Tensor) -> Tensor:
-        """float32[b, n] of candidates: `rows` int64[n] with their vectors c float32[n, d], or its own for each history, [b, n] and [b, n, d]."""
+        """float32[b, n] of candidates: `rows` int64[n] with their vectors c float32[n, d], or its own for each history,
+        [b, n] and [b, n, d]."""
         raise NotImplementedError
 
     def first(self, known: tuple[Tensor, ...], c: Tensor) -> Tensor:
@@ -139,7 +160,8 @@ class PairModel(nn.Module):
 
 
 class _Decide(nn.Module):
-    """A network of one layer over [interest, candidate, their product]; the two parts come in already multiplied by its weights."""
+    """A network of one layer over [interest, candidate, their product]; the two parts come in already multiplied by its
+    weights."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -154,7 +176,8 @@ class _Decide(nn.Module):
 
 
 class NCF(PairModel):
-    """GMF, a weighted product of user and item, plus a network over both; each with item vectors of its own, as in NeuMF."""
+    """GMF, a weighted product of user and item, plus a network over both; each with item vectors of its own, as in
+    NeuMF."""
 
     def __init__(self, n_items: int, users: int, settings: PairSettings, vectors: NDArray[np.float32] | None) -> None:
         super().__init__(n_items, users, settings, vectors)
@@ -164,7 +187,11 @@ class NCF(PairModel):
         self.weight = nn.Parameter(torch.ones(dim))
         self.other = nn.Embedding(n_items + 1, width)
         nn.init.normal_(self.other.weight, std=0.02)
-        self.of_user, self.of_item, self.second = nn.Linear(dim, width), nn.Linear(dim, width, bias=False), nn.Linear(width, settings.hidden)
+        self.of_user, self.of_item, self.second = (
+            nn.Linear(dim, width),
+            nn.Linear(dim, width, bias=False),
+            nn.Linear(width, settings.hidden),
+        )
         self.out = nn.Linear(settings.hidden, 1)
 
     def encode(self, read: Read) -> tuple[Tensor, ...]:
@@ -182,8 +209,8 @@ class NCF(PairModel):
 
 
 class DIN(PairModel):
-    """Interest is the sum of the history's items, each weighted by a network over it, the candidate and their product; weights need not add to 1.
-    In the first stage an item is weighted by its age alone."""
+    """Interest is the sum of the history's items, each weighted by a network over it, the candidate and their product;
+    weights need not add to 1. In the first stage an item is weighted by its age alone."""
 
     stages = 2
 
@@ -195,7 +222,11 @@ class DIN(PairModel):
         self.of_age = nn.Parameter(torch.zeros(settings.max_length, hidden))
         self.bend, self.out = nn.Parameter(torch.full((hidden,), 0.25)), nn.Parameter(torch.randn(1, hidden) * 0.02)
         self.ages = nn.Parameter(0.4 * 0.6 ** torch.arange(settings.max_length))  # about 1 in all
-        self.interest, self.candidate, self.decide = nn.Linear(dim, width), nn.Linear(dim, width, bias=False), _Decide(width)
+        self.interest, self.candidate, self.decide = (
+            nn.Linear(dim, width),
+            nn.Linear(dim, width, bias=False),
+            _Decide(width),
+        )
 
     def encode(self, read: Read) -> tuple[Tensor, ...]:
         h = self.vectors(read.rows)
@@ -210,16 +241,23 @@ class DIN(PairModel):
     def logits(self, read: Read, known: tuple[Tensor, ...], rows: Tensor, c: Tensor) -> Tensor:
         h, own, product, interest, _ = known
         turned = c.transpose(-1, -2)
-        x = (product @ turned).reshape(*own.shape, -1) + own[..., None] + self.of_candidate(c).transpose(-1, -2).unsqueeze(-3)
+        x = (
+            (product @ turned).reshape(*own.shape, -1)
+            + own[..., None]
+            + self.of_candidate(c).transpose(-1, -2).unsqueeze(-3)
+        )
         weight = (self.out @ F.prelu(x.flatten(0, 1), self.bend)).reshape(*h.shape[:2], -1)
         weight = (weight + self.ages[read.age][..., None]) * read.inside[..., None]
         inner = (weight * (h @ turned)).sum(1)
-        found: Tensor = inner * self.scale.exp() + self.decide(weight.transpose(1, 2) @ interest, self.candidate(c), inner)
+        found: Tensor = inner * self.scale.exp() + self.decide(
+            weight.transpose(1, 2) @ interest, self.candidate(c), inner
+        )
         return found
 
 
 class DIEN(PairModel):
-    """A GRU makes interests of the history; a second one reads them, its update gates scaled by how near each interest is to the candidate."""
+    """A GRU makes interests of the history; a second one reads them, its update gates scaled by how near each interest
+    is to the candidate."""
 
     stages = 2
 
@@ -230,7 +268,11 @@ class DIEN(PairModel):
         self.near = nn.Linear(dim, dim, bias=False)
         self.read, self.keep = nn.Linear(dim, 3 * hidden), nn.Linear(hidden, 3 * hidden, bias=False)
         self.back = nn.Linear(hidden, dim)
-        self.interest, self.candidate, self.decide = nn.Linear(hidden, width), nn.Linear(dim, width, bias=False), _Decide(width)
+        self.interest, self.candidate, self.decide = (
+            nn.Linear(hidden, width),
+            nn.Linear(dim, width, bias=False),
+            _Decide(width),
+        )
 
     def encode(self, read: Read) -> tuple[Tensor, ...]:
         x = self.vectors(read.rows)

@@ -1,13 +1,15 @@
-"""NCF, DIN and DIEN as baselines: they were made to tell whether one advertisement will be clicked; here they rank a catalogue.
+"""NCF, DIN and DIEN as baselines: they were made to tell whether one advertisement will be clicked; here they rank a
+catalogue.
 
-Negatives are drawn evenly and shared by a batch, what the user had left out; `loss` is the papers' yes-or-no question of each (bce), or a softmax
-of the target among them (softmax), which ranks better. DIEN's auxiliary loss is that of the last step of each prefix, as every prefix is an
-example. In DIN and DIEN a first stage, trained along, retrieves, and the whole network reads only the best `candidates` of it; the others follow
-behind in their order (`candidates` 0: it reads all, for which DIN works through the history, and DIEN takes a step for each of its items, for
-every item of the catalogue).
+Negatives are drawn evenly and shared by a batch, what the user had left out; `loss` is the papers' yes-or-no question
+of each (bce), or a softmax of the target among them (softmax), which ranks better. DIEN's auxiliary loss is that of the
+last step of each prefix, as every prefix is an example. In DIN and DIEN a first stage, trained along, retrieves, and
+the whole network reads only the best `candidates` of it; the others follow behind in their order (`candidates` 0: it
+reads all, for which DIN works through the history, and DIEN takes a step for each of its items, for every item of the
+catalogue).
 
-Only items that train names can be ranked (others: -inf) and read, unless text is. A history without one is answered with the counts in train.
-The networks are in evaluation/baselines/pair_models.py.
+Only items that train names can be ranked (others: -inf) and read, unless text is. A history without one is answered
+with the counts in train. The networks are in evaluation/baselines/pair_models.py.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ _FLOATS = 2**22  # numbers held of a layer while scoring: they stay in the proce
 
 
 class PairSystem(System):
-    """One of the three. `text` may be set before `fit`: float32[items, any] vectors of the items' texts, in the catalogue's order.
+    """One of the three. `text` may be set before `fit`: float32[items, any] vectors of the items' texts, in the
+    catalogue's order.
 
     `epochs` tells after `fit` what each epoch showed: (mean loss, validation NDCG@10), and `best` which one is kept.
     """
@@ -49,17 +52,24 @@ class PairSystem(System):
         self.best = -1
 
     def fit(self, task: Task, note: Note) -> None:
-        """Trains until validation gets no better. SettingsError where train has no item, or the text vectors are not the catalogue's."""
+        """Trains until validation gets no better. SettingsError where train has no item, or the text vectors are not
+        the catalogue's."""
         s = self.settings
         if not len(task.train):
-            raise SettingsError(f"{task.name} has no event to train {self.name} on; give it a later cut or a larger share of the users.")
+            raise SettingsError(
+                f"{task.name} has no event to train {self.name} on; give it a later cut or a larger share of the users."
+            )
         if self.text is not None and len(self.text) != task.n_items:
-            raise SettingsError(f"{self.name} got {len(self.text)} text vectors for {task.n_items} items; give one for each.")
+            raise SettingsError(
+                f"{self.name} got {len(self.text)} text vectors for {task.n_items} items; give one for each."
+            )
         self._counts = np.bincount(task.train.item, minlength=task.n_items).astype(np.float32)
         self._warm, self._users = np.flatnonzero(self._counts), np.unique(task.train.user)
         threads = torch.get_num_threads()
         torch.set_num_threads(s.threads)
-        torch.set_flush_denormal(True)  # Adam's moments of items that are seldom seen get so small that a step would take five times as long
+        torch.set_flush_denormal(
+            True
+        )  # Adam's moments of items that are seldom seen get so small that a step would take five times as long
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(s.seed)
@@ -74,26 +84,31 @@ class PairSystem(System):
         s, model, rng = self.settings, self.model, np.random.default_rng(self.settings.seed)
         optimizer = torch.optim.Adam(model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=True)
         kept, self.epochs, self.best = copied(model), [], -1
-        told = time.perf_counter()
+        noted = time.perf_counter()
         for epoch in range(s.epochs):
             model.train()
             losses = [self._step(optimizer, read, target) for read, target in self._examples(events, rng)]
             if not losses:  # no user has two items
                 break
-            shown = self.validate(valid) if len(valid) else float(epoch)  # nothing to choose by: the last one is the best
+            shown = (
+                self.validate(valid) if len(valid) else float(epoch)
+            )  # nothing to choose by: the last one is the best
             self.epochs.append((float(np.mean(losses)), shown))
             if self.best < 0 or shown > self.epochs[self.best][1]:
                 self.best, kept = epoch, copied(model)
-            if time.perf_counter() - told >= _EVERY:
-                told = time.perf_counter()
-                note(f"{self.name}: epoch {epoch + 1} of at most {s.epochs}; validation NDCG@10 {shown:.4f}, best {self.epochs[self.best][1]:.4f}")
+            if time.perf_counter() - noted >= _EVERY:
+                noted = time.perf_counter()
+                note(
+                    f"{self.name}: epoch {epoch + 1} of at most {s.epochs}; validation NDCG@10 {shown:.4f}, best {self.epochs[self.best][1]:.4f}"
+                )
             if epoch - self.best >= s.patience:
                 break
         model.load_state_dict(kept)
         model.eval()
 
     def _examples(self, events: Events, rng: np.random.Generator) -> Iterator[tuple[Read, Tensor]]:
-        """Histories of like length with their target int64[b], each train item after a user's first once, in random order."""
+        """Histories of like length with their target int64[b], each train item after a user's first once, in random
+        order."""
         first = np.append(True, np.diff(events.user) != 0)
         kept = first | np.append(True, np.diff(events.item) != 0)
         item, user, first = events.item[kept], np.searchsorted(self._users, events.user[kept]), first[kept]
@@ -109,14 +124,21 @@ class PairSystem(System):
             part = groups[place]
             at = begin[part, None] + np.arange(lengths[part].max())
             rows = np.where(at < end[part, None], item[np.minimum(at, len(item) - 1)], self.model.padding)
-            yield Read(torch.from_numpy(rows), torch.from_numpy(lengths[part]), torch.from_numpy(user[end[part]])), torch.from_numpy(item[end[part]])
+            yield (
+                Read(torch.from_numpy(rows), torch.from_numpy(lengths[part]), torch.from_numpy(user[end[part]])),
+                torch.from_numpy(item[end[part]]),
+            )
 
     def _step(self, optimizer: torch.optim.Optimizer, read: Read, target: Tensor) -> float:
         model = self.model
         past = torch.cat([read.rows, target[:, None]], 1)
         wanted, known = model.vectors(target)[:, None], model.encode(read)
         drawn, had = self._drawn(past, self.settings.negatives)
-        loss = self._loss(model.logits(read, known, target[:, None], wanted)[:, 0], model.logits(read, known, drawn, model.vectors(drawn)), had)
+        loss = self._loss(
+            model.logits(read, known, target[:, None], wanted)[:, 0],
+            model.logits(read, known, drawn, model.vectors(drawn)),
+            had,
+        )
         if model.stages == 2:
             drawn, had = self._drawn(past, self.settings.retrieved)
             loss = loss + self._loss(model.first(known, wanted)[:, 0], model.first(known, model.vectors(drawn)), had)
@@ -126,14 +148,16 @@ class PairSystem(System):
         return float(loss.detach())
 
     def _drawn(self, past: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Different item rows int64[n], at most `count`, and bool[b, n]: which of them are in the rows past int64[b, l]."""
+        """Different item rows int64[n], at most `count`, and bool[b, n]: which of them are in the rows past int64[b,
+        l]."""
         drawn = torch.from_numpy(self._warm)[torch.randperm(len(self._warm))[:count]]
         column = torch.full((self.model.padding + 1,), len(drawn)).index_put_((drawn,), torch.arange(len(drawn)))
         had = torch.zeros(len(past), len(drawn) + 1, dtype=torch.bool).scatter_(1, column[past], True)
         return drawn, had[:, :-1]
 
     def _loss(self, right: Tensor, wrong: Tensor, had: Tensor) -> Tensor:
-        """The mean loss of the targets' logits float32[b] and those of the drawn items float32[b, n]; what bool[b, n] was had does not count."""
+        """The mean loss of the targets' logits float32[b] and those of the drawn items float32[b, n]; what bool[b, n]
+        was had does not count."""
         if self.settings.loss == "bce":
             return (F.softplus(-right) + (F.softplus(wrong) * ~had).sum(1) / (~had).sum(1).clamp(min=1)).mean()
         return (torch.cat([right[:, None], wrong.masked_fill(had, NEVER)], 1).logsumexp(1) - right).mean()
@@ -168,7 +192,11 @@ class PairSystem(System):
             read_of, start = min(self.settings.candidates or len(rows), len(rows)), 0
             while start < len(order):
                 width = int(lengths[order[start]]) * 2  # the batch is sorted, so its longest may be somewhat longer
-                each = (len(rankable) if model.stages == 1 else read_of) * self.settings.hidden * (width if self.settings.model == "din" else 2)
+                each = (
+                    (len(rankable) if model.stages == 1 else read_of)
+                    * self.settings.hidden
+                    * (width if self.settings.model == "din" else 2)
+                )
                 part = order[start : start + (32 if self.settings.model == "dien" else max(1, _FLOATS // each))]
                 start += len(part)
                 padded = np.full((len(part), lengths[part].max()), model.padding, np.int64)
@@ -186,7 +214,9 @@ class PairSystem(System):
         first = model.first(known, c)
         best = first.topk(wanted, dim=1).indices
         second = model.logits(read, known, rows[best], c[best])
-        behind = first - first.amax(1, keepdim=True) + second.amin(1, keepdim=True) - 1.0  # all of the others, in the first stage's order
+        behind = (
+            first - first.amax(1, keepdim=True) + second.amin(1, keepdim=True) - 1.0
+        )  # all of the others, in the first stage's order
         return behind.scatter(1, best, second)
 
 

@@ -1,9 +1,13 @@
-"""Sequence models as baselines: what each is, over the training and the losses that all share (train/networks/sequence.py).
+"""Sequence models as baselines: what each is, over the training and the losses that all share
+(train/networks/sequence.py).
 
     gru4rec    Hidasi et al. 2016, with the shared losses instead of its own
-    narm       Li et al. 2017; its attention asks after each item which of those up to it matter, so one pass gives every position
-    nextitnet  Yuan et al. 2019: residual blocks of dilated convolutions that look back only, so each layer sees several times as far
-    sasrec     Kang and McAuley 2018, normalised before each half of a layer, by the sampled softmax with cosine scores; `sasrec-bce` as published
+    narm       Li et al. 2017; its attention asks after each item which of those up to it matter, so one pass gives
+               every position
+    nextitnet  Yuan et al. 2019: residual blocks of dilated convolutions that look back only, so each layer sees several
+               times as far
+    sasrec     Kang and McAuley 2018, normalised before each half of a layer, by the sampled softmax with cosine scores;
+               `sasrec-bce` as published
     bert4rec   Sun et al. 2019
     core       CORE of train/networks/core.py
 
@@ -28,7 +32,7 @@ from recgraph.train.networks.core import CoreSettings
 from recgraph.train.networks.sequence import Items, SequenceModel, SequenceSettings, SequenceSystem, readable, sequences
 from recgraph.train.task import Cases, Note, Scores, System, Task
 
-# ── Recurrent ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Recurrent ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,11 @@ class NARMModel(GRU4RecModel):
     def __init__(self, items: Items, settings: RecurrentSettings) -> None:
         super().__init__(items, settings)
         hidden = settings.hidden
-        self.asking, self.asked, self.weigh = nn.Linear(hidden, hidden, False), nn.Linear(hidden, hidden, False), nn.Linear(hidden, 1, False)
+        self.asking, self.asked, self.weigh = (
+            nn.Linear(hidden, hidden, False),
+            nn.Linear(hidden, hidden, False),
+            nn.Linear(hidden, 1, False),
+        )
         self.out = nn.Linear(2 * hidden, settings.dim)
         self.start()
 
@@ -104,7 +112,7 @@ class NARMSystem(SequenceSystem):
         super().__init__("narm", settings, lambda items: NARMModel(items, settings))
 
 
-# ── Convolutions ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Convolutions ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,9 @@ class NextItNetModel(SequenceModel):
 
     def __init__(self, items: Items, settings: ConvSettings) -> None:
         super().__init__(items, settings)
-        pairs = [[_Back(settings.dim, settings.kernel, apart) for apart in (one, 2 * one)] for one in settings.dilations]
+        pairs = [
+            [_Back(settings.dim, settings.kernel, apart) for apart in (one, 2 * one)] for one in settings.dilations
+        ]
         self.blocks = nn.ModuleList(nn.Sequential(*pair) for pair in pairs)
         self.out = nn.Linear(settings.dim, settings.dim)
         self.start()
@@ -164,7 +174,7 @@ class NextItNetSystem(SequenceSystem):
         super().__init__("nextitnet", settings, lambda items: NextItNetModel(items, settings))
 
 
-# ── Attention ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Attention ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class SASRecSystem(SequenceSystem):
@@ -177,7 +187,8 @@ class SASRecSystem(SequenceSystem):
 
 
 class SASRecTextSystem(SASRecSystem):
-    """With text vectors: an item is the sum of its own vector and a projection of its text, where it is read and where it is scored."""
+    """With text vectors: an item is the sum of its own vector and a projection of its text, where it is read and where
+    it is scored."""
 
     uses = ("ids", "text")
 
@@ -209,7 +220,9 @@ class CoreSystem(System):
     def fit(self, task: Task, note: Note) -> None:
         """Trains as the stage `id_embeddings` does. SettingsError where train has no item."""
         if not len(task.train):
-            raise SettingsError(f"{task.name} has no event to train core on; give it a later cut or a larger share of the users.")
+            raise SettingsError(
+                f"{task.name} has no event to train core on; give it a later cut or a larger share of the users."
+            )
         self._counts = np.bincount(task.train.item, minlength=task.n_items).astype(np.float32)
         self._known = np.flatnonzero(self._counts)
         self._number = np.full(task.n_items, -1, np.int64)
@@ -220,7 +233,9 @@ class CoreSystem(System):
         hidden = [self._number[one[one != target]] for one, target in zip(valid.history, valid.target, strict=True)]
         checked = core.HeldOut(histories, self._number[valid.target], hidden)
         self.trained = core.train(self._number[items], starts, len(self._known), self.settings, checked)
-        note(f"core: epoch {self.trained.best + 1} of {len(self.trained.epochs)} is kept, {self.trained.seconds:.1f} s each")
+        note(
+            f"core: epoch {self.trained.best + 1} of {len(self.trained.epochs)} is kept, {self.trained.seconds:.1f} s each"
+        )
 
     def scores(self, cases: Cases) -> Scores:
         """float32[cases, items]: cosines; -inf for items that train does not name."""

@@ -14,7 +14,10 @@ from recgraph.evaluation.result import MAIN, Figure, Line, Result
 PROTOCOLS = {  # in the order they are shown: title, and what a case asks
     "full": ("Full ranking", "the target among all items listed by then"),
     "category": ("Within the category", "the target among the items of its category (F 5.1)"),
-    "sampled": ("Against drawn items", "users with 10 to 25 records, the target among 20 drawn items (T 5.1); flatters everybody"),
+    "sampled": (
+        "Against drawn items",
+        "users with 10 to 25 records, the target among 20 drawn items (T 5.1); flatters everybody",
+    ),
     "cold": ("Cold items", "only targets that nobody had in the training events (F 5.4)"),
 }
 SPLITS = {
@@ -83,7 +86,10 @@ class Board:
     def order(self) -> tuple[str, int, int, str, str, bool, str, str]:
         """Boards of one data set sort by it: full first, and the split that leaks nothing before the other."""
         protocol, split = self.result.protocol, self.result.split
-        ranks = [[*known].index(name) if name in known else len(known) for known, name in ((PROTOCOLS, protocol), (SPLITS, split))]
+        ranks = [
+            [*known].index(name) if name in known else len(known)
+            for known, name in ((PROTOCOLS, protocol), (SPLITS, split))
+        ]
         return (self.dataset, ranks[0], ranks[1], protocol, split, self.sampled, self.result.seen, self.name)
 
 

@@ -1,7 +1,8 @@
 """The leaderboard as one HTML page: tables, plots (evaluation/leaderboard/charts.py) and what the figures rest on.
 
-How it is laid out is in page.html.j2, how it looks in page.css; here is what they are given. Nothing is loaded from elsewhere and there is no
-script: the page forbids both to itself. Whatever is text is escaped, so names cannot break out.
+How it is laid out is in page.html.j2, how it looks in page.css; here is what they are given. Nothing is loaded from
+elsewhere and there is no script: the page forbids both to itself. Whatever is text is escaped, so names cannot break
+out.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _GROUPS = [(group, name) for group in ("cold", "warm") for name in ("recall@10",
 def page(boards: Sequence[Board], digest: str, notes: Sequence[str]) -> str:
     """The whole page. `boards` in the order to show, `digest` the sha256 of the results, `notes` on how to read it."""
     keys = {board.name: f"b{number}" for number, board in enumerate(boards, 1)}
-    inside = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    inside = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
+    )
     inside.filters |= {
         "amount": words.amount,
         "bounds": words.bounds,

@@ -1,7 +1,8 @@
-"""What is said of boards, the same on the page and in Markdown: numbers, leads, warnings, settings, what the figures rest on.
+"""What is said of boards, the same on the page and in Markdown: numbers, leads, warnings, settings, what the figures
+rest on.
 
-A figure that a result does not have is shown as "–", never as 0. A system is told to be better than another only where they are separable
-(evaluation/result.py). How anything looks is unknown here.
+A figure that a result does not have is shown as "–", never as 0. A system is told to be better than another only where
+they are separable (evaluation/result.py). How anything looks is unknown here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from recgraph.evaluation.leaderboard.boards import PROTOCOLS, SPLITS, Board
 from recgraph.evaluation.result import MAIN, Figure, Line
 
 MISSING = "–"
-SEEN = {"excluded": "items of the history are no candidates", "ranked": "every item is a candidate, those of the history too"}
+SEEN = {
+    "excluded": "items of the history are no candidates",
+    "ranked": "every item is a candidate, those of the history too",
+}
 DROPPED = {  # why cases were not asked
     "records": "fewer than 10 or more than 25 records",
     "warm target": "the target is in the training events",
@@ -21,7 +25,7 @@ DROPPED = {  # why cases were not asked
 }
 
 
-# ── Numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Numbers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _whole(number: int | None) -> str:
@@ -75,7 +79,7 @@ def title(metric: str) -> str:
     return ({"ndcg": "NDCG", "mrr": "MRR"}.get(name, name.capitalize())) + at + k
 
 
-# ── Sentences ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Sentences ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def lead(board: Board) -> str:
@@ -88,9 +92,13 @@ def lead(board: Board) -> str:
     by = f"{within(best.against.difference, sign=True)}, {chance(best.against.p_holm)}"
     if best.separable:
         return f"{best.name} is best: {figure}. Its lead over {best.against.other} is {by}."
-    near = [line.name for line in board.lines[1:] if line.against and not line.separable and line.name != best.against.other]
+    near = [
+        line.name for line in board.lines[1:] if line.against and not line.separable and line.name != best.against.other
+    ]
     others = f" Not separable from {best.name} either: {', '.join(near)}." if near else ""
-    return f"No winner: {best.name}, {figure}, and {best.against.other} are not separable; the difference is {by}.{others}"
+    return (
+        f"No winner: {best.name}, {figure}, and {best.against.other} are not separable; the difference is {by}.{others}"
+    )
 
 
 def warnings(board: Board) -> list[str]:
@@ -117,18 +125,26 @@ def settings_text(line: Line) -> str:
 def facts(board: Board) -> list[tuple[str, str]]:
     """What the figures rest on: names and what is to be said, in the order of reading."""
     found, origin = board.result, board.result.origin
-    left_out = ", ".join(f"{count:,} ({DROPPED.get(why, why)})" for why, count in sorted((found.dropped or {}).items()) if count) or "none"
+    left_out = (
+        ", ".join(
+            f"{count:,} ({DROPPED.get(why, why)})" for why, count in sorted((found.dropped or {}).items()) if count
+        )
+        or "none"
+    )
     drawn = f", a sample of at most {found.sample:,} drawn with a fixed seed" if found.sample else ""
     revision = origin.revision or ""
     texts = {
         "data": f"{origin.data_hash or MISSING} (hash of what systems are given and asked), {_whole(found.items)} items",
         "split": f"{found.split}: {SPLITS[found.split][1]}" if found.split in SPLITS else found.split,
-        "protocol": f"{found.protocol}: {PROTOCOLS[found.protocol][1]}" if found.protocol in PROTOCOLS else found.protocol,
+        "protocol": f"{found.protocol}: {PROTOCOLS[found.protocol][1]}"
+        if found.protocol in PROTOCOLS
+        else found.protocol,
         "seen items": f"{found.seen}: {SEEN[found.seen]}" if found.seen in SEEN else found.seen,
         "cases": f"{_whole(found.cases)}{drawn}",
         "dropped cases": MISSING if found.dropped is None else left_out,
         "seeds": whole_list(found.seeds or ()),
-        "code": f"{revision.removesuffix('+')}{' with changes that are in no commit' if revision.endswith('+') else ''}" or MISSING,
+        "code": f"{revision.removesuffix('+')}{' with changes that are in no commit' if revision.endswith('+') else ''}"
+        or MISSING,
         "machine": origin.machine or MISSING,
         "date": origin.date or MISSING,
         "seconds": MISSING if origin.seconds is None else f"{origin.seconds:,.1f}",

@@ -6,8 +6,9 @@
     LEADERBOARD.md               the same tables as Markdown
     metrics/leaderboard/*.csv    a tidy row a system, for `dvc plots show`
 
-What is written hangs on the results alone: no clock, no environment; equal results give equal bytes. So whoever has the results can `check`
-that the rest is what they give. The sha256 is a signature in that it stands for all of them: a git tag signed with `git tag -s` vouches for it.
+What is written hangs on the results alone: no clock, no environment; equal results give equal bytes. So whoever has the
+results can `check` that the rest is what they give. The sha256 is a signature in that it stands for all of them: a git
+tag signed with `git tag -s` vouches for it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,18 @@ from typing import Any
 from recgraph.errors import StoreError
 from recgraph.evaluation.leaderboard.boards import Board
 from recgraph.evaluation.leaderboard.page import page
-from recgraph.evaluation.leaderboard.words import MISSING, amount, chance, facts, lead, settings_text, title, warnings, whole_list, within
+from recgraph.evaluation.leaderboard.words import (
+    MISSING,
+    amount,
+    chance,
+    facts,
+    lead,
+    settings_text,
+    title,
+    warnings,
+    whole_list,
+    within,
+)
 from recgraph.evaluation.result import MAIN, Against, Line
 from recgraph.evaluation.result_files import as_json, read
 
@@ -46,7 +58,8 @@ NOTES = (
 
 
 def write(folder: str | Path = ".") -> tuple[list[Path], str]:
-    """Writes the leaderboard of a project folder; the files, and the sha256 of the results. StoreError without a result or for a broken one."""
+    """Writes the leaderboard of a project folder; the files, and the sha256 of the results. StoreError without a result
+    or for a broken one."""
     files, digest = _contents(Path(folder))
     for file, text in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -55,16 +68,21 @@ def write(folder: str | Path = ".") -> tuple[list[Path], str]:
 
 
 def check(folder: str | Path = ".") -> tuple[list[Path], str]:
-    """Makes everything again and compares; the files, and the sha256. StoreError that names every file that is missing, is not what the
-    results give, or belongs to no result, and a sha256 that is not that of the results."""
+    """Makes everything again and compares; the files, and the sha256. StoreError that names every file that is missing,
+    is not what the results give, or belongs to no result, and a sha256 that is not that of the results."""
     files, digest = _contents(Path(folder))
     wrong = []
     for file, text in files.items():
         if not file.is_file():
             wrong.append(f"{file} is missing")
         elif file.read_bytes() != text:
-            wrong.append(f"{file} is not what the results give" + (_digests(file, digest) if file.name == Path(MERGED).name else ""))
-    wrong += [f"{file} belongs to no result" for file in sorted((Path(folder) / RESULTS).glob("*.csv")) if file not in files]
+            wrong.append(
+                f"{file} is not what the results give"
+                + (_digests(file, digest) if file.name == Path(MERGED).name else "")
+            )
+    wrong += [
+        f"{file} belongs to no result" for file in sorted((Path(folder) / RESULTS).glob("*.csv")) if file not in files
+    ]
     if wrong:
         raise StoreError(f"{'; '.join(wrong)}. If the results are right, make it again: recgraph leaderboard")
     return list(files), digest
@@ -84,14 +102,18 @@ def _digests(file: Path, digest: str) -> str:
 
 def sha256(results: Any) -> str:
     """Of the canonical JSON: sorted keys, no blanks, UTF-8."""
-    return hashlib.sha256(json.dumps(results, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")).hexdigest()
+    return hashlib.sha256(
+        json.dumps(results, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    ).hexdigest()
 
 
 def _contents(folder: Path) -> tuple[dict[Path, bytes], str]:
     """Every file and what has to be in it, and the sha256 of the results."""
     found = {file.stem: read(file) for file in sorted((folder / RESULTS).glob("*.json"))}
     if not found:
-        raise StoreError(f"{folder / RESULTS} has no result; make one: recgraph evaluate --out {folder / RESULTS}/NAME.json")
+        raise StoreError(
+            f"{folder / RESULTS} has no result; make one: recgraph evaluate --out {folder / RESULTS}/NAME.json"
+        )
     results = {name: as_json(one) for name, one in found.items()}
     digest, boards = sha256(results), sorted((Board(name, one) for name, one in found.items()), key=Board.order)
     merged = json.dumps({"results": results, "sha256": digest}, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
@@ -111,7 +133,9 @@ def _different_data(boards: Sequence[Board]) -> list[str]:
     for (dataset, split), found in groupby(sorted(boards, key=shop), key=shop):
         hashes = sorted({one.result.origin.data_hash or "" for one in found})
         if len(hashes) > 1:
-            notes.append(f"{dataset}, split {split}, was evaluated on different data ({', '.join(hashes)}): do not compare these tables.")
+            notes.append(
+                f"{dataset}, split {split}, was evaluated on different data ({', '.join(hashes)}): do not compare these tables."
+            )
     return notes
 
 
@@ -124,10 +148,24 @@ def table(board: Board) -> str:
     rows = csv.writer(file, lineterminator="\n")
     head = ["dataset", "split", "protocol", "seen", "cases", "system", "reads"]
     head += [name if bound == "mean" else f"{name}_{bound}" for name in board.metrics for bound in bounds]
-    head += [*_COMPARED, "fit_seconds", "score_ms", *(f"{name}_{group}" for group, name in groups), *(f"curve@{k}" for k in board.ks)]
+    head += [
+        *_COMPARED,
+        "fit_seconds",
+        "score_ms",
+        *(f"{name}_{group}" for group, name in groups),
+        *(f"curve@{k}" for k in board.ks),
+    ]
     rows.writerow(head)
     for line in board.lines:
-        row: list[object] = [board.dataset, result.split, result.protocol, result.seen, result.cases, line.name, " ".join(line.uses)]
+        row: list[object] = [
+            board.dataset,
+            result.split,
+            result.protocol,
+            result.seen,
+            result.cases,
+            line.name,
+            " ".join(line.uses),
+        ]
         for name in board.metrics:
             figure = line.figure(name)
             row += [figure.mean, figure.low, figure.high]
@@ -144,15 +182,25 @@ def _compared_fields(against: Against | None) -> list[object]:
     if against is None:
         return [None] * len(_COMPARED)
     difference = against.difference
-    return [against.other, difference.mean, difference.low, difference.high, against.p_holm, "yes" if against.separable else "no"]
+    return [
+        against.other,
+        difference.mean,
+        difference.low,
+        difference.high,
+        against.p_holm,
+        "yes" if against.separable else "no",
+    ]
 
 
-# ── Markdown ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Markdown ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def markdown(boards: Sequence[Board], digest: str, notes: Sequence[str]) -> str:
     """The tables, with what each rests on. Names are escaped."""
-    parts = ["# Leaderboard", f"Made by `recgraph leaderboard`; the page with plots is `{PAGE}`. sha256 of all results: `{digest}`"]
+    parts = [
+        "# Leaderboard",
+        f"Made by `recgraph leaderboard`; the page with plots is `{PAGE}`. sha256 of all results: `{digest}`",
+    ]
     parts += ["\n".join(f"- {_plain(note)}" for note in notes)]
     for dataset, found in groupby(boards, key=lambda one: one.dataset):
         parts += [f"## {_plain(dataset)}", *(text for one in found for text in _section(one))]
@@ -160,13 +208,28 @@ def markdown(boards: Sequence[Board], digest: str, notes: Sequence[str]) -> str:
 
 
 def _section(board: Board) -> list[str]:
-    head = ["System", "Reads", *(title(name) for name in board.columns), "From the best, Holm p", "Fit, s", "A case, ms", "Seeds"]
+    head = [
+        "System",
+        "Reads",
+        *(title(name) for name in board.columns),
+        "From the best, Holm p",
+        "Fit, s",
+        "A case, ms",
+        "Seeds",
+    ]
     rows = [head, [":--", ":--", *["--:"] * (len(head) - 2)]]
     for place, line in enumerate(board.lines):
         figures = [within(line.figure(name), name) for name in board.columns]
         if place == 0 and line.separable:
             figures[0] = f"**{figures[0]}**"
-        rows.append([_plain(line.name), _plain(", ".join(line.uses) or MISSING), *figures, _compared_text(line, first=place == 0)])
+        rows.append(
+            [
+                _plain(line.name),
+                _plain(", ".join(line.uses) or MISSING),
+                *figures,
+                _compared_text(line, first=place == 0),
+            ]
+        )
         rows[-1] += [amount(line.fit_seconds), amount(line.score_ms), whole_list(line.seeds, "none")]
     rests_on = [f"- {name}: {_code(text) if name == 'command' else _plain(text)}" for name, text in facts(board)]
     settings = [f"- {_plain(line.name)}: {_plain(settings_text(line))}" for line in board.lines]
