@@ -29,6 +29,7 @@ _ROOMS = ("recgraph.evaluation.", "recgraph.train.", "recgraph.tools.")
 _LEFT_OUT = (
     "recgraph.train.task",
     "recgraph.train.pipeline",
+    "recgraph.train.params",
     "recgraph.evaluation.workshop",
     "recgraph.evaluation.systems",
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 from recgraph.errors import SettingsError
 from recgraph.evaluation.workshop import Settings, Workshop
-from recgraph.train.pipeline import load_params, settings_of
+from recgraph.train.params import load_params, settings_of
 from recgraph.train.task import System
 
 Make = Callable[[int], System]  # from a seed, unfitted

@@ -45,7 +45,7 @@ from recgraph.tools.embed import Encoder, encoder_of
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
 from recgraph.tools.llm.adapter_sets import TASKS
-from recgraph.tools.llm.adapters import InUse, open_adapted
+from recgraph.tools.llm.open import InUse, open_adapted
 from recgraph.tools.llm.protocol import LLM
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Retriever
@@ -340,7 +340,8 @@ class Recommender:
         kind, llm, adapter = self.settings.summarizer, self.llm, self.adapters.names.get("summarize")
         if kind == "auto":
             large = llm is not None and (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
-            kind = "llm" if large or (adapter and not _on_cpu(llm)) else "profile"
+            # In this process on a CPU an LLM's summary costs seconds a block.
+            kind = "llm" if large or (adapter and not (llm and llm.on_cpu)) else "profile"
         if kind == "profile" or llm is None:
             return ProfileSummarizer(self.currency)
         vocabulary = Vocabulary(self.store.attribute_values())
@@ -352,11 +353,6 @@ class Recommender:
         self._exit.callback(connection.close)
         serde = JsonPlusSerializer(allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in (*CHECKPOINT_TYPES, Work)])
         return SqliteSaver(connection, serde=serde)
-
-
-def _on_cpu(llm: LLM | None) -> bool:
-    """Whether the model runs in this process on a CPU, where an LLM's summary costs seconds a block. Servers have no `device`."""
-    return getattr(getattr(llm, "device", None), "type", "") == "cpu"
 
 
 def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:

@@ -222,7 +222,7 @@ def export(folder: Path, before: str | None, store: str | None) -> None:
 def train(stage: str, task: str, folder: Path) -> None:
     """Run one stage of the training pipeline, with the params of params.yaml.
 
-    STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, textformer, fusion, examples, sft, index, evaluate,
+    STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, textformer, ranking, examples, sft, index, evaluate,
     publish.
     All of them in order, and only what has changed: dvc repro
     """
@@ -296,7 +296,7 @@ def use(name: str, llm: str | None, store: str | None) -> None:
     """
     from recgraph.settings import load_settings
     from recgraph.store.db import Store
-    from recgraph.tools.llm.adapters import keep_default
+    from recgraph.tools.llm.open import keep_default
 
     settings = load_settings(store=store, llm=llm)
     with Store.open(settings.store) as opened:

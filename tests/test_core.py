@@ -24,6 +24,7 @@ from recgraph.train import id_embeddings
 from recgraph.train.metrics import MISS
 from recgraph.train.networks import core
 from recgraph.train.networks.core import CoreModel, CoreSettings, HeldOut, batches, ranks, train, windows
+from recgraph.train.params import settings_of
 
 SMALL = CoreSettings(dim=8, inner=16, batch=16, epochs=4, max_length=6, threads=1, hidden_dropout=0.1, session_dropout=0.1, item_dropout=0.1)
 ITEMS = 12
@@ -168,7 +169,7 @@ def test_the_cold_item_is_learnt_from_rare_ones() -> None:
 )
 def test_a_wrong_parameter_is_named(block: dict[str, object], wrong: str) -> None:
     with pytest.raises(SettingsError, match=wrong):
-        CoreSettings.of(block)
+        settings_of(CoreSettings, block, "id_embeddings")
 
 
 # -- the stage and serving ---------------------------------------------------------------------------------------------------------

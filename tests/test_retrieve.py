@@ -15,7 +15,7 @@ from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
 from recgraph.tools.memory import MemoryHit, QueryMemory
-from recgraph.tools.ranking import Fusion
+from recgraph.tools.ranking import LearntRanking
 from recgraph.tools.retrieve import Candidate, Retriever, fuse, is_fresh, memory_list, mixup
 
 MakeStore = Callable[..., Store]
@@ -136,19 +136,19 @@ def test_an_untitled_product_is_found_by_its_attributes_and_one_without_any_by_n
     assert next(candidate for candidate in found if candidate.item_id == "B").source == "popular"
 
 
-# -- a learnt fusion -----------------------------------------------------------------------------------------------------------------
+# -- a learnt ranking ----------------------------------------------------------------------------------------------------------------
 
 
 def learnt(make_store: MakeStore, sources: tuple[str, ...], **config: object) -> Store:
-    """The shop with a fusion of these sources published, which has no network: the sources' own votes decide."""
+    """The shop with a ranking by these sources published, which has no network: the sources' own votes decide."""
     store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
     told = {"depth": 10, "pool": 12, "again": True, "networks": 0, "encoder": FakeEncoder.name, "fitted_before": "2025-03-01T00:00:00", **config}
     with store.writing():
-        Fusion(sources, {}, told).publish(store)
+        LearntRanking(sources, {}, told).publish(store)
     return store
 
 
-def test_a_published_fusion_ranks_and_each_product_says_who_brought_it(make_store: MakeStore) -> None:
+def test_a_published_ranking_ranks_and_each_product_says_who_brought_it(make_store: MakeStore) -> None:
     retriever = Retriever.build(learnt(make_store, ("popularity", "transitions", "query-words", "memory")), FakeEncoder())
     assert retriever.fused is not None
     followed = retriever.candidates(history=[click(1, "K1GREY", "purchase")], k=3)
@@ -160,7 +160,7 @@ def test_a_published_fusion_ranks_and_each_product_says_who_brought_it(make_stor
     assert {one.source for one in retriever.candidates(k=11)} == {"popular"}
 
 
-def test_what_the_fusion_has_not_learnt_comes_on_top(make_store: MakeStore) -> None:
+def test_what_the_ranking_has_not_learnt_comes_on_top(make_store: MakeStore) -> None:
     retriever = Retriever.build(learnt(make_store, ("popularity", "transitions")), FakeEncoder())
     history = [click(1, "K1GREY", "purchase")]
     plain = retriever.candidates(history=history, k=11)
@@ -174,7 +174,7 @@ def test_what_the_fusion_has_not_learnt_comes_on_top(make_store: MakeStore) -> N
     assert {one.item_id: one.source for one in searched[:3]} == {"B1BRWN": "text", "K2OLIV": "sequence", "B2BLCK": "text"}
 
 
-def test_a_fusion_that_knows_more_than_the_moment_or_another_encoder_is_not_used(make_store: MakeStore) -> None:
+def test_a_ranking_that_knows_more_than_the_moment_or_another_encoder_is_not_used(make_store: MakeStore) -> None:
     store = learnt(make_store, ("popularity", "transitions"))
     assert Retriever.build(store, FakeEncoder(), before=APRIL).fused is not None
     early = Retriever.build(store, FakeEncoder(), before=datetime(2025, 2, 28))
@@ -189,12 +189,12 @@ def test_a_fusion_that_knows_more_than_the_moment_or_another_encoder_is_not_used
     assert Retriever.build(store, Other()).fused is None
 
 
-def test_a_fusion_that_reads_core_is_not_used_without_it(make_store: MakeStore) -> None:
+def test_a_ranking_that_reads_core_is_not_used_without_it(make_store: MakeStore) -> None:
     assert Retriever.build(learnt(make_store, ("popularity", "core")), FakeEncoder()).fused is None
 
 
 @pytest.mark.parametrize("k", [1, 5, IN_STOCK, 500])
-def test_the_fusion_keeps_the_promises(make_store: MakeStore, k: int) -> None:
+def test_the_ranking_keeps_the_promises(make_store: MakeStore, k: int) -> None:
     retriever = Retriever.build(learnt(make_store, ("popularity", "transitions", "viewed", "text-knn")), FakeEncoder(), per_style=1)
     history = [click(1, "S1OLIV", "purchase"), click(2, "GONE"), click(3, "S1NAVY")]
     found = ids(retriever.candidates(predicted_id="nonsense", query="лён", history=history, exclude={"B1BRWN"}, k=k))

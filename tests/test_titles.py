@@ -347,8 +347,8 @@ def test_nothing_after_the_cut_is_learnt_from(make_store: Callable[..., Store], 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"encoder": "bert"}, "encoder is 'bert'.*ready, lstm, finetuned"),
-        ({"lstm": {"width": 3}}, r"lstm\.width .* is no setting"),
+        ({"encoder": "bert"}, "title_embeddings.encoder is 'bert'.*ready, lstm, finetuned"),
+        ({"lstm": {"width": 3}}, r"title_embeddings\.lstm\.width is no parameter"),
         ({"dtype": "int8"}, "dtype is 'int8'"),
     ],
 )

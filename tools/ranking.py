@@ -1,4 +1,4 @@
-"""The fusion of sources, at serving time: what each source says of an item becomes a few numbers, and a small learnt network ranks by them.
+"""Ranking by many sources, at serving time: what each source says of an item becomes a few numbers, and a small learnt network ranks by them.
 
 A request's pool are the items that stand high with some source (the sum of reciprocal ranks). Of an item in the pool the network reads, for
 each source, how far it lies above the source's other scores and its rank, besides how often it was taken, how long the history is, and whether
@@ -24,12 +24,13 @@ from recgraph.store.db import Store
 from recgraph.tools.sources.base import Past, Request, Rows, Scores, Source
 from recgraph.tools.sources.layers import Numbers, gelu
 from recgraph.tools.sources.published import publish, published
-from recgraph.tools.sources.registry import SHOWN_AS, make, possible
+from recgraph.tools.sources.registry import SOURCES, make, possible
 
 Mask = NDArray[np.bool_]
 
-META = "fusion"  # the store's fact that holds a published one
-_FILES = ("config.json", "fusion.safetensors")
+META = "ranking"  # the store's fact that holds a published one
+_META_BEFORE = "fusion"  # where it lay until the stage was called `ranking`: stores that were published then go on serving
+_FILES = ("config.json", "ranking.safetensors")
 AT_ONCE = 32  # requests read together: the scores of 12,000 items stay in the processor's cache, 256 take a third longer each
 _RRF = 20.0  # added to ranks, so that the first of one source does not decide alone
 _BELOW = 1e3  # what lies between an item of the pool and one outside
@@ -96,7 +97,7 @@ def _first(scores: Scores, rows: Rows, count: int) -> Rows:
 
 
 @dataclass(frozen=True)
-class Fusion:
+class LearntRanking:
     """What was learnt. `sources` are the names of those it reads, in its order; `weights` the networks' by name; `config` has `depth`, `pool`,
     `again`, `networks`, the `encoder` of the texts and `fitted_before`, beside what it was learnt with."""
 
@@ -119,19 +120,19 @@ class Fusion:
         return total
 
     def save(self, folder: str | Path) -> None:
-        """Writes config.json and fusion.safetensors; the folder is made."""
+        """Writes config.json and ranking.safetensors; the folder is made."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         (place / _FILES[0]).write_text(json.dumps({"sources": self.sources, **self.config}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (place / _FILES[1]).write_bytes(save(dict(self.weights)))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Fusion:
+    def load(cls, folder: str | Path) -> LearntRanking:
         """What `save` wrote. Raises StoreError where it is not there."""
         try:
             config, weights = json.loads((Path(folder) / _FILES[0]).read_text(encoding="utf-8")), (Path(folder) / _FILES[1]).read_bytes()
         except OSError as error:
-            raise StoreError(f"There is no learnt fusion in {folder} ({error}). Make it with: recgraph train fusion") from None
+            raise StoreError(f"There is no learnt ranking in {folder} ({error}). Make it with: recgraph train ranking") from None
         return cls(tuple(config.pop("sources")), load(weights), config)
 
     def publish(self, store: Store) -> None:
@@ -139,9 +140,9 @@ class Fusion:
         publish(store, META, self.weights, {"sources": self.sources, **self.config})
 
     @classmethod
-    def published(cls, store: Store, before: datetime | None = None) -> Fusion | None:
+    def published(cls, store: Store, before: datetime | None = None) -> LearntRanking | None:
         """The store's; None where it has none, or one that may know what happened from `before` on (as `Core.published`)."""
-        found = published(store, META, before)
+        found = published(store, META if store.meta(META) is not None else _META_BEFORE, before)
         return cls(tuple(found[1].pop("sources")), *found) if found else None
 
 
@@ -155,31 +156,31 @@ class Found:
 
 
 class Ranker:
-    """A fusion with its sources made: it ranks a catalogue. Thread-safe."""
+    """A learnt ranking with its sources made: it ranks a catalogue. Thread-safe."""
 
-    def __init__(self, fusion: Fusion, reader: PoolReader) -> None:
-        self.fusion, self.reader = fusion, reader
+    def __init__(self, learnt: LearntRanking, reader: PoolReader) -> None:
+        self.learnt, self.reader = learnt, reader
         names = tuple(reader.sources)
-        shown = [SHOWN_AS[name] for name in names]
+        shown = [SOURCES[name].shown_as for name in names]
         self._groups = {group: [place for place, one in enumerate(shown) if one == group] for group in dict.fromkeys(shown)}
 
     @classmethod
-    def of(cls, fusion: Fusion, shop: Past) -> Ranker | None:
-        """Makes the sources from the past that `shop` holds; None where it has not what one of them needs."""
-        if not set(fusion.sources) <= set(possible(shop)):
+    def of(cls, learnt: LearntRanking, past: Past) -> Ranker | None:
+        """Makes the sources from what is known of the past; None where it has not what one of them needs."""
+        if not set(learnt.sources) <= set(possible(past)):
             return None
-        counts = np.bincount(shop.events.item, minlength=shop.n_items)
-        config = fusion.config
-        sources = {name: make(name, shop) for name in fusion.sources}
-        return cls(fusion, PoolReader(sources, counts, int(config["depth"]), int(config["pool"]), bool(config["again"])))
+        counts = np.bincount(past.events.item, minlength=past.n_items)
+        config = learnt.config
+        sources = {name: make(name, past) for name in learnt.sources}
+        return cls(learnt, PoolReader(sources, counts, int(config["depth"]), int(config["pool"]), bool(config["again"])))
 
     def knows(self, *sources: str) -> bool:
         """Whether the network reads one of these sources."""
         return not set(sources).isdisjoint(self.reader.sources)
 
-    def _said(self, pools: Pools) -> Numbers:
+    def _worth(self, pools: Pools) -> Numbers:
         """float32[n, pool]: what the network says; without one, the votes."""
-        return self.fusion.says(pools.read) if self.fusion.config["networks"] else pools.votes
+        return self.learnt.says(pools.read) if self.learnt.config["networks"] else pools.votes
 
     def scores(self, asked: Sequence[Request], allowed: Mask | None = None) -> Scores:
         """float32[requests, items]: the pool by the network, below it all others by the votes of the sources."""
@@ -187,7 +188,7 @@ class Ranker:
             parts = range(0, len(asked), AT_ONCE)
             return np.concatenate([self.scores(asked[i : i + AT_ONCE], None if allowed is None else allowed[i : i + AT_ONCE]) for i in parts])
         pools, votes = self.reader.read(asked, allowed)
-        said = self._said(pools)
+        said = self._worth(pools)
         in_pool = np.where(pools.votes > 0, said - said.min(1, keepdims=True) + _BELOW, pools.votes)
         np.put_along_axis(votes, pools.items, in_pool.astype(np.float32), 1)
         return votes
@@ -196,7 +197,7 @@ class Ranker:
         """The first k of what may be shown and some source has, best first; `allowed` is bool[items]."""
         pools, _ = self.reader.read([asked], allowed[None], 2 * k)
         known = np.flatnonzero(pools.votes[0] > 0)
-        said = self._said(pools)[0, known]
+        said = self._worth(pools)[0, known]
         order = known[np.argsort(-said, kind="stable")[:k]]
         items, read = pools.items[0, order], pools.read[0, order]
         count = len(self.reader.sources)
@@ -208,7 +209,7 @@ class Ranker:
         for column, places in enumerate(self._groups.values()):
             without = read.copy()
             without[:, [*places, *(count + place for place in places)]] = 0.0  # as if nothing was said of it
-            losses[:, column] = np.where(told[:, column], -self.fusion.says(without), -np.inf)
+            losses[:, column] = np.where(told[:, column], -self.learnt.says(without), -np.inf)
         return [
             Found(int(row), names[int(loss.argmax())], tuple(name for name, there in zip(names, had, strict=True) if there))
             for row, had, loss in zip(items, has, losses, strict=True)

@@ -24,7 +24,7 @@ from recgraph.store.records import Event, is_named
 from recgraph.tools.embed import Encoder, Progress, embed
 from recgraph.tools.index import VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
-from recgraph.tools.ranking import Found, Fusion, Ranker
+from recgraph.tools.ranking import Found, LearntRanking, Ranker
 from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.text import LEANING
@@ -209,14 +209,14 @@ class Retriever:
         popular = dict.fromkeys(item_id for item_id, _ in [*recent, *store.popular(before, limit=500)])
         core = core or Core.published(store, before)
         core = core.over(catalogue.item_ids) if core else None
-        fusion, fused = Fusion.published(store, before), None
-        if fusion and fusion.config["encoder"] == encoder.name:
+        learnt, fused = LearntRanking.published(store, before), None
+        if learnt and learnt.config["encoder"] == encoder.name:
             known = [titles.vector(item_id) for item_id in catalogue.item_ids]
             nothing = np.zeros(encoder.dim, dtype=np.float32)
             vectors = np.stack([nothing if vector is None else vector for vector in known])
             former = TextFormer.published(store, before)
             former = former if former and former.config["encoder"] == encoder.name else None
-            fused = Ranker.of(fusion, Past(sequences, catalogue.names, vectors, core, former))
+            fused = Ranker.of(learnt, Past(sequences, catalogue.names, vectors, core, former))
         return cls(
             catalogue,
             encoder,

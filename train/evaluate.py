@@ -29,7 +29,7 @@ from recgraph.store.db import Catalogue, Store
 from recgraph.store.records import Event
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.ranking import Fusion
+from recgraph.tools.ranking import LearntRanking
 from recgraph.tools.retrieve import Retriever
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.textformer import TextFormer
@@ -38,7 +38,8 @@ from recgraph.train import leaks
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.metrics import Places, places, places_in_lists, recall, summary
-from recgraph.train.pipeline import Note, Params, needed, progress, split_folder, value
+from recgraph.train.params import Params, block
+from recgraph.train.pipeline import Note, needed, progress, split_folder
 from recgraph.train.prepare import Case, read_cases, read_facts
 
 Rows = NDArray[np.int64]
@@ -126,10 +127,10 @@ def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dic
         Core.load(folder / "data" / "id_embeddings").publish(store)
     if (folder / "data" / "textformer").is_dir() and (former := TextFormer.load(folder / "data" / "textformer")):
         former.publish(store)
-    if (folder / "data" / "fusion").is_dir():
-        fusion = Fusion.load(folder / "data" / "fusion")
-        if fusion.config["networks"]:
-            fusion.publish(store)
+    if (folder / "data" / "ranking").is_dir():
+        learnt = LearntRanking.load(folder / "data" / "ranking")
+        if learnt.config["networks"]:
+            learnt.publish(store)
     titles = VectorIndex(catalogue.item_ids, title_vectors(folder, catalogue.item_ids, catalogue.names))
     retriever = Retriever.build(store, encoder, titles=titles)
     memory = QueryMemory.build(store, encoder)
@@ -166,15 +167,24 @@ def place_ranked(ranker: Ranker, asked: Sequence[Asked], variant: str, label: st
     return places_in_lists(lists, [one.case.item_id for one in asked])
 
 
+@dataclass(frozen=True)
+class EvaluateParams:
+    """The block `evaluate` of params.yaml: at most so many test cases, drawn with the seed (0: all), and the ks of the curve."""
+
+    cases: int
+    seed: int
+    ks: tuple[int, ...]
+
+
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: cases, seed, ks. Reads data/prepare, title_embeddings, memory and id_embeddings; writes metrics/evaluate.{json,csv}."""
-    ks = sorted(int(k) for k in value(params, "evaluate", "ks"))
-    split = split_folder(params, folder)
+    """Params: split, the fields of `EvaluateParams`. Reads data/prepare, title_embeddings, memory and id_embeddings; writes
+    metrics/evaluate.{json,csv}."""
+    own, split = block(params, "evaluate", EvaluateParams), split_folder(params, folder)
+    ks = sorted(own.ks)
     leaks.check_folder(folder, split, ("id_embeddings", "title_embeddings", "memory", "textformer"))
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as everything:
         catalogue = everything.catalogue()
-        cases = read_cases(split, "test")
-        asked = ask(everything, catalogue, sample(cases, int(value(params, "evaluate", "cases")), int(value(params, "evaluate", "seed"))))
+        asked = ask(everything, catalogue, sample(read_cases(split, "test"), own.cases, own.seed))
     unseen = [one for one in asked if not (one.rows == one.target).any()]
     chosen: Mapping[str, Sequence[Asked]] = dict(zip(VARIANTS, (asked, unseen), strict=True))
     found: dict[str, dict[str, Places]] = {variant: {} for variant in VARIANTS}

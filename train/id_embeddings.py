@@ -29,7 +29,8 @@ from recgraph.store.parquet import read_table, write_table
 from recgraph.train import evidence
 from recgraph.train.metrics import Places, summary
 from recgraph.train.networks.core import CoreSettings, HeldOut, Rows, TrainedCore, ranks, train
-from recgraph.train.pipeline import Note, Params, block, needed, split_folder
+from recgraph.train.params import Params, block
+from recgraph.train.pipeline import Note, needed, split_folder
 
 OUT = Path("data") / "id_embeddings"
 PURCHASE = 2  # in Sequences.action
@@ -37,7 +38,7 @@ PURCHASE = 2  # in Sequences.action
 
 def run(params: Params, folder: Path, note: Note) -> None:
     """Params: the fields of `CoreSettings`. Reads data/prepare/all and data/prepare/<split>, writes data/id_embeddings and metrics."""
-    settings = CoreSettings.of(block(params, "id_embeddings"))
+    settings = block(params, "id_embeddings", CoreSettings)
     split, part = split_folder(params, folder), folder / OUT.with_suffix(".part")
     facts = json.loads((split / "split.json").read_text(encoding="utf-8"))
     with snapshot.open_folder(split / "train") as store:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from recgraph.store.parquet import read_table
 from recgraph.store.records import is_named
 from recgraph.tools.embed import text_key
 from recgraph.tools.index import VectorIndex, Vectors, faiss
-from recgraph.train.pipeline import Note, Params, needed, value
+from recgraph.train.params import Params, block
+from recgraph.train.pipeline import Note, needed
 
 OUT = Path("data") / "index"
 
@@ -46,9 +48,16 @@ def _pick(vectors: Vectors, rows: list[int]) -> Vectors:
     return np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])[rows].astype(np.float32)  # row -1 is the zero one
 
 
+@dataclass(frozen=True)
+class IndexParams:
+    """The block `index` of params.yaml: fewer vectors are searched exactly, more through a graph."""
+
+    exact_below: int
+
+
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: exact_below. Reads data/prepare/all, data/title_embeddings and data/id_embeddings, writes data/index."""
-    exact_below = int(value(params, "index", "exact_below"))
+    """Params: the fields of `IndexParams`. Reads data/prepare/all, data/title_embeddings and data/id_embeddings, writes data/index."""
+    exact_below = block(params, "index", IndexParams).exact_below
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as store:
         catalogue = store.catalogue()
     target = folder / OUT

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from recgraph.store.parquet import read_table, write_table
 from recgraph.tools.embed import Encoder, Progress, text_key
 from recgraph.train import evidence
 from recgraph.train.networks.titles import threads
-from recgraph.train.pipeline import Note, Params, needed, value
+from recgraph.train.params import Params, block
+from recgraph.train.pipeline import Note, needed
 from recgraph.train.title_embeddings import OUT as TITLES
 from recgraph.train.title_embeddings import chosen_encoder
 
@@ -48,11 +49,19 @@ class KnownTexts:
         return np.stack([self._known[text] for text in texts]) if len(texts) else np.zeros((0, self.dim), np.float32)
 
 
+@dataclass(frozen=True)
+class MemoryParams:
+    """The block `memory` of params.yaml: of torch; equal threads give equal bytes."""
+
+    threads: int
+
+
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: threads. Reads data/prepare/all and the encoder of data/title_embeddings, writes data/memory."""
+    """Params: the fields of `MemoryParams`. Reads data/prepare/all and the encoder of data/title_embeddings, writes data/memory."""
+    own = block(params, "memory", MemoryParams)
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as store:
         queries = sorted(store.memory_queries())
-    with threads(int(value(params, "memory", "threads"))):
+    with threads(own.threads):
         encoder = chosen_encoder(folder, torch.float32)  # everywhere the same bytes, with bf16 in hardware or without
         vectors = encoder.encode(queries)
     write_table(folder / OUT / "queries.parquet", {"query": queries, "key": [text_key(query) for query in queries], "vector": vectors})

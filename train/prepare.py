@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,20 @@ from recgraph.store import snapshot
 from recgraph.store.cases import Targets, Times, span, targets
 from recgraph.store.db import Store
 from recgraph.store.parquet import read_table, write_table
-from recgraph.train.pipeline import Note, Params, needed, split_folder, value
+from recgraph.train.params import Params, block, text
+from recgraph.train.pipeline import Note, needed, split_folder
 
 PARTS = ("train", "valid", "test")
 _CLOCK_STARTS = datetime(1971, 1, 1)  # earlier times are event numbers (store/records.py)
+
+
+@dataclass(frozen=True)
+class PrepareParams:
+    """The block `prepare` of params.yaml. `valid_days` and `test_days` are whole days, for the split by time alone."""
+
+    start: Literal["search", "purchase"]
+    valid_days: int
+    test_days: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,22 +152,22 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: data (a snapshot folder or a store), start, valid_days, test_days. Writes data/prepare."""
-    start, valid_days, test_days = (value(params, "prepare", name) for name in ("start", "valid_days", "test_days"))
-    source, target = folder / value(params, "", "data"), folder / "data" / "prepare"
+    """Params: data (a snapshot folder or a store), split, the fields of `PrepareParams`. Writes data/prepare."""
+    own = block(params, "prepare", PrepareParams)
+    source, target = folder / text(params, "data"), folder / "data" / "prepare"
     if not source.exists() and source == folder / "data" / "shop":
         needed(source, "shop")
     with snapshot.open_source(source) as store:
         shutil.rmtree(target, ignore_errors=True)
         snapshot.write(store, target / "all")
         found = targets(store)
-        as_of = starts(found, start)
+        as_of = starts(found, own.start)
         between = span(store)
         splits = [split_last_out(found, as_of)]
-        if between is None or between[0] < _CLOCK_STARTS or between[1] - between[0] <= timedelta(days=valid_days + test_days):
+        if between is None or between[0] < _CLOCK_STARTS or between[1] - between[0] <= timedelta(days=own.valid_days + own.test_days):
             note("no time split: the events have no dates, or span too few days for it")
         else:
-            splits.insert(0, split_by_time(found, as_of, between[1], valid_days, test_days))
+            splits.insert(0, split_by_time(found, as_of, between[1], own.valid_days, own.test_days))
         for split in splits:
             counts = write_split(store, target / split.name, found, as_of, split)["counts"]
             note(f"{split.name}: " + ", ".join(f"{counts[f'{part}_cases']:,} {part} cases" for part in PARTS))

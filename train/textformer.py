@@ -4,7 +4,7 @@
     data/textformer/config.json              settings, the encoder of the texts, fitted_before; evidence.parquet is what it saw (train/evidence.py)
     metrics/textformer.json                  loss and validation NDCG@10 of each epoch, and which is kept
 
-It is the baseline `textformer-query` (train/networks/text.py), trained as there, and one more source of candidates for the fusion. What serves is
+It is the baseline `textformer-query` (train/networks/text.py), trained as there, and one more source of candidates for the ranking. What serves is
 tools/sources/textformer.py.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +25,22 @@ from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.networks.text import TextFormerSystem as Trainer
 from recgraph.train.networks.text import TextSettings
-from recgraph.train.pipeline import Note, Params, block, needed, settings_of, split_folder, value
-from recgraph.train.prepare import read_facts
+from recgraph.train.params import Params, block
+from recgraph.train.pipeline import Note, needed, split_folder
+from recgraph.train.prepare import PrepareParams, read_facts
 from recgraph.train.task import events_of, read_task
 
 OUT = Path("data") / "textformer"
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: the fields of `TextSettings`. Reads data/prepare, title_embeddings and memory, writes data/textformer and metrics."""
-    settings, split = settings_of(TextSettings, block(params, "textformer"), "textformer"), split_folder(params, folder)
+    """Params: split, prepare, the fields of `TextSettings`. Reads data/prepare, title_embeddings and memory, writes data/textformer and metrics."""
+    settings, prepared, split = block(params, "textformer", TextSettings), block(params, "prepare", PrepareParams), split_folder(params, folder)
     if not settings.cosine:
         raise SettingsError("textformer.cosine is false in params.yaml; what serves compares by cosine only.")
-    facts, cuts = read_facts(split), {name: value(params, "prepare", name) for name in ("start", "valid_days", "test_days")}
+    facts = read_facts(split)
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as everything:
-        task = read_task(everything, "the shop", facts["split"], **cuts)
+        task = read_task(everything, "the shop", facts["split"], **asdict(prepared))
     with snapshot.open_folder(split / "train") as store:
         learnt, encoder = store.sequences(), read_queries(folder, store)
         # Nothing here needs to know the test cases, and what is learnt is what the train part has.

@@ -248,9 +248,10 @@ class LLMSystem(Reranker):
     def _train(self, task: Task, note: Note) -> Path:
         # trl takes seconds to be imported, and is needed for training only.
         from recgraph.train.lora.training import LoraSettings, Tokens, train
+        from recgraph.train.params import settings_of
 
         where = f"baselines.{self.name}.lora"
-        settings = LoraSettings.of({**self.lora, **self.settings.lora, "seed": self.settings.seed}, where)
+        settings = settings_of(LoraSettings, {**self.lora, **self.settings.lora, "seed": self.settings.seed}, where)
         cases = self.learnt_from(task)
         if not len(cases):
             raise SettingsError(f"{task.name} has no train case for {self.name} to learn from; set baselines.{self.name}.adapter to none.")
@@ -322,7 +323,7 @@ class YesNoSystem(LLMSystem):
     def _epochs(self, cases: Cases, settings: Any, tokens: Any) -> list[Any]:
         """The target, answered Yes, among items drawn evenly, answered No."""
         from recgraph.train.examples import Row
-        from recgraph.train.sft import draw
+        from recgraph.train.lora.job import draw
 
         among = drawn(self._task, cases, self.settings.seed, count=self._room(cases, settings.negatives * settings.epochs))
         groups: dict[int, list[Any]] = {}

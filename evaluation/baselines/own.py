@@ -39,7 +39,7 @@ from recgraph.train.evidence import Seen
 from recgraph.train.id_embeddings import save
 from recgraph.train.networks.core import CoreSettings
 from recgraph.train.networks.text import TextFormerSystem, TextSettings
-from recgraph.train.ranking import FusedSettings, Lessons, learn
+from recgraph.train.ranking import Lessons, RankerSettings, learn
 from recgraph.train.task import Cases, Note, Scores, System, Task, Within
 
 Vectors = NDArray[np.float32]
@@ -159,10 +159,10 @@ class FusedSystem(Within):
     """The fused retrieval. `names` are those of the sources, by default all that can be made. The searches of train are
     the store's."""
 
-    name, settings_class, uses = "fused", FusedSettings, ("ids", "text", "query")
-    settings: FusedSettings
+    name, settings_class, uses = "fused", RankerSettings, ("ids", "text", "query")
+    settings: RankerSettings
 
-    def __init__(self, settings: FusedSettings | None, workshop: Workshop, names: Sequence[str] = NAMES) -> None:
+    def __init__(self, settings: RankerSettings | None, workshop: Workshop, names: Sequence[str] = NAMES) -> None:
         super().__init__(settings)
         self._workshop, self._texts, self._names = workshop, _OfTexts(workshop), names
 
@@ -178,16 +178,10 @@ class FusedSystem(Within):
         counts = np.bincount(task.train.item, minlength=task.n_items)
         self._listed = task.listed
         valid = task.valid.some(self.settings.learn, self.settings.seed)
-        self.fusion = learn(sources, counts, self._lessons(valid), self.settings, note)
-        config = self.fusion.config
-        reader = PoolReader(
-            {name: sources[name] for name in self.fusion.sources},
-            counts,
-            config["depth"],
-            config["pool"],
-            config["again"],
-        )
-        self.served = Served(self.fusion, reader)
+        self.learnt = learn(sources, counts, self._lessons(valid), self.settings, note)
+        config = self.learnt.config
+        used = {name: sources[name] for name in self.learnt.sources}
+        self.served = Served(self.learnt, PoolReader(used, counts, config["depth"], config["pool"], config["again"]))
 
     def requests(self, cases: Cases) -> list[Request]:
         """What is asked of each case. All queries are fresh: a case ends before the search that led to its target."""

@@ -25,6 +25,7 @@ class ChatText:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()  # a fast tokenizer may not be called from two threads at once
         added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special or str(token) in tokenizer.chat_template}
+        self.end = int(tokenizer.eos_token_id)
         self._control = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
         self._control_ids = frozenset(tokenizer.convert_tokens_to_ids(self._control))
         self._system = self._takes_system()
@@ -46,6 +47,11 @@ class ChatText:
         """Token ids of rendered text, control tokens understood."""
         with self._lock:
             return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of several texts at once."""
+        with self._lock:
+            return [list(tokens) for tokens in self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
     def decode(self, tokens: Sequence[int]) -> str:
         with self._lock:

@@ -1,19 +1,21 @@
 """Constrained answers as tokens: a `Form` tokenised once, and the search among thousands of choices token by token.
 
-It knows tokenizers and `tools.llm.Form`, no model. Tokens are cut so that lead + choice + middle + text give the tokens that the whole
+It knows tokens and `protocol.Form`, no model. Tokens are cut so that lead + choice + middle + text give the tokens that the whole
 text would give: a blank at the end of lead or middle belongs to the token after it ("ID: X" is "ID", ":", " X").
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from recgraph.tools.llm.protocol import Form
+
+Encode = Callable[[Sequence[str]], list[list[int]]]  # texts → the token ids of each, without the template's own (ChatText.encode_all)
 
 
 def check_form(form: Form) -> None:
@@ -84,25 +86,25 @@ class TokenForm:
     middle_cut: str
     free_blank: str
 
-    def draft(self, tokenizer: Any, text: str) -> list[int]:
+    def draft(self, encode: Encode, text: str) -> list[int]:
         """The tokens of a probable free text, its first line only."""
         text = text.split("\n")[0].strip(" ")
-        return _after(tokenizer, self.middle_cut, self.middle_cut + self.free_blank + text) if text else []
+        return _after(encode, self.middle_cut, self.middle_cut + self.free_blank + text) if text else []
 
 
-def tokenize_form(tokenizer: Any, form: Form) -> TokenForm:
-    """Raises ValueError as `check_form` does."""
+def tokenize_form(encode: Encode, end: int, form: Form) -> TokenForm:
+    """A form in the tokens of a tokenizer, whose token `end` closes a text. Raises ValueError as `check_form` does."""
     check_form(form)
     lead, lead_blank = _split_blank(form.lead)
     middle_cut, free_blank = _split_blank(form.middle)
-    base = _ids(tokenizer, [lead])[0] if lead else []
-    whole = _ids(tokenizer, [form.lead + choice for choice in form.choices])
+    base = encode([lead])[0] if lead else []
+    whole = encode([form.lead + choice for choice in form.choices])
     sequences = [ids[len(base) :] if ids[: len(base)] == base else None for ids in whole]
     if any(sequence is None for sequence in sequences):  # lead and choice melt into one token: take the choice on its own
-        sequences = [list(ids) for ids in _ids(tokenizer, [lead_blank + choice for choice in form.choices])]
+        sequences = list(encode([lead_blank + choice for choice in form.choices]))
     head = form.lead + form.choices[0]
-    middle = _after(tokenizer, head, head + middle_cut) if middle_cut else []
-    closing = [int(tokenizer.eos_token_id)] if not middle else middle[:1]
+    middle = _after(encode, head, head + middle_cut) if middle_cut else []
+    closing = [end] if not middle else middle[:1]
     table = TokenTable.build([[*(sequence or []), *closing] for sequence in sequences])
     return TokenForm(form, lead, table, tuple(middle), middle_cut, free_blank)
 
@@ -117,11 +119,7 @@ def _split_blank(text: str) -> tuple[str, str]:
     return cut, text[len(cut) :]
 
 
-def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-
-
-def _after(tokenizer: Any, head: str, whole: str) -> list[int]:
+def _after(encode: Encode, head: str, whole: str) -> list[int]:
     """The tokens of `whole` after those of `head`; where they melt into each other, the tokens of the rest on its own."""
-    first, both = _ids(tokenizer, [head, whole])
-    return both[len(first) :] if both[: len(first)] == first else _ids(tokenizer, [whole[len(head) :]])[0]
+    first, both = encode([head, whole])
+    return both[len(first) :] if both[: len(first)] == first else encode([whole[len(head) :]])[0]

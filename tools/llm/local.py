@@ -1,6 +1,6 @@
 """The LLM in process: transformers + peft, greedy, with a prefix cache, one shared prefix for all Yes/No prompts, and forms by token.
 
-It knows how a causal language model is run fast and exactly; not where models lie (`tools.models`) and not what the prompts say.
+It knows how a causal language model is run fast and exactly; not where models lie (places.py) and not what the prompts say.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GENERATE_ROWS = 16  # prompts decoded together
 
 
 class LocalLLM:
-    """A causal language model in this process (see `tools.llm.LLM` for the protocol).
+    """A causal language model in this process (see `protocol.LLM`).
 
     `adapters` maps names to PEFT LoRA folders. Threads may share one object; calls run one after the other. `context` is the longest
     prompt plus answer in tokens. Raises ModelMissing for a folder that cannot be used.
@@ -52,6 +52,7 @@ class LocalLLM:
         folder = Path(folder)
         best_device, best_dtype = placement()
         self.device = torch.device(device or best_device)
+        self.on_cpu = self.device.type == "cpu"
         base = Base.of(folder)
         self.name = f"{base.name}-{base.fingerprint}"
         with quiet_transformers():
@@ -69,11 +70,14 @@ class LocalLLM:
         self.max_choices = 50_000  # a trie of so many ids is built in about a second and kept
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
         self._chat = ChatText(tokenizer)
-        self._tokenizer = tokenizer
         self._stops = _stop_tokens(model, tokenizer)
         self._prefixes = cache or PrefixCache()
         self._lock = threading.Lock()
-        self._forms = lru_cache(maxsize=16)(lambda lead, choices, middle: tokenize_form(tokenizer, Form(lead, choices, middle)))
+        self._forms = lru_cache(maxsize=16)(self._tokenized)
+
+    def _tokenized(self, lead: str, choices: tuple[str, ...], middle: str) -> TokenForm:
+        """A form in tokens; without its drafts, which are another dict in every request, so that it can be kept."""
+        return tokenize_form(self._chat.encode_all, self._chat.end, Form(lead, choices, middle))
 
     def count_tokens(self, text: str) -> int:
         """The number of tokens of a text, without the chat template's own."""
@@ -141,7 +145,7 @@ class LocalLLM:
                 known, root = [(layer.keys, layer.values) for layer in cache.layers] if shared else [], shared
             else:
                 root = reused
-            limit = PACK_TOKENS if self.device.type == "cpu" else PREFILL_TOKENS * 8
+            limit = PACK_TOKENS if self.on_cpu else PREFILL_TOKENS * 8
             found = []
             for pack in _packs([row[root:] for row in rows], limit):
                 _check(deadline)
@@ -279,7 +283,7 @@ class LocalLLM:
             return Completion(head, True), Usage(len(prompt), written - 1, reused)
         pending += form.middle[1:]
         written += len(form.middle) - 1
-        draft = form.draft(self._tokenizer, drafts.get(form.form.choices[choice], ""))[: max(0, max_tokens - written)]
+        draft = form.draft(self._chat.encode_all, drafts.get(form.form.choices[choice], ""))[: max(0, max_tokens - written)]
         free, finished = [], False
         for token in self._continue(cache, pending, draft, bool(form.free_blank), deadline):
             if finished := token in self._stops or token in self._chat.line_ends:

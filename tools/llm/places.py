@@ -1,6 +1,6 @@
-"""Finding the models: which folder holds the base LLM or the sentence encoder, converting the packaged one, and `open_llm`.
+"""Finding the models: which folder holds the base LLM or the sentence encoder, and converting the packaged one.
 
-It knows places and file formats, not how a model is run (`tools.llm_local`, `tools.llm_server`, `tools.embed`) and not what it is asked.
+It knows places and file formats, not how a model is run (local.py, server.py, tools/embed.py) and not what it is asked.
 torch and transformers are imported inside functions: looking for a model must work, and complain usefully, without them.
 """
 
@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,6 @@ from recgraph.errors import ModelMissing
 
 if TYPE_CHECKING:
     import torch
-
-    from recgraph.tools.llm.protocol import LLM
 
 DEFAULT_LLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -39,33 +37,6 @@ INSTALL_LOCAL = "pip install 'recgraph[local]'"
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "1_Pooling/*"]
 _log = logging.getLogger(__name__)
-
-
-def open_llm(
-    model: str = "",
-    url: str = "",
-    api_key: str = "",
-    adapters: Mapping[str, str] | None = None,
-    cache: Path | None = None,
-    note: Callable[[str], None] | None = None,
-) -> LLM:
-    """The LLM to use: the server at `url` if one is given, else the model in process.
-
-    `adapters` maps the names nodes ask for to LoRA folders (in process) or to served model names (server). `note` hears of work that
-    takes more than a few seconds (the one conversion). Raises ModelMissing, and LLMUnavailable for a server that cannot be reached.
-    """
-    if url:
-        try:
-            from recgraph.tools.llm.server import ServerLLM
-        except ModuleNotFoundError as error:
-            raise ModelMissing(f"The LLM server at {url} needs the Python package '{error.name}': pip install 'recgraph[vllm]'") from None
-        return ServerLLM(url, model=model, api_key=api_key, adapters=adapters)
-    folder = find_llm(model, cache, note)
-    try:
-        from recgraph.tools.llm.local import LocalLLM
-    except ModuleNotFoundError as error:
-        raise ModelMissing(f"The in-process LLM needs the Python package '{error.name}': {INSTALL_LOCAL}") from None
-    return LocalLLM(folder, adapters=adapters)
 
 
 def find_llm(name: str = "", cache: Path | None = None, note: Callable[[str], None] | None = None) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,6 +21,8 @@ from recgraph.tools.sources.words import Words
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
 Vectors = NDArray[np.float32]
+
+Need = Literal["names", "vectors", "core", "former"]  # what a source may need of the past, beside its events
 
 HISTORY = 50  # items of a history that are read, the newest
 
@@ -40,6 +42,12 @@ class Past:
     def n_items(self) -> int:
         return len(self.names)
 
+    def has(self, need: Need) -> bool:
+        """Whether it holds what a source needs: names that tell items apart, text vectors, a trained CORE, a trained text transformer."""
+        if need == "names":
+            return len(set(self.names)) > 1
+        return {"vectors": self.vectors, "core": self.core, "former": self.former}[need] is not None
+
     @cached_property
     def words(self) -> Words:
         """The names as words."""
@@ -49,7 +57,7 @@ class Past:
     def known_vectors(self) -> Vectors:
         """The vectors. SettingsError where there are none."""
         if self.vectors is None:
-            raise SettingsError("A source that reads texts was asked for without text vectors; give the shop an encoder.")
+            raise SettingsError("A source that reads texts was asked for without text vectors; give the past an encoder's.")
         return self.vectors
 
 

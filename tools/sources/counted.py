@@ -19,8 +19,8 @@ _BLOCK = 2048  # rows of a table made at once
 class Popularity:
     """The number of an item's events."""
 
-    def __init__(self, shop: Past) -> None:
-        self._counts = np.bincount(shop.events.item, minlength=shop.n_items).astype(np.float32)
+    def __init__(self, past: Past) -> None:
+        self._counts = np.bincount(past.events.item, minlength=past.n_items).astype(np.float32)
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """The same for each request; 0 for an item without an event."""
@@ -30,8 +30,8 @@ class Popularity:
 class Viewed:
     """The history's own items, the newest first; 0 for all others."""
 
-    def __init__(self, shop: Past) -> None:
-        self._n_items = shop.n_items
+    def __init__(self, past: Past) -> None:
+        self._n_items = past.n_items
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         found = np.zeros((len(asked), self._n_items), np.float32)
@@ -61,9 +61,9 @@ class TransitionSettings:
 class Transitions:
     """What shoppers took after an item of the history; the steps are counted, with their decay, by tools/sources/transitions.py."""
 
-    def __init__(self, shop: Past, settings: TransitionSettings | None = None) -> None:
+    def __init__(self, past: Past, settings: TransitionSettings | None = None) -> None:
         s = self._settings = settings or TransitionSettings()
-        self._table = scaled(transition_counts(shop.events, shop.n_items, s.window), s.out, s.into).astype(np.float32)
+        self._table = scaled(transition_counts(past.events, past.n_items, s.window), s.out, s.into).astype(np.float32)
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """0 for what never followed."""
@@ -92,15 +92,15 @@ class ItemKNNSettings:
 class ItemKNN:
     """Items that the same users had: the cosine of columns of the 0/1 matrix of users and items."""
 
-    def __init__(self, shop: Past, settings: ItemKNNSettings | None = None) -> None:
+    def __init__(self, past: Past, settings: ItemKNNSettings | None = None) -> None:
         s = self._settings = settings or ItemKNNSettings()
-        user = np.unique(shop.events.user, return_inverse=True)[1].ravel()
-        had = sp.csr_matrix((np.ones(len(user), np.float32), (user, shop.events.item)), shape=(user.max(initial=-1) + 1, shop.n_items))
+        user = np.unique(past.events.user, return_inverse=True)[1].ravel()
+        had = sp.csr_matrix((np.ones(len(user), np.float32), (user, past.events.item)), shape=(user.max(initial=-1) + 1, past.n_items))
         had.data[:] = 1.0  # summed where an item was had twice
         weight = np.maximum(np.asarray(had.sum(axis=1)).ravel(), 1.0) ** -s.user_power
         of_users = (sp.diags(weight) @ had).tocsr()
         norm = np.sqrt(np.asarray(of_users.sum(axis=0)).ravel())
-        blocks = [self._rows(had, of_users, norm, start) for start in range(0, shop.n_items, _BLOCK)]
+        blocks = [self._rows(had, of_users, norm, start) for start in range(0, past.n_items, _BLOCK)]
         self._table = sp.vstack(blocks).tocsr() if blocks else sp.csr_matrix((0, 0), dtype=np.float32)
 
     def _rows(self, had: sp.csr_matrix, of_users: sp.csr_matrix, norm: NDArray[np.float32], start: int) -> sp.csr_matrix:
@@ -142,13 +142,13 @@ class SessionKNNSettings:
 class SessionKNN:
     """Session-kNN with decays by place (V-SKNN, Ludewig and Jannach 2018; STAN, Garg et al. 2019); a session is all that a user had."""
 
-    def __init__(self, shop: Past, settings: SessionKNNSettings | None = None) -> None:
+    def __init__(self, past: Past, settings: SessionKNNSettings | None = None) -> None:
         s = self._settings = settings or SessionKNNSettings()
-        self._n_items, self._items = shop.n_items, shop.events.item.astype(np.int64)
-        fresh = np.flatnonzero(np.diff(shop.events.user)) + 1
+        self._n_items, self._items = past.n_items, past.events.item.astype(np.int64)
+        fresh = np.flatnonzero(np.diff(past.events.user)) + 1
         self._starts = np.concatenate([[0], fresh, [len(self._items)]]).astype(np.int64) if len(self._items) else np.zeros(1, np.int64)
         user = np.repeat(np.arange(len(self._starts) - 1), np.diff(self._starts))
-        had = sp.csr_matrix((np.ones(len(user), np.float32), (self._items, user)), shape=(shop.n_items, len(self._starts) - 1))
+        had = sp.csr_matrix((np.ones(len(user), np.float32), (self._items, user)), shape=(past.n_items, len(self._starts) - 1))
         had.data[:] = 1.0
         users = np.maximum(np.asarray(had.sum(axis=1)).ravel(), 1.0)
         size = np.maximum(np.diff(self._starts), 1).astype(np.float64)
@@ -203,14 +203,14 @@ class MakerSettings:
 class MakerTransitions:
     """Which makers' items follow which makers', and how often an item is taken of its maker's."""
 
-    def __init__(self, shop: Past, settings: MakerSettings | None = None) -> None:
-        s, maker = settings or MakerSettings(), makers(shop.names)
+    def __init__(self, past: Past, settings: MakerSettings | None = None) -> None:
+        s, maker = settings or MakerSettings(), makers(past.names)
         of = sp.csr_matrix((np.ones(len(maker), np.float32), (np.arange(len(maker)), maker)), shape=(len(maker), maker.max(initial=0) + 1))
         self._settings, self._of, self._maker = s, of, maker
-        steps = (of.T @ transition_counts(shop.events, shop.n_items) @ of).tocsr()
+        steps = (of.T @ transition_counts(past.events, past.n_items) @ of).tocsr()
         into = np.maximum(np.asarray(steps.sum(axis=0)).ravel(), 1.0) ** -s.into
         self._steps = scaled(steps @ sp.diags(into), 1.0, 0.0).astype(np.float32)
-        count = (np.bincount(shop.events.item, minlength=shop.n_items) + 0.5) ** s.share
+        count = (np.bincount(past.events.item, minlength=past.n_items) + 0.5) ** s.share
         self._share = (count / np.bincount(maker, count, of.shape[1])[maker] ** 0.5).astype(np.float32)
 
     def scores(self, asked: Sequence[Request]) -> Scores:

@@ -3,7 +3,7 @@
 F 4.2 trains the prediction of the next item, T 4.3 the Yes/No judgement; both are the same here: prompts, answers, weights. An epoch is a list
 of trees in a seeded order; all epochs are laid end to end, so a run is one sequence of steps that a kill interrupts and a new start
 continues from the last checkpoint with the same result. With `retrain_share` the examples the model found hardest are trained further
-(F 4.3). Devices are accelerate's business: `train/sft.py` starts this under its launcher, nothing here is distributed code of our own.
+(F 4.3). Devices are accelerate's business: `train/lora/launch.py` starts this under its launcher, nothing here is distributed code of our own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import resource
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,20 +78,6 @@ class LoraSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.retrain_share < 1:
             raise SettingsError(f"retrain_share is {self.retrain_share}; it must be at least 0 and below 1.")
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any], where: str) -> LoraSettings:
-        """From a block of params.yaml; SettingsError names an unknown key or a value of the wrong kind."""
-        kinds: dict[str, type[Any]] = {field.name: type(field.default) for field in fields(cls)}
-        found: dict[str, Any] = {}
-        for name, value in values.items():
-            if name not in kinds:
-                raise SettingsError(f"{where} sets '{name}', which is no setting of an adapter. Known: {', '.join(kinds)}.")
-            try:
-                found[name] = kinds[name](value)
-            except (TypeError, ValueError):
-                raise SettingsError(f"{where}.{name} is '{value}'; it must be a {kinds[name].__name__}.") from None
-        return cls(**found)
 
 
 class Tokens:
@@ -260,53 +246,71 @@ def train(
         layers_to_transform=_last_layers(model, settings.layers),
         task_type="CAUSAL_LM",
     )
-    tokenizer = Tokens(base).tokenizer
-    started = time.monotonic()
-    cost = {"examples": 0.0, "tokens": 0.0, "plain_tokens": 0.0, "flops_per_token": _flops(model, settings.layers)}
+    plan = _Plan(Tokens(base).tokenizer, settings, work, note)
+    started, flops = time.monotonic(), _flops(model, settings.layers)
     every = [example for epoch in epochs for example in epoch]
     if start is not None:
         model = PeftModel.from_pretrained(model, str(start), is_trainable=True)
-    model, curve, folder = _phase(model, None if start else lora, tokenizer, every, settings, work / "epochs", "epochs", cost, note)
+    phases = [_train_phase(plan, model, None if start else lora, every, "epochs")]
     if after is not None:
-        after(folder)
+        after(phases[0].adapter)
     hard: list[int] = []
     if settings.retrain_share and settings.retrain_epochs:
         last = list(epochs[-1])
-        kept = work / "hard.json"
-        if kept.is_file():
-            hard = json.loads(kept.read_text(encoding="utf-8"))
-        else:
-            note("perplexity of each training prompt")
-            found = perplexities(model, last, settings.tree_tokens)
-            order = sorted(range(len(last)), key=lambda place: (-found[place], place))
-            hard = sorted(order[: max(1, round(settings.retrain_share * len(last)))])
-            kept.write_text(json.dumps(hard), encoding="utf-8")
+        hard = _hardest(plan, phases[0].model, last)
         again = [last[place] for _ in range(settings.retrain_epochs) for place in hard]
-        model, further, folder = _phase(model, None, tokenizer, again, settings, work / "hard", "hard examples", cost, note)
-        curve += further
+        phases.append(_train_phase(plan, phases[0].model, None, again, "hard examples"))
     seconds = time.monotonic() - started
     peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    cost |= {"seconds": round(seconds, 1), "tokens_per_second": round(cost["tokens"] / seconds, 1), "peak_memory_gib": round(peak, 2)}
-    return TrainedAdapter(folder, curve, hard, cost)
+    tokens = float(sum(phase.tokens for phase in phases))
+    cost = {"examples": float(sum(phase.examples for phase in phases)), "tokens": tokens}
+    cost |= {"plain_tokens": float(sum(phase.plain_tokens for phase in phases)), "flops_per_token": flops}
+    cost |= {"seconds": round(seconds, 1), "tokens_per_second": round(tokens / seconds, 1), "peak_memory_gib": round(peak, 2)}
+    return TrainedAdapter(phases[-1].adapter, [line for phase in phases for line in phase.curve], hard, cost)
 
 
-def _phase(
-    model: Any,
-    lora: LoraConfig | None,
-    tokenizer: Any,
-    examples: Sequence[Example],
-    settings: LoraSettings,
-    work: Path,
-    label: str,
-    cost: dict[str, float],
-    note: Note,
-) -> tuple[Any, list[tuple[str, int, float, float]], Path]:
+@dataclass(frozen=True)
+class _Plan:
+    """What all phases of a training share; the checkpoints of each lie in a folder of its own in `work`."""
+
+    tokenizer: Any
+    settings: LoraSettings
+    work: Path
+    note: Note
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """What came out of one run over a list of examples: the model, the folder of its adapter, its curve, and how much was read."""
+
+    model: Any
+    adapter: Path
+    curve: list[tuple[str, int, float, float]]
+    examples: int
+    tokens: int
+    plain_tokens: int
+
+
+def _hardest(plan: _Plan, model: Any, examples: Sequence[Example]) -> list[int]:
+    """The places of the examples whose answers surprise the model most, kept in `work`, so that a run that goes on trains the same ones."""
+    kept = plan.work / "hard.json"
+    if kept.is_file():
+        known: list[int] = json.loads(kept.read_text(encoding="utf-8"))
+        return known
+    plan.note("perplexity of each training prompt")
+    found = perplexities(model, examples, plan.settings.tree_tokens)
+    order = sorted(range(len(examples)), key=lambda place: (-found[place], place))
+    hard = sorted(order[: max(1, round(plan.settings.retrain_share * len(examples)))])
+    kept.write_text(json.dumps(hard), encoding="utf-8")
+    return hard
+
+
+def _train_phase(plan: _Plan, model: Any, lora: LoraConfig | None, examples: Sequence[Example], label: str) -> _Phase:
+    """One run of trl's trainer, from the last checkpoint of its folder where there is one. `lora` is the adapter to begin; None: the model's own."""
+    settings, note, work = plan.settings, plan.note, plan.work / label.split()[0]
     whole = settings.loss == "prompt"
     trees = list(grow(examples, settings.tree_tokens, whole=whole))
     sizes = [len(build([examples[place] for place in places], whole=whole)) for places in trees]
-    cost["examples"] += len(examples)
-    cost["tokens"] += sum(sizes)
-    cost["plain_tokens"] += sum(map(len, examples))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     a_step = max(1, round(settings.batch / (len(examples) / len(trees)) / world))
     steps = math.ceil(len(trees) / (a_step * world))
@@ -323,7 +327,7 @@ def _phase(
             args=arguments,
             data_collator=collate,
             train_dataset=Dataset.from_dict({"tree": list(range(len(trees)))}),
-            processing_class=tokenizer,
+            processing_class=plan.tokenizer,
             peft_config=lora,
             callbacks=[watch],
         )
@@ -337,7 +341,8 @@ def _phase(
         trainer.save_model(str(work / "adapter"))  # every process takes part: a sharded model is gathered here
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     curve = [(label, int(entry["step"]), float(entry["loss"]), float(entry.get("learning_rate", 0.0))) for entry in logged]
-    return trainer.accelerator.unwrap_model(trainer.model), curve, work / "adapter"
+    adapted = trainer.accelerator.unwrap_model(trainer.model)
+    return _Phase(adapted, work / "adapter", curve, len(examples), sum(sizes), sum(map(len, examples)))
 
 
 def _flops(model: Any, layers: int) -> float:

@@ -17,8 +17,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,26 +69,14 @@ class CoreSettings:
     def __post_init__(self) -> None:
         for name, least in (("dim", 1), ("heads", 1), ("max_length", 1), ("batch", 1), ("epochs", 1), ("patience", 1), ("threads", 1), ("layers", 0)):
             if getattr(self, name) < least:
-                raise SettingsError(f"id_embeddings.{name} is {getattr(self, name)}; it must be at least {least}.")
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         for name in ("hidden_dropout", "attention_dropout", "session_dropout", "item_dropout", "rare_share", "cold_share"):
             if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(f"id_embeddings.{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
         if self.dim % self.heads:
-            raise SettingsError(f"id_embeddings.dim is {self.dim}; it must be a multiple of id_embeddings.heads, {self.heads}.")
+            raise SettingsError(f"dim is {self.dim}; it must be a multiple of heads, {self.heads}.")
         if self.temperature <= 0:
-            raise SettingsError(f"id_embeddings.temperature is {self.temperature}; it must be above 0.")
-
-    @classmethod
-    def of(cls, block: Mapping[str, Any]) -> CoreSettings:
-        """From a block of params.yaml. Raises SettingsError for an unknown name or a value of another kind."""
-        known: dict[str, Any] = {field.name: type(field.default) for field in fields(cls)}
-        for name, value in block.items():
-            if name not in known:
-                raise SettingsError(f"id_embeddings.{name} is no parameter; known are {', '.join(known)}.")
-            if isinstance(value, bool) != (known[name] is bool) or not isinstance(value, (int, float) if known[name] is float else known[name]):
-                kind = {float: "a number", int: "a whole number", bool: "true or false"}[known[name]]
-                raise SettingsError(f"id_embeddings.{name} is {value!r}; it must be {kind}.")
-        return cls(**{name: known[name](value) for name, value in block.items()})
+            raise SettingsError(f"temperature is {self.temperature}; it must be above 0.")
 
 
 class _Block(nn.Module):
