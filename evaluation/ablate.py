@@ -33,7 +33,7 @@ from recgraph.errors import SettingsError
 from recgraph.evaluation.ask import Reporter
 from recgraph.evaluation.origin import Origin
 from recgraph.evaluation.rankings import case_ids
-from recgraph.evaluation.result import MAIN, Ablation, Against, Figure, Milliseconds, Tokens, Variation, rounded
+from recgraph.evaluation.result import MAIN, Ablation, Against, Figure, MeanTokens, Milliseconds, Variation, rounded
 from recgraph.evaluation.statistics import holm, intervals, sign_flips
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.recommender import Recommender
@@ -316,6 +316,6 @@ def _variation(
         metrics={name: Figure.of(one) for name, one in zip(values, found, strict=True)},
         invalid=rounded(np.mean([one.invalid for one in answers])),
         degraded=rounded(np.mean([one.degraded for one in answers])),
-        tokens=Tokens(prompt, completion, cached),
+        tokens=MeanTokens(prompt, completion, cached),
         ms=Milliseconds(round(float(np.median(ms)), 1), round(float(np.quantile(ms, 0.95)), 1)),
     )

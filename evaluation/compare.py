@@ -23,7 +23,7 @@ from recgraph.evaluation.ask import Asked, Measured, Options, Reporter, Values, 
 from recgraph.evaluation.kept import Kept
 from recgraph.evaluation.origin import Origin
 from recgraph.evaluation.rankings import Rankings, case_ids, read_rankings, write_rankings
-from recgraph.evaluation.result import MAIN, Against, Ceiling, Figure, Group, Line, Result, Share, Tokens, rounded
+from recgraph.evaluation.result import MAIN, Against, Ceiling, Figure, Group, Line, MeanTokens, Result, Share, rounded
 from recgraph.evaluation.statistics import holm, intervals, sign_flips
 from recgraph.evaluation.systems import Make, systems
 from recgraph.evaluation.workshop import Workshop
@@ -38,7 +38,7 @@ DEPTH = 100  # items of an exported list
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """What is evaluated on a store. `items` are all that it names, or the `named` of which more than an id is known;
     `runs` are files of rankings; `shares` of the users are learnt from too (low resource); answers are kept in the
     folder `keep`; `command` is told in the result."""
@@ -52,7 +52,9 @@ class Plan:
     command: str = ""
 
 
-def evaluate_store(plan: Plan, names: Sequence[str], workshop: Workshop, reporter: Reporter | None = None) -> Result:
+def evaluate_store(
+    plan: EvaluationPlan, names: Sequence[str], workshop: Workshop, reporter: Reporter | None = None
+) -> Result:
     """Evaluates the named systems on the workshop's store.
 
     With `shares` every system is also fitted on the train events of such a share of the users (drawn with the options'
@@ -77,7 +79,9 @@ def evaluate_store(plan: Plan, names: Sequence[str], workshop: Workshop, reporte
     return replace(result, low_resource=tuple(curve))
 
 
-def export(plan: Plan, names: Sequence[str], file: Path, workshop: Workshop, reporter: Reporter | None = None) -> int:
+def export(
+    plan: EvaluationPlan, names: Sequence[str], file: Path, workshop: Workshop, reporter: Reporter | None = None
+) -> int:
     """Writes the first items of one system for every case; the number of lists. SettingsError without exactly one
     system."""
     reporter, chosen = reporter or Reporter(), systems(names, workshop)
@@ -96,7 +100,7 @@ def export(plan: Plan, names: Sequence[str], file: Path, workshop: Workshop, rep
     return len(asked)
 
 
-def _task(plan: Plan, workshop: Workshop, reporter: Reporter) -> Task:
+def _task(plan: EvaluationPlan, workshop: Workshop, reporter: Reporter) -> Task:
     if workshop.store is None:
         raise SettingsError("There is no store to evaluate on; name one with --store.")
     reporter.tell("Reading the store")
@@ -229,14 +233,14 @@ def _answered(
     return found, took
 
 
-def _tokens(measured: Sequence[Measured], each: int) -> Tokens | None:
+def _tokens(measured: Sequence[Measured], each: int) -> MeanTokens | None:
     used = [one.used for one in measured if one.used is not None]
     if not used:
         return None
     prompt, completion, cached = (
         sum(column) for column in zip(*((one.prompt, one.completion, one.cached) for one in used), strict=True)
     )
-    return Tokens(round(prompt / each, 1), round(completion / each, 1), round(cached / each, 1))
+    return MeanTokens(round(prompt / each, 1), round(completion / each, 1), round(cached / each, 1))
 
 
 def _ceiling(system: System, measured: Sequence[Measured]) -> Ceiling | None:

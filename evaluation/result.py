@@ -60,7 +60,7 @@ class Against:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class MeanTokens:
     """Of one recommendation, on the mean, where a language model takes part: read, written, and read of those that were
     known already."""
 
@@ -98,7 +98,7 @@ class Line:
     score_ms: float | None = None
     missing_cases: int | None = None
     unknown_cases: int | None = None
-    tokens: Tokens | None = None
+    tokens: MeanTokens | None = None
     ceiling: Ceiling | None = None
     seeds: tuple[int, ...] = ()
     metrics: Mapping[str, Figure] = field(default_factory=dict)
@@ -173,7 +173,7 @@ class Variation:
     metrics: Mapping[str, Figure]
     invalid: float
     degraded: float
-    tokens: Tokens
+    tokens: MeanTokens
     ms: Milliseconds
     against: Against | None = None
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from recgraph.errors import StoreError
 from recgraph.evaluation.origin import Origin
-from recgraph.evaluation.result import MAIN, Ablation, Against, Ceiling, Figure, Group, Line, Result, Share, Tokens
+from recgraph.evaluation.result import MAIN, Ablation, Against, Ceiling, Figure, Group, Line, MeanTokens, Result, Share
 
 # ── To JSON ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -181,7 +181,7 @@ def _line(found: Any) -> Line:
         score_ms=_number(data.get("score_ms")),
         missing_cases=_whole(data.get("missing_cases")),
         unknown_cases=_whole(data.get("unknown_cases")),
-        tokens=Tokens(**_object(tokens, "tokens", [one.name for one in fields(Tokens)])) if tokens else None,
+        tokens=MeanTokens(**_object(tokens, "tokens", [one.name for one in fields(MeanTokens)])) if tokens else None,
         ceiling=Ceiling(**_object(ceiling, "ceiling", [one.name for one in fields(Ceiling)])) if ceiling else None,
         seeds=tuple(int(seed) for seed in _list(data, "seeds")),
         metrics={name: _figure(one) for name, one in _object(_needed(data, "metrics"), "metrics").items()},

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from recgraph.evaluation.ask import Options, Reporter
+    from recgraph.evaluation.compare import EvaluationPlan
     from recgraph.evaluation.workshop import Workshop
 
 SPLIT = click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
@@ -99,9 +100,11 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_plan(
         split: str, items: str, options: Options, shares: str, runs: tuple[Path, ...], keep: Path | None, **others: Any
     ) -> Any:
-        from recgraph.evaluation.compare import Plan
+        from recgraph.evaluation.compare import EvaluationPlan
 
-        return command(plan=Plan(split, items, options, runs, _shares(shares), keep, _command_line()), **others)
+        return command(
+            plan=EvaluationPlan(split, items, options, runs, _shares(shares), keep, _command_line()), **others
+        )
 
     return with_plan
 
@@ -170,7 +173,7 @@ def _reporter(screen: Console, tell: Callable[..., None]) -> Reporter:
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="keep the whole result as JSON")
 @store_option
-def evaluate(names: str, plan: Any, exported: Path | None, out: Path | None, store: str | None) -> None:
+def evaluate(names: str, plan: EvaluationPlan, exported: Path | None, out: Path | None, store: str | None) -> None:
     """Measure recommenders on the purchases of a store that were held out.
 
     \b

@@ -17,7 +17,7 @@ from recgraph.cli import main
 from recgraph.errors import SettingsError
 from recgraph.evaluation.ablate import NAMES, Answer, Question, Variant, _Quiet, ablate, variants, variations
 from recgraph.evaluation.ask import Reporter
-from recgraph.evaluation.result import Tokens
+from recgraph.evaluation.result import MeanTokens
 from recgraph.evaluation.result_files import text_of
 from recgraph.graph.nodes import TitlesOnly
 from recgraph.graph.recommender import Recommender
@@ -117,7 +117,7 @@ def test_all_variants_are_asked_the_same_and_the_store_stays_as_it_is(shop: Path
     assert all(one["wording"] == "general" and one["deadline"] == 600 for one in opened.settings)
     assert [len(llm.asked) for llm in opened.llms] == [4, 4]
     assert not any(llm.scored for llm in opened.llms)  # the order of F has no Yes or No
-    assert result.variants[0].tokens == Tokens(10.0, 5.0, 0.0)
+    assert result.variants[0].tokens == MeanTokens(10.0, 5.0, 0.0)
     assert result.variants[0].invalid == 0.75  # the queue's first answer is a product, the others are nonsense
     assert not shop.with_suffix(".runs.duckdb").exists()
     with Store.open(shop) as store:

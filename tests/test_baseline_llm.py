@@ -24,7 +24,7 @@ from recgraph.evaluation.baselines import llm  # noqa: E402
 from recgraph.evaluation.baselines.llm import LettersSystem, LLMSettings, ProductSettings, RawSettings, SummarySettings, YesNoSystem  # noqa: E402
 from recgraph.evaluation.baselines.train_cases import train_cases  # noqa: E402
 from recgraph.evaluation.compare import evaluate  # noqa: E402
-from recgraph.evaluation.result import Ceiling, Tokens  # noqa: E402
+from recgraph.evaluation.result import Ceiling, MeanTokens  # noqa: E402
 from recgraph.evaluation.systems import systems  # noqa: E402
 from recgraph.evaluation.workshop import Workshop  # noqa: E402
 from recgraph.store.db import Store  # noqa: E402
@@ -176,7 +176,7 @@ def test_under_the_sampled_protocol_only_the_drawn_items_are_asked() -> None:
     assert line.metrics["recall@10"].mean == 0.0  # the target has the largest number, so the lowest score
     assert len(Among.asked) == 2 * 20  # evenly drawn and popular negatives
     assert {len(row) for row in Among.asked} == {21}
-    assert line.tokens == Tokens(0.0, 0.0, 0.0)
+    assert line.tokens == MeanTokens(0.0, 0.0, 0.0)
     assert line.ceiling is None
 
 
@@ -208,7 +208,7 @@ def test_answers_are_kept_with_their_cost(made: Made, tmp_path: Path) -> None:
     Never.__module__ = YesNoSystem.__module__
     settings = made(task, depth=3).settings
     again = evaluate(task, {"llm": lambda _: Never(settings, Workshop())}, keep=tmp_path).lines[0]
-    assert (first.tokens, first.ceiling) == (again.tokens, again.ceiling) == (Tokens(300.0, 0.0, 10.0), Ceiling(3, 0.5))
+    assert (first.tokens, first.ceiling) == (again.tokens, again.ceiling) == (MeanTokens(300.0, 0.0, 10.0), Ceiling(3, 0.5))
     assert again.metrics == first.metrics
 
 
@@ -233,7 +233,7 @@ def test_a_killed_evaluation_asks_only_what_is_missing(made: Made, tmp_path: Pat
     Killed.left = 8
     found = evaluate(task, {"llm": lambda _: Killed(settings, Workshop())}, keep=tmp_path).lines[0]
     assert Killed.left == 0
-    assert found.tokens == Tokens(300.0, 0.0, 10.0)
+    assert found.tokens == MeanTokens(300.0, 0.0, 10.0)
     assert found.ceiling == Ceiling(3, 1.0)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]  # the pieces are gone
     whole = evaluate(task, {"llm": lambda _: made(task, depth=3)}).lines[0]
