@@ -122,7 +122,8 @@ def variants(
 def _several(given: Sequence[str], option: str, what: str) -> None:
     if len(set(given)) < max(2, len(given)):
         raise SettingsError(
-            f"--{option} names {len(set(given))} of {len(given)}; give at least two different {what}, with commas between."
+            f"--{option} names {len(set(given))} of {len(given)}; give at least two different {what}, "
+            "with commas between."
         )
 
 

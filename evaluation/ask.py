@@ -294,7 +294,8 @@ def _check(system: System, scores: Scores, shape: tuple[int, int], begin: int) -
     if bad.any():
         case = begin + int(np.flatnonzero(bad)[0])
         raise SettingsError(
-            f"{system.name} gave case {case} a score that is not a number; a smaller learning rate may mend its training."
+            f"{system.name} gave case {case} a score that is not a number; "
+            "a smaller learning rate may mend its training."
         )
 
 

@@ -90,7 +90,8 @@ class Budget:
             raise SettingsError(f"trials is {self.trials}; it must be at least 1.")
         if self.minutes <= 0 or not 0 < self.share <= 1:
             raise SettingsError(
-                f"minutes is {self.minutes} and share {self.share}; minutes must be above 0, a share above 0 and at most 1."
+                f"minutes is {self.minutes} and share {self.share}; "
+                "minutes must be above 0, a share above 0 and at most 1."
             )
 
 
@@ -196,7 +197,8 @@ def read_trials(file: Path) -> list[Trial]:
 def as_block(found: Mapping[str, Sequence[Trial]], budget: Budget) -> str:
     """The block `baselines` of params.yaml with each system's best settings, and the budget as a comment."""
     share = "" if budget.share == 1 else f", on {budget.share:g} of the users"
-    head = f"# recgraph tune: {budget.trials} trials and {budget.minutes:g} minutes a system, seed {budget.seed}{share}; NDCG@10 on validation\n"
+    each = f"{budget.trials} trials and {budget.minutes:g} minutes a system"
+    head = f"# recgraph tune: {each}, seed {budget.seed}{share}; NDCG@10 on validation\n"
     lines = []
     for name, trials in found.items():
         one = best(trials)

@@ -184,14 +184,15 @@ def evaluate(names: str, plan: EvaluationPlan, exported: Path | None, out: Path 
                 sampled   users with 10 to 25 records, the target among 20 drawn items (T 5.1); flatters everybody
                 cold      only targets that nobody had before the cut (F 5.4)
 
-    \b Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet,
-    sasrec-bce, sasrec,
-             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, paper,
-             fused, textformer, textformer-query; with a language model (a second or more a case: --sample): tallrec,
-             llamarec, recgraph-hierarchical, recgraph-recurrent, fused-llm; tuned settings: the block `baselines` of
-             params.yaml in this folder.
+    \b
+    Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet, sasrec-bce,
+             sasrec, sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn,
+             paper, fused, textformer, textformer-query;
+             with a language model (a second or more a case: --sample): tallrec, llamarec, recgraph-hierarchical,
+             recgraph-recurrent, fused-llm;
+             tuned settings: the block `baselines` of params.yaml in this folder.
     Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in
-    and out.
+             and out.
     """
     from recgraph import panel, tables
     from recgraph.evaluation import compare, result_files
@@ -207,7 +208,8 @@ def evaluate(names: str, plan: EvaluationPlan, exported: Path | None, out: Path 
             found = compare.evaluate_store(plan, _words(names) or (() if plan.runs else QUICK), workshop, reporter)
     if exported:
         click.echo(
-            f"{exported}: {count:,} rankings; measure them with: recgraph evaluate --split {plan.split} --run {exported}"
+            f"{exported}: {count:,} rankings; "
+            f"measure them with: recgraph evaluate --split {plan.split} --run {exported}"
         )
         return
     console.print(tables.evaluation(found))

@@ -25,7 +25,8 @@ def listed(sets: Sequence[AdapterSet], default: str, problems: Mapping[str, str]
     """Every set on a line, the default marked; `problems` says by name why a set cannot be read or does not fit."""
     if not sets:
         return Text(
-            "No adapter sets here. `dvc repro` trains one into adapters/default; `recgraph run` answers untrained until then.",
+            "No adapter sets here. `dvc repro` trains one into adapters/default; "
+            "`recgraph run` answers untrained until then.",
             style="dim",
         )
     table = Table(box=box.SIMPLE_HEAD)
@@ -190,7 +191,8 @@ def _notes(result: Result) -> list[str]:
         f"{result.dataset}, split {result.split}, protocol {result.protocol}: {result.cases:,} cases{sample}{items}.",
         f"Candidates are {among}, {seen}." + (f" Not asked: {dropped}." if dropped else ""),
         "Ties count by their expected rank. A case has one right answer, so its hit rate is its recall.",
-        "± is half of a 95 % bootstrap interval over users; differences of NDCG@10 are paired; ms are those of scoring a case.",
+        "± is half of a 95 % bootstrap interval over users; differences of NDCG@10 are paired; "
+        "ms are those of scoring a case.",
     ]
     for name in dict.fromkeys(one.system for one in result.low_resource):
         curve = ", ".join(
@@ -238,8 +240,10 @@ def ablation(found: Ablation) -> RenderableType:
         )
     notes = [
         f"{found.dataset}, split {found.split}: {found.cases:,} cases of {found.users:,} users, each as of its moment.",
-        "From first: NDCG@10 less that of the first variant, paired; ± is half of a 95 % bootstrap interval over users.",
-        "Ceiling: the target is among the candidates. Invalid: the LLM's answer named no product as asked. Tokens and median ms are of one answer.",
+        "From first: NDCG@10 less that of the first variant, paired; "
+        "± is half of a 95 % bootstrap interval over users.",
+        "Ceiling: the target is among the candidates. Invalid: the LLM's answer named no product as asked. "
+        "Tokens and median ms are of one answer.",
     ]
     degraded = [
         f"! {line.name}: {line.degraded:.1%} of the answers had to do without something."

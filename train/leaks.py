@@ -2,8 +2,8 @@
 One leak, and nothing is measured.
 
     fitted ahead          CORE, the text transformer, the title encoder and the memory's vectors with it, SFT examples:
-                          nothing from the cut on (`check_folder`); the ranking learns from validation cases and may know
-                          nothing from the test cases on
+                          nothing from the cut on (`check_folder`); the ranking learns from validation cases and may
+                          know nothing from the test cases on
     fitted to be measured popularity, transitions and query memory of the stage `evaluate` (`check_train`), all systems
                           of `recgraph evaluate` (`check_task`, `fit`): the same
     given with a case     its history and its summary: nothing from the moment on in which it is asked (`check_given`;
@@ -153,7 +153,8 @@ def check_folder(folder: Path, split_folder: Path, stages: Sequence[str] = STAGE
 
 
 def check_train(store: Store, cut: Cut) -> None:
-    """Looks at what the stage `evaluate` fits on the train part as it goes. SettingsError for a leak, naming the part."""
+    """Looks at what the stage `evaluate` fits on the train part as it goes. SettingsError for a leak, naming the
+    part."""
     events, item_ids = store.sequences(), store.catalogue().item_ids
     counted = [of_sequences(name, "evaluate", events, item_ids) for name in ("Popularity", "Transitions")]
     refuse(cut, *counted, of_memory("The query memory", "evaluate", store))
@@ -199,14 +200,16 @@ def check_task(task: Task, names: Iterable[str] = ()) -> None:
         last = np.array([times.max(initial=-np.inf) for times in cases.times], np.float64)
         for row in np.flatnonzero(last >= cases.time)[:1]:
             raise SettingsError(
-                f"The history of a {part} case of user {_user(task, cases.user[row])} goes on to {_moment(last[row])}; it is asked at "
+                f"The history of a {part} case of user {_user(task, cases.user[row])} goes on to "
+                f"{_moment(last[row])}; it is asked at "
                 f"{_moment(cases.time[row])}. {_LEAK}"
             )
     if task.until is not None:
         cut = np.full(_users(task), task.until)
         if len(task.valid) and len(task.test) and task.valid.time.max() >= task.test.time.min():
             raise SettingsError(
-                f"A validation case of {task.name} is asked at {_moment(task.valid.time.max())}, after the first test case."
+                f"A validation case of {task.name} is asked at {_moment(task.valid.time.max())}, "
+                "after the first test case."
             )
     else:
         cut = np.full(_users(task), np.inf)
@@ -215,7 +218,8 @@ def check_task(task: Task, names: Iterable[str] = ()) -> None:
     for row in np.flatnonzero(task.train.time >= cut[task.train.user])[:1]:
         user, time, item = task.train.user[row], task.train.time[row], task.train.item[row]
         raise SettingsError(
-            f"{', '.join(names) or 'The systems'} would know what user {_user(task, user)} did with '{task.item_ids[item]}' at {_moment(time)}; "
+            f"{', '.join(names) or 'The systems'} would know what user {_user(task, user)} did with "
+            f"'{task.item_ids[item]}' at {_moment(time)}; "
             f"the cut of split {task.split} is {_moment(cut[user])}. {_LEAK}"
         )
 

@@ -24,7 +24,8 @@ MISS = np.int64(2**40)  # `better` of a target that was not ranked at all: no k 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the targets of n cases stand: how many candidates are `better`, how many others are `equal`; int64[n] each."""
+    """Where the targets of n cases stand: how many candidates are `better`, how many others are `equal`; int64[n]
+    each."""
 
     better: Counts
     equal: Counts

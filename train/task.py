@@ -306,7 +306,8 @@ def drawn(task: Task, cases: Cases, seed: int, *, count: int = NEGATIVES, popula
         pool = np.flatnonzero(may)
         if len(pool) < count:
             raise SettingsError(
-                f"A case of {task.name} has {len(pool)} items to draw from, too few for {count} beside the target; use protocol full or category."
+                f"A case of {task.name} has {len(pool)} items to draw from, too few for {count} beside the target; "
+                "use protocol full or category."
             )
         rng = np.random.default_rng([seed, cases.user[row], cases.target[row]])
         if popular:  # the largest of log weight + Gumbel noise are a weighted draw without replacement
@@ -332,19 +333,17 @@ def fewer_users(task: Task, share: float, seed: int) -> Task:
 
 
 class System:
-    """Anything that can be asked: the base of every baseline. A subclass has `fit` and `scores`, and says what is not
-    as here:
+    """Anything that can be asked: the base of every baseline. A subclass has `fit` and `scores`, and says what differs:
 
-        uses        what it reads: ids, text, query, llm; a board colours by it
-        settings_class  the frozen dataclass of its `settings`, which are kept with its figures; with a `seed` in it the
-                        system is fitted with every seed, and its figures are means
-        seen        what it has read beside the task, for the leak detector (train/leaks.py), known after `fit`
-        training_cost  of a training that an earlier evaluation kept: `seconds` count as its own
-        code        modules that decide its answers though its own module does not import them; answers are kept by the
-                    code that made them
+        uses            what it reads, of ids, text, query, llm: a board colours by it
+        settings_class  the frozen dataclass of its `settings`, which are kept with its figures; with a `seed` among
+                        them it is fitted with every seed, and its figures are means
+        seen            what it has read beside the task, for the leak detector (train/leaks.py); known after `fit`
+        training_cost   of a training that an earlier evaluation kept: its `seconds` count as this one's
+        code            modules that decide its answers though its own does not import them: answers are kept by code
 
-    `name` is what it is registered as (evaluation/systems.py), which makes it of its settings and what all systems
-    share (evaluation/workshop.py).
+    `name` is what it is registered as (evaluation/systems.py). It is made of its settings and the workshop, which holds
+    what all systems of an evaluation share: the store, the text encoder, vectors, models (evaluation/workshop.py).
     """
 
     name: str = "system"

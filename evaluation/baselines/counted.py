@@ -193,7 +193,8 @@ class FusionSettings:
     def __post_init__(self) -> None:
         if not 0 < self.power <= 1 or self.sample < 0:
             raise SettingsError(
-                f"power is {self.power} and sample {self.sample}; power must be above 0 and at most 1, sample at least 0."
+                f"power is {self.power} and sample {self.sample}; "
+                "power must be above 0 and at most 1, sample at least 0."
             )
 
 

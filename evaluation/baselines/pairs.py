@@ -99,7 +99,8 @@ class PairSystem(System):
             if time.perf_counter() - noted >= _EVERY:
                 noted = time.perf_counter()
                 note(
-                    f"{self.name}: epoch {epoch + 1} of at most {s.epochs}; validation NDCG@10 {shown:.4f}, best {self.epochs[self.best][1]:.4f}"
+                    f"{self.name}: epoch {epoch + 1} of at most {s.epochs}; "
+                    f"validation NDCG@10 {shown:.4f}, best {self.epochs[self.best][1]:.4f}"
                 )
             if epoch - self.best >= s.patience:
                 break

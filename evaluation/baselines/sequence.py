@@ -117,7 +117,8 @@ class NARMSystem(SequenceSystem):
 
 @dataclass(frozen=True)
 class ConvSettings(SequenceSettings):
-    """A block per number in `dilations`, with two convolutions over `kernel` items: that far apart, then twice as far."""
+    """A block per number in `dilations`, with two convolutions over `kernel` items: that far apart, then twice as
+    far."""
 
     kernel: int = 3
     dilations: tuple[int, ...] = (1, 4)
@@ -234,7 +235,8 @@ class CoreSystem(System):
         checked = core.HeldOut(histories, self._number[valid.target], hidden)
         self.trained = core.train(self._number[items], starts, len(self._known), self.settings, checked)
         note(
-            f"core: epoch {self.trained.best + 1} of {len(self.trained.epochs)} is kept, {self.trained.seconds:.1f} s each"
+            f"core: epoch {self.trained.best + 1} of {len(self.trained.epochs)} is kept, "
+            f"{self.trained.seconds:.1f} s each"
         )
 
     def scores(self, cases: Cases) -> Scores:

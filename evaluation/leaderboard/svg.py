@@ -1,7 +1,7 @@
 """What plots are drawn with: elements, scales with their ticks, axes, marks and labels that keep clear of each other.
 
-Elements are built, never pasted, so names cannot break out of them. Positions are rounded, so equal values give equal bytes. Which plots there
-are is unknown here.
+Elements are built, never pasted, so names cannot break out of them. Positions are rounded, so equal values give equal
+bytes. Which plots there are is unknown here.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ def shown(number: float | None, name: str = MAIN, *, sign: bool = False) -> str:
     if number is None:
         return MISSING
     digits = 2 if name.startswith("novelty") else 4
-    return f"{round(number, digits) + 0.0:{'+' if sign and round(number, digits) else ''}.{digits}f}".replace("-", "−")
+    plus = "+" if sign and round(number, digits) else ""
+    return f"{round(number, digits) + 0.0:{plus}.{digits}f}".replace("-", "−")
 
 
 def bounds(figure: Figure, name: str = MAIN, *, sign: bool = False) -> str:
@@ -134,7 +135,8 @@ def facts(board: Board) -> list[tuple[str, str]]:
     drawn = f", a sample of at most {found.sample:,} drawn with a fixed seed" if found.sample else ""
     revision = origin.revision or ""
     texts = {
-        "data": f"{origin.data_hash or MISSING} (hash of what systems are given and asked), {_whole(found.items)} items",
+        "data": f"{origin.data_hash or MISSING} (hash of what systems are given and asked), "
+        f"{_whole(found.items)} items",
         "split": f"{found.split}: {SPLITS[found.split][1]}" if found.split in SPLITS else found.split,
         "protocol": f"{found.protocol}: {PROTOCOLS[found.protocol][1]}"
         if found.protocol in PROTOCOLS

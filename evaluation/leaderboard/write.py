@@ -47,12 +47,16 @@ PAGE = "metrics/leaderboard.html"
 MARKDOWN = "LEADERBOARD.md"
 
 NOTES = (
-    "Systems are ordered by NDCG@10: 1 where the product that was really chosen stands first, less the further down it is, 0 below the tenth place. "
+    "Systems are ordered by NDCG@10: 1 where the product that was really chosen stands first, less the further "
+    "down it is, 0 below the tenth place. "
     "Recall@10 is the share of cases where it is among the first ten.",
-    "Numbers in brackets or below a figure are its 95 % bootstrap interval over users. Products with equal scores count by their expected rank.",
-    "A best value is bold only where the interval of its paired difference from the second excludes zero and p (randomisation test, Holm's "
-    "correction for all comparisons of the table) is below .05. Elsewhere the systems are not separable, whatever the order says.",
-    f"What was not measured is shown as {MISSING}. Seconds of fitting are the mean over the seeds, milliseconds those of scoring one case.",
+    "Numbers in brackets or below a figure are its 95 % bootstrap interval over users. Products with equal scores "
+    "count by their expected rank.",
+    "A best value is bold only where the interval of its paired difference from the second excludes zero and p "
+    "(randomisation test, Holm's correction for all comparisons of the table) is below .05. Elsewhere the systems are not "
+    "separable, whatever the order says.",
+    f"What was not measured is shown as {MISSING}. Seconds of fitting are the mean over the seeds, milliseconds "
+    "those of scoring one case.",
     "Figures of different protocols, splits, samples or data hashes must not be compared with each other.",
 )
 
@@ -134,7 +138,8 @@ def _different_data(boards: Sequence[Board]) -> list[str]:
         hashes = sorted({one.result.origin.data_hash or "" for one in found})
         if len(hashes) > 1:
             notes.append(
-                f"{dataset}, split {split}, was evaluated on different data ({', '.join(hashes)}): do not compare these tables."
+                f"{dataset}, split {split}, was evaluated on different data ({', '.join(hashes)}): "
+                "do not compare these tables."
             )
     return notes
 
