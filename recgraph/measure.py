@@ -154,7 +154,24 @@ def _reporter(screen: Console, tell: Callable[..., None]) -> Reporter:
     return Reporter(lambda text: screen.print(text, style="dim"), tell)
 
 
-@click.command()
+class _NamingSystems(click.Command):
+    """A command whose help ends in the systems there are, read where they are registered, and only when it is asked."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from recgraph.evaluation.systems import entries
+
+        with formatter.section("Systems"):
+            formatter.write_dl(
+                [
+                    ("all", ", ".join(entries(["all"]))),
+                    ("llm", ", ".join(entries(["llm"])) + " (a second or more a case: --sample)"),
+                ]
+            )
+        formatter.write_paragraph()
+        formatter.write_text("Tuned settings of a system: the block `baselines` of params.yaml in this folder.")
+
+
+@click.command(cls=_NamingSystems)
 @click.option(
     "--systems",
     "--system",
@@ -185,14 +202,8 @@ def evaluate(names: str, plan: EvaluationPlan, exported: Path | None, out: Path 
                 cold      only targets that nobody had before the cut (F 5.4)
 
     \b
-    Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet, sasrec-bce,
-             sasrec, sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn,
-             paper, fused, textformer, textformer-query;
-             with a language model (a second or more a case: --sample): tallrec, llamarec, recgraph-hierarchical,
-             recgraph-recurrent, fused-llm;
-             tuned settings: the block `baselines` of params.yaml in this folder.
     Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in
-             and out.
+              and out.
     """
     from recgraph import panel, tables
     from recgraph.evaluation import compare, result_files
