@@ -356,7 +356,7 @@ def _server(settings: Settings) -> Iterator[Check]:
         return
     from recgraph.tools.llm.adapter_sets import served_names
 
-    mend = f"start it (README, 'A vLLM server'), or unset RECGRAPH_LLM_URL; to look: curl {settings.llm_url.rstrip('/')}/models"
+    mend = f"start it (docs/models.md, 'A vLLM server'), or unset RECGRAPH_LLM_URL; to look: curl {settings.llm_url.rstrip('/')}/models"
     try:
         names = served_models(settings.llm_url, settings.llm_api_key)
     except RecgraphError as error:
@@ -368,7 +368,7 @@ def _server(settings: Settings) -> Iterator[Check]:
             "llm server", False, f"{found}, but not '{settings.llm}'", f"RECGRAPH_LLM must be among: {', '.join(names)}"
         )
     elif settings.adapter not in ("", "none") and not served_names(settings.adapter, names):
-        mend = f"start it with --enable-lora --lora-modules {Path(settings.adapter).name}-next=FOLDER … (README, 'Adapters')"
+        mend = f"start it with --enable-lora --lora-modules {Path(settings.adapter).name}-next=FOLDER … (docs/adapters.md, 'Adapters on a server')"
         yield Check("llm server", False, f"{found}, but no adapter of the set '{settings.adapter}'", mend)
     else:
         yield Check("llm server", bool(names), found, "" if names else mend)
