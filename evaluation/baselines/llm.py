@@ -231,7 +231,8 @@ class _Asked:
 
     def _train(self, task: Task, note: Note) -> Path:
         # trl takes seconds to be imported, and is needed for training only.
-        from recgraph.train.lora.training import LoraSettings, Tokens, train
+        from recgraph.train.lora.tokens import Tokens
+        from recgraph.train.lora.training import LoraSettings, train
         from recgraph.train.params import settings_of
 
         where = f"baselines.{self.name}.lora"
