@@ -312,6 +312,7 @@ LORA = {"rank": 4, "alpha": 8, "layers": 2, "learning_rate": 2e-2, "batch": 8, "
 
 @pytest.mark.parametrize(("name", "kind"), [("tallrec", "YesNoSystem"), ("llamarec", "LettersSystem")])
 @pytest.mark.train
+@pytest.mark.usefixtures("in_float32")  # bug: in bf16 the tiny model's answers lie so near that their order was the processor's
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*pin_memory.*:UserWarning", "ignore::ResourceWarning")
 def test_it_learns_from_train_events_and_is_kept(base: Path, tmp_path: Path, name: str, kind: str) -> None:
     """Everybody takes the Wool Hat in the end."""
