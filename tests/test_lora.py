@@ -24,7 +24,9 @@ from recgraph.tools.llm.places import find_llm
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples import Row
 from recgraph.train.lora.job import draw, first
-from recgraph.train.lora.training import Example, LoraSettings, Tokens, train
+from recgraph.train.lora.tokens import Tokens
+from recgraph.train.lora.training import LoraSettings, train
+from recgraph.train.lora.trees import Example
 from recgraph.train.params import settings_of
 
 pytestmark = [

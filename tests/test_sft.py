@@ -25,8 +25,8 @@ from recgraph.tools.llm.protocol import Prompt, Usage
 from recgraph.train.examples import Row, write_rows
 from recgraph.train.lora.exam import measure_fit, measure_next
 from recgraph.train.lora.job import Job, _negatives, train_job
+from recgraph.train.lora.stage import _write_metrics, save_small
 from recgraph.train.lora.training import LoraSettings, TrainedAdapter
-from recgraph.train.sft import _write_metrics, save_small
 
 # ── What an adapter can do ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 

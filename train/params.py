@@ -1,7 +1,8 @@
-"""params.yaml: the file as DVC reads it, and a block of it as the dataclass of whoever asked; which stages there are is unknown here.
+"""params.yaml: the file as DVC reads it, and a block of it as the dataclass of whoever asked; which stages there are is
+unknown here.
 
-A stage parses its block once, at its door, with `block`; inside it passes on what has names and types. Whatever is wrong with a value is a
-SettingsError that names its key in params.yaml ("examples.held_out") and what it must be.
+A stage parses its block once, at its door, with `block`; inside it passes on what has names and types. Whatever is
+wrong with a value is a SettingsError that names its key in params.yaml ("examples.held_out") and what it must be.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ Params = Mapping[str, Any]
 T = TypeVar("T")
 
 RESTORE = "Restore it with: git checkout params.yaml"
-_KINDS: Mapping[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text", tuple: "a list"}
+_KINDS: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple: "a list",
+}
 
 
 def load_params(folder: str | Path = ".") -> dict[str, Any]:
@@ -31,7 +38,10 @@ def load_params(folder: str | Path = ".") -> dict[str, Any]:
     try:
         read = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SettingsError(f"There is no {path}. Run `recgraph train` in the folder of dvc.yaml and params.yaml: the repository's root.") from None
+        raise SettingsError(
+            f"There is no {path}. Run `recgraph train` in the folder of dvc.yaml and params.yaml: the repository's "
+            "root."
+        ) from None
     except (OSError, YAMLError) as error:
         raise SettingsError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}. {RESTORE}") from None
     if not isinstance(read, dict):
@@ -47,7 +57,8 @@ def block(params: Params, name: str, kind: type[T]) -> T:
 
 
 def text(params: Params, name: str, *allowed: str) -> str:
-    """A text of the top level; one of `allowed`, where those are given. SettingsError where it is missing or another."""
+    """A text of the top level; one of `allowed`, where those are given. SettingsError where it is missing or
+    another."""
     if name not in params:
         raise SettingsError(f"params.yaml does not set {name}. {RESTORE}")
     found = _typed(str, params[name], name)
@@ -57,10 +68,11 @@ def text(params: Params, name: str, *allowed: str) -> str:
 
 
 def settings_of(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass of settings from the mapping that stands under the key `where`: its fields may be numbers, text, true or false, a choice
-    (Literal), lists (tuple[X, ...]), mappings and other such dataclasses.
+    """A dataclass of settings from the mapping that stands under the key `where`: its fields may be numbers, text, true
+    or false, a choice (Literal), lists (tuple[X, ...]), mappings and other such dataclasses.
 
-    SettingsError for an unknown name, a missing one and a value of another kind, and what the dataclass itself finds wrong, under its key.
+    SettingsError for an unknown name, a missing one and a value of another kind, and what the dataclass itself finds
+    wrong, under its key.
     """
     if not isinstance(values, Mapping):
         raise SettingsError(f"{where} is {values!r} in params.yaml; it must be a block of parameters. {RESTORE}")
@@ -78,11 +90,14 @@ def settings_of(kind: type[T], values: Any, where: str) -> T:
 
 
 def _typed(hint: Any, value: Any, key: str) -> Any:
-    """The value as a field of this type holds it; a whole number goes as a number, a list becomes a tuple. SettingsError for another kind."""
+    """The value as a field of this type holds it; a whole number goes as a number, a list becomes a tuple.
+    SettingsError for another kind."""
     kind = get_origin(hint) or hint
     if kind is Literal:
         if value not in get_args(hint):
-            raise SettingsError(f"{key} is {value!r} in params.yaml; it must be one of {', '.join(map(str, get_args(hint)))}.")
+            raise SettingsError(
+                f"{key} is {value!r} in params.yaml; it must be one of {', '.join(map(str, get_args(hint)))}."
+            )
         return value
     if kind in (Union, types.UnionType):
         kept = next(one for one in get_args(hint) if one is not type(None))
@@ -95,5 +110,7 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         return float(value)
     fits = isinstance(value, Mapping) if kind in (dict, Mapping) else type(value) is kind
     if not fits:
-        raise SettingsError(f"{key} is {value!r} in params.yaml; it must be {_KINDS.get(kind, 'a block of parameters')}.")
+        raise SettingsError(
+            f"{key} is {value!r} in params.yaml; it must be {_KINDS.get(kind, 'a block of parameters')}."
+        )
     return value

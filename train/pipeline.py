@@ -31,7 +31,7 @@ STAGES: Mapping[str, tuple[str, str]] = {
     "textformer": ("recgraph.train.textformer", "train the text transformer, which reads titles and queries"),
     "ranking": ("recgraph.train.ranking", "learn how far each source of candidates is to be believed"),
     "examples": ("recgraph.train.examples", "write prompts and answers to learn from"),
-    "sft": ("recgraph.train.sft", "train a LoRA adapter for each task"),
+    "sft": ("recgraph.train.lora.stage", "train a LoRA adapter for each task"),
     "index": ("recgraph.train.index", "build the FAISS indexes"),
     "evaluate": ("recgraph.train.evaluate", "measure retrieval on the held-out cases"),
     "publish": ("recgraph.train.publish", "write the store that `recgraph run` uses"),

@@ -1,11 +1,12 @@
-"""Stage `publish`: everything the other stages made, in the one store that `recgraph run` uses. Command: `recgraph train publish`.
+"""Stage `publish`: everything the other stages made, in the one store that `recgraph run` uses. Command:
+`recgraph train publish`.
 
-The store holds the shop's tables, the summaries of both paradigms, the vectors of all titles and queries, CORE with its item table, the
-text transformer and the learnt ranking; so a run over it has nothing to train and nothing to write. What each piece was fitted on is in its meta
-`published`, which adapters go with it in `adapter`.
+The store holds the shop's tables, the summaries of both paradigms, the vectors of all titles and queries, CORE with its
+item table, the text transformer and the learnt ranking; so a run over it has nothing to train and nothing to write.
+What each piece was fitted on is in its meta `published`, which adapters go with it in `adapter`.
 
-The file is built beside its place and renamed, so that a killed publish leaves the old store. Only a store that `publish` or `recgraph demo`
-made is ever replaced: your own is never touched.
+The file is built beside its place and renamed, so that a killed publish leaves the old store. Only a store that
+`publish` or `recgraph demo` made is ever replaced: your own is never touched.
 """
 
 from __future__ import annotations
@@ -32,14 +33,19 @@ from recgraph.train.summarize import SummarizeParams, check_summaries
 from recgraph.train.title_embeddings import encoder_place, sample
 
 CHECKED = 50  # held-out cases whose summaries are looked at: 65 ms each in the simulated shop
-META = "published"  # JSON: revision, split, and fitted_before of each piece (null: fitted on everything before its user's own cut)
+# JSON: revision, split, and fitted_before of each piece (null: fitted on everything before its user's own cut)
+META = "published"
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises StoreError where `path` is anything but a store that `publish` or `recgraph demo` made and nobody has added to since."""
+    """Raises StoreError where `path` is anything but a store that `publish` or `recgraph demo` made and nobody has
+    added to since."""
     if not path.exists():
         return
-    instead = "Let publish write elsewhere: set publish.store in params.yaml (or: dvc exp run -S publish.store=other.duckdb), or move the file away."
+    instead = (
+        "Let publish write elsewhere: set publish.store in params.yaml "
+        "(or: dvc exp run -S publish.store=other.duckdb), or move the file away."
+    )
     try:
         with Store.open(path) as store:
             published, simulated, revision = store.meta(META), store.meta("simulated"), store.revision()
@@ -48,7 +54,9 @@ def check_replaceable(path: Path) -> None:
     if published is None and simulated is None:
         raise StoreError(f"publish will not replace {path}: neither it nor `recgraph demo` made that store. {instead}")
     if published is not None and json.loads(published)["revision"] != revision:
-        raise StoreError(f"publish will not replace {path}: something was ingested into it since it was published. {instead}")
+        raise StoreError(
+            f"publish will not replace {path}: something was ingested into it since it was published. {instead}"
+        )
 
 
 def adapters_of(folder: Path, preset: str) -> dict[str, dict[str, Any]]:
@@ -58,13 +66,17 @@ def adapters_of(folder: Path, preset: str) -> dict[str, dict[str, Any]]:
         place = folder / "adapters" / preset / task
         card = AdapterCard.read(place)
         if card is not None:
-            found[task] = {"weights": adapter_fingerprint(place), "fitted_before": card.data.get("fitted_before"), "source": card.data.get("source")}
+            found[task] = {
+                "weights": adapter_fingerprint(place),
+                "fitted_before": card.data.get("fitted_before"),
+                "source": card.data.get("source"),
+            }
     return found
 
 
 def fill(store: Store, folder: Path, split_at: Path, preset: str, summarized: SummarizeParams) -> dict[str, Any]:
-    """Puts summaries, vectors, CORE, the text transformer and the ranking into the store and returns what `published` says. SettingsError where one
-    knows what it may not."""
+    """Puts summaries, vectors, CORE, the text transformer and the ranking into the store and returns what `published`
+    says. SettingsError where one knows what it may not."""
     summaries = needed(folder / "data" / "summarize" / "summaries.parquet", "summarize")
     leaks.check_folder(folder, split_at)
     cases = sample(read_cases(split_at, "valid", "test"), CHECKED, seed=7)
@@ -91,7 +103,10 @@ def fill(store: Store, folder: Path, split_at: Path, preset: str, summarized: Su
         "split": split["split"],
         "core": {"model": core.name, "fitted_before": core.config.get("fitted_before")},
         "textformer": {"fitted_before": former.config["fitted_before"]} if former else None,
-        "ranking": {"sources": ranking.sources if ranking.config["networks"] else [], "fitted_before": ranking.config["fitted_before"]},
+        "ranking": {
+            "sources": ranking.sources if ranking.config["networks"] else [],
+            "fitted_before": ranking.config["fitted_before"],
+        },
         "titles": {"model": encoder.name, "fitted_before": titles.get("fitted_before")},
         "adapters": adapters_of(folder, preset),
     }
@@ -107,24 +122,34 @@ class PublishParams:
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: publish.store, data, split, preset, summarize. Reads the outs of prepare, summarize, the embeddings and memory, and the adapters'
-    cards."""
+    """Params: publish.store, data, split, preset, summarize. Reads the outs of prepare, summarize, the embeddings and
+    memory, and the adapters' cards."""
     target = folder / block(params, "publish", PublishParams).store
     if target.suffix != ".duckdb":
         raise SettingsError(f"publish.store is '{target.name}' in params.yaml; it must be the path of a .duckdb file.")
     if target.resolve() == (folder / text(params, "data")).resolve():
-        raise SettingsError(f"publish.store is '{target.name}', the store of `data`. Name another: dvc exp run -S publish.store=other.duckdb")
+        raise SettingsError(
+            f"publish.store is '{target.name}', the store of `data`. Name another: dvc exp run -S "
+            "publish.store=other.duckdb"
+        )
     check_replaceable(target)
-    split, preset, summarized = split_folder(params, folder), text(params, "preset"), block(params, "summarize", SummarizeParams)
+    split, preset, summarized = (
+        split_folder(params, folder),
+        text(params, "preset"),
+        block(params, "summarize", SummarizeParams),
+    )
     building = target.with_name(target.name + ".publish")
     _remove(building)
     with snapshot.load(needed(folder / "data" / "prepare" / "all", "prepare"), building) as store:
         published, counts = fill(store, folder, split, preset, summarized), store.counts()
-    target.with_name(target.name + ".wal").unlink(missing_ok=True)  # of the old store; DuckDB would replay it on the new one
+    # of the old store; DuckDB would replay it on the new one
+    target.with_name(target.name + ".wal").unlink(missing_ok=True)
     building.replace(target)
     note(
-        f"{target}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events, {counts['summaries']:,} summaries, "
-        f"{counts['embeddings']:,} vectors; adapters: {', '.join(published['adapters']) or f'none in adapters/{preset}'}"
+        f"{target}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events, "
+        f"{counts['summaries']:,} summaries, "
+        f"{counts['embeddings']:,} vectors; adapters: "
+        f"{', '.join(published['adapters']) or f'none in adapters/{preset}'}"
     )
 
 

@@ -1,12 +1,15 @@
-"""Stage `title_embeddings`: trains the chosen title encoder, embeds every title and measures. `recgraph train title_embeddings`.
+"""Stage `title_embeddings`: trains the chosen title encoder, embeds every title and measures.
+`recgraph train title_embeddings`.
 
     data/title_embeddings/titles.parquet      key, text, vector of each distinct title
-    data/title_embeddings/encoder.json        which encoder made them and what it was fitted on; evidence.parquet is what it saw
+    data/title_embeddings/encoder.json        which encoder made them and what it was fitted on
+    data/title_embeddings/evidence.parquet    what it saw (train/evidence.py)
     data/title_embeddings/lstm | finetuned/   the encoder itself, where one was trained
     metrics/title_embeddings.json             title retrieval on the validation cases
 
-`encoder: ready` is the sentence encoder as it comes, `lstm` the model of F 4.4, `finetuned` the sentence encoder trained on the same pairs.
-Everything runs in float32 on the CPU with a fixed number of threads, so that machines with and without bf16 give the same bytes.
+`encoder: ready` is the sentence encoder as it comes, `lstm` the model of F 4.4, `finetuned` the sentence encoder
+trained on the same pairs. Everything runs in float32 on the CPU with a fixed number of threads, so that machines with
+and without bf16 give the same bytes.
 """
 
 from __future__ import annotations
@@ -43,8 +46,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class TitleParams:
-    """The block `title_embeddings` of params.yaml. `ready` is the folder or hub id of a sentence encoder, "" the default one; `positives` the
-    least that makes a pair; `cases` are measured, drawn with the seed (0: all). The encoders' seeds are this one, unless they set their own."""
+    """The block `title_embeddings` of params.yaml. `ready` is the folder or hub id of a sentence encoder, "" the
+    default one; `positives` the least that makes a pair; `cases` are measured, drawn with the seed (0: all). The
+    encoders' seeds are this one, unless they set their own."""
 
     encoder: Literal["ready", "lstm", "finetuned"]
     dtype: Literal["float32", "bfloat16"]
@@ -82,10 +86,19 @@ def run(params: Params, folder: Path, note: Note) -> None:
         with open_folder(split / "train") as store:
             titles = Titles.of(store.catalogue())
             pairs = pairs_of(store, titles, own.positives)
-            seen = [evidence.of_store("The title encoder with its pairs", "title_embeddings", store)] if settings else []
+            seen = (
+                [evidence.of_store("The title encoder with its pairs", "title_embeddings", store)] if settings else []
+            )
         if pairs.source == NEXT_PURCHASE:
-            note("This shop has no queries: pairs are a product's title and the title of the same user's next purchase.")
-        facts: dict[str, Any] = {"encoder": kind, "pairs": pairs.source, "positive_pairs": len(pairs.positive), "fitted_before": None}
+            note(
+                "This shop has no queries: pairs are a product's title and the title of the same user's next purchase."
+            )
+        facts: dict[str, Any] = {
+            "encoder": kind,
+            "pairs": pairs.source,
+            "positive_pairs": len(pairs.positive),
+            "fitted_before": None,
+        }
         losses: list[float] = []
         if settings:
             started = time.perf_counter()
@@ -99,36 +112,61 @@ def run(params: Params, folder: Path, note: Note) -> None:
             cases = sample(read_cases(split, "valid"), own.cases, own.seed)
             found = measure(encoder, vectors, store, cases, titles, pairs.source)
     facts |= {"name": encoder.name, "dim": encoder.dim, "folder": kind if settings else "", "ready": own.ready}
-    write_table(target / "titles.parquet", {"key": [text_key(text) for text in titles.texts], "text": titles.texts, "vector": vectors})
+    write_table(
+        target / "titles.parquet",
+        {"key": [text_key(text) for text in titles.texts], "text": titles.texts, "vector": vectors},
+    )
     _write_json(target / "encoder.json", facts)
     evidence.keep(target, *seen)
-    _write_json(folder / "metrics" / "title_embeddings.json", {**facts, "titles": len(titles.texts), "loss": losses, "valid": found})
+    _write_json(
+        folder / "metrics" / "title_embeddings.json",
+        {**facts, "titles": len(titles.texts), "loss": losses, "valid": found},
+    )
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    note(f"{kind} ({encoder.name}), {pairs.source} pairs, validation: " + ", ".join(f"{name} {number}" for name, number in found.items()))
+    note(
+        f"{kind} ({encoder.name}), {pairs.source} pairs, validation: "
+        + ", ".join(f"{name} {number}" for name, number in found.items())
+    )
 
 
 def chosen_encoder(folder: Path, dtype: torch.dtype | None = None) -> Encoder:
-    """The encoder that the stage chose, for the stages after it; `folder` is params.yaml's. StoreError before the stage has run."""
+    """The encoder that the stage chose, for the stages after it; `folder` is params.yaml's. StoreError before the stage
+    has run."""
     return open_encoder(encoder_place(folder), dtype)
 
 
 def encoder_place(folder: Path) -> str:
-    """What `Settings.embedder` must be for the stage's encoder: its folder, or the ready encoder's name ("" the default one)."""
+    """What `Settings.embedder` must be for the stage's encoder: its folder, or the ready encoder's name ("" the default
+    one)."""
     facts = json.loads(needed(folder / OUT / "encoder.json", "title_embeddings").read_text(encoding="utf-8"))
     return str(folder / OUT / facts["folder"]) if facts["folder"] else str(facts["ready"])
 
 
 def train_encoder(
-    settings: LSTMSettings | FinetuneSettings, pairs: Pairs, titles: Titles, target: Path, checkpoint: Path, facts: Mapping[str, Any], note: Note
+    settings: LSTMSettings | FinetuneSettings,
+    pairs: Pairs,
+    titles: Titles,
+    target: Path,
+    checkpoint: Path,
+    facts: Mapping[str, Any],
+    note: Note,
 ) -> list[float]:
-    """Trains an encoder and writes its folder; returns the mean loss of each epoch. SettingsError where there is nothing to learn from."""
+    """Trains an encoder and writes its folder; returns the mean loss of each epoch. SettingsError where there is
+    nothing to learn from."""
     if not len(pairs.positive):
         raise SettingsError(
-            f"There is nothing to train '{target.name}' on: no purchase follows a query or another one. Set title_embeddings.encoder: ready"
+            f"There is nothing to train '{target.name}' on: no purchase follows a query or another one. Set "
+            "title_embeddings.encoder: ready"
         )
     if isinstance(settings, LSTMSettings):
         model, losses = train_lstm(pairs, titles, settings, checkpoint, note)
-        save_lstm(model, read_tokenizer(find_encoder() / "tokenizer.json", settings.max_tokens), target, settings.max_tokens, facts)
+        save_lstm(
+            model,
+            read_tokenizer(find_encoder() / "tokenizer.json", settings.max_tokens),
+            target,
+            settings.max_tokens,
+            facts,
+        )
     else:
         tuned, losses = finetune(pairs, titles, settings, checkpoint, note)
         save_finetuned(tuned, target)
@@ -144,11 +182,18 @@ def sample(cases: Sequence[Case], most: int, seed: int) -> list[Case]:
 
 
 def measure(
-    encoder: Encoder, vectors: np.ndarray[Any, np.dtype[np.float32]], store: Store, cases: Sequence[Case], titles: Titles, source: str
+    encoder: Encoder,
+    vectors: np.ndarray[Any, np.dtype[np.float32]],
+    store: Store,
+    cases: Sequence[Case],
+    titles: Titles,
+    source: str,
 ) -> dict[str, Any]:
-    """Title retrieval of the cases (`title_pairs.retrieval`): from the query or, without queries, from the title bought before.
+    """Title retrieval of the cases (`title_pairs.retrieval`): from the query or, without queries, from the title bought
+    before.
 
-    `store` knows everything; a case sees what its user did before its as_of. Cases without a query, or without anything before, do not count.
+    `store` knows everything; a case sees what its user did before its as_of. Cases without a query, or without anything
+    before, do not count.
     """
     asked, wanted, hidden = [], [], []
     bought = store.counts()["purchases"] > 0
@@ -157,7 +202,11 @@ def measure(
             continue
         text, itself = case.query.strip().lower(), -1
         if source == NEXT_PURCHASE:
-            before = [event for event in store.history(case.user_id, case.as_of) if event.action == "purchase" or (event.item_id and not bought)]
+            before = [
+                event
+                for event in store.history(case.user_id, case.as_of)
+                if event.action == "purchase" or (event.item_id and not bought)
+            ]
             last = titles.of_item.get(before[-1].item_id) if before else None
             text, itself = (titles.texts[last], int(titles.group[last])) if last is not None else ("", -1)
         if text:

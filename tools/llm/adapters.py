@@ -1,5 +1,6 @@
-"""The LoRA adapters of a model in process, switched from call to call. It knows peft, and no prompt; what lies on disk is adapter_sets.py's
-subject, which adapters a recommender asks for open.py's. peft, an optional package, is imported only when there is an adapter.
+"""The LoRA adapters of a model in process, switched from call to call. It knows peft, and no prompt; what lies on disk
+is adapter_sets.py's subject, which adapters a recommender asks for open.py's. peft, an optional package, is imported
+only when there is an adapter.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from recgraph.tools.llm.places import INSTALL_LOCAL
 
 
 class Adapters:
-    """The adapters of one model, none active at first. `folders` maps names to PEFT folders, `base` is the model. Raises ModelMissing.
+    """The adapters of one model, none active at first. `folders` maps names to PEFT folders, `base` is the model.
+    Raises ModelMissing.
 
-    Switching costs 25 ms for 210 adapted layers (peft walks all modules), about 1 % of a recommendation, which switches three times.
+    Switching costs 25 ms for 210 adapted layers (peft walks all modules), about 1 % of a recommendation, which switches
+    three times.
     """
 
     def __init__(self, model: Any, folders: Mapping[str, str], base: Base) -> None:
@@ -46,18 +49,28 @@ class Adapters:
             from peft import PeftModel, get_peft_model_state_dict
             from safetensors import safe_open
         except ModuleNotFoundError as error:
-            raise ModelMissing(f"The adapter '{name}' needs the Python package '{error.name}': {INSTALL_LOCAL}") from None
+            raise ModelMissing(
+                f"The adapter '{name}' needs the Python package '{error.name}': {INSTALL_LOCAL}"
+            ) from None
         try:
             if self._peft is None:
-                self._peft = PeftModel.from_pretrained(model, str(folder), adapter_name=name, autocast_adapter_dtype=False)
+                self._peft = PeftModel.from_pretrained(
+                    model, str(folder), adapter_name=name, autocast_adapter_dtype=False
+                )
                 self._peft.eval()
             else:
                 self._peft.load_adapter(str(folder), adapter_name=name, autocast_adapter_dtype=False)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line or "not found" in line), str(error))
+            reason = next(
+                (line.strip() for line in str(error).splitlines() if "size mismatch" in line or "not found" in line),
+                str(error),
+            )
             raise ModelMissing(f"The adapter '{name}' in {folder} does not fit this base model: {reason}") from error
         # peft leaves out what finds no place, silently: an adapter of a deeper base would load in part.
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             apart = set(file.keys()) ^ set(get_peft_model_state_dict(self._peft, adapter_name=name))
         if apart:
-            raise ModelMissing(f"The adapter '{name}' in {folder} does not fit this base model: {len(apart)} weights differ, such as {min(apart)}.")
+            raise ModelMissing(
+                f"The adapter '{name}' in {folder} does not fit this base model: {len(apart)} weights differ, such as "
+                f"{min(apart)}."
+            )

@@ -1,12 +1,14 @@
-"""Candidate sources by name: what follows what, neighbours by shoppers, words, makers and texts, what fits a query, and what trained encoders expect.
+"""Candidate sources by name: what follows what, neighbours by shoppers, words, makers and texts, what fits a query, and
+what trained encoders expect.
 
-A source is made of a `Past` and asked with `Request`s (tools/sources/base.py): a history as catalogue rows, a query. It answers all of them at once
-with a score for each item of the catalogue; 0 (or the same for all) means that it has nothing to say. No random number is used, and a single
-request costs about a millisecond. What weighs one source against another is in tools/ranking.py; evaluation uses the same classes
-(evaluation/baselines/counted.py), so what is measured is what serves.
+A source is made of a `Past` and asked with `Request`s (tools/sources/base.py): a history as catalogue rows, a query. It
+answers all of them at once with a score for each item of the catalogue; 0 (or the same for all) means that it has
+nothing to say. No random number is used, and a single request costs about a millisecond. What weighs one source against
+another is in tools/ranking.py; evaluation uses the same classes (evaluation/baselines/counted.py), so what is measured
+is what serves.
 
-A new source is a class with `scores` in a file of this room and an entry below: how it is made, as what an answer shows it, and what it needs. The
-stage `ranking` then learns how far to believe it, and what is published serves with it.
+A new source is a class with `scores` in a file of this room and an entry below: how it is made, as what an answer shows
+it, and what it needs. The stage `ranking` then learns how far to believe it, and what is published serves with it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from recgraph.tools.sources.counted import (
 )
 from recgraph.tools.sources.text import Encoded, NextText, QueryText, QueryWords, Remembered, TextKNN, WordKNN
 
-ShownAs = Literal["id", "title", "sequence", "memory", "text", "lexical", "popular"]  # `source` in the public JSON (DESIGN 8)
+# `source` in the public JSON (DESIGN 8)
+ShownAs = Literal["id", "title", "sequence", "memory", "text", "lexical", "popular"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Sources of candidates that read texts, queries or what was trained: words, vectors, the query memory, CORE and the text transformer."""
+"""Sources of candidates that read texts, queries or what was trained: words, vectors, the query memory, CORE and the
+text transformer."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from recgraph.tools.sources.transitions import RECENCY
 _BLOCK = 65_536  # items whose texts are read at once
 LEANING = 0.3  # how far a query's vector is moved towards the history's titles: .15 to .5 are alike
 
-# ── Words ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Words ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class QueryWords:
         return dense(self._words.read([one.query for one in asked]) @ self._turned)
 
 
-# ── Texts ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Texts ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class TextKNNSettings:
 
 
 class TextKNN:
-    """Items whose text is near to the history's: the cosine with the weighted mean of the history's vectors; cold items like all others."""
+    """Items whose text is near to the history's: the cosine with the weighted mean of the history's vectors; cold items
+    like all others."""
 
     def __init__(self, past: Past, settings: TextKNNSettings | None = None) -> None:
         self._settings, self._vectors = settings or TextKNNSettings(), past.known_vectors
@@ -84,7 +86,9 @@ class QueryText:
         given = [(row, one.vector) for row, one in enumerate(asked) if one.vector is not None and one.vector.any()]
         if given:
             there = [row for row, _ in given]
-            wanted = np.stack([vector for _, vector in given]) + LEANING * _taste([asked[row] for row in there], self._vectors, RECENCY)
+            wanted = np.stack([vector for _, vector in given]) + LEANING * _taste(
+                [asked[row] for row in there], self._vectors, RECENCY
+            )
             found[there] = wanted @ self._vectors.T
         return found
 
@@ -111,11 +115,12 @@ class Remembered:
         return found
 
 
-# ── Trained ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Trained ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Encoded:
-    """What is near to the history for CORE's encoder; a cold item is not ranked. SettingsError where the past has none."""
+    """What is near to the history for CORE's encoder; a cold item is not ranked. SettingsError where the past has
+    none."""
 
     def __init__(self, past: Past) -> None:
         if past.core is None:
@@ -124,7 +129,11 @@ class Encoded:
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """Cosines; all 0 where the encoder knows nothing of a history."""
-        sessions = np.stack([self._core.session_vector(one.history) for one in asked]) if asked else np.zeros((0, self._units.shape[1]), np.float32)
+        sessions = (
+            np.stack([self._core.session_vector(one.history) for one in asked])
+            if asked
+            else np.zeros((0, self._units.shape[1]), np.float32)
+        )
         found = sessions @ self._units.T
         found[:, self._core.cold] = -np.inf
         found[~sessions.any(axis=1)] = 0.0
@@ -132,12 +141,14 @@ class Encoded:
 
 
 class NextText:
-    """What the text transformer expects after the history's texts and the query's, which it reads if it has learnt from any; an item of which
-    nothing is known is not ranked. SettingsError where the past has none."""
+    """What the text transformer expects after the history's texts and the query's, which it reads if it has learnt from
+    any; an item of which nothing is known is not ranked. SettingsError where the past has none."""
 
     def __init__(self, past: Past) -> None:
         if past.former is None:
-            raise SettingsError("The source textformer was asked for without a trained text transformer; give the past one.")
+            raise SettingsError(
+                "The source textformer was asked for without a trained text transformer; give the past one."
+            )
         self._former, self._vectors = past.former, past.known_vectors
         self._nameless, self._searches = ~self._vectors.any(axis=1), bool(past.former.config["queries"])
         parts = range(0, max(past.n_items, 1), _BLOCK)
@@ -145,7 +156,9 @@ class NextText:
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """Cosines; all 0 where there is neither a history nor a query."""
-        states = np.stack([self._state(one) for one in asked]) if asked else np.zeros((0, self._units.shape[1]), np.float32)
+        states = (
+            np.stack([self._state(one) for one in asked]) if asked else np.zeros((0, self._units.shape[1]), np.float32)
+        )
         found = states @ self._units.T
         found[:, self._nameless] = -np.inf
         found[~states.any(axis=1)] = 0.0

@@ -1,4 +1,5 @@
-"""What an adapter can do: the held-out cases of its task, sat with the base model and with the adapter, each by the very code that serves.
+"""What an adapter can do: the held-out cases of its task, sat with the base model and with the adapter, each by the
+very code that serves.
 
 Known are the three tasks and their measures (F 5, T 5); how the adapter was trained is not.
 """
@@ -20,7 +21,8 @@ from recgraph.tools.llm.places import quiet_transformers
 from recgraph.tools.llm.protocol import LLM, Prompt
 from recgraph.train.examples import POOLS
 from recgraph.train.lora.job import Groups, Job, first
-from recgraph.train.lora.training import Tokens, load_base, perplexities
+from recgraph.train.lora.tokens import Tokens
+from recgraph.train.lora.training import load_base, perplexities
 from recgraph.train.metrics import auc
 from recgraph.train.summary.checks import summary_report, written
 
@@ -51,7 +53,10 @@ class Exam:
         elif task == "fit":
             found = measure_fit(llm, self._groups, name)
         else:
-            found = {**measure_summaries(llm, self._groups, self._vocabulary, name), "perplexity": self._perplexity(adapter)}
+            found = {
+                **measure_summaries(llm, self._groups, self._vocabulary, name),
+                "perplexity": self._perplexity(adapter),
+            }
         return {key: round(number, 6) for key, number in found.items()}
 
     def _perplexity(self, adapter: Path | None) -> float:
@@ -65,10 +70,12 @@ class Exam:
 
 
 def measure_next(llm: LLM, groups: Groups, known: Collection[str], adapter: str | None) -> dict[str, float]:
-    """Greedy answers to task NEXT, written freely and held to the catalogue's ids (`constrain`), as shares of all answers.
+    """Greedy answers to task NEXT, written freely and held to the catalogue's ids (`constrain`), as shares of all
+    answers.
 
-    `invalid` (F: 7 %) is either `invalid_format`, not the two lines asked for, or `unknown_id`, an id the catalogue does not have.
-    exact_id and exact_title count an invalid answer as a miss. `constrained_` are those of answers held to the form.
+    `invalid` (F: 7 %) is either `invalid_format`, not the two lines asked for, or `unknown_id`, an id the catalogue
+    does not have. exact_id and exact_title count an invalid answer as a miss. `constrained_` are those of answers held
+    to the form.
     """
     rows = [row for group in groups.values() for row in group]
     asked = [Prompt(row.system, row.user) for row in rows]
@@ -83,14 +90,15 @@ def measure_next(llm: LLM, groups: Groups, known: Collection[str], adapter: str 
             f"{name}invalid_format": _share_true([not told.valid for told in formed]),
             f"{name}unknown_id": _share_true([told.valid and told.item_id not in known for told in formed]),
             f"{name}exact_id": sum(told.item_id == row.item_id for told, row in right) / max(1, len(rows)),
-            f"{name}exact_title": sum(f"Title: {clean(told.title)}" == row.answer.split("\n")[1] for told, row in right) / max(1, len(rows)),
+            f"{name}exact_title": sum(f"Title: {clean(told.title)}" == row.answer.split("\n")[1] for told, row in right)
+            / max(1, len(rows)),
         }
     return found
 
 
 def measure_fit(llm: LLM, groups: Groups, adapter: str | None) -> dict[str, float]:
-    """AUC of the Yes/No logit difference: targets against `random` products (T's protocol), against `alike` and `shown` ones, and all; and
-    the perplexity of the right answers, which are one token each."""
+    """AUC of the Yes/No logit difference: targets against `random` products (T's protocol), against `alike` and `shown`
+    ones, and all; and the perplexity of the right answers, which are one token each."""
     scored: dict[str, list[float]] = {kind: [] for kind in ("positive", *POOLS)}
     surprise: list[float] = []
     for rows in groups.values():

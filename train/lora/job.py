@@ -1,6 +1,6 @@
-"""One adapter to train: the job as params.yaml describes it, its examples, and the order they are learnt in. How a step is made is
-train/lora/training.py's; what an adapter can do, train/lora/exam.py's. Checkpoints lie in data/sft/<preset>-<task>-<hash of settings and data>,
-so that a killed run goes on and changed settings begin anew.
+"""One adapter to train: the job as params.yaml describes it, its examples, and the order they are learnt in. How a step
+is made is train/lora/training.py's; what an adapter can do, train/lora/exam.py's. Checkpoints lie in
+data/sft/<preset>-<task>-<hash of settings and data>, so that a killed run goes on and changed settings begin anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from recgraph.store.parquet import read_table
 from recgraph.tools.llm.places import find_llm, fingerprint
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples import POOLS, Row
-from recgraph.train.lora.training import Epoch, LoraSettings, Tokens, TrainedAdapter, train
+from recgraph.train.lora.tokens import Tokens
+from recgraph.train.lora.training import Epoch, LoraSettings, TrainedAdapter, train
 from recgraph.train.params import RESTORE, Params, block, settings_of, text
 from recgraph.train.pipeline import Note, needed
 
@@ -29,8 +30,9 @@ Groups = Mapping[int, Sequence[Row]]
 
 @dataclass(frozen=True)
 class SftParams:
-    """The block `sft` of params.yaml. `llm` is the base model, a folder or hub id ("" the default one); `engine` says who runs the training: this
-    process, or accelerate's launcher with so many `processes`; `threads` are torch's (0: as it is), equal threads give equal weights."""
+    """The block `sft` of params.yaml. `llm` is the base model, a folder or hub id ("" the default one); `engine` says
+    who runs the training: this process, or accelerate's launcher with so many `processes`; `threads` are torch's (0: as
+    it is), equal threads give equal weights."""
 
     llm: str
     engine: Literal["single", "torchrun", "deepspeed", "fsdp"]
@@ -61,9 +63,12 @@ class Job:
         base = find_llm(sft.llm)
         examples = needed(folder / "data" / "examples" / f"{task}.parquet", "examples")
         decisive = {name: given for name, given in asdict(settings).items() if name not in ("eval_cases", "save_steps")}
-        # A step of two processes is another one: their checkpoints must not be taken up by one, nor the other way round.
+        # A step of two processes is another one: their checkpoints must not be taken up by one, nor the other way
+        # round.
         together = [] if sft.engine == "single" else [sft.engine, sft.processes]
-        identity = json.dumps([decisive, fingerprint(base), sha256_of(examples), sft.threads, *together], sort_keys=True)
+        identity = json.dumps(
+            [decisive, fingerprint(base), sha256_of(examples), sft.threads, *together], sort_keys=True
+        )
         work = folder / "data" / "sft" / f"{preset}-{task}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         return cls(task, preset, settings, sft, base, examples, work)
 
@@ -79,7 +84,10 @@ def train_job(job: Job, note: Note, after: Callable[[Path], None] | None = None)
     tokens = Tokens(job.base)
     groups = first(job.groups("train"), job.settings.cases)
     if not groups:
-        raise StoreError(f"{job.examples} has no rows to train on. Raise examples.train_cases, or give a shop with purchases before the cut.")
+        raise StoreError(
+            f"{job.examples} has no rows to train on. Raise examples.train_cases, or give a shop with purchases "
+            "before the cut."
+        )
     epochs = [draw(groups, job.settings, epoch, tokens) for epoch in range(job.settings.epochs)]
     return train(job.base, epochs, job.settings, job.work, note, after)
 
@@ -87,7 +95,9 @@ def train_job(job: Job, note: Note, after: Callable[[Path], None] | None = None)
 def read_rows(file: Path, part: str) -> dict[int, list[Row]]:
     """The rows of one part of an examples file, by group, in the file's order."""
     columns = read_table(needed(file, "examples"))
-    plain = (columns[name].tolist() if isinstance(columns[name], np.ndarray) else columns[name] for name in Row.__slots__)
+    plain = (
+        columns[name].tolist() if isinstance(columns[name], np.ndarray) else columns[name] for name in Row.__slots__
+    )
     groups: dict[int, list[Row]] = {}
     for row in zip(*plain, strict=True):
         if row[0] == part:
@@ -98,8 +108,8 @@ def read_rows(file: Path, part: str) -> dict[int, list[Row]]:
 def draw(groups: Groups, settings: LoraSettings, epoch: int, tokens: Tokens) -> Epoch:
     """One epoch's examples: the groups in a seeded order, the rows of one together so that they share a trunk.
 
-    Of a FIT case the target and `negatives` drawn from its pool, kinds in turn (T draws one); the target weighs as much as its negatives
-    together, so that Yes and No are equally frequent. Only tasks that write learn to stop.
+    Of a FIT case the target and `negatives` drawn from its pool, kinds in turn (T draws one); the target weighs as much
+    as its negatives together, so that Yes and No are equally frequent. Only tasks that write learn to stop.
     """
     random = np.random.default_rng([settings.seed, epoch])
     names = sorted(groups)
@@ -114,7 +124,17 @@ def draw(groups: Groups, settings: LoraSettings, epoch: int, tokens: Tokens) -> 
             weight = 1.0 if not judged or row.answer == "Yes" else 1.0 / max(1, len(rows) - 1)
             prompt = Prompt(row.system, row.user)
             silent = "" if judged or settings.unseen_ids or not row.item_id or row.item_id in row.user else row.item_id
-            chosen.append(tokens.example(prompt, row.answer, weight=weight, group=name, stop=not judged, limit=settings.max_tokens, silent=silent))
+            chosen.append(
+                tokens.example(
+                    prompt,
+                    row.answer,
+                    weight=weight,
+                    group=name,
+                    stop=not judged,
+                    limit=settings.max_tokens,
+                    silent=silent,
+                )
+            )
     return chosen
 
 

@@ -1,9 +1,11 @@
-"""LoRA and QLoRA training of one task on trl + peft, over token trees (`train/lora/trees.py`). Knows tokens and settings, not what the task is.
+"""LoRA and QLoRA training of one task on trl + peft, over token trees (`train/lora/trees.py`). Knows tokens and
+settings, not what the task is.
 
-F 4.2 trains the prediction of the next item, T 4.3 the Yes/No judgement; both are the same here: prompts, answers, weights. An epoch is a list
-of trees in a seeded order; all epochs are laid end to end, so a run is one sequence of steps that a kill interrupts and a new start
-continues from the last checkpoint with the same result. With `retrain_share` the examples the model found hardest are trained further
-(F 4.3). Devices are accelerate's business: `train/lora/launch.py` starts this under its launcher, nothing here is distributed code of our own.
+F 4.2 trains the prediction of the next item, T 4.3 the Yes/No judgement; both are the same here: prompts, answers,
+weights. An epoch is a list of trees in a seeded order; all epochs are laid end to end, so a run is one sequence of
+steps that a kill interrupts and a new start continues from the last checkpoint with the same result. With
+`retrain_share` the examples the model found hardest are trained further (F 4.3). Devices are accelerate's business:
+`train/lora/launch.py` starts this under its launcher, nothing here is distributed code of our own.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import math
 import os
 import resource
 import time
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,13 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from torch.utils.data import SequentialSampler
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from recgraph.errors import SettingsError
-from recgraph.tools.llm.chat import ChatText
 from recgraph.tools.llm.places import placement, quiet_transformers
-from recgraph.tools.llm.protocol import Prompt
+from recgraph.train.lora.tokens import Tokens
 from recgraph.train.lora.trees import Example, build, grow
 from recgraph.train.pipeline import Note
 
@@ -55,7 +55,8 @@ class LoraSettings:
     warmup: float = 0.05  # share of the steps
     epochs: int = 1
     cases: int = 0  # cases used of the train part, 0 all
-    unseen_ids: bool = True  # NEXT: also learn ids that their prompt does not show; a small model cannot, and makes ids up instead
+    # NEXT: also learn ids that their prompt does not show; a small model cannot, and makes ids up instead
+    unseen_ids: bool = True
     negatives: int = 8  # FIT: drawn anew for each case and epoch; T: 1
     batch: int = 16  # examples a step (T: 64)
     max_tokens: int = 1024  # longest prompt with answer; a longer one is an error, never cut
@@ -70,67 +71,49 @@ class LoraSettings:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        for name, allowed in (("modules", tuple(MODULES)), ("loss", ("completion", "prompt")), ("quantize", ("none", "nf4"))):
+        for name, allowed in (
+            ("modules", tuple(MODULES)),
+            ("loss", ("completion", "prompt")),
+            ("quantize", ("none", "nf4")),
+        ):
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"{name} is '{getattr(self, name)}'; it must be one of {', '.join(allowed)}.")
-        for name in ("rank", "alpha", "epochs", "negatives", "batch", "max_tokens", "tree_tokens", "save_steps", "eval_cases"):
+        for name in (
+            "rank",
+            "alpha",
+            "epochs",
+            "negatives",
+            "batch",
+            "max_tokens",
+            "tree_tokens",
+            "save_steps",
+            "eval_cases",
+        ):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.retrain_share < 1:
             raise SettingsError(f"retrain_share is {self.retrain_share}; it must be at least 0 and below 1.")
 
 
-class Tokens:
-    """Turns prompts and answers into examples with the template and tokenizer that serving uses."""
-
-    def __init__(self, base: Path) -> None:
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
-        self._chat = ChatText(self.tokenizer)
-        self._end: list[int] = [self.tokenizer.eos_token_id]
-
-    def example(
-        self, prompt: Prompt, answer: str, *, weight: float = 1.0, group: int = 0, stop: bool = True, limit: int = 0, silent: str = ""
-    ) -> Example:
-        """One example; with `stop` the model also learns to end there. The first place of `silent` in the answer is not learnt.
-
-        SettingsError where it is longer than `limit` (0: no limit).
-        """
-        text, tokens = self._chat.render(prompt)
-        whole = self._chat.encode(text + answer)
-        if whole[: len(tokens)] != tokens:
-            raise ValueError(f"The answer {answer[:40]!r} melts into its prompt.")
-        learnt = array("i", whole[len(tokens) :] + (self._end if stop else []))
-        found = Example(array("i", tokens), learnt, weight, group, self._place(text, answer, silent) if silent else (0, 0))
-        if limit and len(found) > limit:
-            raise SettingsError(f"An example has {len(found)} tokens and max_tokens is {limit}: raise it, or shorten the history of the prompts.")
-        return found
-
-    def _place(self, text: str, answer: str, part: str) -> tuple[int, int]:
-        """Which tokens of an answer to the prompt `text` hold `part` of it; a token that also holds something else counts to neither end."""
-        before = answer.index(part)
-        whole, tokens = self._chat.encode(text + answer), len(self._chat.encode(text))
-        start, end = (_shared(whole, self._chat.encode(text + answer[:size].rstrip(" "))) - tokens for size in (before, before + len(part)))
-        return start, end
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences have in common from their start."""
-    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
 def load_base(folder: Path, quantize: str = "none") -> Any:
-    """The base model, ready to be trained on: bf16 where the hardware multiplies it, or its weights in 4 bits (nf4, doubly quantised)."""
+    """The base model, ready to be trained on: bf16 where the hardware multiplies it, or its weights in 4 bits (nf4,
+    doubly quantised)."""
     _, dtype = placement()
     config = None
     if quantize == "nf4":
         packed: Any = BitsAndBytesConfig
-        config = packed(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+        config = packed(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
     with quiet_transformers():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", quantization_config=config)
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="sdpa", quantization_config=config
+        )
 
 
 def tree_loss(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Weighted cross-entropy of a tree's targets, float32[targets]: only at places that predict something is the vocabulary computed."""
+    """Weighted cross-entropy of a tree's targets, float32[targets]: only at places that predict something is the
+    vocabulary computed."""
     logits = model(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
@@ -138,13 +121,16 @@ def tree_loss(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         logits_to_keep=batch["positions"],
         use_cache=False,
     ).logits[0]
-    losses: torch.Tensor = torch.nn.functional.cross_entropy(logits[batch["rows"]].float(), batch["labels"], reduction="none")
+    losses: torch.Tensor = torch.nn.functional.cross_entropy(
+        logits[batch["rows"]].float(), batch["labels"], reduction="none"
+    )
     return losses * batch["weights"]
 
 
 @torch.no_grad()
 def perplexities(model: Any, examples: Sequence[Example], tree_tokens: int = 1536) -> list[float]:
-    """Perplexity of each example's answer given its prompt: exp of the mean negative log-likelihood of the answer's tokens."""
+    """Perplexity of each example's answer given its prompt: exp of the mean negative log-likelihood of the answer's
+    tokens."""
     model.eval()
     device = next(model.parameters()).device
     found: list[float] = []
@@ -153,15 +139,20 @@ def perplexities(model: Any, examples: Sequence[Example], tree_tokens: int = 153
         chosen = [examples[place] for place in places]
         batch = {name: tensor.to(device) for name, tensor in build(chosen).tensors().items()}
         losses = tree_loss(model, {**batch, "weights": torch.ones_like(batch["weights"])}).cpu()
-        parts = torch.split(losses, [len(example.answer) - (example.silent[1] - example.silent[0]) for example in chosen])
+        parts = torch.split(
+            losses, [len(example.answer) - (example.silent[1] - example.silent[0]) for example in chosen]
+        )
         found += [math.exp(min(50.0, float(part.mean()))) for part in parts]
     return found
 
 
 class _Trees(SFTTrainer):
-    """trl's trainer over trees: one tree a device and forward pass, in the order planned, the loss a weighted mean over its targets."""
+    """trl's trainer over trees: one tree a device and forward pass, in the order planned, the loss a weighted mean over
+    its targets."""
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         total: torch.Tensor = inputs["weights"].sum()
         return tree_loss(model, inputs).sum() / total
 
@@ -179,11 +170,11 @@ class _Watch(TrainerCallback):
     def __init__(self, label: str, sizes: Sequence[int], note: Note) -> None:
         self.label, self.note, self.sizes = label, note, sizes
         self.curve: list[tuple[int, float, float]] = []
-        self._started = self._told = time.monotonic()
+        self._started = self._last_note = time.monotonic()
         self._first = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._started = self._told = time.monotonic()
+        self._started = self._last_note = time.monotonic()
         self._first = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
@@ -191,14 +182,17 @@ class _Watch(TrainerCallback):
             return
         self.curve.append((state.global_step, float(logs["loss"]), float(logs.get("learning_rate", 0.0))))
         now, done = time.monotonic(), state.global_step - self._first
-        if now - self._told >= 20 or state.global_step == state.max_steps:
-            self._told = now
+        if now - self._last_note >= 20 or state.global_step == state.max_steps:
+            self._last_note = now
             left = (now - self._started) / done * (state.max_steps - state.global_step)
             each = args.gradient_accumulation_steps * args.world_size
             tokens = sum(self.sizes[self._first * each : state.global_step * each])
             mean = sum(loss for _, loss, _ in self.curve[-20:]) / len(self.curve[-20:])
             speed = f"{tokens / (now - self._started):,.0f} tok/s"
-            self.note(f"{self.label}: step {state.global_step}/{state.max_steps}, loss {mean:.3f}, {speed}, {_clock(left)} left")
+            self.note(
+                f"{self.label}: step {state.global_step}/{state.max_steps}, loss {mean:.3f}, {speed}, {_clock(left)} "
+                "left"
+            )
 
 
 def _clock(seconds: float) -> str:
@@ -207,11 +201,13 @@ def _clock(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """What a training gives: the folder of the saved PEFT adapter, loss per step as (phase, step, loss, learning rate), and what it cost.
+    """What a training gives: the folder of the saved PEFT adapter, loss per step as (phase, step, loss, learning rate),
+    and what it cost.
 
-    `hard` are the places (in the last epoch) of the examples that were trained further; cost: examples, tokens computed, tokens that plain
-    sequences would have had, seconds and tokens_per_second of this process, flops_per_token (2 for each weight read forward, 2 more where
-    the gradient passes back through it; attention not counted), peak_memory_gib.
+    `hard` are the places (in the last epoch) of the examples that were trained further; cost: examples, tokens
+    computed, tokens that plain sequences would have had, seconds and tokens_per_second of this process, flops_per_token
+    (2 for each weight read forward, 2 more where the gradient passes back through it; attention not counted),
+    peak_memory_gib.
     """
 
     adapter: Path
@@ -229,12 +225,12 @@ def train(
     after: Callable[[Path], None] | None = None,
     start: Path | None = None,
 ) -> TrainedAdapter:
-    """Trains an adapter on `epochs`, each a sequence of examples in the order to be seen. It begins from nothing, or as the adapter in the folder
-    `start`, whose rank, modules and layers it then has.
+    """Trains an adapter on `epochs`, each a sequence of examples in the order to be seen. It begins from nothing, or as
+    the adapter in the folder `start`, whose rank, modules and layers it then has.
 
-    `work` holds checkpoints: a run that was killed goes on there, to the same result. `after(adapter folder)` is called between the epochs and
-    the further training of hard examples. The same settings, examples, machine kind and number of threads give
-    the same weights.
+    `work` holds checkpoints: a run that was killed goes on there, to the same result. `after(adapter folder)` is called
+    between the epochs and the further training of hard examples. The same settings, examples, machine kind and number
+    of threads give the same weights.
     """
     torch.manual_seed(settings.seed)
     model = load_base(base, settings.quantize)
@@ -261,11 +257,19 @@ def train(
         again = [last[place] for _ in range(settings.retrain_epochs) for place in hard]
         phases.append(_train_phase(plan, phases[0].model, None, again, "hard examples"))
     seconds = time.monotonic() - started
-    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**30
+        if torch.cuda.is_available()
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    )
     tokens = float(sum(phase.tokens for phase in phases))
     cost = {"examples": float(sum(phase.examples for phase in phases)), "tokens": tokens}
     cost |= {"plain_tokens": float(sum(phase.plain_tokens for phase in phases)), "flops_per_token": flops}
-    cost |= {"seconds": round(seconds, 1), "tokens_per_second": round(tokens / seconds, 1), "peak_memory_gib": round(peak, 2)}
+    cost |= {
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "peak_memory_gib": round(peak, 2),
+    }
     return TrainedAdapter(phases[-1].adapter, [line for phase in phases for line in phase.curve], hard, cost)
 
 
@@ -281,7 +285,8 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Phase:
-    """What came out of one run over a list of examples: the model, the folder of its adapter, its curve, and how much was read."""
+    """What came out of one run over a list of examples: the model, the folder of its adapter, its curve, and how much
+    was read."""
 
     model: Any
     adapter: Path
@@ -292,7 +297,8 @@ class _Phase:
 
 
 def _hardest(plan: _Plan, model: Any, examples: Sequence[Example]) -> list[int]:
-    """The places of the examples whose answers surprise the model most, kept in `work`, so that a run that goes on trains the same ones."""
+    """The places of the examples whose answers surprise the model most, kept in `work`, so that a run that goes on
+    trains the same ones."""
     kept = plan.work / "hard.json"
     if kept.is_file():
         known: list[int] = json.loads(kept.read_text(encoding="utf-8"))
@@ -306,7 +312,8 @@ def _hardest(plan: _Plan, model: Any, examples: Sequence[Example]) -> list[int]:
 
 
 def _train_phase(plan: _Plan, model: Any, lora: LoraConfig | None, examples: Sequence[Example], label: str) -> _Phase:
-    """One run of trl's trainer, from the last checkpoint of its folder where there is one. `lora` is the adapter to begin; None: the model's own."""
+    """One run of trl's trainer, from the last checkpoint of its folder where there is one. `lora` is the adapter to
+    begin; None: the model's own."""
     settings, note, work = plan.settings, plan.note, plan.work / label.split()[0]
     whole = settings.loss == "prompt"
     trees = list(grow(examples, settings.tree_tokens, whole=whole))
@@ -314,7 +321,10 @@ def _train_phase(plan: _Plan, model: Any, lora: LoraConfig | None, examples: Seq
     world = int(os.environ.get("WORLD_SIZE", "1"))
     a_step = max(1, round(settings.batch / (len(examples) / len(trees)) / world))
     steps = math.ceil(len(trees) / (a_step * world))
-    note(f"{label}: {len(examples):,} examples in {len(trees):,} trees of {sum(sizes) / len(trees):,.0f} tokens, {steps:,} steps")
+    note(
+        f"{label}: {len(examples):,} examples in {len(trees):,} trees of {sum(sizes) / len(trees):,.0f} tokens, "
+        f"{steps:,} steps"
+    )
     watch = _Watch(label, sizes, note)
     arguments = _arguments(settings, work, a_step, steps, world)
 
@@ -331,16 +341,19 @@ def _train_phase(plan: _Plan, model: Any, lora: LoraConfig | None, examples: Seq
             peft_config=lora,
             callbacks=[watch],
         )
-        # The loss above is a mean already; with this off, transformers divides by the steps that are accumulated and no more.
+        # The loss above is a mean already; with this off, transformers divides by the steps that are accumulated and no
+        # more.
         trainer.model_accepts_loss_kwargs = False
-        trainer.pop_callback(_printer(trainer))
+        trainer.pop_callback(PrinterCallback)
         last = _last_checkpoint(work)
         if last:
             note(f"{label}: going on from {Path(last).name}")
         trainer.train(resume_from_checkpoint=last)
         trainer.save_model(str(work / "adapter"))  # every process takes part: a sharded model is gathered here
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    curve = [(label, int(entry["step"]), float(entry["loss"]), float(entry.get("learning_rate", 0.0))) for entry in logged]
+    curve = [
+        (label, int(entry["step"]), float(entry["loss"]), float(entry.get("learning_rate", 0.0))) for entry in logged
+    ]
     adapted = trainer.accelerator.unwrap_model(trainer.model)
     return _Phase(adapted, work / "adapter", curve, len(examples), sum(sizes), sum(map(len, examples)))
 
@@ -386,7 +399,8 @@ def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, worl
 
 
 def _last_checkpoint(work: Path) -> str | None:
-    """The newest whole checkpoint. Its state is written last, so a run killed while it wrote one left no state there, or the half of one."""
+    """The newest whole checkpoint. Its state is written last, so a run killed while it wrote one left no state there,
+    or the half of one."""
     found = [folder for folder in work.glob("checkpoint-*") if _is_json(folder / "trainer_state.json")]
     return str(max(found, key=lambda folder: int(folder.name.split("-")[1]))) if found else None
 
@@ -402,9 +416,3 @@ def _is_json(path: Path) -> bool:
 def _last_layers(model: Any, count: int) -> list[int] | None:
     total = int(model.config.num_hidden_layers)
     return list(range(max(0, total - count), total)) if count else None
-
-
-def _printer(trainer: Any) -> type[TrainerCallback]:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback

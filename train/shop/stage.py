@@ -1,4 +1,5 @@
-"""Stage `shop`: the simulated shop as a snapshot in data/shop, for whoever has no data of their own. The shop itself is in `train/shop/year.py`."""
+"""Stage `shop`: the simulated shop as a snapshot in data/shop, for whoever has no data of their own. The shop itself is
+in `train/shop/year.py`."""
 
 from __future__ import annotations
 
