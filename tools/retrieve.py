@@ -29,7 +29,7 @@ from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.text import LEANING
 from recgraph.tools.sources.textformer import TextFormer
-from recgraph.tools.sources.transitions import TransitionTable, fit, session_vector
+from recgraph.tools.sources.transitions import TransitionTable, id_embedding, session_vector
 
 # The lists that are fused where no fusion was learnt, in the order of ties:
 # neighbours of the predicted ID and title (F 4.4); what followed such a history; what is near
@@ -221,7 +221,7 @@ class Retriever:
             catalogue,
             encoder,
             titles,
-            VectorIndex(catalogue.item_ids, core.units() if core else fit(sequences, n)),
+            VectorIndex(catalogue.item_ids, core.units() if core else id_embedding(sequences, n)),
             TransitionTable.fit(sequences, n),
             list(popular),
             before,
