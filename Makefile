@@ -59,6 +59,8 @@ demo: $(STORE)  ## a simulated shop and one recommendation, printed
 $(STORE): | .venv/installed
 	@echo "» a simulated shop in $@"
 	@$(BIN)/recgraph demo --store $@
+	@echo "» its texts embedded, so that no answer waits for them"
+	@$(BIN)/recgraph build --store $@
 
 train: .venv/installed-train  ## the whole training, `dvc repro`: only what has changed is run again
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro

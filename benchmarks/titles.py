@@ -1,7 +1,7 @@
 """Title retrieval of the encoders side by side (F 4.4): which share of held-out purchases each finds from the query, or the purchase before.
 
 Reads a snapshot folder or an ingested store, splits it as the stage `prepare` does, trains what needs training on the train part and measures
-all on the same cases. What README says about title encoders comes from here.
+all on the same cases. What docs/results.md says about title encoders comes from here.
 
     python benchmarks/titles.py --data data/shop [--split time] [--part test] [--encoders ready,lstm,finetuned] [--set lstm.epochs=5 ...]
 """

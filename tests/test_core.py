@@ -18,7 +18,7 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.store.parquet import write_table
-from recgraph.tools.retrieve import Retriever
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.sources.core import Core
 from recgraph.train import id_embeddings
 from recgraph.train.metrics import MISS
@@ -251,11 +251,12 @@ def test_a_published_core_is_used_only_for_runs_after_its_cut(folder: Path, make
     assert np.allclose(served.session_vector([0, 1]), trained.session_vector([0, 1]), atol=1e-5)
     early, late = (Retriever.build(store, FakeEncoder(), before) for before in (datetime(2025, 2, 1), None))
     assert (early.core, late.core is None) == (None, False)
-    lists = late.lists(None, "", "", [click(1, "S1NAVY")], (), 10, late.eligible)
+    lists = late.lists(RetrievalQuery(history=[click(1, "S1NAVY")]), 10, late.eligible)
     assert lists["core"]
     assert "S1NAVY" not in lists["core"]
-    assert early.lists(None, "", "", [click(1, "S1NAVY")], (), 10, early.eligible)["core"] == []
-    assert {candidate.source for candidate in late.candidates(history=[click(1, "S1NAVY")], k=5)} <= {"sequence", "title", "id", "popular"}
+    assert early.lists(RetrievalQuery(history=[click(1, "S1NAVY")]), 10, early.eligible)["core"] == []
+    found = late.candidates(RetrievalQuery(history=[click(1, "S1NAVY")], k=5))
+    assert {candidate.source for candidate in found} <= {"sequence", "title", "id", "popular"}
 
 
 def test_a_core_of_leave_one_out_is_used_only_where_nothing_is_hidden(folder: Path, make_store: Callable[..., Store]) -> None:

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs recgraph[local]")
@@ -351,6 +353,32 @@ def test_the_deadline_is_kept_between_passes(tiny: LocalLLM, monkeypatch: pytest
         tiny.generate([Prompt("S", "U")], max_tokens=500, deadline=started + 0.2)
     assert time.monotonic() - started < 2
     assert tiny.generate([Prompt("S", "U")], max_tokens=1)[0]  # the lock is free again
+
+
+def test_a_pass_that_would_end_after_the_deadline_is_not_begun_and_the_scores_so_far_are_kept(
+    tiny: LocalLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: with a deadline of 4 s the reranking took 11, and its scores were thrown away."""
+    monkeypatch.setattr("recgraph.tools.llm.local.PACK_TOKENS", 80)
+    asked = candidates(40)
+    whole, _ = tiny.score(asked)
+    forward: Callable[..., Any] = tiny._model.forward
+
+    clock = [0.0]  # a pass takes 0.2 s of it, whatever this machine does beside
+
+    def slow(*args: Any, **options: Any) -> Any:
+        clock[0] += 0.2
+        return forward(*args, **options)
+
+    monkeypatch.setattr(tiny._model, "forward", slow)
+    monkeypatch.setattr("recgraph.tools.llm.local.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    found, usage = tiny.score(asked, deadline=1.1)
+    assert 0 < len(found) < len(asked)
+    assert np.allclose(found, whole[: len(found)], atol=1e-5)
+    assert usage.prompt == sum(len(tiny._chat.render(prompt)[1]) for prompt in asked[: len(found)])
+    assert 0.5 < clock[0] <= 1.1  # the pace of the passes before tells that another one would be late
+    with pytest.raises(LLMTimeout):
+        tiny.score(asked, deadline=clock[0] + 0.1)
 
 
 def test_a_prompt_longer_than_the_model_fails_loudly(tiny: LocalLLM) -> None:

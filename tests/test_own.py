@@ -17,8 +17,9 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.evaluation.baselines.counted import WordKNNSystem, shop_of
 from recgraph.evaluation.baselines.own import FusedSystem, PaperSystem, trained_former
 from recgraph.store.db import Store
+from recgraph.tools.candidates import is_fresh
 from recgraph.tools.ranking import LearntRanking
-from recgraph.tools.retrieve import Retriever, is_fresh
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.counted import MakerTransitions, SessionKNN, SessionKNNSettings, Viewed
 from recgraph.tools.sources.registry import NAMES, possible
@@ -314,7 +315,7 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
         query = task.test.query[number]
         if query and not is_fresh(query, history):
             continue  # the same was searched before; a task does not tell when, so the evaluator takes every query for a fresh one
-        found = retriever.candidates(query=query, history=history, k=5, exclude_purchased=False)
+        found = retriever.candidates(RetrievalQuery(query=query, history=history, k=5, exclude_purchased=False))
         compared += 1
         assert [one.item_id for one in found] == [task.item_ids[row] for row in np.argsort(-measured[number], kind="stable")[:5]]
     assert compared > len(task.test) // 2

@@ -30,7 +30,7 @@ from recgraph.store.records import Event
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.ranking import LearntRanking
-from recgraph.tools.retrieve import Retriever
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, session_vector
@@ -138,10 +138,10 @@ def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dic
 
     def ranker(mode: str) -> ListMaker:
         def rank(asked: AskedCase, allowed: Mask, purchased: bool) -> list[str]:
-            retriever.eligible = allowed
             query = asked.case.query
             hits = memory.lookup(query, settings.memory_queries, settings.memory_products) if query and mode == "fused" else []
-            found = retriever.candidates(query=query, history=asked.history, memory=hits, k=depth, mode=mode, exclude_purchased=not purchased)
+            wanted = RetrievalQuery(query=query, history=asked.history, memory=hits, k=depth, mode=mode, exclude_purchased=not purchased)
+            found = retriever.candidates(wanted, among=allowed)
             return [candidate.item_id for candidate in found]
 
         return rank

@@ -24,7 +24,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from recgraph.graph import prompts
-from recgraph.graph.nodes import Nodes
+from recgraph.graph.nodes import Nodes, NodeSettings
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summarize import ProfileSummarizer, build_summarize
 from recgraph.settings import Settings
@@ -118,13 +118,9 @@ class Writer:
             store,
             cast(Any, _Counter(chat)),
             cast(Any, None),
-            lambda as_of: self._memory(_week(as_of)),
-            wording=settings.wording,
-            recent=settings.recent,
-            history=settings.history,
-            prompt_tokens=settings.prompt_tokens,
-            memory_queries=settings.memory_queries,
-            memory_products=settings.memory_products,
+            lambda as_of, until=None: self._memory(_week(as_of)),
+            catalogue,
+            NodeSettings.of(settings),
         )
 
     def rows(self, case: Case, group: int) -> tuple[Row, list[Row]]:
@@ -145,7 +141,7 @@ class Writer:
         pool = self._negatives(case, target)
         items = self._store.items([item_id for item_id, _ in pool])
         known = [(item_id, kind) for item_id, kind in pool if item_id in items]
-        asked = prompts.fit_prompts(self._nodes.shared(state), [target, *(items[i] for i, _ in known)], wording=self._nodes.wording)
+        asked = prompts.fit_prompts(self._nodes.shared(state), [target, *(items[i] for i, _ in known)], wording=self._nodes.settings.wording)
 
         def row(item_id: str, text: Prompt, answer: str, kind: str) -> Row:
             return Row(case.part, case.user_id, case.seq, group, item_id, text.system, text.user, answer, kind)

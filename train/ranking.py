@@ -311,7 +311,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
         catalogue, encoder = train.catalogue(), read_queries(folder, train)
         vectors = title_vectors(folder, catalogue.item_ids, catalogue.names)
         core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings")).over(catalogue.item_ids)
-        retriever = Retriever.build(train, encoder, titles=VectorIndex(catalogue.item_ids, vectors), core=core)
+        retriever = Retriever.build(train, encoder, titles=VectorIndex(catalogue.item_ids, vectors))
         lessons = lessons_of(cases, everything, retriever, QueryMemory.build(train, encoder))
         former = TextFormer.load(needed(folder / "data" / "textformer", "textformer"))
         if former and former.config["encoder"] != encoder.name:

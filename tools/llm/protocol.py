@@ -96,6 +96,7 @@ class LLM(Protocol):
     ) -> tuple[list[tuple[float, float]], Usage]:
         """For each prompt the log-probabilities of the first token of the two answers (T eq. 2), natural log.
 
+        Where the deadline passes after some prompts were scored, the first so many may be given; LLMTimeout where there are none.
         Their difference is the logit difference, so p = sigmoid(difference) (DESIGN 7, first row).
         """
         ...

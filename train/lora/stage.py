@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from recgraph.graph.prompts import PROMPT_VERSION
+from recgraph.graph.prompts import VERSIONS
 from recgraph.store import snapshot
 from recgraph.tools.llm.adapter_sets import WEIGHTS, AdapterCard, portable
 from recgraph.tools.llm.places import fingerprint, model_title
@@ -74,7 +74,7 @@ def card_of(job: Job, trained: TrainedAdapter, facts: Mapping[str, Any], metrics
         settings=asdict(job.settings) | {"threads": job.sft.threads},
         data={**facts, **learnt},
         metrics=metrics,
-        prompt_version=PROMPT_VERSION,
+        prompt_version=VERSIONS[job.task],
         created_with={name: version(name) for name in ("torch", "transformers", "peft", "trl")},
     )
 
