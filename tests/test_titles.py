@@ -22,7 +22,7 @@ from recgraph.evaluation.systems import systems
 from recgraph.evaluation.workshop import Workshop
 from recgraph.store.db import Store
 from recgraph.store.parquet import read_table
-from recgraph.tools.embed import encoder_of, named_encoder, open_encoder, text_key
+from recgraph.tools.embed import encoder_of, open_encoder, text_key
 from recgraph.tools.llm.places import find_encoder
 from recgraph.tools.lstm import LSTMEncoder, TitleLSTM, padded, read_tokenizer, save_lstm
 from recgraph.train import prepare, title_embeddings
@@ -237,7 +237,6 @@ def test_an_evaluation_reads_texts_with_the_encoder_that_is_named(
 ) -> None:
     """One of another shop, which is zero-shot there; its answers are not taken for those of the default one."""
     monkeypatch.setenv("RECGRAPH_EMBEDDER", str(saved(tmp_path / "lstm")))
-    assert named_encoder(str(tmp_path / "lstm")).name == open_encoder(str(tmp_path / "lstm")).name
     days = [f"u{user},2025-01-{day:02d},purchase,I{(user + day) % 6}" for user in range(9) for day in range(1, 5)]
     store = make_store(["item_id,title", *(f"I{n},{'red blue'.split()[n % 2]} shoe {n}" for n in range(6))], ["user_id,ts,action,item_id", *days])
     task = read_task(store, "shop", "loo")

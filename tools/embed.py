@@ -86,12 +86,6 @@ def encoder_of(store: Store, asked: str = "") -> Encoder:
         ) from error
 
 
-def named_encoder(name: str = "") -> Encoder:
-    """The encoder of that name or folder (the setting `embedder`), "" for all-MiniLM-L6-v2: one that was trained on
-    another shop is zero-shot here. ModelMissing where it is not there."""
-    return open_encoder(name)
-
-
 def text_vectors(
     texts: Sequence[str], encoder: Encoder, cache: Path | None = None
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
