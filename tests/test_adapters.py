@@ -351,7 +351,8 @@ def test_a_set_that_was_asked_for_answers_and_is_named(shop: Path, tiny: Path) -
         assert recommender.llm is not None
         assert recommender.llm.adapters == TASKS
         nodes = recommender._nodes()
-        assert (nodes.next_adapter, nodes.fit_adapter, nodes.rerank_weight, nodes.free_title) == ("next", "fit", 0.1, True)
+        asked = nodes.settings
+        assert (asked.next_adapter, asked.fit_adapter, asked.rerank_weight, asked.free_title) == ("next", "fit", 0.1, True)
         assert not any(note.startswith("adapter") for note in recommender.recommend("U1").degraded)
 
 
@@ -362,7 +363,7 @@ def test_the_stores_default_is_taken_unless_none_is_asked_for(shop: Path, tiny: 
         assert recommender.models["adapter"].startswith("tuned-")
     with Recommender.open(shop, llm=str(tiny), adapter="none") as recommender:
         assert recommender.models["adapter"] == ""
-        assert recommender._nodes().fit_adapter is None
+        assert recommender._nodes().settings.fit_adapter is None
 
 
 @pytest.mark.parametrize("missing", [True, False])
