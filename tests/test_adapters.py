@@ -350,7 +350,8 @@ def test_a_set_that_was_asked_for_answers_and_is_named(shop: Path, tiny: Path) -
         assert recommender.models["adapter"] == find_set("tuned").label
         assert recommender.llm is not None
         assert recommender.llm.adapters == TASKS
-        asked = recommender._nodes().settings
+        nodes = recommender._nodes()
+        asked = nodes.settings
         assert (asked.next_adapter, asked.fit_adapter, asked.rerank_weight, asked.free_title) == ("next", "fit", 0.1, True)
         assert not any(note.startswith("adapter") for note in recommender.recommend("U1").degraded)
 
