@@ -22,7 +22,8 @@ ITEM_COLUMNS = (
     *("item_id", "title", "category", "brand", "color", "size", "price", "description"),
     *("attributes", "parent_id", "first_seen", "in_stock"),
 )
-EVENT_COLUMNS = ("user_id", "ts", "action", "item_id", "query", "position")
+# Of an event, session_id and quantity are read but not kept: who an anonymous shopper is, and what came back.
+EVENT_COLUMNS = ("user_id", "ts", "action", "item_id", "query", "position", "session_id", "quantity")
 EXPOSURE_COLUMNS = ("query", "item_id", "position", "ts")
 
 _TABLES = """
