@@ -69,15 +69,15 @@ def check_option(cursor: duckdb.DuckDBPyConnection, name: str, value: str) -> No
 def read_ids(cursor: duckdb.DuckDBPyConnection, table: str, column: str) -> Column:
     """An id as it stands; in a column of numbers alone some of which end in .0, which a spreadsheet or pandas put there, without that."""
     row = cursor.execute(
-        f"""SELECT count(*) FILTER (ends_with({column}, '.0')), count(*) FILTER (TRY_CAST({column} AS DOUBLE) IS NULL AND {column} <> ''),
-                count(*) FILTER (contains({column}, 'E+') AND TRY_CAST({column} AS DOUBLE) IS NOT NULL), min({column}) FILTER (contains({column}, 'E+'))
-            FROM {table}"""  # noqa: S608 - names of our own
+        f"""SELECT count(*) FILTER (ends_with({column}, '.0')), count(*) FILTER (contains({column}, 'E+') AND TRY_CAST({column} AS DOUBLE) IS NOT NULL),
+                min({column}) FILTER (contains({column}, 'E+')) FROM {table}"""  # noqa: S608 - names of our own
     ).fetchone()
     assert row is not None
-    floats, others, powers, power = row
-    notes = (f"{powers:,} ids of {column} are such as {power}: a spreadsheet cut their digits off",) if powers else ()
-    if floats and not others:
-        return Column(f"regexp_replace({column}, '^(\\d+)\\.0+$', '\\1')", "NULL", notes)
+    floats, powers, power = row
+    notes = (f"{powers:,} ids of {column.removesuffix('_text')} are such as {power}: a spreadsheet cut their digits off",) if powers else ()
+    others = f"SELECT 1 FROM {table} WHERE {column} <> '' AND NOT regexp_full_match({column}, '\\d+(\\.0)?') LIMIT 1"  # noqa: S608 - names of our own
+    if floats and cursor.execute(others).fetchone() is None:
+        return Column(f"CASE WHEN ends_with({column}, '.0') THEN {column}[:-3] ELSE {column} END", "NULL", notes)
     return Column(column, "NULL", notes)
 
 
