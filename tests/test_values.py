@@ -21,6 +21,7 @@ from recgraph.store.ingest.report import IngestReport
 from recgraph.store.ingest.times import read_times
 from recgraph.store.ingest.values import read_prices
 from recgraph.store.records import parse_time
+from recgraph.tools.retrieve import eligible
 
 
 def _ingest(
@@ -548,6 +549,7 @@ def test_once_there_is_a_catalogue_what_events_alone_name_is_history(tmp_path: P
             "gone-2019": False,
         }
         assert store.items(["gone-2019"])["gone-2019"].offered is False
+        assert eligible(catalogue, None).tolist() == [True, True, False]  # what retrieval may bring
         before = store.revision()
     late = _ingest(tmp_path, events__csv="user_id,ts,action,item_id\nu1,2026-05-02,click,old")
     assert late.items_unlisted == 1
