@@ -61,7 +61,7 @@ class TitlesOnly:
         """Items with their name, style and stock alone."""
         known = self._reader.items(item_ids)
         return {
-            key: Item(key, one.name, parent_id=one.parent_id, first_seen=one.first_seen, in_stock=one.in_stock)
+            key: Item(key, one.name, parent_id=one.parent_id, first_seen=one.first_seen, in_stock=one.in_stock, listed=one.listed)
             for key, one in known.items()
         }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from recgraph import measure
+from recgraph import measure, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.options import consoles, json_option, open_store, store_option
 from recgraph.terminal import json_text, plain, say
@@ -107,8 +107,10 @@ def demo(store: str | None, seed: int) -> None:
 @click.option(
     "--map", "mapping", multiple=True, metavar="TABLE.COLUMN=NAME", help="for `tables`: your name of a column, e.g. events.user_id=customer"
 )
+@click.option("--complete", is_flag=True, help="the items are the whole catalogue: what they no longer list is off sale")
+@click.option("--wait", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="SECONDS", help="for another ingest, and for readers")
 @store_option
-def ingest(format: str, paths: tuple[Path, ...], mapping: tuple[str, ...], store: str | None) -> None:
+def ingest(format: str, paths: tuple[Path, ...], mapping: tuple[str, ...], complete: bool, wait: float, store: str | None) -> None:
     """Load raw logs into the store.
 
     FORMAT is one of: tables, sequences, amazon-2014, amazon-2018, amazon-2023, amazon-m2, mind, recbole, open-ecommerce, uci-eshop.
@@ -126,7 +128,15 @@ def ingest(format: str, paths: tuple[Path, ...], mapping: tuple[str, ...], store
             raise SettingsError(f"--map is '{pair}'; write TABLE.COLUMN=NAME, e.g. events.user_id=customer.")
         renamed[column] = name
     path = load_settings(store=store).store
-    console.print(panel.ingested(load(path, format, list(paths), mapping=renamed or None), path))
+    report = load(path, format, list(paths), mapping=renamed or None, progress=_waiting, complete=complete, wait=wait)
+    console.print(panel.ingested(report, path))
+    if report.alarming:
+        raise SystemExit(1)
+
+
+def _waiting(step: str) -> None:
+    if step.startswith("waiting"):
+        say(step, err=True)
 
 
 def _make_ready(store: str | None, progress: Any) -> dict[str, int]:
@@ -212,16 +222,6 @@ def items(like: str, category: str, limit: int, as_json: bool, store: str | None
         click.echo(json_text([plain(item) for item in rows]))
     else:
         console.print(panel.products(rows, currency, console.width))
-
-
-@main.command()
-@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
-@store_option
-def rejects(limit: int, store: str | None) -> None:
-    """Show rows that could not be loaded, with file, line and reason."""
-    with open_store(store) as opened:
-        for row in opened.rejects(limit=limit):
-            click.echo(f"{row.source}:{row.line}: {row.reason}: {row.raw}")
 
 
 @main.command()
@@ -344,7 +344,7 @@ def doctor(store: str | None) -> None:
         raise SystemExit(1)
 
 
-for command in (measure.evaluate, measure.leaderboard, measure.tune, measure.ablate):
+for command in (upkeep.rejects, upkeep.forget, measure.evaluate, measure.leaderboard, measure.tune, measure.ablate):
     main.add_command(command)
 
 

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from recgraph.graph.recommendation import Recommendation
     from recgraph.graph.recommender import Step
-    from recgraph.store.db import UserRow
-    from recgraph.store.ingest.load import IngestReport
+    from recgraph.store.columns import Reject, Rejected, UserRow
+    from recgraph.store.ingest.report import IngestReport
 
     Tell = Callable[..., None]  # (what, done, of)
 
@@ -259,19 +259,52 @@ def follow(steps: Iterator[Step | Recommendation], tell: Tell | None) -> Recomme
 def ingested(report: IngestReport, store: str) -> RenderableType:
     """What `recgraph ingest` did."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    rows = (
-        ("users", report.users),
-        ("items, new", report.items_new),
-        ("events, read", report.events_read),
-        ("events, new", report.events_new),
-        ("exposures, new", report.exposures_new),
-        ("rows rejected", report.rejects),
-    )
-    for name, count in rows:
-        table.add_row(name, Text(f"{count:,}", justify="right"))
-    what = f"{report.files} file{'s' if report.files != 1 else ''} of format {report.format} into {store} in {report.seconds:.1f} s"
-    hint = [Text("See the rejected rows with `recgraph rejects`.", style="yellow")] if report.rejects else []
-    return Group(Text(what), table, *hint)
+    rows = {
+        "users": report.users,
+        "items, new": report.items_new,
+        "  of them known by events only": report.items_unlisted,
+        "items, changed": report.items_changed,
+        "items, off sale": report.items_off_sale,
+        "events, read": report.events_read,
+        "events, new": report.events_new,
+        "exposures, new": report.exposures_new,
+        "rows rejected": report.rows_lost,
+        "rows kept without a value": report.rejects - report.rows_lost,
+    }
+    seldom = ("  of them known by events only", "items, off sale", "rows kept without a value")
+    for name, count in rows.items():
+        if count or name not in seldom:
+            table.add_row(name, Text(f"{count:,}", justify="right"))
+    parts: list[RenderableType] = [
+        Text(f"{report.files} file{'s' if report.files != 1 else ''} of format {report.format} into {store} in {report.seconds:.1f} s"),
+        table,
+        *(Text(f"· {printable(note)}") for note in report.notes),
+        *(Text(f"{one.count:>9,}  {printable(one.reason)} ({printable(one.example)})", style="yellow") for one in report.rejected[:_REASONS_SHOWN]),
+    ]
+    if report.rejects:
+        parts.append(Text("See the rejected rows with `recgraph rejects`.", style="yellow"))
+    if any(one.reason.startswith("action ") for one in report.rejected):
+        option = "--map events.action:NAME=click (or cart, purchase, search, return, ignore)"
+        parts.append(Text(f"Say what the name of an event means: {option}.", style="yellow"))
+    if report.alarming:
+        said = f"{report.rows_lost:,} of {report.rows:,} rows ({report.share_lost:.0%}) were rejected: look at the reasons. What was good is kept."
+        parts.append(Text(said, style="bold red"))
+    return Group(*parts)
+
+
+_REASONS_SHOWN = 8
+
+
+def rejected(reasons: Sequence[Rejected], rows: Sequence[Reject]) -> RenderableType:
+    """What `recgraph rejects` shows: counts by reason, then rows, each in one line of the terminal."""
+    if not reasons:
+        return Text("No row was rejected.")
+    parts: list[RenderableType] = [Text(f"{one.count:>9,}  {printable(one.reason)}") for one in reasons]
+    lines = []
+    for row in rows:
+        place = f"{row.source.rsplit('/', 1)[-1]}:{row.line}"
+        lines.append(Text(f"{printable(place)}  {printable(row.reason)}  {printable(row.raw)}", no_wrap=True, overflow="ellipsis"))
+    return Group(*parts, Text(), *lines)
 
 
 def users(rows: Sequence[UserRow]) -> Table:

@@ -1,4 +1,4 @@
-"""What the store hands out in bulk: whole columns as lists and numpy arrays, and one line about a user. No SQL, no logic."""
+"""What the store hands out in bulk: whole columns as lists and numpy arrays, and one line about a user. No logic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class UserRow:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All n items in item_id order, column by column. `titles` as stored, `names` as shown; `first_seen` is 1970 where unknown."""
+    """All n items in item_id order, column by column. `titles` as stored, `names` as shown; `first_seen` is 1970 where unknown. What is not
+    `listed` is known by events alone and never recommended."""
 
     item_ids: list[str]
     titles: list[str]
@@ -31,6 +32,12 @@ class Catalogue:
     categories: list[str]
     first_seen: npt.NDArray[np.datetime64]
     in_stock: npt.NDArray[np.bool_]
+    listed: npt.NDArray[np.bool_]
+
+    @property
+    def offered(self) -> npt.NDArray[np.bool_]:
+        """What may be recommended."""
+        return self.in_stock & self.listed
 
 
 @dataclass(frozen=True)
@@ -55,3 +62,16 @@ class Reject:
     line: int
     reason: str
     raw: str
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Rows rejected for one reason, and where the first of them stands: "events.csv:3"."""
+
+    reason: str
+    count: int
+    example: str
+
+
+# SQL: a reason without the values it names, so that equal ones are counted together; the name of an event says what is wrong with it.
+GENERAL_REASON = "CASE WHEN starts_with(reason, 'action ') THEN reason ELSE regexp_replace(reason, '''[^'']*''', '…') END"

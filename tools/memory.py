@@ -95,7 +95,7 @@ class QueryMemory:
             kept = [
                 i
                 for i in shown.get(key, [])
-                if i in known and known[i].in_stock and self._was_there(known[i].first_seen)
+                if i in known and known[i].offered and self._was_there(known[i].first_seen)
             ]
             if kept:
                 hits.append(MemoryHit(key, round(float(np.clip(score, -1.0, 1.0)), 4), tuple(kept[:products])))

@@ -124,10 +124,10 @@ class Fitted:
 
 
 def eligible(catalogue: Catalogue, before: datetime | None) -> Mask:
-    """bool[items]: what is in stock and, with a moment, was first seen before it."""
+    """bool[items]: what is in stock and listed and, with a moment, was first seen before it."""
     if before is None:
-        return catalogue.in_stock.copy()
-    return np.asarray(catalogue.in_stock & (catalogue.first_seen < np.datetime64(before, "us")), np.bool_)
+        return catalogue.offered
+    return np.asarray(catalogue.offered & (catalogue.first_seen < np.datetime64(before, "us")), np.bool_)
 
 
 class Retriever:

@@ -48,6 +48,9 @@ def header(path: Path, delimiters: str = ",;\t|") -> tuple[list[str], str]:
     return [name.strip() for name in names], delimiter
 
 
+column_names = header  # under a name that read_delimited's argument does not hide
+
+
 class RawFile:
     """One file being read into `raw` on `cursor`; `broken` are the lines no parser could read, as (line, reason, raw)."""
 
@@ -56,10 +59,12 @@ class RawFile:
         self.broken: list[tuple[int, str, str]] = []
         self.first = 1  # line of the row at place 0
         self.text_rows = False  # `raw` is one column `text`: a line as it stands
+        self.names: dict[str, str] = {}  # column of `raw` -> the file's own name of it: rejected rows are shown under these
 
     def read_delimited(self, columns: Sequence[str], delimiter: str, quote: str = '"', header: bool = True) -> None:
         """`columns` are names of our own choosing for the file's columns, in its order."""
         self.first = 2 if header else 1
+        self.names = dict(zip(columns, column_names(self.path, delimiter)[0], strict=False)) if header else {}
         source, removed = self.path, list[int]()
         for attempt in range(_REPAIRS + 1):
             try:
@@ -168,6 +173,7 @@ class RawFile:
             (f'to_json("{_quoted(theirs)}")::VARCHAR' if ours in nested else f'"{_quoted(theirs)}"::VARCHAR') + f" AS {ours}"
             for ours, theirs in names.items()
         ]
+        self.names = dict(names)
         try:
             self.cursor.execute(
                 "CREATE OR REPLACE TEMP TABLE lines AS SELECT " + ", ".join(parts) + " FROM read_parquet(?)",  # noqa: S608 - quoted

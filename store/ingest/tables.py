@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 
 from recgraph.errors import IngestError
 from recgraph.store.ingest.read import header, parquet_columns
-from recgraph.store.ingest.staging import EVENT_COLUMNS, EXPOSURE_COLUMNS, ITEM_COLUMNS, Format, SourceFile, Staging, columns_of, literal, pick
+from recgraph.store.ingest.staging import EVENT_COLUMNS, EXPOSURE_COLUMNS, ITEM_COLUMNS, Format, SourceFile, Staging, columns_of, pick
+from recgraph.store.ingest.times import literal
 
 _COLUMNS = {"items": ITEM_COLUMNS, "events": EVENT_COLUMNS, "exposures": EXPOSURE_COLUMNS}
 _REQUIRED = {"items": ("item_id",), "events": ("user_id", "ts", "action"), "exposures": EXPOSURE_COLUMNS}
@@ -24,7 +25,7 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
     """Raises IngestError for a name that is no column of ours."""
     known = [f"{kind}.{column}" for kind, columns in _COLUMNS.items() for column in columns]
     for name in mapping:
-        if name not in known:
+        if ":" not in name and name not in known:  # with a colon it is an option, which Staging checks
             raise IngestError(f"The mapping names '{name}', which is no column. Known: {', '.join(known)}.")
 
 
