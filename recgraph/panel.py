@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from recgraph.graph.recommendation import Recommendation
     from recgraph.graph.recommender import Step
     from recgraph.store.db import UserRow
-    from recgraph.store.ingest.load import IngestReport
+    from recgraph.store.ingest.load import IngestReport, Preview
+    from recgraph.store.ingest.staging import Reading
 
 _ACTIONS = {"search": ("search", "searches"), "click": ("click", "clicks"), "cart": ("cart", "carts"), "purchase": ("purchase", "purchases")}
 _STEPS = {
@@ -202,7 +203,35 @@ def ingested(report: IngestReport, store: str) -> RenderableType:
         table.add_row(name, Text(f"{count:,}", justify="right"))
     what = f"{report.files} file{'s' if report.files != 1 else ''} of format {report.format} into {store} in {report.seconds:.1f} s"
     hint = [Text("See the rejected rows with `recgraph rejects`.", style="yellow")] if report.rejects else []
-    return Group(Text(what), table, *hint)
+    return Group(*_readings(report.readings), Text(what), table, *hint)
+
+
+def _readings(readings: Sequence[Reading]) -> list[Text]:
+    """What each file was taken for, and where each of our columns comes from: one line a file, its columns and notes below."""
+    lines = []
+    for reading in readings:
+        line = Text(f"{reading.source.label}: {reading.name}")
+        for ours, theirs in reading.columns:
+            line.append(f"\n  {ours} ", style="cyan").append(f"← {theirs if len(theirs) < 90 else theirs[:87] + '...'}")
+        for note in reading.notes:
+            line.append(f"\n  ! {note}", style="yellow")
+        lines.append(line)
+    return lines
+
+
+def previewed(found: Preview) -> RenderableType:
+    """What `recgraph ingest --dry-run` would do: what each file is, and the first rows as they would be stored."""
+    lines = _readings(found.readings)
+    for kind, rows in found.rows:
+        for number, row in enumerate(rows):
+            if not number:
+                lines.append(Text(f"{kind}, the first of {found.counts[kind]:,} that were looked at:", style="bold"))
+            filled = {name: value for name, value in row.items() if value not in (None, "", {})}
+            lines.append(Text("  " + ", ".join(f"{name}={str(value)[:60]}" for name, value in filled.items())))
+    if found.counts["rejects"]:
+        lines.append(Text(f"rows rejected: {found.counts['rejects']:,}", style="red"))
+        lines += [Text(f"  {source}, line {line}: {reason}") for source, line, reason in found.rejects[:5]]
+    return Group(*lines, Text("A dry run: nothing was written."))
 
 
 def users(rows: Sequence[UserRow]) -> Table:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.read import header
-from recgraph.store.ingest.staging import Format, SourceFile, Staging, columns_of, pick
+from recgraph.store.ingest.files import SourceFile
+from recgraph.store.ingest.staging import Format, Staging, columns_of, pick
 
 # Lists of texts come as JSON: of description parts, of category names, of category paths.
 _MACROS = r"""
@@ -60,7 +60,7 @@ _ITEMS = {
 def _read_amazon(name: str, staging: Staging, files: Sequence[SourceFile]) -> None:
     staging.cursor.execute(_MACROS)
     for source in files:
-        staging.begin(source.path).read_json_lines(literals=name == "amazon-2014")
+        staging.begin(source).read_json_lines(literals=name == "amazon-2014")
         if source.kind == "events":
             staging.parse([f"$.{path}" for path in _REVIEW_PATHS[name]])
             staging.define("events", _EVENTS, "parsed")
@@ -76,7 +76,7 @@ def _read_amazon(name: str, staging: Staging, files: Sequence[SourceFile]) -> No
 
 
 def _amazon(name: str) -> Format:
-    ending = r"\.jsonl?(\.gz)?"
+    ending = r"\.jsonl?"
     reviews = "reviews_.*" if name == "amazon-2014" else "(?!meta_).*"
     shown = {"amazon-2014": "reviews_*.json.gz and meta_*.json.gz", "amazon-2018": "NAME.json.gz or NAME_5.json.gz and meta_NAME.json.gz"}
     return Format(
@@ -91,13 +91,14 @@ def read_m2(staging: Staging, files: Sequence[SourceFile]) -> None:
     """Amazon-M2. A product id names other texts and prices in each locale, so an item is ID_LOCALE (parent_id is the bare id). Session n of
     the file is user S<n>; only the order of its clicks is known, and next_item is the last of them."""
     for source in files:
-        names, delimiter = header(source.path)
-        columns = columns_of(names)
+        raw = staging.begin(source)
+        layout = raw.layout()
+        columns = columns_of(layout.names)
         needed = ("id", "locale", "title") if source.kind == "items" else ("prev_items", "locale")
         lacking = [name for name in needed if name not in columns]
         if lacking:
-            raise IngestError(f"{source.path} has no column '{lacking[0]}' (it has: {', '.join(names)}); Amazon-M2 has {', '.join(needed)} ...")
-        staging.begin(source.path).read_delimited([f"x{n}" for n in range(len(names))], delimiter)
+            raise IngestError(f"{source} has no column '{lacking[0]}' (it has: {', '.join(layout.names)}); Amazon-M2 has {', '.join(needed)} ...")
+        raw.read_delimited(layout)
         if source.kind == "items":
             _m2_items(staging, columns)
         else:
@@ -145,6 +146,6 @@ AMAZON = [_amazon(name) for name in ("amazon-2014", "amazon-2018", "amazon-2023"
 M2 = Format(
     "amazon-m2",
     "products_train.csv and sessions_train.csv (also .gz), or their folder",
-    {"items": r"products_train.*\.csv(\.gz)?", "events": r"sessions_train.*\.csv(\.gz)?"},
+    {"items": r"products_train.*\.csv", "events": r"sessions_train.*\.csv"},
     read_m2,
 )

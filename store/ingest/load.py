@@ -1,7 +1,7 @@
 """Raw logs into a store: the known formats and `ingest`, which reads one of them, all or nothing.
 
-What the files mean is in formats_tables, formats_amazon and formats_research; how rows are checked in staging; how they are written in
-merge. Reading happens before the store's transaction begins, so a killed ingest leaves the store as it was.
+What the files are is in detect, what they mean in tables, amazon, research and exports; how rows are checked in staging; how they are
+written in merge. Reading happens before the store's transaction begins, so a killed ingest leaves the store as it was.
 """
 
 from __future__ import annotations
@@ -9,28 +9,37 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import duckdb
 
 from recgraph.errors import IngestError, StoreBusy, StoreError
 from recgraph.store.connection import Database
 from recgraph.store.db import Store
 from recgraph.store.ingest.amazon import AMAZON, M2
+from recgraph.store.ingest.detect import AUTO
+from recgraph.store.ingest.files import SourceFile, members, scratch_folder
 from recgraph.store.ingest.merge import Merged, merge
-from recgraph.store.ingest.read import scratch_folder
-from recgraph.store.ingest.research import MIND, OPEN_ECOMMERCE, SEQUENCES, UCI_ESHOP
-from recgraph.store.ingest.staging import Format, SourceFile, Staging
+from recgraph.store.ingest.read import Desk
+from recgraph.store.ingest.research import INSTACART, MIND, OPEN_ECOMMERCE, SEQUENCES, UCI_ESHOP
+from recgraph.store.ingest.staging import Format, Reading, Staging
 from recgraph.store.ingest.tables import RECBOLE, TABLES, check_mapping
 
-FORMATS: dict[str, Format] = {form.name: form for form in (TABLES, SEQUENCES, *AMAZON, M2, MIND, RECBOLE, OPEN_ECOMMERCE, UCI_ESHOP)}
+FORMATS: dict[str, Format] = {
+    form.name: form for form in (AUTO, TABLES, SEQUENCES, *AMAZON, M2, MIND, RECBOLE, OPEN_ECOMMERCE, UCI_ESHOP, INSTACART)
+}
+_NO_DATA = frozenset(".md .pdf .png .jpg .jpeg .gif .svg .py .ipynb .html .htm .css .js .yaml .yml .toml .duckdb .wal .lock .sql .sh .log .new".split())
+MAPPED = ("auto", "tables")  # the formats whose columns a mapping may name
 # What DuckDB may hold before it writes to disk beside the store; its own bookkeeping and Python come on top.
 MEMORY_LIMIT = "4GB"
+PREVIEWED = 5000  # rows of each file that a preview reads
 
 
 @dataclass(frozen=True)
 class IngestReport:
     """What one ingest did. `users` are those of the files' events; `items_unlisted` of `items_new` are named by events only, so have no
-    title; `rejects` are noted in the store with file, line and reason."""
+    title; `rejects` are noted in the store with file, line and reason. `readings` say what each file was taken for."""
 
     format: str
     files: int
@@ -43,32 +52,40 @@ class IngestReport:
     seconds: float
     items_changed: int = 0
     items_unlisted: int = 0
+    readings: tuple[Reading, ...] = ()
 
 
 def find_files(form: Format, paths: Sequence[str | Path]) -> list[SourceFile]:
-    """The files of a format among `paths` and in the folders among them, items first. IngestError for a path that is missing or unknown."""
-    found: dict[Path, SourceFile] = {}
+    """The files of a format among `paths`, in the folders and in the zip archives among them, items first. IngestError for a path that is
+    missing or unknown."""
+    found: dict[tuple[Path, str], SourceFile] = {}
     for given in paths:
         path = Path(given).expanduser().absolute()
-        if path.is_dir():
-            inside = sorted(entry for entry in path.rglob("*") if entry.is_file() and _kind(form, entry))
-            if not inside:
-                raise IngestError(f"The folder {path} holds no file of the format {form.name}: expected {form.about}.")
-            candidates = inside
-        elif path.is_file():
-            if not _kind(form, path):
-                raise IngestError(f"{path.name} is no file of the format {form.name}: expected {form.about}.")
-            candidates = [path]
-        else:
+        if not path.exists():
             raise IngestError(f"There is no file or folder {path}.")
-        for file in candidates:
-            found.setdefault(file.resolve(), SourceFile(_kind(form, file), file))
+        inside = sorted(entry for entry in path.rglob("*") if entry.is_file() and not entry.name.startswith(".")) if path.is_dir() else [path]
+        if path.is_dir():
+            inside = [entry for entry in inside if _may_hold(form, entry)]
+        sources = [SourceFile("", file, member) for file in inside for member in members(file)]
+        fitting = [replace(source, kind=kind) for source in sources if (kind := _kind(form, source.filename))]
+        if not fitting:
+            what = f"The folder {path} holds" if path.is_dir() else f"{path.name} is"
+            raise IngestError(f"{what} no file of the format {form.name}: expected {form.about}.")
+        for source in fitting:
+            found.setdefault((source.path.resolve(), source.member), source)
     order = list(form.kinds)
-    return sorted(found.values(), key=lambda source: (order.index(source.kind), source.path))
+    return sorted(found.values(), key=lambda source: (order.index(source.kind), source.path, source.member))
 
 
-def _kind(form: Format, path: Path) -> str:
-    return next((kind for kind, pattern in form.kinds.items() if re.fullmatch(pattern, path.name, re.IGNORECASE)), "")
+def _kind(form: Format, name: str) -> str:
+    return next((kind for kind, pattern in form.kinds.items() if re.fullmatch(pattern, name, re.IGNORECASE)), "")
+
+
+def _may_hold(form: Format, path: Path) -> bool:
+    """Whether a file of a folder is looked at: what is no data is not."""
+    if form is AUTO:
+        return path.suffix.lower() not in _NO_DATA and path.name.lower() not in ("readme", "license", "makefile")
+    return path.suffix.lower() == ".zip" or bool(_kind(form, SourceFile("", path).filename))
 
 
 def ingest(
@@ -77,28 +94,22 @@ def ingest(
     paths: Sequence[str | Path],
     mapping: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    encoding: str = "",
 ) -> IngestReport:
     """Reads files or folders of a format into the store, which is made where missing. The same files again change nothing.
 
-    `mapping` renames columns of `tables` (see formats_tables); `progress` is told what is being done. Raises IngestError where nothing could
-    be read, StoreBusy where another process uses the store; then the store is as it was.
+    The format `auto` finds out what each file is. `mapping` names columns for `auto` and `tables` (see tables.py); `encoding` is that of files
+    which are not told right; `progress` is told what is being done. Raises IngestError where nothing could be read, StoreBusy where another
+    process uses the store; then the store is as it was.
     """
     started = time.monotonic()
-    if format not in FORMATS:
-        raise IngestError(f"'{format}' is no known format. Known: {', '.join(FORMATS)}.")
-    check_mapping(mapping or {})
-    if mapping and format != "tables":
-        raise IngestError(f"A mapping is for the format tables only; {format} has columns of its own.")
-    form = FORMATS[format]
-    files = find_files(form, [paths] if isinstance(paths, str | Path) else paths)
-    if not files:
-        raise IngestError(f"No files were given for the format {format}: expected {form.about}.")
+    form, files = _chosen(format, paths, mapping or {})
     place = Path(store_path).expanduser()
     if place.exists():
         with Store.create(place) as store:
-            merged, counts = _ingest_into(store, form, files, dict(mapping or {}), progress)
+            merged, counts, readings = _ingest_into(store, form, files, dict(mapping or {}), progress, encoding)
     else:
-        merged, counts = _ingest_new(place, form, files, dict(mapping or {}), progress)
+        merged, counts, readings = _ingest_new(place, form, files, dict(mapping or {}), progress, encoding)
     return IngestReport(
         format=format,
         files=len(files),
@@ -111,12 +122,52 @@ def ingest(
         seconds=time.monotonic() - started,
         items_changed=merged.items_changed,
         items_unlisted=merged.items_unlisted,
+        readings=readings,
     )
 
 
+def _chosen(format: str, paths: Sequence[str | Path], mapping: Mapping[str, str]) -> tuple[Format, list[SourceFile]]:
+    if format not in FORMATS:
+        raise IngestError(f"'{format}' is no known format. Known: {', '.join(FORMATS)}.")
+    check_mapping(mapping)
+    if mapping and format not in MAPPED:
+        raise IngestError(f"A mapping is for the formats {' and '.join(MAPPED)} only; {format} has columns of its own.")
+    form = FORMATS[format]
+    files = find_files(form, [paths] if isinstance(paths, str | Path) else paths)
+    if not files:
+        raise IngestError(f"No files were given for the format {format}: expected {form.about}.")
+    return form, files
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an ingest would do with the beginnings of its files. `rows` are (kind, the first rows as they would be stored), `rejects` (file,
+    line, reason) of the first rejected rows, of `counts["rejects"]`."""
+
+    readings: tuple[Reading, ...]
+    rows: tuple[tuple[str, tuple[dict[str, object], ...]], ...]
+    rejects: tuple[tuple[str, int, str], ...]
+    counts: Mapping[str, int]
+
+
+def preview(format: str, paths: Sequence[str | Path], mapping: Mapping[str, str] | None = None, encoding: str = "", rows: int = 3) -> Preview:
+    """Reads the first rows of each file as `ingest` would, and writes nothing. IngestError as `ingest`."""
+    form, files = _chosen(format, paths, mapping or {})
+    with duckdb.connect() as con, scratch_folder() as scratch:
+        staging = Staging(con, Desk(Path(scratch), encoding, limit=PREVIEWED), dict(mapping or {}))
+        form.read(staging, files)
+        found = []
+        for kind in ("items", "events", "exposures"):
+            result = con.execute(f"SELECT * FROM stage_{kind} LIMIT {rows}")  # noqa: S608 - of our own making
+            names = [column[0] for column in result.description or ()]
+            found.append((kind, tuple(dict(zip(names, row, strict=True)) for row in result.fetchall())))
+        rejects = con.execute("SELECT source, line, reason FROM stage_rejects ORDER BY source, line LIMIT 20").fetchall()
+        return Preview(tuple(staging.readings), tuple(found), tuple((str(s), int(n), str(r)) for s, n, r in rejects), staging.counts())
+
+
 def _ingest_new(
-    place: Path, form: Format, files: Sequence[SourceFile], mapping: dict[str, str], progress: Callable[[str], None]
-) -> tuple[Merged, dict[str, int]]:
+    place: Path, form: Format, files: Sequence[SourceFile], mapping: dict[str, str], progress: Callable[[str], None], encoding: str
+) -> tuple[Merged, dict[str, int], tuple[Reading, ...]]:
     """A new store is built under another name and gets its own when it is complete, so that a killed first ingest leaves no half store."""
     building = place.with_name(place.name + ".new")
     if building.exists():
@@ -130,7 +181,7 @@ def _ingest_new(
         _remove(building)
     with Store.create(building) as store:
         try:
-            result = _ingest_into(store, form, files, mapping, progress)
+            result = _ingest_into(store, form, files, mapping, progress, encoding)
         except BaseException:
             _remove(building)
             raise
@@ -139,20 +190,20 @@ def _ingest_new(
 
 
 def _ingest_into(
-    store: Store, form: Format, files: Sequence[SourceFile], mapping: dict[str, str], progress: Callable[[str], None]
-) -> tuple[Merged, dict[str, int]]:
+    store: Store, form: Format, files: Sequence[SourceFile], mapping: dict[str, str], progress: Callable[[str], None], encoding: str
+) -> tuple[Merged, dict[str, int], tuple[Reading, ...]]:
     database = Database.acquire(store.path, write=True)
     try:
         with database.reading(fresh=True) as cursor, scratch_folder() as scratch:
             cursor.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
             try:
-                staging = Staging(cursor, Path(scratch), mapping, progress)
+                staging = Staging(cursor, Desk(Path(scratch), encoding), mapping, progress)
                 form.read(staging, files)
                 counts = staging.counts()
                 if not counts["items"] + counts["events"] + counts["exposures"]:
                     raise IngestError(_nothing(staging, counts["rejects"], files))
                 with database.writing(cursor):
-                    return merge(cursor, form.name, [str(source.path) for source in files], progress), counts
+                    return merge(cursor, form.name, [str(source) for source in files], progress), counts, tuple(staging.readings)
             finally:
                 cursor.execute("RESET memory_limit")
     finally:
@@ -162,7 +213,7 @@ def _ingest_into(
 def _nothing(staging: Staging, rejects: int, files: Sequence[SourceFile]) -> str:
     row = staging.cursor.execute("SELECT source, line, reason FROM stage_rejects ORDER BY source, line LIMIT 1").fetchone()
     if row is None:
-        return f"Nothing could be read: {', '.join(str(source.path) for source in files)} hold no rows."
+        return f"Nothing could be read: {', '.join(str(source) for source in files)} hold no rows."
     return f"Nothing could be read: all {rejects} rows were rejected. The first: {row[0]}, line {row[1]}: {row[2]}."
 
 

@@ -11,12 +11,12 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.read import RawFile
+from recgraph.store.ingest.files import SourceFile
+from recgraph.store.ingest.read import Desk, RawFile, literal
 
 ITEM_COLUMNS = (
     *("item_id", "title", "category", "brand", "color", "size", "price", "description"),
@@ -33,6 +33,7 @@ _TABLES = """
     CREATE TEMP TABLE stage_events (user_id VARCHAR, ts TIMESTAMP, action VARCHAR, item_id VARCHAR, query VARCHAR, position INTEGER);
     CREATE TEMP TABLE stage_exposures (query VARCHAR, item_id VARCHAR, position INTEGER, ts TIMESTAMP);
     CREATE TEMP TABLE stage_rejects (source VARCHAR, line BIGINT, reason VARCHAR, raw VARCHAR);
+    CREATE TEMP TABLE broken_lines (line BIGINT);
 """
 # Numbers are seconds since 1970, or milli- or microseconds where seconds would lie beyond the year 5138; and an event number is its
 # second (store/records.py). TIMESTAMP alone would drop an offset such as +02:00 without a word, so those go through TIMESTAMPTZ.
@@ -111,9 +112,9 @@ _NOTE_ROWS = """
         breaks AS (SELECT place, length(t) - length(replace(t, chr(10), '')) AS n
                    FROM (SELECT place, concat(*COLUMNS(* EXCLUDE (place))) AS t FROM raw) WHERE contains(t, chr(10))),
         moved AS (SELECT place, reason, place + $first + coalesce((SELECT sum(n) FROM breaks WHERE breaks.place < bad.place), 0) AS line FROM bad),
-        broken AS (SELECT line - row_number() OVER (ORDER BY line) + 1 AS line FROM stage_rejects WHERE source = $source AND line > 0)
-    SELECT $source, line + (SELECT count(*) FROM broken WHERE broken.line <= moved.line), reason, left(to_json(raw)::VARCHAR, 1000)
-    FROM moved JOIN raw USING (place)
+        broken AS (SELECT line - row_number() OVER (ORDER BY line) + 1 AS line FROM broken_lines)
+    SELECT $source, line + (SELECT count(*) FROM broken WHERE broken.line <= moved.line), reason, left(shown.row, 1000)
+    FROM moved JOIN shown USING (place)
 """
 _NOTE_TEXT = """
     INSERT INTO stage_rejects SELECT $source, place + $first, reason, left(text, 1000) FROM checked JOIN raw USING (place) WHERE reason IS NOT NULL
@@ -131,20 +132,23 @@ class Format:
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """A file of an ingest and the part it plays in its format, e.g. "items"."""
+class Reading:
+    """What a file was taken for, for people: `columns` are (ours, where it comes from), `notes` what was decided or left out."""
 
-    kind: str
-    path: Path
+    source: SourceFile
+    name: str
+    columns: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Staging:
     """The temporary tables of one ingest on one cursor. `mapping` renames columns ("events.user_id": "customer"; "=click" is a constant)."""
 
     def __init__(
-        self, cursor: duckdb.DuckDBPyConnection, scratch: Path, mapping: dict[str, str], progress: Callable[[str], None] = lambda _: None
+        self, cursor: duckdb.DuckDBPyConnection, desk: Desk, mapping: Mapping[str, str], progress: Callable[[str], None] = lambda _: None
     ) -> None:
-        self.cursor, self.scratch, self.mapping, self.progress = cursor, scratch, mapping, progress
+        self.cursor, self.desk, self.mapping, self.progress = cursor, desk, mapping, progress
+        self.readings: list[Reading] = []  # what the files were taken for, in the order of reading
         self._raw: RawFile | None = None
         cursor.execute("SET TimeZone = 'UTC'")
         with suppress(duckdb.InvalidInputException):  # it is not there at the first ingest into an open database
@@ -152,10 +156,11 @@ class Staging:
         cursor.create_function("html_unescape", html.unescape, ["VARCHAR"], "VARCHAR")
         cursor.execute(_TABLES + _MACROS)
 
-    def begin(self, path: Path) -> RawFile:
+    def begin(self, source: SourceFile) -> RawFile:
         """The next file to read; call one of its read_ methods, define a `new_` view over `raw`, then take."""
-        self.progress(f"reading {path.name}")
-        self._raw = RawFile(self.cursor, path, self.scratch)
+        self.progress(f"reading {source.filename}")
+        self.cursor.execute("DELETE FROM broken_lines")
+        self._raw = RawFile(self.cursor, source, self.desk)
         return self._raw
 
     def take_items(self) -> None:
@@ -175,13 +180,14 @@ class Staging:
         self.note_broken()
         self.cursor.execute(sql)
         if self.cursor.execute("SELECT 1 FROM checked WHERE reason IS NOT NULL LIMIT 1").fetchone():
-            self.cursor.execute(_NOTE_TEXT if raw.text_rows else _NOTE_ROWS, {"source": str(raw.path), "first": raw.first})
+            self.cursor.execute(_NOTE_TEXT if raw.text_rows else _NOTE_ROWS, {"source": str(raw.source), "first": raw.first})
 
     def note_broken(self) -> None:
         """Notes the lines no parser could read; taking does this by itself."""
         raw = self._current()
         if raw.broken:
-            self.cursor.executemany("INSERT INTO stage_rejects VALUES (?, ?, ?, left(?, 1000))", [(str(raw.path), *row) for row in raw.broken])
+            self.cursor.executemany("INSERT INTO stage_rejects VALUES (?, ?, ?, left(?, 1000))", [(str(raw.source), *row) for row in raw.broken])
+            self.cursor.executemany("INSERT INTO broken_lines VALUES (?)", [(line,) for line, _, _ in raw.broken if line > 0] or [(2**40,)])
             raw.broken = []
 
     def note_rows(self, sql: str) -> None:
@@ -189,7 +195,7 @@ class Staging:
         raw = self._current()
         self.note_broken()
         self.cursor.execute("CREATE OR REPLACE TEMP TABLE checked AS " + sql)
-        self.cursor.execute(_NOTE_TEXT if raw.text_rows else _NOTE_ROWS, {"source": str(raw.path), "first": raw.first})
+        self.cursor.execute(_NOTE_TEXT if raw.text_rows else _NOTE_ROWS, {"source": str(raw.source), "first": raw.first})
 
     def _current(self) -> RawFile:
         if self._raw is None:
@@ -219,11 +225,6 @@ class Staging:
     def parse(self, paths: Sequence[str]) -> None:
         """Makes the view `parsed` of JSON lines: `place` and `v`, the list of the values at `paths`. One extraction parses a line once."""
         self.name("parsed", {"v": f"json_extract_string(text, [{', '.join(literal(path) for path in paths)}])"})
-
-
-def literal(text: str) -> str:
-    """A text as an SQL literal, for views, which take no parameters."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def columns_of(names: Sequence[str]) -> dict[str, str]:
