@@ -20,7 +20,7 @@ from recgraph.errors import StoreBusy, StoreError, StoreReadOnly
 
 PATIENCE = 2.0  # seconds to wait for another process's lock before StoreBusy
 # A store never reaches for the network: extensions are only those built into the wheel.
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 _UNWRITABLE = ("permission denied", "read-only file system", "no space left", "not permitted", "read-only mode")
 
 
@@ -49,7 +49,7 @@ def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return duckdb.connect(str(path), read_only=not write, config=_CONFIG)
+            return duckdb.connect(str(path), read_only=not write, config=CONFIG)
         except duckdb.Error as error:
             reason = translate(error, path)
             if not isinstance(reason, StoreBusy) or time.monotonic() > deadline:

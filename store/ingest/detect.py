@@ -82,8 +82,10 @@ def read_auto(staging: Staging, files: Sequence[SourceFile]) -> None:
             read_look(staging, one.look, one.name, one.parts, one.notes)
         elif one.form is None:
             staging.readings.append(Reading(one.look.source, one.name, (), ("holds nothing that is needed",)))
-    for form in dict.fromkeys(one.form for one in found if one.form is not None):
-        sources = sorted((replace(one.look.source, kind=one.kind) for one in found if one.form is form), key=lambda s: list(form.kinds).index(s.kind))
+    for form in {one.form.name: one.form for one in found if one.form is not None}.values():
+        order = list(form.kinds)
+        sources = [replace(one.look.source, kind=one.kind) for one in found if one.form is form]
+        sources.sort(key=lambda source: order.index(source.kind))
         staging.readings += [Reading(source, f"{form.name}: {source.kind}") for source in sources]
         form.read(staging, sources)
 
@@ -182,10 +184,18 @@ def _guessed(look: Look, given: dict[str, dict[str, str | Column]], staging: Sta
     if items := guess.items():
         extras = extras_of(look, list(items.values()), staging)
         return _Found(look, "products", (Part("items", items, extras=extras),), tuple(guess.notes))
-    if len(look.names) == 2 and look.form == "csv" and not given["events"]:
+    if _is_id_and_title(look) and not given["events"]:
         first, second = look.names
         return _Found(look, "titles", (Part("items", {"item_id": Column(first), "title": Column(second)}),), ("two columns: an id and a title",))
     raise guess.error()
+
+
+def _is_id_and_title(look: Look) -> bool:
+    """Two columns, the first of words that are all different: not prose with a comma in each line."""
+    if len(look.names) != 2 or look.layout is None or not look.layout.even:
+        return False
+    words = look.values[0]
+    return len(set(words)) == len(words) > 0 and not any(re.search(r"\s", word) for word in words) and bool(look.values[1])
 
 
 class _Guess:

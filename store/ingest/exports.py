@@ -376,7 +376,7 @@ EXPORTS = (
                     "category": "category_code",
                     "brand": "brand",
                     "price": "price",
-                    "attributes": "json_object('title', 'composed from attributes')::VARCHAR",
+                    "attributes": '={"title": "composed from attributes"}',
                 },
                 grouped=True,
             ),

@@ -32,6 +32,11 @@ class Layout:
     header: bool
     rows: tuple[tuple[str, ...], ...]
 
+    @property
+    def even(self) -> bool:
+        """Whether nearly all rows have a cell for each name."""
+        return sum(len(row) == len(self.names) for row in self.rows) > 0.95 * len(self.rows)
+
 
 def layout_of(path: Path, delimiters: Sequence[str] = DELIMITERS, titled: bool | None = None, quote: str | None = None) -> Layout:
     """The layout of UTF-8 text: the delimiter that gives the most even rows, and a header where the first row reads like names. `titled` and

@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from recgraph.errors import IngestError, StoreBusy, StoreError
-from recgraph.store.connection import Database
+from recgraph.store.connection import CONFIG, Database
 from recgraph.store.db import Store
 from recgraph.store.ingest.amazon import AMAZON, M2
 from recgraph.store.ingest.detect import AUTO
@@ -84,7 +84,7 @@ def _kind(form: Format, name: str) -> str:
 def _may_hold(form: Format, path: Path) -> bool:
     """Whether a file of a folder is looked at: what is no data is not."""
     if form is AUTO:
-        return path.suffix.lower() not in _NO_DATA and path.name.lower() not in ("readme", "license", "makefile")
+        return path.suffix.lower() not in _NO_DATA and not re.match(r"readme|licen[sc]e|changelog|makefile|\.", path.name, re.IGNORECASE)
     return path.suffix.lower() == ".zip" or bool(_kind(form, SourceFile("", path).filename))
 
 
@@ -153,7 +153,7 @@ class Preview:
 def preview(format: str, paths: Sequence[str | Path], mapping: Mapping[str, str] | None = None, encoding: str = "", rows: int = 3) -> Preview:
     """Reads the first rows of each file as `ingest` would, and writes nothing. IngestError as `ingest`."""
     form, files = _chosen(format, paths, mapping or {})
-    with duckdb.connect() as con, scratch_folder() as scratch:
+    with duckdb.connect(config=CONFIG) as con, scratch_folder() as scratch:
         staging = Staging(con, Desk(Path(scratch), encoding, limit=PREVIEWED), dict(mapping or {}))
         form.read(staging, files)
         found = []

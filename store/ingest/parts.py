@@ -143,8 +143,8 @@ def _leaves(record: Mapping[str, Any], name: str = "", outer: str = "$", inner: 
                     yield from _leaves(element, here, path[0], "$", depth + 1)
             yield Field(here, *path), json.dumps(value, ensure_ascii=False)
         else:
-            texts = isinstance(value, list)
-            yield Field(here, *path, texts and not inner), value[0] if texts and value else None if texts else value
+            texts = isinstance(value, list) and bool(value)
+            yield Field(here, *path, texts and not inner), value[0] if texts else None if isinstance(value, list) else value
 
 
 class _Columns:
@@ -235,7 +235,7 @@ def _cells(staging: Staging, look: Look, used: Mapping[int, bool]) -> str:
         raise IngestError(f"{look.source}: columns of {len(arrays)} arrays cannot stand in one row: {', '.join(sorted(arrays))}.")
     outer = [number for number, found in fields.items() if not found.inner and not used[number]]
     inner = [number for number in fields if number not in outer]
-    paths = ", ".join(literal(fields[number].outer) for number in outer) or "'$.\"\"'"
+    paths = ", ".join(literal(fields[number].outer) for number in outer) or "'$.none'"
     array = {"a": f"json_extract(text, {literal(next(iter(arrays)) + '[*]')})"} if arrays else {}
     staging.name("parsed", {"v": f"json_extract_string(text, [{paths}])", **array})
     cells = {f"x{number}": _shown(f"v[{n}]", fields[number]) for n, number in enumerate(outer, start=1)}

@@ -140,8 +140,9 @@ def _named_parts(staging: Staging, look: Look, kind: str, kinds: set[str]) -> tu
     if lacking:
         raise missing(look, kind, lacking[0], staging.mapping[f"{kind}.{lacking[0]}"])
     lower = {name.strip().lower(): name for name in reversed(look.names)}
+    taken = {value for value in values.values() if isinstance(value, Column)}
     for column in COLUMNS[kind]:
-        if column in lower:
+        if column in lower and Column(lower[column]) not in taken:
             values.setdefault(column, Column(lower[column]))
         elif column in REQUIRED[kind] and column not in values and not (column == "user_id" and "session_id" in lower):
             raise missing(look, kind, column)
