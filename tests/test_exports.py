@@ -17,7 +17,9 @@ def _read(folder: Path, **files: str) -> tuple[IngestReport, Store]:
     """Files by name (two underscores are a dot) into a store, without a word about their format."""
     (folder / "in").mkdir()
     for name, text in files.items():
-        (folder / "in" / name.replace("__", ".")).write_text("\n".join(line.strip(" ") for line in text.strip().splitlines()) + "\n", encoding="utf-8")
+        (folder / "in" / name.replace("__", ".")).write_text(
+            "\n".join(line.strip(" ") for line in text.strip().splitlines()) + "\n", encoding="utf-8"
+        )
     report = ingest(folder / "s.duckdb", "auto", [folder / "in"])
     return report, Store.open(folder / "s.duckdb")
 
@@ -33,11 +35,11 @@ def _names(report: IngestReport) -> list[str]:
 def test_shopify_products_are_variants_that_share_their_products_words(tmp_path: Path) -> None:
     report, store = _read(
         tmp_path,
-        products_export__csv='''Handle,Title,Body (HTML),Vendor,Product Category,Type,Tags,Published,Option1 Name,Option1 Value,Option2 Name,Option2 Value,Variant SKU,Variant Inventory Qty,Variant Inventory Policy,Variant Price,Image Src,Status
+        products_export__csv="""Handle,Title,Body (HTML),Vendor,Product Category,Type,Tags,Published,Option1 Name,Option1 Value,Option2 Name,Option2 Value,Variant SKU,Variant Inventory Qty,Variant Inventory Policy,Variant Price,Image Src,Status
         linen-shirt,Linen shirt,"<p>Light &amp; cool.</p>",Zed,Apparel > Shirts,Shirts,"summer, linen",TRUE,Size,M,Color,Red,LS-M-R,3,deny,49.90,https://x/1.jpg,active
         linen-shirt,,,,,,,,,L,,Blue,LS-L-B,0,deny,52.00,,
         linen-shirt,,,,,,,,,,,,,,,,https://x/2.jpg,
-        mug,Mug,,Zed,,Kitchen,,TRUE,Title,Default Title,,,,5,deny,9,,draft''',
+        mug,Mug,,Zed,,Kitchen,,TRUE,Title,Default Title,,,,5,deny,9,,draft""",
     )
     assert (_names(report), report.items_new, report.rejects) == (["Shopify products"], 3, 0)
     with store:
@@ -49,7 +51,12 @@ def test_shopify_products_are_variants_that_share_their_products_words(tmp_path:
             attributes={"tags": "summer, linen"},
             parent_id="linen-shirt",
         )
-        assert (items["LS-L-B"].title, items["LS-L-B"].color, items["LS-L-B"].size, items["LS-L-B"].price) == ("Linen shirt", "Blue", "L", 52.0)
+        assert (items["LS-L-B"].title, items["LS-L-B"].color, items["LS-L-B"].size, items["LS-L-B"].price) == (
+            "Linen shirt",
+            "Blue",
+            "L",
+            52.0,
+        )
 
 
 def test_shopify_orders_fill_events_and_items_and_keep_the_customer_out_of_the_products(tmp_path: Path) -> None:
@@ -69,35 +76,72 @@ def test_shopify_orders_fill_events_and_items_and_keep_the_customer_out_of_the_p
 
 
 def test_shopify_json_unfolds_variants_and_line_items(tmp_path: Path) -> None:
-    product = {"id": 1, "title": "Tee", "body_html": "<b>Soft</b>", "vendor": "Zed", "product_type": "Shirts", "handle": "tee", "tags": "new"}
-    product["variants"] = [{"id": 11, "sku": "T-S", "price": "10.00", "title": "S"}, {"id": 12, "sku": "", "price": "11.00", "title": "M"}]
-    lines = [{"id": 5, "product_id": 1, "variant_id": 11, "sku": "T-S", "title": "Tee", "quantity": 1, "price": "10.00"}]
-    order = {"id": 9, "email": "ann@example.com", "created_at": "2025-05-01T10:00:00Z", "customer": {"id": 77}, "cancelled_at": None}
+    product = {
+        "id": 1,
+        "title": "Tee",
+        "body_html": "<b>Soft</b>",
+        "vendor": "Zed",
+        "product_type": "Shirts",
+        "handle": "tee",
+        "tags": "new",
+    }
+    product["variants"] = [
+        {"id": 11, "sku": "T-S", "price": "10.00", "title": "S"},
+        {"id": 12, "sku": "", "price": "11.00", "title": "M"},
+    ]
+    lines = [
+        {"id": 5, "product_id": 1, "variant_id": 11, "sku": "T-S", "title": "Tee", "quantity": 1, "price": "10.00"}
+    ]
+    order = {
+        "id": 9,
+        "email": "ann@example.com",
+        "created_at": "2025-05-01T10:00:00Z",
+        "customer": {"id": 77},
+        "cancelled_at": None,
+    }
     report, store = _read(
         tmp_path,
         products__json=json.dumps({"products": [product]}, indent=1),
         orders__json=json.dumps({"orders": [order | {"line_items": lines}]}),
     )
-    assert sorted(_names(report)) == ["Shopify products (JSON)", "orders with line items (JSON of Shopify or WooCommerce)"]
+    assert sorted(_names(report)) == [
+        "Shopify products (JSON)",
+        "orders with line items (JSON of Shopify or WooCommerce)",
+    ]
     with store:
         assert _events(store, "77") == [("purchase", "T-S", datetime(2025, 5, 1, 10))]
         items = store.items(["T-S", "12"])
-        assert (items["12"].title, items["12"].price, items["12"].description, items["12"].parent_id) == ("Tee", 11.0, "Soft", "tee")
+        assert (items["12"].title, items["12"].price, items["12"].description, items["12"].parent_id) == (
+            "Tee",
+            11.0,
+            "Soft",
+            "tee",
+        )
 
 
 def test_woocommerce_products_are_known_by_their_sku(tmp_path: Path) -> None:
     report, store = _read(
         tmp_path,
-        wc_product_export__csv='''ID,Type,SKU,Name,Published,Is featured?,Visibility in catalog,Short description,Description,In stock?,Stock,Sale price,Regular price,Categories,Tags,Parent,Attribute 1 name,Attribute 1 value(s)
+        wc_product_export__csv="""ID,Type,SKU,Name,Published,Is featured?,Visibility in catalog,Short description,Description,In stock?,Stock,Sale price,Regular price,Categories,Tags,Parent,Attribute 1 name,Attribute 1 value(s)
         10,simple,HAT-1,Wool hat,1,0,visible,Warm.,,1,,,20,"Clothing > Hats, Sale",winter,,Color,"Red, Blue"
-        11,variation,,Wool hat - red,1,0,visible,,<p>Red.</p>,0,0,15,20,,,id:10,,''',
+        11,variation,,Wool hat - red,1,0,visible,,<p>Red.</p>,0,0,15,20,,,id:10,,""",
     )
     assert (_names(report), report.items_new) == (["WooCommerce products"], 2)
     with store:
         items = store.items(["HAT-1", "11"])
-        assert (items["HAT-1"].title, items["HAT-1"].category, items["HAT-1"].price, items["HAT-1"].description) == ("Wool hat", "Hats", 20.0, "Warm.")
+        assert (items["HAT-1"].title, items["HAT-1"].category, items["HAT-1"].price, items["HAT-1"].description) == (
+            "Wool hat",
+            "Hats",
+            20.0,
+            "Warm.",
+        )
         assert items["HAT-1"].attributes == {"tags": "winter", "Color": "Red, Blue"}
-        assert (items["11"].parent_id, items["11"].price, items["11"].in_stock, items["11"].description) == ("10", 15.0, False, "Red.")
+        assert (items["11"].parent_id, items["11"].price, items["11"].in_stock, items["11"].description) == (
+            "10",
+            15.0,
+            False,
+            "Red.",
+        )
 
 
 FEED_TSV = """id\ttitle\tdescription\tlink\timage_link\tavailability\tprice\tbrand\tgoogle_product_category\titem_group_id\tcolor
@@ -114,7 +158,9 @@ FEED_ATOM = """<feed xmlns="http://www.w3.org/2005/Atom" xmlns:g="http://base.go
 <g:item_group_id>G</g:item_group_id><g:color>Blue</g:color></entry></feed>"""
 
 
-@pytest.mark.parametrize("files", [{"feed__txt": FEED_TSV}, {"feed__xml": FEED_XML}, {"feed__atom": FEED_ATOM}], ids=["tsv", "rss", "atom"])
+@pytest.mark.parametrize(
+    "files", [{"feed__txt": FEED_TSV}, {"feed__xml": FEED_XML}, {"feed__atom": FEED_ATOM}], ids=["tsv", "rss", "atom"]
+)
 def test_a_google_merchant_feed_is_read_from_text_and_xml(tmp_path: Path, files: dict[str, str]) -> None:
     report, store = _read(tmp_path, **files)
     assert (_names(report), report.items_new) == (["Google Merchant feed"], 1)
@@ -128,13 +174,28 @@ def test_a_google_merchant_feed_is_read_from_text_and_xml(tmp_path: Path, files:
 
 def test_ga4_events_unfold_their_items_and_leave_page_views_out(tmp_path: Path) -> None:
     base = {"event_date": "20250514", "event_timestamp": 1747216800000000, "user_pseudo_id": "1.2", "user_id": None}
-    thing = {"item_id": "SKU1", "item_name": "Tee", "item_brand": "Zed", "item_category": "Shirts", "price": 10.5, "quantity": 1}
-    params = [{"key": "ga_session_id", "value": {"int_value": "7"}}, {"key": "search_term", "value": {"string_value": "red tee"}}]
+    thing = {
+        "item_id": "SKU1",
+        "item_name": "Tee",
+        "item_brand": "Zed",
+        "item_category": "Shirts",
+        "price": 10.5,
+        "quantity": 1,
+    }
+    params = [
+        {"key": "ga_session_id", "value": {"int_value": "7"}},
+        {"key": "search_term", "value": {"string_value": "red tee"}},
+    ]
     rows = [
         {**base, "event_name": "page_view", "event_params": params, "items": []},
         {**base, "event_name": "view_search_results", "event_params": params, "items": []},
         {**base, "event_name": "view_item", "event_params": [], "items": [thing]},
-        {**base, "event_name": "purchase", "event_params": [], "items": [thing, {**thing, "item_id": "SKU2", "item_name": "Cap"}]},
+        {
+            **base,
+            "event_name": "purchase",
+            "event_params": [],
+            "items": [thing, {**thing, "item_id": "SKU2", "item_name": "Cap"}],
+        },
     ]
     report, store = _read(tmp_path, events__json="\n".join(json.dumps(row) for row in rows))
     assert (_names(report), report.events_new, report.rejects) == (["Google Analytics 4 events"], 4, 0)
@@ -148,11 +209,25 @@ def test_ga4_events_unfold_their_items_and_leave_page_views_out(tmp_path: Path) 
 
 
 def test_segment_calls_are_read_with_one_product_or_several(tmp_path: Path) -> None:
-    base = {"type": "track", "anonymousId": "a-1", "userId": "u1", "timestamp": "2025-01-01T10:00:00.000Z", "context": {"ip": "1.2.3.4"}}
+    base = {
+        "type": "track",
+        "anonymousId": "a-1",
+        "userId": "u1",
+        "timestamp": "2025-01-01T10:00:00.000Z",
+        "context": {"ip": "1.2.3.4"},
+    }
     rows = [
-        {**base, "event": "Product Viewed", "properties": {"product_id": "p1", "sku": "s1", "name": "Tee", "price": 10, "category": "Shirts"}},
+        {
+            **base,
+            "event": "Product Viewed",
+            "properties": {"product_id": "p1", "sku": "s1", "name": "Tee", "price": 10, "category": "Shirts"},
+        },
         {**base, "event": "Products Searched", "properties": {"query": "cap"}},
-        {**base, "event": "Order Completed", "properties": {"products": [{"product_id": "p1", "name": "Tee"}, {"product_id": "p2", "name": "Cap"}]}},
+        {
+            **base,
+            "event": "Order Completed",
+            "properties": {"products": [{"product_id": "p1", "name": "Tee"}, {"product_id": "p2", "name": "Cap"}]},
+        },
         {**base, "event": "Signed Up", "properties": {"plan": "pro"}},
     ]
     report, store = _read(tmp_path, tracks__jsonl="\n".join(json.dumps(row) for row in rows))
@@ -165,11 +240,33 @@ def test_segment_calls_are_read_with_one_product_or_several(tmp_path: Path) -> N
 
 
 def test_opensearch_ubi_queries_are_searches_and_exposures(tmp_path: Path) -> None:
-    query = {"application": "shop", "query_id": "q1", "client_id": "c1", "user_query": "laptop", "timestamp": "2025-01-01T10:00:00Z"}
-    event = {"application": "shop", "action_name": "click", "query_id": "q1", "client_id": "c1", "timestamp": "2025-01-01T10:00:05Z"}
+    query = {
+        "application": "shop",
+        "query_id": "q1",
+        "client_id": "c1",
+        "user_query": "laptop",
+        "timestamp": "2025-01-01T10:00:00Z",
+    }
+    event = {
+        "application": "shop",
+        "action_name": "click",
+        "query_id": "q1",
+        "client_id": "c1",
+        "timestamp": "2025-01-01T10:00:05Z",
+    }
     event["event_attributes"] = {"object": {"object_id": "B2", "object_id_field": "sku"}, "position": {"ordinal": 2}}
-    hits = {"hits": {"hits": [{"_index": "ubi_events", "_id": "1", "_source": event}, {"_index": "ubi_events", "_id": "2", "_source": {
-        **event, "action_name": "login", "event_attributes": {}}}]}}
+    hits = {
+        "hits": {
+            "hits": [
+                {"_index": "ubi_events", "_id": "1", "_source": event},
+                {
+                    "_index": "ubi_events",
+                    "_id": "2",
+                    "_source": {**event, "action_name": "login", "event_attributes": {}},
+                },
+            ]
+        }
+    }
     report, store = _read(
         tmp_path,
         ubi_queries__ndjson=json.dumps({**query, "query_response_hit_ids": ["B1", "B2"], "query_attributes": {}}),
@@ -205,7 +302,11 @@ def test_retailrocket_keeps_the_last_category_of_an_item(tmp_path: Path) -> None
         item_properties_part1__csv="timestamp,itemid,property,value\n1,355908,categoryid,1338\n2,355908,888,n1 2\n3,355908,categoryid,1114",
         category_tree__csv="categoryid,parentid\n1016,213",
     )
-    assert sorted(_names(report)) == ["RetailRocket category tree", "RetailRocket events", "RetailRocket item properties"]
+    assert sorted(_names(report)) == [
+        "RetailRocket category tree",
+        "RetailRocket events",
+        "RetailRocket item properties",
+    ]
     with store:
         assert [action for action, _, _ in _events(store, "257597")] == ["click", "purchase"]
         assert store.items(["355908"])["355908"].category == "1114"
@@ -240,7 +341,10 @@ def test_instacart_joins_orders_baskets_and_products(tmp_path: Path) -> None:
     assert (report.events_new, report.items_new, report.rejects) == (3, 2, 0)
     with store:
         assert [what for _, what, _ in _events(store, "u1")] == ["196", "12427", "196"]
-        assert (store.items(["196"])["196"].category, store.items(["196"])["196"].attributes) == ("soft drinks", {"department": "beverages"})
+        assert (store.items(["196"])["196"].category, store.items(["196"])["196"].attributes) == (
+            "soft drinks",
+            {"department": "beverages"},
+        )
 
 
 def test_hm_articles_and_transactions_are_recognised_and_customers_left(tmp_path: Path) -> None:
@@ -272,9 +376,19 @@ def test_online_retail_fills_events_and_items(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "files",
     [
-        {"ratings__csv": "userId,movieId,rating,timestamp\n1,31,2.5,978300760", "movies__csv": "movieId,title,genres\n31,Dangerous Minds (1995),Drama|War"},
-        {"ratings__dat": "1::31::5::978300760\n2::31::4::978300761", "movies__dat": "31::Dangerous Minds (1995)::Drama|War", "users__dat": "1::F::1::10::48067"},
-        {"u__data": "1\t31\t5\t978300760", "u__item": "31|Dangerous Minds (1995)|" + "|".join(["01-Jan-1995", "", "http://x", *["0"] * 19])},
+        {
+            "ratings__csv": "userId,movieId,rating,timestamp\n1,31,2.5,978300760",
+            "movies__csv": "movieId,title,genres\n31,Dangerous Minds (1995),Drama|War",
+        },
+        {
+            "ratings__dat": "1::31::5::978300760\n2::31::4::978300761",
+            "movies__dat": "31::Dangerous Minds (1995)::Drama|War",
+            "users__dat": "1::F::1::10::48067",
+        },
+        {
+            "u__data": "1\t31\t5\t978300760",
+            "u__item": "31|Dangerous Minds (1995)|" + "|".join(["01-Jan-1995", "", "http://x", *["0"] * 19]),
+        },
     ],
     ids=["25m", "1m", "100k"],
 )

@@ -1,4 +1,5 @@
-"""The exports of known makes: by which columns one is recognised, and what its columns are to us. One entry each; adding one needs no code.
+"""The exports of known makes: by which columns one is recognised, and what its columns are to us. One entry each; a new
+one needs no code.
 
 How a value is written says `parts.Part`. What decides where a make is silent stands beside its entry.
 """
@@ -36,7 +37,8 @@ def _option(*words: str) -> str:
     """The variant's value of the option (of up to three) that has one of these names."""
     named = ", ".join(f"'{word}'" for word in words)
     cases = " ".join(
-        f"WHEN lower({_filled(f'option{n} name', 'handle|url handle')}) IN ({named}) THEN {{option{n} value}}" for n in (1, 2, 3)
+        f"WHEN lower({_filled(f'option{n} name', 'handle|url handle')}) IN ({named}) THEN {{option{n} value}}"
+        for n in (1, 2, 3)
     )
     return f"CASE {cases} END"
 
@@ -57,14 +59,20 @@ _TRACKED = {  # the e-commerce events of Segment, which RudderStack shares
     **dict.fromkeys(("products searched", "product searched", "searched products"), "search"),
 }
 _UBI = {
-    **dict.fromkeys(("click", "item_click", "product_click", "result_click", "view", "view_item", "product_view", "watch"), "click"),
+    **dict.fromkeys(
+        ("click", "item_click", "product_click", "result_click", "view", "view_item", "product_view", "watch"), "click"
+    ),
     **dict.fromkeys(("add_to_cart", "cart", "addtocart"), "cart"),
     **dict.fromkeys(("purchase", "buy", "order", "checkout_item"), "purchase"),
 }
-_PARAM = "list_filter(from_json(CASE WHEN json_valid({event_params}) THEN {event_params} ELSE '[]' END, '[\"JSON\"]'), lambda p: p->>'key' = '%s')[1]"
+_PARAMS = "from_json(CASE WHEN json_valid({event_params}) THEN {event_params} ELSE '[]' END, '[\"JSON\"]')"
+_PARAM = f"list_filter({_PARAMS}, lambda p: p->>'key' = '%s')[1]"
 _SHOPIFY_SKU = "nullif(ltrim(blank({variant sku|sku}), ''''), '')"
 _ONE_OPTION = "coalesce(nullif(nullif(blank({option1 value}), 'Default Title'), ''), '')"
 _ITEM_OF_LINE = "coalesce(nullif(blank({line_items.sku}), ''), nullif(blank({line_items.variant_id}), '0'), blank({line_items.product_id}))"
+_TRACKED_ITEM = (
+    "coalesce({properties.products.product_id}, {properties.products.sku}, {properties.product_id}, {properties.sku})"
+)
 
 EXPORTS = (
     Export(
@@ -74,7 +82,8 @@ EXPORTS = (
             Part(  # a row a variant; rows with nothing but a further image are no products
                 "items",
                 {
-                    "item_id": f"coalesce({_SHOPIFY_SKU}, blank({{handle|url handle}}) || CASE WHEN {_ONE_OPTION} <> '' THEN '/' || {_ONE_OPTION} ELSE '' END)",
+                    "item_id": f"coalesce({_SHOPIFY_SKU}, blank({{handle|url handle}}) || "
+                    f"CASE WHEN {_ONE_OPTION} <> '' THEN '/' || {_ONE_OPTION} ELSE '' END)",
                     "title": _filled("title", "handle|url handle"),
                     "description": _text_of_html(_filled("body (html)|description", "handle|url handle")),
                     "brand": _filled("vendor", "handle|url handle"),
@@ -83,11 +92,17 @@ EXPORTS = (
                     "size": _option("size", "größe", "groesse", "taille", "talla"),
                     "price": "variant price|price",
                     "parent_id": "handle|url handle",
-                    "in_stock": "CASE WHEN lower(" + _filled("status", "handle|url handle") + ") IN ('draft', 'archived') "
-                    "OR lower(" + _filled("published|published on online store", "handle|url handle") + ") = 'false' THEN 'false' "
+                    "in_stock": "CASE WHEN lower("
+                    + _filled("status", "handle|url handle")
+                    + ") IN ('draft', 'archived') "
+                    "OR lower("
+                    + _filled("published|published on online store", "handle|url handle")
+                    + ") = 'false' THEN 'false' "
                     "WHEN lower(blank({variant inventory policy|continue selling when out of stock})) = 'continue' THEN 'true' "
                     "ELSE {variant inventory qty|inventory quantity} END",
-                    "attributes": "json_object('tags', nullif(" + _filled("tags", "handle|url handle") + ", ''))::VARCHAR",
+                    "attributes": "json_object('tags', nullif("
+                    + _filled("tags", "handle|url handle")
+                    + ", ''))::VARCHAR",
                 },
                 where="blank({variant price|price}) <> '' OR blank({title}) <> ''",
             ),
@@ -154,11 +169,17 @@ EXPORTS = (
                     "item_id": _ITEM_OF_LINE,
                     "quantity": "line_items.quantity",
                 },
-                where="blank({cancelled_at}) = '' AND lower(blank({financial_status|status})) NOT IN ('refunded', 'voided', 'cancelled', 'failed', 'trash')",
+                where="blank({cancelled_at}) = '' AND lower(blank({financial_status|status})) "
+                "NOT IN ('refunded', 'voided', 'cancelled', 'failed', 'trash')",
             ),
             Part(
                 "items",
-                {"item_id": _ITEM_OF_LINE, "title": "line_items.title|line_items.name", "price": "line_items.price", "brand": "line_items.vendor"},
+                {
+                    "item_id": _ITEM_OF_LINE,
+                    "title": "line_items.title|line_items.name",
+                    "price": "line_items.price",
+                    "brand": "line_items.vendor",
+                },
                 grouped=True,
             ),
         ),
@@ -179,7 +200,8 @@ EXPORTS = (
                     "parent_id": "regexp_replace(blank({parent}), '^id:', '')",
                     "in_stock": "CASE WHEN blank({published}) IN ('0', '-1') THEN 'false' ELSE {in stock?} END",
                     "attributes": "json_object('tags', nullif(blank({tags}), ''), "
-                    "coalesce(nullif(blank({attribute 1 name}), ''), 'attribute 1'), nullif(blank({attribute 1 value(s)|attribute 1 values}), ''))::VARCHAR",
+                    "coalesce(nullif(blank({attribute 1 name}), ''), 'attribute 1'), "
+                    "nullif(blank({attribute 1 value(s)|attribute 1 values}), ''))::VARCHAR",
                 },
             ),
         ),
@@ -201,8 +223,9 @@ EXPORTS = (
                     "price": "coalesce(nullif(blank({sale_price}), ''), {price})",
                     "parent_id": "item_group_id",
                     "in_stock": "availability",
-                    "attributes": "json_object('url', {link.href|link}, 'image_url', {image_link}, 'material', nullif(blank({material}), ''), "
-                    "'pattern', nullif(blank({pattern}), ''), 'gender', nullif(blank({gender}), ''), 'age_group', nullif(blank({age_group}), ''))::VARCHAR",
+                    "attributes": "json_object('url', {link.href|link}, 'image_url', {image_link}, "
+                    "'material', nullif(blank({material}), ''), 'pattern', nullif(blank({pattern}), ''), "
+                    "'gender', nullif(blank({gender}), ''), 'age_group', nullif(blank({age_group}), ''))::VARCHAR",
                 },
             ),
         ),
@@ -239,7 +262,11 @@ EXPORTS = (
     ),
     Export(
         "Segment or RudderStack track calls",
-        ("event", "anonymousId|userId", "properties.product_id|properties.products.product_id|properties.sku|properties.query|properties.products.sku"),
+        (
+            "event",
+            "anonymousId|userId",
+            "properties.product_id|properties.products.product_id|properties.sku|properties.query|properties.products.sku",
+        ),
         (
             Part(
                 "events",
@@ -247,7 +274,7 @@ EXPORTS = (
                     "user_id": "coalesce(nullif(blank({userId}), ''), {anonymousId})",
                     "ts": "timestamp|originalTimestamp|receivedAt|sentAt",
                     "action": "event",
-                    "item_id": "coalesce({properties.products.product_id}, {properties.products.sku}, {properties.product_id}, {properties.sku})",
+                    "item_id": _TRACKED_ITEM,
                     "query": "properties.query|properties.search_term",
                     "position": "properties.position",
                     "session_id": "context.sessionId|properties.session_id",
@@ -258,7 +285,7 @@ EXPORTS = (
             Part(
                 "items",
                 {
-                    "item_id": "coalesce({properties.products.product_id}, {properties.products.sku}, {properties.product_id}, {properties.sku})",
+                    "item_id": _TRACKED_ITEM,
                     "title": "coalesce({properties.products.name}, {properties.name})",
                     "brand": "coalesce({properties.products.brand}, {properties.brand})",
                     "category": "coalesce({properties.products.category}, {properties.category})",
@@ -313,7 +340,13 @@ EXPORTS = (
         (
             Part(  # without an event type the set holds one kind of interaction
                 "events",
-                {"user_id": "user_id", "item_id": "item_id", "ts": "timestamp", "action": "coalesce({event_type}, 'click')", "session_id": "session_id"},
+                {
+                    "user_id": "user_id",
+                    "item_id": "item_id",
+                    "ts": "timestamp",
+                    "action": "coalesce({event_type}, 'click')",
+                    "session_id": "session_id",
+                },
             ),
         ),
     ),
@@ -339,8 +372,13 @@ EXPORTS = (
     Export(
         "RetailRocket events",
         ("timestamp", "visitorid", "event", "itemid"),
-        (Part("events", {"user_id": "visitorid", "ts": "timestamp", "action": "event", "item_id": "itemid"}, actions={
-            "view": "click", "addtocart": "cart", "transaction": "purchase"}),),
+        (
+            Part(
+                "events",
+                {"user_id": "visitorid", "ts": "timestamp", "action": "event", "item_id": "itemid"},
+                actions={"view": "click", "addtocart": "cart", "transaction": "purchase"},
+            ),
+        ),
     ),
     Export(
         "RetailRocket item properties",  # all but the category and the stock are hashed
@@ -365,8 +403,20 @@ EXPORTS = (
         (
             Part(
                 "events",
-                {"user_id": "user_id", "ts": "event_time", "action": "event_type", "item_id": "product_id", "session_id": "user_session"},
-                actions={"view": "click", "cart": "cart", "add_to_cart": "cart", "purchase": "purchase", "transaction": "purchase"},
+                {
+                    "user_id": "user_id",
+                    "ts": "event_time",
+                    "action": "event_type",
+                    "item_id": "product_id",
+                    "session_id": "user_session",
+                },
+                actions={
+                    "view": "click",
+                    "cart": "cart",
+                    "add_to_cart": "cart",
+                    "purchase": "purchase",
+                    "transaction": "purchase",
+                },
             ),
             Part(
                 "items",

@@ -30,8 +30,18 @@ MAX_UNPACKED, MAX_GROWTH = 2**30, 300
 _SAMPLE = 65_536  # bytes of text outside ASCII from which an encoding is guessed
 # Guessed only among what shops' software writes; of the Latin ones no statistics tell short texts apart, so those are decided below.
 _OTHERS = ("cp1251", "cp1253", "shift_jis", "gb18030", "big5", "euc_kr")
-_POLISH = frozenset(b"\xa3\xa5\xaf\xb3\xb9\xbf\x9a\x9c\x9e\x9f\x8c\x8f")  # letters of Windows-1250 that are signs in Windows-1252
-_BROKEN = (OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, zstandard.ZstdError, NotImplementedError, RuntimeError)
+_POLISH = frozenset(
+    b"\xa3\xa5\xaf\xb3\xb9\xbf\x9a\x9c\x9e\x9f\x8c\x8f"
+)  # letters of Windows-1250 that are signs in Windows-1252
+_BROKEN = (
+    OSError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    zstandard.ZstdError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,9 @@ def chunks(source: SourceFile, ended: Callable[[str], None], limit: int = 0) -> 
                 return
             total += len(part)
             if total > MAX_UNPACKED and total > MAX_GROWTH * packed:
-                raise IngestError(f"{source} unpacks to more than {MAX_GROWTH} times its size: a damaged or hostile archive. Unpack it yourself.")
+                raise IngestError(
+                    f"{source} unpacks to more than {MAX_GROWTH} times its size: a damaged or hostile archive. Unpack it yourself."
+                )
             yield part
 
 
@@ -167,7 +179,9 @@ def _unpacked(source: SourceFile, scratch: Path, ended: Callable[[str], None], l
         return target, True
     with target.open("r+b") as copy:
         text = copy.read()
-        end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1  # a half line says nothing true; nor does half of a file of one line
+        end = (
+            max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        )  # a half line says nothing true; nor does half of a file of one line
         copy.truncate(end or len(text))
     return target, False
 
@@ -176,7 +190,11 @@ def encoding_of(path: Path) -> str:
     """Python's name of the encoding. Text that is UTF-8 but for a few lines is UTF-8: those lines are rejected by their numbers."""
     with path.open("rb") as stream:
         head = stream.read(4096)
-        for mark, name in ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
+        for mark, name in (
+            (codecs.BOM_UTF8, "utf-8-sig"),
+            (codecs.BOM_UTF16_LE, "utf-16"),
+            (codecs.BOM_UTF16_BE, "utf-16"),
+        ):
             if head.startswith(mark):
                 return name
         zeros = (head[0::2].count(0), head[1::2].count(0))
@@ -212,12 +230,17 @@ def guessed_encoding(sample: bytes) -> str:
     """The encoding of text that is not UTF-8; Windows-1252 unless the letters speak clearly for another."""
     outside = sum(byte > 127 for byte in sample)
     letters = sum(byte > 127 or chr(byte).isalpha() for byte in sample)
-    if outside > letters / 3:  # Latin text has few accents; in Cyrillic, Greek, Chinese, Japanese and Korean most letters are outside ASCII
+    if (
+        outside > letters / 3
+    ):  # Latin text has few accents; in Cyrillic, Greek, Chinese, Japanese and Korean most letters are outside ASCII
         best = charset_normalizer.from_bytes(sample, cp_isolation=list(_OTHERS)).best()
         if best is not None:
             return best.encoding
     pairs = itertools.pairwise(sample)
-    inside_words = sum((a in _POLISH and chr(b).isalpha() and b < 128) or (b in _POLISH and chr(a).isalpha() and a < 128) for a, b in pairs)
+    inside_words = sum(
+        (a in _POLISH and chr(b).isalpha() and b < 128) or (b in _POLISH and chr(a).isalpha() and a < 128)
+        for a, b in pairs
+    )
     return "cp1250" if inside_words > outside / 3 else "cp1252"
 
 
@@ -231,11 +254,16 @@ def _transcoded(path: Path, encoding: str, scratch: Path) -> Path:
     """A copy in UTF-8 with \\n for every line end, so that a row keeps its number."""
     target = new_file(scratch)
     try:
-        with path.open("r", encoding=encoding, errors="replace", newline=None) as text, target.open("w", encoding="utf-8", newline="") as copy:
+        with (
+            path.open("r", encoding=encoding, errors="replace", newline=None) as text,
+            target.open("w", encoding="utf-8", newline="") as copy,
+        ):
             while part := text.read(CHUNK):
                 copy.write(part)
     except LookupError:
-        raise IngestError(f"'{encoding}' is no known encoding; utf-8, cp1252, latin-1, utf-16, cp1251, shift_jis and gb18030 are some.") from None
+        raise IngestError(
+            f"'{encoding}' is no known encoding; utf-8, cp1252, latin-1, utf-16, cp1251, shift_jis and gb18030 are some."
+        ) from None
     except OSError as error:
         raise IngestError(f"{path} cannot be copied into {scratch}: {error}. TMPDIR names another place.") from None
     return target

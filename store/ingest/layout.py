@@ -38,7 +38,9 @@ class Layout:
         return sum(len(row) == len(self.names) for row in self.rows) > 0.95 * len(self.rows)
 
 
-def layout_of(path: Path, delimiters: Sequence[str] = DELIMITERS, titled: bool | None = None, quote: str | None = None) -> Layout:
+def layout_of(
+    path: Path, delimiters: Sequence[str] = DELIMITERS, titled: bool | None = None, quote: str | None = None
+) -> Layout:
     """The layout of UTF-8 text: the delimiter that gives the most even rows, and a header where the first row reads like names. `titled` and
     `quote` say so where it is known."""
     with path.open("r", encoding="utf-8-sig", errors="replace", newline="") as stream:
@@ -49,10 +51,15 @@ def layout_of(path: Path, delimiters: Sequence[str] = DELIMITERS, titled: bool |
     text = text[preset.end() :] if preset else text
     if cut:
         text = text[: text.rfind("\n") + 1] or text
-    found = [_parsed(text, delimiter, '"' if quote is None else quote) for delimiter in ([preset[1]] if preset else delimiters)]
+    found = [
+        _parsed(text, delimiter, '"' if quote is None else quote)
+        for delimiter in ([preset[1]] if preset else delimiters)
+    ]
     best = max(found, key=lambda parsed: (parsed.even / max(len(parsed.rows), 1), parsed.width))
     if quote is None and best.delimiter == "\t":
-        bare = _parsed(text, "\t", "")  # 16" Wig: in some files of tabs a quote is an inch, and swallows rows where it is taken for more
+        bare = _parsed(
+            text, "\t", ""
+        )  # 16" Wig: in some files of tabs a quote is an inch, and swallows rows where it is taken for more
         best = bare if bare.even > best.even else best
     return _laid_out(best, offset, titled)
 
@@ -73,9 +80,14 @@ def _parsed(text: str, delimiter: str, quote: str) -> _Parsed:
     if len(delimiter) > 1:
         rows = [(number, line.split(delimiter)) for number, line in enumerate(text.splitlines())]
     else:
-        how = {"escapechar": "\\", "doublequote": False} if escape == "\\" else {}
-        style = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote or None, quoting=style, **how)  # type: ignore[arg-type]
+        reader = csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=delimiter,
+            quotechar=quote or None,
+            quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+            escapechar="\\" if escape == "\\" else None,
+            doublequote=escape != "\\",
+        )
         before = 0
         try:
             for cells in reader:
@@ -100,12 +112,28 @@ def _laid_out(parsed: _Parsed, offset: int, titled: bool | None) -> Layout:
     header = titled if titled is not None else _reads_like_names(first, body)
     if not header:
         names = [str(number) for number in range(1, parsed.width + 1)]
-        return Layout(tuple(names), parsed.delimiter, parsed.quote, parsed.escape, skip, False, tuple(tuple(cells) for _, cells in rows[:1000]))
+        return Layout(
+            tuple(names),
+            parsed.delimiter,
+            parsed.quote,
+            parsed.escape,
+            skip,
+            False,
+            tuple(tuple(cells) for _, cells in rows[:1000]),
+        )
     if body and len(first) == parsed.width - 1 and all(len(cells) == parsed.width for cells in body[:20]):
         # Rows that end in a delimiter, or R's row names, which have no name themselves.
         first = [*first, ""] if not any(cells[-1].strip() for cells in body[:20]) else ["", *first]
     first[0] = first[0].lstrip("#").strip() or first[0]
-    return Layout(tuple(first), parsed.delimiter, parsed.quote, parsed.escape, skip, True, tuple(tuple(cells) for cells in body[:1000]))
+    return Layout(
+        tuple(first),
+        parsed.delimiter,
+        parsed.quote,
+        parsed.escape,
+        skip,
+        True,
+        tuple(tuple(cells) for cells in body[:1000]),
+    )
 
 
 def _reads_like_names(first: Sequence[str], body: Sequence[Sequence[str]]) -> bool:
@@ -116,5 +144,8 @@ def _reads_like_names(first: Sequence[str], body: Sequence[Sequence[str]]) -> bo
     if any(len(cell) > 60 for cell in first):
         return False
     sample = [cells for cells in body[:50] if len(cells) == len(first)]
-    typed = any(sample and all(re.search(r"\d", cells[number]) for cells in sample) and not re.search(r"\d", cell) for number, cell in enumerate(first))
+    typed = any(
+        sample and all(re.search(r"\d", cells[number]) for cells in sample) and not re.search(r"\d", cell)
+        for number, cell in enumerate(first)
+    )
     return typed or not any(re.search(r"\d|\s", cell) for cell in first)

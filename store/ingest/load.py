@@ -27,9 +27,12 @@ from recgraph.store.ingest.staging import Format, Reading, Staging
 from recgraph.store.ingest.tables import RECBOLE, TABLES, check_mapping
 
 FORMATS: dict[str, Format] = {
-    form.name: form for form in (AUTO, TABLES, SEQUENCES, *AMAZON, M2, MIND, RECBOLE, OPEN_ECOMMERCE, UCI_ESHOP, INSTACART)
+    form.name: form
+    for form in (AUTO, TABLES, SEQUENCES, *AMAZON, M2, MIND, RECBOLE, OPEN_ECOMMERCE, UCI_ESHOP, INSTACART)
 }
-_NO_DATA = frozenset(".md .pdf .png .jpg .jpeg .gif .svg .py .ipynb .html .htm .css .js .yaml .yml .toml .duckdb .wal .lock .sql .sh .log .new".split())
+_NO_DATA = frozenset(
+    ".md .pdf .png .jpg .jpeg .gif .svg .py .ipynb .html .htm .css .js .yaml .yml .toml .duckdb .wal .lock .sql .sh .log .new".split()
+)
 MAPPED = ("auto", "tables")  # the formats whose columns a mapping may name
 # What DuckDB may hold before it writes to disk beside the store; its own bookkeeping and Python come on top.
 MEMORY_LIMIT = "4GB"
@@ -63,7 +66,11 @@ def find_files(form: Format, paths: Sequence[str | Path]) -> list[SourceFile]:
         path = Path(given).expanduser().absolute()
         if not path.exists():
             raise IngestError(f"There is no file or folder {path}.")
-        inside = sorted(entry for entry in path.rglob("*") if entry.is_file() and not entry.name.startswith(".")) if path.is_dir() else [path]
+        inside = (
+            sorted(entry for entry in path.rglob("*") if entry.is_file() and not entry.name.startswith("."))
+            if path.is_dir()
+            else [path]
+        )
         if path.is_dir():
             inside = [entry for entry in inside if _may_hold(form, entry)]
         sources = [SourceFile("", file, member) for file in inside for member in members(file)]
@@ -84,7 +91,9 @@ def _kind(form: Format, name: str) -> str:
 def _may_hold(form: Format, path: Path) -> bool:
     """Whether a file of a folder is looked at: what is no data is not."""
     if form is AUTO:
-        return path.suffix.lower() not in _NO_DATA and not re.match(r"readme|licen[sc]e|changelog|makefile|\.", path.name, re.IGNORECASE)
+        return path.suffix.lower() not in _NO_DATA and not re.match(
+            r"readme|licen[sc]e|changelog|makefile|\.", path.name, re.IGNORECASE
+        )
     return path.suffix.lower() == ".zip" or bool(_kind(form, SourceFile("", path).filename))
 
 
@@ -150,7 +159,13 @@ class Preview:
     counts: Mapping[str, int]
 
 
-def preview(format: str, paths: Sequence[str | Path], mapping: Mapping[str, str] | None = None, encoding: str = "", rows: int = 3) -> Preview:
+def preview(
+    format: str,
+    paths: Sequence[str | Path],
+    mapping: Mapping[str, str] | None = None,
+    encoding: str = "",
+    rows: int = 3,
+) -> Preview:
     """Reads the first rows of each file as `ingest` would, and writes nothing. IngestError as `ingest`."""
     form, files = _chosen(format, paths, mapping or {})
     with duckdb.connect(config=CONFIG) as con, scratch_folder() as scratch:
@@ -161,12 +176,24 @@ def preview(format: str, paths: Sequence[str | Path], mapping: Mapping[str, str]
             result = con.execute(f"SELECT * FROM stage_{kind} LIMIT {rows}")  # noqa: S608 - of our own making
             names = [column[0] for column in result.description or ()]
             found.append((kind, tuple(dict(zip(names, row, strict=True)) for row in result.fetchall())))
-        rejects = con.execute("SELECT source, line, reason FROM stage_rejects ORDER BY source, line LIMIT 20").fetchall()
-        return Preview(tuple(staging.readings), tuple(found), tuple((str(s), int(n), str(r)) for s, n, r in rejects), staging.counts())
+        rejects = con.execute(
+            "SELECT source, line, reason FROM stage_rejects ORDER BY source, line LIMIT 20"
+        ).fetchall()
+        return Preview(
+            tuple(staging.readings),
+            tuple(found),
+            tuple((str(s), int(n), str(r)) for s, n, r in rejects),
+            staging.counts(),
+        )
 
 
 def _ingest_new(
-    place: Path, form: Format, files: Sequence[SourceFile], mapping: dict[str, str], progress: Callable[[str], None], encoding: str
+    place: Path,
+    form: Format,
+    files: Sequence[SourceFile],
+    mapping: dict[str, str],
+    progress: Callable[[str], None],
+    encoding: str,
 ) -> tuple[Merged, dict[str, int], tuple[Reading, ...]]:
     """A new store is built under another name and gets its own when it is complete, so that a killed first ingest leaves no half store."""
     building = place.with_name(place.name + ".new")
@@ -190,7 +217,12 @@ def _ingest_new(
 
 
 def _ingest_into(
-    store: Store, form: Format, files: Sequence[SourceFile], mapping: dict[str, str], progress: Callable[[str], None], encoding: str
+    store: Store,
+    form: Format,
+    files: Sequence[SourceFile],
+    mapping: dict[str, str],
+    progress: Callable[[str], None],
+    encoding: str,
 ) -> tuple[Merged, dict[str, int], tuple[Reading, ...]]:
     database = Database.acquire(store.path, write=True)
     try:
@@ -203,7 +235,11 @@ def _ingest_into(
                 if not counts["items"] + counts["events"] + counts["exposures"]:
                     raise IngestError(_nothing(staging, counts["rejects"], files))
                 with database.writing(cursor):
-                    return merge(cursor, form.name, [str(source) for source in files], progress), counts, tuple(staging.readings)
+                    return (
+                        merge(cursor, form.name, [str(source) for source in files], progress),
+                        counts,
+                        tuple(staging.readings),
+                    )
             finally:
                 cursor.execute("RESET memory_limit")
     finally:
@@ -211,7 +247,9 @@ def _ingest_into(
 
 
 def _nothing(staging: Staging, rejects: int, files: Sequence[SourceFile]) -> str:
-    row = staging.cursor.execute("SELECT source, line, reason FROM stage_rejects ORDER BY source, line LIMIT 1").fetchone()
+    row = staging.cursor.execute(
+        "SELECT source, line, reason FROM stage_rejects ORDER BY source, line LIMIT 1"
+    ).fetchone()
     if row is None:
         return f"Nothing could be read: {', '.join(str(source) for source in files)} hold no rows."
     return f"Nothing could be read: all {rejects} rows were rejected. The first: {row[0]}, line {row[1]}: {row[2]}."

@@ -88,11 +88,17 @@ def look_at(staging: Staging, source: SourceFile, titled: bool | None = None) ->
     table = staging.desk.head(source)
     if table.form == "json":
         with table.path.open(encoding="utf-8-sig", errors="replace") as stream:
-            records = [record for _, line in zip(range(_SAMPLE), stream, strict=False) if isinstance(record := _parsed(line), dict)]
+            records = [
+                record
+                for _, line in zip(range(_SAMPLE), stream, strict=False)
+                if isinstance(record := _parsed(line), dict)
+            ]
         return _look_at_records(source, records, table.notes, table.whole)
     if table.form == "parquet":
         types = parquet_columns(staging.cursor, table)
-        rows = staging.cursor.execute("SELECT to_json(file)::VARCHAR FROM read_parquet(?) AS file LIMIT ?", [str(table.path), _SAMPLE]).fetchall()
+        rows = staging.cursor.execute(
+            "SELECT to_json(file)::VARCHAR FROM read_parquet(?) AS file LIMIT ?", [str(table.path), _SAMPLE]
+        ).fetchall()
         found = _look_at_records(source, [json.loads(row) for (row,) in rows], table.notes, False)
         if any("STRUCT(" in kind for kind in types.values()):
             return Look(source, "parquet", found.names, found.values, table.notes, None, found.fields, types, False)
@@ -114,7 +120,9 @@ def _texts(values: Sequence[Any]) -> tuple[str, ...]:
     return tuple(text for value in values if value is not None and (text := str(value).strip()))
 
 
-def _look_at_records(source: SourceFile, records: Sequence[Mapping[str, Any]], notes: tuple[str, ...], whole: bool) -> Look:
+def _look_at_records(
+    source: SourceFile, records: Sequence[Mapping[str, Any]], notes: tuple[str, ...], whole: bool
+) -> Look:
     fields, values = dict[str, Field](), dict[str, list[Any]]()
     for record in records:
         for found, value in _leaves(record):
@@ -126,7 +134,9 @@ def _look_at_records(source: SourceFile, records: Sequence[Mapping[str, Any]], n
     return Look(source, "json", tuple(fields), texts, notes, None, tuple(fields.values()), {}, whole)
 
 
-def _leaves(record: Mapping[str, Any], name: str = "", outer: str = "$", inner: str = "", depth: int = 0) -> Iterator[tuple[Field, Any]]:
+def _leaves(
+    record: Mapping[str, Any], name: str = "", outer: str = "$", inner: str = "", depth: int = 0
+) -> Iterator[tuple[Field, Any]]:
     """The plain values of an object, and of the elements of the first array of objects on each way down."""
     for key, value in record.items():
         if '"' in key or not key:
@@ -144,7 +154,10 @@ def _leaves(record: Mapping[str, Any], name: str = "", outer: str = "$", inner: 
             yield Field(here, *path), json.dumps(value, ensure_ascii=False)
         else:
             texts = isinstance(value, list) and bool(value)
-            yield Field(here, *path, texts and not inner), value[0] if texts else None if isinstance(value, list) else value
+            yield (
+                Field(here, *path, texts and not inner),
+                value[0] if texts else None if isinstance(value, list) else value,
+            )
 
 
 class _Columns:
@@ -198,7 +211,9 @@ def _take_part(staging: Staging, look: Look, part: Part) -> list[str]:
     columns = _Columns(look)
     values = {ours: columns.sql(ours, value) for ours, value in part.values.items()}
     if part.extras:
-        values["attributes"] = with_extras(values.get("attributes", "NULL::VARCHAR"), {name: columns.sql("", Column(name)) for name in part.extras})
+        values["attributes"] = with_extras(
+            values.get("attributes", "NULL::VARCHAR"), {name: columns.sql("", Column(name)) for name in part.extras}
+        )
     wheres = [columns.filled(part.where)] if part.where else []
     notes = list[str]()
     action = f"lower(blank({values.get('action', 'NULL::VARCHAR')}))"
@@ -206,7 +221,9 @@ def _take_part(staging: Staging, look: Look, part: Part) -> list[str]:
         own = [name.partition(":")[2].lower() for name in staging.mapping if name.startswith(f"{part.kind}.action:")]
         known = ", ".join(literal(word) for word in [*part.actions, *own])
         wheres.append(f"{action} IN ({known})")
-        cases = " ".join(f"WHEN {literal(word)} THEN {literal(ours)}" for word, ours in part.actions.items() if word not in own)
+        cases = " ".join(
+            f"WHEN {literal(word)} THEN {literal(ours)}" for word, ours in part.actions.items() if word not in own
+        )
         values["action"] = f"CASE {action} {cases} ELSE {values['action']} END"
     source = _cells(staging, look, columns.used)
     if part.actions:
@@ -232,7 +249,9 @@ def _cells(staging: Staging, look: Look, used: Mapping[int, bool]) -> str:
     fields = {number: look.fields[number] for number in used}
     arrays = {fields[number].outer for number, unfold in used.items() if unfold or fields[number].inner}
     if len(arrays) > 1:
-        raise IngestError(f"{look.source}: columns of {len(arrays)} arrays cannot stand in one row: {', '.join(sorted(arrays))}.")
+        raise IngestError(
+            f"{look.source}: columns of {len(arrays)} arrays cannot stand in one row: {', '.join(sorted(arrays))}."
+        )
     outer = [number for number, found in fields.items() if not found.inner and not used[number]]
     inner = [number for number in fields if number not in outer]
     paths = ", ".join(literal(fields[number].outer) for number in outer) or "'$.none'"
@@ -246,7 +265,9 @@ def _cells(staging: Staging, look: Look, used: Mapping[int, bool]) -> str:
                FROM (SELECT place, v, CASE WHEN len(a) > 0 THEN a ELSE [NULL::JSON] END AS e FROM parsed)"""
         )
         steps = ", ".join(literal(fields[number].inner or "$") for number in inner)
-        staging.name("elements", {"v": "v", "ordinal": "ordinal", "w": f"json_extract_string(e, [{steps}])"}, "unfolded")
+        staging.name(
+            "elements", {"v": "v", "ordinal": "ordinal", "w": f"json_extract_string(e, [{steps}])"}, "unfolded"
+        )
         cells |= {f"x{number}": f"w[{n}]" for n, number in enumerate(inner, start=1)}
         staging.name("cells", {**cells, "ordinal": "ordinal"}, "elements")
     else:
@@ -267,8 +288,12 @@ def _left_out(staging: Staging, source: str, action: str, known: str, part: Part
     ).fetchall()
     if not rows or part.kind != "events":
         return []
-    shown = ", ".join(f"{word or 'no word'} ({count:,})" for word, count in rows[:4]) + (", ..." if len(rows) > 4 else "")
-    return [f"left out, no action of a shopper on a product: {shown}; --map events.action:{rows[0][0] or 'WORD'}=click takes one in"]
+    shown = ", ".join(f"{word or 'no word'} ({count:,})" for word, count in rows[:4]) + (
+        ", ..." if len(rows) > 4 else ""
+    )
+    return [
+        f"left out, no action of a shopper on a product: {shown}; --map events.action:{rows[0][0] or 'WORD'}=click takes one in"
+    ]
 
 
 def _grouped(staging: Staging, values: Mapping[str, str], source: str) -> str:
@@ -276,7 +301,7 @@ def _grouped(staging: Staging, values: Mapping[str, str], source: str) -> str:
     inner = ", ".join(f"blank({value}) AS {ours}" for ours, value in values.items())
     last = ", ".join(f"arg_max({ours}, place) FILTER ({ours} <> '') AS {ours}" for ours in values if ours != "item_id")
     staging.cursor.execute(
-        f"""CREATE OR REPLACE TEMP VIEW products AS SELECT min(place) AS place, item_id{', ' + last if last else ''}
+        f"""CREATE OR REPLACE TEMP VIEW products AS SELECT min(place) AS place, item_id{", " + last if last else ""}
             FROM (SELECT place, {inner} FROM {source}) WHERE item_id <> '' GROUP BY item_id ORDER BY 1"""  # noqa: S608 - our own
     )
     return "products"
@@ -295,5 +320,7 @@ def with_extras(own: str, extras: Mapping[str, str]) -> str:
 
 def best_of_array(look: Look, array: str, ours: str) -> str | None:
     """The name inside an array of objects that is likeliest one of our columns: the id in `items`, where someone maps `items`."""
-    ranked = [(found, name) for name in look.names if name.startswith(array + ".") and (found := rank(ours, name)) is not None]
+    ranked = [
+        (found, name) for name in look.names if name.startswith(array + ".") and (found := rank(ours, name)) is not None
+    ]
     return min(ranked)[1] if ranked else None

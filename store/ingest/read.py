@@ -61,9 +61,13 @@ class RawFile:
         self.broken: list[tuple[int, str, str]] = [(0, reason, "") for reason in self.table.broken]
         self.first = 1  # line of the row at place 0
         self.text_rows = False  # `raw` is one column `text`: a line as it stands
-        self.names: dict[str, str] = {}  # column of `raw` -> the file's own name of it: rejected rows are shown under these
+        self.names: dict[
+            str, str
+        ] = {}  # column of `raw` -> the file's own name of it: rejected rows are shown under these
 
-    def layout(self, delimiters: Sequence[str] = DELIMITERS, titled: bool | None = True, quote: str | None = None) -> Layout:
+    def layout(
+        self, delimiters: Sequence[str] = DELIMITERS, titled: bool | None = True, quote: str | None = None
+    ) -> Layout:
         """How the file is laid out; by default its first row is a header."""
         return layout_of(self.table.path, delimiters, titled, quote)
 
@@ -85,7 +89,11 @@ class RawFile:
             if swallowed is None or attempt == _REPAIRS:
                 self.broken += [(line, f"{kind.lower()}: {message}", raw) for line, kind, message, raw in rejected]
                 break
-            self.broken += [(line, "a quote is never closed", raw.splitlines()[0]) for line, _, _, raw in rejected if line == swallowed]
+            self.broken += [
+                (line, "a quote is never closed", raw.splitlines()[0])
+                for line, _, _, raw in rejected
+                if line == swallowed
+            ]
             removed = sorted([*removed, swallowed])
             source = self._copy_without(removed)
         self._show(layout.names)
@@ -95,8 +103,8 @@ class RawFile:
         self.cursor.execute("CREATE OR REPLACE TEMP VIEW raw AS SELECT rowid AS place, * FROM lines")
         self.names = {f"x{number}": name or f"column {number + 1}" for number, name in enumerate(names)}
         cells = ", ".join(f"{literal(name)}, {column}" for column, name in self.names.items())
-        # Safe: the names enter as literals.
-        self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW shown AS SELECT place, json_object({cells})::VARCHAR AS row FROM raw")  # noqa: S608
+        view = f"SELECT place, json_object({cells})::VARCHAR AS row FROM raw"  # noqa: S608 - the names enter as literals
+        self.cursor.execute("CREATE OR REPLACE TEMP VIEW shown AS " + view)
 
     def _scan(self, source: Path, columns: Sequence[str], layout: Layout) -> None:
         self.cursor.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
@@ -104,7 +112,18 @@ class RawFile:
         self.cursor.execute(
             """CREATE OR REPLACE TEMP TABLE lines AS SELECT * FROM read_csv(?, columns = ?, header = ?, delim = ?, quote = ?, escape = ?, skip = ?,
                    auto_detect = false, store_rejects = true, max_line_size = ?, buffer_size = ?, compression = 'none') LIMIT ?""",
-            [str(source), kinds, layout.header, layout.delimiter, layout.quote, layout.escape, layout.skip, MAX_LINE, 4 * MAX_LINE, self.desk.limit or None],
+            [
+                str(source),
+                kinds,
+                layout.header,
+                layout.delimiter,
+                layout.quote,
+                layout.escape,
+                layout.skip,
+                MAX_LINE,
+                4 * MAX_LINE,
+                self.desk.limit or None,
+            ],
         )
 
     def _rejected(self, source: Path, removed: Sequence[int]) -> list[tuple[int, str, str, str]]:
@@ -115,7 +134,9 @@ class RawFile:
         ).fetchall()
         found = []
         # DuckDB's own line number counts rows: it falls behind where a quoted field holds a line break.
-        for original, (_, kind, message, raw) in zip(_lines_at(source, [int(row[0]) for row in rows]), rows, strict=True):
+        for original, (_, kind, message, raw) in zip(
+            _lines_at(source, [int(row[0]) for row in rows]), rows, strict=True
+        ):
             for gone in removed:  # ascending, so each one counted shifts the rest
                 original += gone <= original
             found.append((original, str(kind), str(message).splitlines()[0], str(raw)))
@@ -150,7 +171,9 @@ class RawFile:
     def read_text_lines(self) -> None:
         """Every line that is not blank, as it stands."""
         self._scan_lines(self.table.path)
-        self.cursor.execute("CREATE OR REPLACE TEMP VIEW raw AS SELECT rowid AS place, text FROM lines WHERE trim(text) <> ''")
+        self.cursor.execute(
+            "CREATE OR REPLACE TEMP VIEW raw AS SELECT rowid AS place, text FROM lines WHERE trim(text) <> ''"
+        )
 
     def _scan_lines(self, source: Path) -> None:
         self.text_rows = True
@@ -159,7 +182,9 @@ class RawFile:
             self._scan(source, ["text"], Layout(("text",), "\x01", "", "", 0, False, ()))
         except duckdb.Error as error:
             raise IngestError(f"{self.source} cannot be read: {str(error).splitlines()[0]}") from None
-        self.broken += [(line, f"{kind.lower()}: {message}", raw) for line, kind, message, raw in self._rejected(source, [])]
+        self.broken += [
+            (line, f"{kind.lower()}: {message}", raw) for line, kind, message, raw in self._rejected(source, [])
+        ]
 
     def _has_literals(self) -> bool:
         with self.table.path.open(encoding="utf-8", errors="replace") as stream:
@@ -201,7 +226,9 @@ class RawFile:
 def parquet_columns(cursor: duckdb.DuckDBPyConnection, table: Table) -> dict[str, str]:
     """Column name -> DuckDB type of a Parquet file."""
     try:
-        rows = cursor.execute("SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet(?))", [str(table.path)]).fetchall()
+        rows = cursor.execute(
+            "SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet(?))", [str(table.path)]
+        ).fetchall()
     except duckdb.Error as error:
         raise IngestError(f"{table.source} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
     return {str(name): str(kind) for name, kind in rows}

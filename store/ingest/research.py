@@ -46,7 +46,9 @@ def read_sequences(staging: Staging, files: Sequence[SourceFile]) -> None:
             """CREATE OR REPLACE TEMP VIEW numbered AS SELECT place, words[1] AS user_id, generate_subscripts(words[2:], 1)::VARCHAR AS number,
                    unnest(words[2:]) AS item FROM words WHERE copy = 1"""
         )
-        staging.define("events", {"user_id": "user_id", "ts": "number", "action": "'purchase'", "item_id": "item"}, "numbered")
+        staging.define(
+            "events", {"user_id": "user_id", "ts": "number", "action": "'purchase'", "item_id": "item"}, "numbered"
+        )
         staging.take_events()
 
 
@@ -59,7 +61,9 @@ def _take_titles(staging: Staging, raw: RawFile, source: SourceFile) -> None:
     raw.read_delimited(layout)
     columns = columns_of(layout.names) if layout.header else {}
     named = {name: pick(columns, name) for name in ("category", "brand", "color", "price", "description")}
-    item = pick(columns, "asin", "item_id", "id") if any(name in columns for name in ("asin", "item_id", "id")) else "x0"
+    item = (
+        pick(columns, "asin", "item_id", "id") if any(name in columns for name in ("asin", "item_id", "id")) else "x0"
+    )
     title = columns.get("title", "x1" if item == "x0" else "x0")
     staging.define("items", {**named, "item_id": item, "title": title})
     staging.take_items()
@@ -83,7 +87,9 @@ def read_mind(staging: Staging, files: Sequence[SourceFile]) -> None:
             titled = "title" in layout.names and any(name in layout.names for name in ("news_id", "id"))
             columns = columns_of(layout.names if titled else _NEWS)
             if not titled and len(layout.names) != len(_NEWS):
-                raise IngestError(f"{source} has {len(layout.names)} columns; MIND's news.tsv has {len(_NEWS)}, or a header with news_id and title.")
+                raise IngestError(
+                    f"{source} has {len(layout.names)} columns; MIND's news.tsv has {len(_NEWS)}, or a header with news_id and title."
+                )
             raw.read_delimited(layout if titled else raw.layout("\t", False, ""))
             values = {name: pick(columns, name) for name in ("title", "category")}
             extras = f"'subcategory', nullif(blank({pick(columns, 'subcategory')}), ''), 'url', nullif(blank({pick(columns, 'url')}), '')"
@@ -93,8 +99,12 @@ def read_mind(staging: Staging, files: Sequence[SourceFile]) -> None:
         else:
             layout = raw.layout("\t", quote="")
             if len(layout.names) != 5:
-                raise IngestError(f"{source} has {len(layout.names)} columns; MIND's behaviors.tsv has 5: impression, user, time, history, impressions.")
-            raw.read_delimited(layout if layout.names[0].lower().startswith("impression") else raw.layout("\t", False, ""))
+                raise IngestError(
+                    f"{source} has {len(layout.names)} columns; MIND's behaviors.tsv has 5: impression, user, time, history, impressions."
+                )
+            raw.read_delimited(
+                layout if layout.names[0].lower().startswith("impression") else raw.layout("\t", False, "")
+            )
             staging.name("impressions", {"user_id": "x1", "time": "x2", "history": "x3", "impressions": "x4"})
             _take_behaviors(staging)
 
@@ -136,7 +146,9 @@ def read_open_ecommerce(staging: Staging, files: Sequence[SourceFile]) -> None:
     for source in files:
         raw = staging.begin(source)
         layout = raw.layout()
-        columns = _columns(source, layout, ("user", "survey responseid"), ("date", "order date"), ("asin", "asin/isbn (product code)"))
+        columns = _columns(
+            source, layout, ("user", "survey responseid"), ("date", "order date"), ("asin", "asin/isbn (product code)")
+        )
         raw.read_delimited(layout)
         staging.name(
             "orders",
@@ -150,7 +162,9 @@ def read_open_ecommerce(staging: Staging, files: Sequence[SourceFile]) -> None:
                 "kind": f"blank({pick(columns, 'group')})",
             },
         )
-        staging.define("events", {**{name: name for name in ("user_id", "ts", "item_id")}, "action": "'purchase'"}, "orders")
+        staging.define(
+            "events", {**{name: name for name in ("user_id", "ts", "item_id")}, "action": "'purchase'"}, "orders"
+        )
         staging.take_events()
         staging.cursor.execute(
             """CREATE OR REPLACE TEMP VIEW products AS SELECT min(place) AS place, item_id,
@@ -163,8 +177,38 @@ def read_open_ecommerce(staging: Staging, files: Sequence[SourceFile]) -> None:
         staging.take_items()
 
 
-_ESHOP = ("year", "month", "day", "order", "country", "session", "category", "model", "colour", "location", "photo", "price", "above", "page")
-_COLOURS = ("beige", "black", "blue", "brown", "burgundy", "gray", "green", "navy blue", "multicolored", "olive", "pink", "red", "violet", "white")
+_ESHOP = (
+    "year",
+    "month",
+    "day",
+    "order",
+    "country",
+    "session",
+    "category",
+    "model",
+    "colour",
+    "location",
+    "photo",
+    "price",
+    "above",
+    "page",
+)
+_COLOURS = (
+    "beige",
+    "black",
+    "blue",
+    "brown",
+    "burgundy",
+    "gray",
+    "green",
+    "navy blue",
+    "multicolored",
+    "olive",
+    "pink",
+    "red",
+    "violet",
+    "white",
+)
 
 
 def read_uci_eshop(staging: Staging, files: Sequence[SourceFile]) -> None:
@@ -175,7 +219,9 @@ def read_uci_eshop(staging: Staging, files: Sequence[SourceFile]) -> None:
         raw = staging.begin(source)
         layout = raw.layout()
         if len(layout.names) != len(_ESHOP) or "session" not in " ".join(layout.names).lower():
-            raise IngestError(f"{source} has the columns {', '.join(layout.names)}; expected the {len(_ESHOP)} of UCI 553, from year to page.")
+            raise IngestError(
+                f"{source} has the columns {', '.join(layout.names)}; expected the {len(_ESHOP)} of UCI 553, from year to page."
+            )
         raw.read_delimited(layout)
         staging.name("clicks", {f"x_{name}": f"x{number}" for number, name in enumerate(_ESHOP)})
         _take_eshop_clicks(staging)
@@ -186,7 +232,12 @@ def _take_eshop_clicks(staging: Staging) -> None:
     day = "x_year || '-' || lpad(x_month, 2, '0') || '-' || lpad(x_day, 2, '0')"
     second = f"(TRY_CAST({day} AS TIMESTAMP) + to_seconds(TRY_CAST(x_order AS INTEGER)))::VARCHAR"
     user = "CASE WHEN blank(x_session) <> '' THEN 'S' || blank(x_session) END"
-    values = {"user_id": user, "ts": f"coalesce({second}, {day} || ' click ' || x_order)", "action": "'click'", "item_id": "x_model"}
+    values = {
+        "user_id": user,
+        "ts": f"coalesce({second}, {day} || ' click ' || x_order)",
+        "action": "'click'",
+        "item_id": "x_model",
+    }
     staging.define("events", values, "clicks")
     staging.take_events()
 
@@ -194,7 +245,9 @@ def _take_eshop_clicks(staging: Staging) -> None:
 def _take_eshop_models(staging: Staging) -> None:
     cursor = staging.cursor
     cursor.execute("CREATE OR REPLACE TEMP TABLE colours (code VARCHAR, hue VARCHAR)")
-    cursor.executemany("INSERT INTO colours VALUES (?, ?)", [(str(code), hue) for code, hue in enumerate(_COLOURS, start=1)])
+    cursor.executemany(
+        "INSERT INTO colours VALUES (?, ?)", [(str(code), hue) for code, hue in enumerate(_COLOURS, start=1)]
+    )
     cursor.execute(
         """CREATE OR REPLACE TEMP TABLE things AS SELECT * FROM
                (VALUES ('1', 'trousers', 'trousers'), ('2', 'skirts', 'skirt'), ('3', 'blouses', 'blouse'), ('4', 'sale', 'sale item'))
@@ -212,8 +265,12 @@ def _take_eshop_models(staging: Staging) -> None:
            FROM chosen LEFT JOIN colours ON colours.code = colour LEFT JOIN things ON things.code = kind ORDER BY place"""
     )
     values = {"item_id": "model", "category": "category", "color": "hue", "price": "price"}
-    values["title"] = "upper(left(trim(hue || ' ' || thing), 1)) || substr(trim(hue || ' ' || thing), 2) || ' ' || model"
-    values["attributes"] = "json_object('title', 'composed from attributes', 'photo', view, 'price_above_category_average', dear)::VARCHAR"
+    values["title"] = (
+        "upper(left(trim(hue || ' ' || thing), 1)) || substr(trim(hue || ' ' || thing), 2) || ' ' || model"
+    )
+    values["attributes"] = (
+        "json_object('title', 'composed from attributes', 'photo', view, 'price_above_category_average', dear)::VARCHAR"
+    )
     staging.define("items", values, "models")
     staging.take_items()
 
@@ -222,29 +279,37 @@ def read_instacart(staging: Staging, files: Sequence[SourceFile]) -> None:
     """Instacart: orders say who, order_products what. There are no dates: a user's n-th order happens at event number n, and what lies in one
     basket has one time. The products' aisles and departments are joined in where their files are there."""
     cursor = staging.cursor
-    held = {"orders": ("order_id", "user_id", "order_number"), "aisles": ("aisle_id", "aisle"), "departments": ("department_id", "department")}
+    held = {
+        "orders": ("order_id", "user_id", "order_number"),
+        "aisles": ("aisle_id", "aisle"),
+        "departments": ("department_id", "department"),
+    }
     for kind, names in held.items():
-        cursor.execute(f"CREATE OR REPLACE TEMP TABLE instacart_{kind} ({', '.join(f'{name} VARCHAR' for name in names)})")
+        cursor.execute(
+            f"CREATE OR REPLACE TEMP TABLE instacart_{kind} ({', '.join(f'{name} VARCHAR' for name in names)})"
+        )
         for source in (file for file in files if file.kind == kind):
             columns = _read_named(staging, source, *names)
             cursor.execute(f"INSERT INTO instacart_{kind} SELECT {', '.join(columns[name] for name in names)} FROM raw")  # noqa: S608 - our own
     for source in (file for file in files if file.kind == "products"):
         columns = _read_named(staging, source, "product_id", "product_name", "aisle_id", "department_id")
         cursor.execute(
-            f"""CREATE OR REPLACE TEMP VIEW described AS SELECT place, {columns['product_id']} AS item_id, {columns['product_name']} AS title,
+            f"""CREATE OR REPLACE TEMP VIEW described AS SELECT place, {columns["product_id"]} AS item_id, {columns["product_name"]} AS title,
                     aisle AS category, json_object('department', department)::VARCHAR AS attributes
-                FROM raw LEFT JOIN instacart_aisles ON aisle_id = {columns['aisle_id']}
-                LEFT JOIN instacart_departments ON department_id = {columns['department_id']}"""  # noqa: S608 - our own
+                FROM raw LEFT JOIN instacart_aisles ON aisle_id = {columns["aisle_id"]}
+                LEFT JOIN instacart_departments ON department_id = {columns["department_id"]}"""  # noqa: S608 - our own
         )
         staging.define("items", {name: name for name in ("item_id", "title", "category", "attributes")}, "described")
         staging.take_items()
     for source in (file for file in files if file.kind == "events"):
         columns = _read_named(staging, source, "order_id", "product_id")
         cursor.execute(
-            f"""CREATE OR REPLACE TEMP VIEW bought AS SELECT place, user_id, order_number AS ts, {columns['product_id']} AS item_id
-                FROM raw LEFT JOIN instacart_orders ON order_id = {columns['order_id']}"""  # noqa: S608 - our own
+            f"""CREATE OR REPLACE TEMP VIEW bought AS SELECT place, user_id, order_number AS ts, {columns["product_id"]} AS item_id
+                FROM raw LEFT JOIN instacart_orders ON order_id = {columns["order_id"]}"""  # noqa: S608 - our own
         )
-        staging.define("events", {"user_id": "user_id", "ts": "ts", "item_id": "item_id", "action": "'purchase'"}, "bought")
+        staging.define(
+            "events", {"user_id": "user_id", "ts": "ts", "item_id": "item_id", "action": "'purchase'"}, "bought"
+        )
         staging.take_events()
 
 
@@ -271,10 +336,21 @@ SEQUENCES = Format(
     {"items": r"items.*\.(tsv|csv|txt)", "events": r".*sequence.*\.txt"},
     read_sequences,
 )
-MIND = Format("mind", "news.tsv and behaviors.tsv, or their folder", {"items": r"news.*\.tsv", "events": r"behaviors.*\.tsv"}, read_mind)
+MIND = Format(
+    "mind",
+    "news.tsv and behaviors.tsv, or their folder",
+    {"items": r"news.*\.tsv", "events": r"behaviors.*\.tsv"},
+    read_mind,
+)
 OPEN_ECOMMERCE = Format(
-    "open-ecommerce", "purchases.csv or amazon-purchases.csv, or its folder", {"events": r".*purchases.*\.csv"}, read_open_ecommerce
+    "open-ecommerce",
+    "purchases.csv or amazon-purchases.csv, or its folder",
+    {"events": r".*purchases.*\.csv"},
+    read_open_ecommerce,
 )
 UCI_ESHOP = Format(
-    "uci-eshop", "clicks.csv.gz or e-shop clothing 2008.csv, or its folder", {"events": r"(clicks|e-?shop).*\.csv"}, read_uci_eshop
+    "uci-eshop",
+    "clicks.csv.gz or e-shop clothing 2008.csv, or its folder",
+    {"events": r"(clicks|e-?shop).*\.csv"},
+    read_uci_eshop,
 )

@@ -22,7 +22,17 @@ import ijson
 import python_calamine
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.files import CHUNK, MAX_GROWTH, MAX_UNPACKED, SourceFile, chunks, is_packed, magic, new_file, plain_file
+from recgraph.store.ingest.files import (
+    CHUNK,
+    MAX_GROWTH,
+    MAX_UNPACKED,
+    SourceFile,
+    chunks,
+    is_packed,
+    magic,
+    new_file,
+    plain_file,
+)
 
 Form = Literal["csv", "json", "parquet"]
 _HEAD = 2**20  # characters looked at to find out a file's shape
@@ -100,7 +110,9 @@ def _workbook(source: SourceFile, scratch: Path) -> python_calamine.CalamineWork
             with zipfile.ZipFile(path) as archive:
                 size = sum(info.file_size for info in archive.infolist())
             if size > MAX_UNPACKED and size > MAX_GROWTH * path.stat().st_size:
-                raise IngestError(f"{source} unpacks to more than {MAX_GROWTH} times its size: a damaged or hostile workbook.")
+                raise IngestError(
+                    f"{source} unpacks to more than {MAX_GROWTH} times its size: a damaged or hostile workbook."
+                )
         return python_calamine.CalamineWorkbook.from_path(str(path))
     except (python_calamine.CalamineError, zipfile.BadZipFile, OSError) as error:
         raise IngestError(f"{source} cannot be read as a workbook: {error}") from None
@@ -255,7 +267,9 @@ def _from_records(made: Table, records: Iterator[Any], scratch: Path, shape: str
         try:
             for record in records:
                 count += 1
-                inner = record.get("_source") if isinstance(record, dict) else None  # a hit of Elasticsearch or OpenSearch
+                inner = (
+                    record.get("_source") if isinstance(record, dict) else None
+                )  # a hit of Elasticsearch or OpenSearch
                 copy.write(json.dumps(inner if isinstance(inner, dict) else record, ensure_ascii=False) + "\n")
         except (ijson.JSONError, expat.ExpatError, UnicodeError, RecursionError) as error:
             if made.whole:

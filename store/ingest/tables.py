@@ -16,7 +16,17 @@ from dataclasses import replace
 from recgraph.errors import IngestError
 from recgraph.store.ingest.files import SourceFile
 from recgraph.store.ingest.names import ORDER, is_of_events, is_personal, plain_name, rank
-from recgraph.store.ingest.parts import COLUMNS, Column, Field, Look, Part, best_of_array, look_at, read_parts, with_extras
+from recgraph.store.ingest.parts import (
+    COLUMNS,
+    Column,
+    Field,
+    Look,
+    Part,
+    best_of_array,
+    look_at,
+    read_parts,
+    with_extras,
+)
 from recgraph.store.ingest.staging import Format, Reading, Staging, columns_of, pick
 
 REQUIRED = {"items": ("item_id",), "events": ("user_id", "ts", "action"), "exposures": COLUMNS["exposures"]}
@@ -33,7 +43,10 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
 def names_of(look: Look) -> str:
     """A file's column names for a message, with an example each where there is no header."""
     if look.headless:
-        shown = (f"{name} (e.g. '{values[0][:20]}')" if values else name for name, values in zip(look.names, look.values, strict=True))
+        shown = (
+            f"{name} (e.g. '{values[0][:20]}')" if values else name
+            for name, values in zip(look.names, look.values, strict=True)
+        )
         return "no header; by number: " + ", ".join(shown)
     return "it has: " + ", ".join(look.names)
 
@@ -99,7 +112,11 @@ def extras_of(look: Look, used: Sequence[str | Column], staging: Staging) -> tup
     taken |= {name for key, name in staging.mapping.items() if not key.startswith("items.")}
     inside = {found.name for found in look.fields if found.inner or found.name.startswith("attributes.")}
     arrays = {name for name in look.names if any(other.startswith(name + ".") for other in look.names)}
-    left = [name for name in look.names if name not in taken | inside | arrays and name and not name.lower().startswith("unnamed")]
+    left = [
+        name
+        for name in look.names
+        if name not in taken | inside | arrays and name and not name.lower().startswith("unnamed")
+    ]
     return tuple(name for name in left if not is_personal(name) and not is_of_events(name))
 
 
@@ -132,7 +149,9 @@ def read_tables(staging: Staging, files: Sequence[SourceFile]) -> None:
         read_look(staging, look, source.kind, parts)
     for key, name in staging.mapping.items():
         if key.partition(".")[0] not in found and ":" not in key:
-            raise IngestError(f"--map {key}={name} found nothing to map: no file has all columns that the mapping names for {key.partition('.')[0]}.")
+            raise IngestError(
+                f"--map {key}={name} found nothing to map: no file has all columns that the mapping names for {key.partition('.')[0]}."
+            )
 
 
 def _named_parts(staging: Staging, look: Look, kind: str, kinds: set[str]) -> tuple[Look, list[Part]]:
@@ -179,7 +198,11 @@ def read_recbole(staging: Staging, files: Sequence[SourceFile]) -> None:
             clock = pick(columns, "timestamp", "time", "ts")
             order = f"(row_number() OVER (PARTITION BY {columns['user_id']} ORDER BY place))::VARCHAR"
             action = pick(columns, "action", "behavior", "behavior_type")
-            values = {"user_id": columns["user_id"], "item_id": columns["item_id"], "ts": order if clock.startswith("NULL") else clock}
+            values = {
+                "user_id": columns["user_id"],
+                "item_id": columns["item_id"],
+                "ts": order if clock.startswith("NULL") else clock,
+            }
             values |= {"action": "'click'" if action.startswith("NULL") else action, "query": pick(columns, "query")}
             staging.define("events", values)
             staging.take_events()
@@ -196,7 +219,9 @@ def _recbole_item(columns: Mapping[str, str]) -> dict[str, str]:
         **{name: pick(columns, name) for name in ("brand", "size", "price", "description")},
         "color": pick(columns, "color", "colour"),
     }
-    values["attributes"] = with_extras("NULL::VARCHAR", {name: place for name, place in columns.items() if place not in values.values()})
+    values["attributes"] = with_extras(
+        "NULL::VARCHAR", {name: place for name, place in columns.items() if place not in values.values()}
+    )
     return values
 
 
