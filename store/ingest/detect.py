@@ -57,25 +57,23 @@ class _Found:
 
 def read_auto(staging: Staging, files: Sequence[SourceFile]) -> None:
     """Finds out what each file is and reads it. IngestError where none is anything, or the mapping names what no file has."""
-    found, unknown = list[_Found](), list[IngestError]()
+    found, unknown = list[_Found](), dict[SourceFile, IngestError]()
     used = set[str]()
     for source in [sheet for file in files for sheet in staging.desk.sheets(file)]:
         try:
             one = _recognised(staging, source, used)
         except IngestError as error:
-            unknown.append(error)
+            unknown[source] = error
             continue
         found.append(one)
-    found = _with_titles_of_sequences(found, unknown, staging)
     if not any(one.parts or one.form for one in found):
-        raise (
-            unknown[0] if unknown else IngestError(f"Nothing to read in {', '.join(str(source) for source in files)}.")
-        )
+        raise next(iter(unknown.values()), IngestError(f"Nothing to read in {', '.join(map(str, files))}."))
     for key, given in staging.mapping.items():
         if ":" not in key and not given.startswith("=") and key not in used:
             every = "; ".join(f"{one.look.source.filename}: {', '.join(one.look.names)}" for one in found)
             raise IngestError(f"--map {key}={given}: no file has a column '{given}' ({every}).")
-    staging.readings += [Reading(SourceFile("", files[0].path), "not read", (), (str(error),)) for error in unknown]
+    for source, error in unknown.items():
+        staging.readings.append(Reading(source, "not read", (), (str(error).removeprefix(f"{source}: "),)))
     for one in sorted(found, key=lambda one: not (one.parts and one.parts[0].kind == "items")):
         if one.form is None and one.parts:
             read_look(staging, one.look, one.name, one.parts, one.notes)
@@ -161,22 +159,6 @@ def _is_sequences(staging: Staging, look: Look) -> bool:
     )
 
 
-def _with_titles_of_sequences(found: list[_Found], unknown: list[IngestError], staging: Staging) -> list[_Found]:
-    """Beside sequences, a table of an item and its title belongs to them, whatever its columns are called."""
-    if not any(one.form is SEQUENCES for one in found):
-        return found
-    return [
-        replace(one, form=SEQUENCES, kind="items", parts=())
-        if one.form is None and one.look.form == "csv" and _is_titles(one)
-        else one
-        for one in found
-    ]
-
-
-def _is_titles(one: _Found) -> bool:
-    return (not one.parts and len(one.look.names) == 2) or one.name == "titles"
-
-
 def _is_export(export: Export, look: Look) -> bool:
     if export.files:
         return (
@@ -189,13 +171,12 @@ def _is_export(export: Export, look: Look) -> bool:
 
 def _guessed(look: Look, given: dict[str, dict[str, str | Column]], staging: Staging) -> _Found:
     guess = Guess(look, given)
-    events, exposures = guess.events(), guess.exposures()
-    if events:
+    if events := guess.events():
         parts = [Part("events", events)]
         if items := guess.items_of_events(events):
             parts.append(Part("items", items, grouped=True))
         return _Found(look, "orders or events" if items else "events", tuple(parts), tuple(guess.notes))
-    if exposures:
+    if exposures := guess.exposures():
         return _Found(look, "exposures", (Part("exposures", exposures),), tuple(guess.notes))
     if items := guess.items():
         extras = extras_of(look, list(items.values()), staging)

@@ -86,9 +86,9 @@ def magic(source: SourceFile) -> bytes:
     """The first bytes, compression taken off."""
     with open_bytes(source) as stream:
         try:
-            return stream.read(512)
+            return stream.read1(512)  # type: ignore[attr-defined]
         except EOFError:
-            return b""
+            raise IngestError(f"{source} is cut off before its first row: fetch it again.") from None
         except _BROKEN as error:
             raise IngestError(f"{source} cannot be read: {error}") from None
 

@@ -124,7 +124,11 @@ class Guess:
         plain = {plain_name(name.split(".")[-1]) for name in self.look.names}
         if "item_id" not in values:
             return "=search"
-        if plain & ORDER or _PURCHASES.search(self.look.source.filename) or "quantity" in values:
+        if (
+            plain & (ORDER | {"revenue", "ordervalue", "saleamount"})
+            or _PURCHASES.search(self.look.source.filename)
+            or "quantity" in values
+        ):
             self.notes.append("each row is taken for a purchase; --map events.action==click says otherwise")
             return "=purchase"
         if plain & RATING:
@@ -209,4 +213,4 @@ class Guess:
 
 
 def _only_numbers(values: Sequence[str]) -> bool:
-    return all(re.fullmatch(r"\d+(\.\d+)?", value) for value in values)
+    return bool(values) and all(re.fullmatch(r"\d+(\.\d+)?", value) for value in values)

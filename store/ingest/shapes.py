@@ -75,12 +75,14 @@ def table(source: SourceFile, scratch: Path, encoding: str = "", limit: int = 0)
         return _from_workbook(source, scratch)
     if head[257:262] == b"ustar":
         raise IngestError(f"{source} is a tar archive: unpack it first, `tar xf {source.path.name}`.")
-    plain = plain_file(source, scratch, encoding, limit)
+    plain = plain_file(source, scratch, encoding or _declared(head), limit)
     with plain.path.open("r", encoding="utf-8-sig", errors="replace", newline=None) as text:
         start = text.read(_HEAD)
-    if "\0" in start[:4096]:
+    if start.startswith("%PDF") or start[:4096].count("\0") > 40:
         raise IngestError(f"{source} is no text: give CSV, JSON, XML, Parquet or Excel files.")
     start, made = start.lstrip(), Table(source, plain.path, "csv", plain.notes, plain.broken, plain.whole)
+    if re.match(r"<(!doctype html|html)", start, re.IGNORECASE):
+        raise IngestError(f"{source} is a web page, not data: was it fetched without logging in?")
     if start.startswith("<"):
         return _from_records(made, _xml_records(plain.path), scratch, "XML")
     if start.startswith("["):
@@ -88,6 +90,13 @@ def table(source: SourceFile, scratch: Path, encoding: str = "", limit: int = 0)
     if start.startswith("{") or source.filename.lower().endswith((".jsonl", ".ndjson")):
         return _from_objects(made, start, scratch)
     return made
+
+
+def _declared(head: bytes) -> str:
+    """The encoding that an XML file says it has, where it is not a Unicode one."""
+    found = re.match(rb"<\?xml[^>]*encoding=[\"']([\w-]+)", head)
+    name = found[1].decode("ascii").lower() if found else ""
+    return "" if name.startswith("utf") else name
 
 
 def _whole_file(source: SourceFile, scratch: Path) -> Path:
@@ -253,11 +262,12 @@ def _xml_records(path: Path) -> Iterator[dict[str, str]]:
     parser.EntityDeclHandler = entity
     with path.open("rb") as stream:
         while part := stream.read(CHUNK):
-            parser.Parse(part, False)
-            yield from done
-            done.clear()
+            try:
+                parser.Parse(part, False)
+            finally:
+                yield from done
+                done.clear()
         parser.Parse(b"", True)
-        yield from done
 
 
 def _from_records(made: Table, records: Iterator[Any], scratch: Path, shape: str) -> Table:

@@ -10,6 +10,7 @@ or an order. A mapping renames columns ("events.user_id": "customer", in JSON "o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -120,12 +121,21 @@ def extras_of(look: Look, used: Sequence[str | Column], staging: Staging) -> tup
     return tuple(name for name in left if not is_personal(name) and not is_of_events(name))
 
 
-def described(part: Part) -> tuple[tuple[str, str], ...]:
+def described(look: Look, part: Part) -> tuple[tuple[str, str], ...]:
     """Our columns and where each comes from, for people."""
+    own = {plain_name(name): name for name in reversed(look.names)}
     pairs = []
     for ours, value in part.values.items():
-        text = value.name if isinstance(value, Column) else "always " + value[1:] if value.startswith("=") else value
-        pairs.append((f"{part.kind}.{ours}", text))
+        if isinstance(value, str) and value.startswith("="):
+            pairs.append((f"{part.kind}.{ours}", f"always {value[1:]}"))
+            continue
+        groups = [value.name] if isinstance(value, Column) else re.findall(r"\{([^{}]+)\}", value) or [value]
+        names = [
+            next((own[plain_name(name)] for name in group.split("|") if plain_name(name) in own), "")
+            for group in groups
+        ]
+        if any(names):
+            pairs.append((f"{part.kind}.{ours}", ", ".join(dict.fromkeys(name for name in names if name))))
     if part.extras:
         pairs.append((f"{part.kind}.attributes", ", ".join(part.extras)))
     return tuple(pairs)
@@ -134,7 +144,7 @@ def described(part: Part) -> tuple[tuple[str, str], ...]:
 def read_look(staging: Staging, look: Look, name: str, parts: Sequence[Part], notes: Sequence[str] = ()) -> None:
     """Reads a file's parts and keeps what it was taken for."""
     left_out = read_parts(staging, look, parts)
-    columns = tuple(pair for part in parts for pair in described(part))
+    columns = tuple(pair for part in parts for pair in described(look, part))
     staging.readings.append(Reading(look.source, name, columns, (*look.notes, *notes, *left_out)))
 
 
