@@ -66,14 +66,7 @@ def find_files(form: Format, paths: Sequence[str | Path]) -> list[SourceFile]:
         path = Path(given).expanduser().absolute()
         if not path.exists():
             raise IngestError(f"There is no file or folder {path}.")
-        inside = (
-            sorted(entry for entry in path.rglob("*") if entry.is_file() and not entry.name.startswith("."))
-            if path.is_dir()
-            else [path]
-        )
-        if path.is_dir():
-            inside = [entry for entry in inside if _may_hold(form, entry)]
-        sources = [SourceFile("", file, member) for file in inside for member in members(file)]
+        sources = [source for source in _sources(form, path) if not source.member or _may_hold(form, source.filename)]
         fitting = [replace(source, kind=kind) for source in sources if (kind := _kind(form, source.filename))]
         if not fitting:
             what = f"The folder {path} holds" if path.is_dir() else f"{path.name} is"
@@ -88,13 +81,20 @@ def _kind(form: Format, name: str) -> str:
     return next((kind for kind, pattern in form.kinds.items() if re.fullmatch(pattern, name, re.IGNORECASE)), "")
 
 
-def _may_hold(form: Format, path: Path) -> bool:
-    """Whether a file of a folder is looked at: what is no data is not."""
+def _sources(form: Format, path: Path) -> list[SourceFile]:
+    """What lies in a file or folder: files, and those inside of zip archives."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(entry for entry in path.rglob("*") if entry.is_file() and _may_hold(form, entry.name))
+    return [SourceFile("", file, member) for file in files for member in members(file)]
+
+
+def _may_hold(form: Format, name: str) -> bool:
+    """Whether a file found in a folder or archive is looked at: what is no data is not."""
     if form is AUTO:
-        return path.suffix.lower() not in _NO_DATA and not re.match(
-            r"readme|licen[sc]e|changelog|makefile|\.", path.name, re.IGNORECASE
-        )
-    return path.suffix.lower() == ".zip" or bool(_kind(form, SourceFile("", path).filename))
+        no_data = re.match(r"readme|licen[sc]e|changelog|makefile|\.", name, re.IGNORECASE)
+        return not no_data and Path(name).suffix.lower() not in _NO_DATA
+    return name.lower().endswith(".zip") or bool(_kind(form, SourceFile("", Path(name)).filename))
 
 
 def ingest(

@@ -74,12 +74,14 @@ class RawFile:
     def read_delimited(self, layout: Layout) -> None:
         """The file's columns as x0, x1, ... in its order, and under their own names in `shown`."""
         self.first = layout.skip + (2 if layout.header else 1)
-        source, removed = self.table.path, list[int]()
+        # What stands above the table is cut off: DuckDB's own skipping loses all rows where line ends are mixed.
+        removed = list(range(1, layout.skip + 1))
+        source = self._copy_without(removed) if removed else self.table.path
         for attempt in range(_REPAIRS + 1):
             try:
                 self._scan(source, [f"x{n}" for n in range(len(layout.names))], layout)
             except duckdb.Error as error:
-                if attempt:
+                if attempt > 1:
                     raise IngestError(f"{self.source} cannot be read: {str(error).splitlines()[0]}") from None
                 source = self._copy_without(removed)  # evens out mixed line ends, which DuckDB's reader refuses
                 continue
@@ -110,7 +112,7 @@ class RawFile:
         self.cursor.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
         kinds = dict.fromkeys(columns, "VARCHAR")
         self.cursor.execute(
-            """CREATE OR REPLACE TEMP TABLE lines AS SELECT * FROM read_csv(?, columns = ?, header = ?, delim = ?, quote = ?, escape = ?, skip = ?,
+            """CREATE OR REPLACE TEMP TABLE lines AS SELECT * FROM read_csv(?, columns = ?, header = ?, delim = ?, quote = ?, escape = ?,
                    auto_detect = false, store_rejects = true, max_line_size = ?, buffer_size = ?, compression = 'none') LIMIT ?""",
             [
                 str(source),
@@ -119,7 +121,6 @@ class RawFile:
                 layout.delimiter,
                 layout.quote,
                 layout.escape,
-                layout.skip,
                 MAX_LINE,
                 4 * MAX_LINE,
                 self.desk.limit or None,

@@ -78,7 +78,7 @@ def table(source: SourceFile, scratch: Path, encoding: str = "", limit: int = 0)
     plain = plain_file(source, scratch, encoding or _declared(head), limit)
     with plain.path.open("r", encoding="utf-8-sig", errors="replace", newline=None) as text:
         start = text.read(_HEAD)
-    if start.startswith("%PDF") or start[:4096].count("\0") > 40:
+    if start.startswith("%PDF") or start[:4096].count("\0") > 4:
         raise IngestError(f"{source} is no text: give CSV, JSON, XML, Parquet or Excel files.")
     start, made = start.lstrip(), Table(source, plain.path, "csv", plain.notes, plain.broken, plain.whole)
     if re.match(r"<(!doctype html|html)", start, re.IGNORECASE):
