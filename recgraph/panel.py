@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from recgraph.graph.recommendation import Recommendation
     from recgraph.graph.recommender import Step
     from recgraph.store.db import UserRow
-    from recgraph.store.ingest.load import IngestReport, Preview
+    from recgraph.store.ingest.load import Preview
+    from recgraph.store.ingest.report import IngestReport
     from recgraph.store.ingest.staging import Reading
 
 _ACTIONS = {"search": ("search", "searches"), "click": ("click", "clicks"), "cart": ("cart", "carts"), "purchase": ("purchase", "purchases")}

@@ -22,7 +22,8 @@ class UserRow:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All n items in item_id order, column by column. `titles` as stored, `names` as shown; `first_seen` is 1970 where unknown."""
+    """All n items in item_id order, column by column. `titles` as stored, `names` as shown; `first_seen` is 1970 where unknown. What is not
+    `listed` is known by events alone and never recommended."""
 
     item_ids: list[str]
     titles: list[str]
@@ -31,6 +32,12 @@ class Catalogue:
     categories: list[str]
     first_seen: npt.NDArray[np.datetime64]
     in_stock: npt.NDArray[np.bool_]
+    listed: npt.NDArray[np.bool_]
+
+    @property
+    def offered(self) -> npt.NDArray[np.bool_]:
+        """What may be recommended."""
+        return self.in_stock & self.listed
 
 
 @dataclass(frozen=True)

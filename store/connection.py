@@ -19,6 +19,8 @@ import duckdb
 from recgraph.errors import StoreBusy, StoreError, StoreReadOnly
 
 PATIENCE = 2.0  # seconds to wait for another process's lock before StoreBusy
+MERGE_PATIENCE = 60.0  # while an ingest is at work: its merge, all that it locks the store for, takes seconds (5.9 million events: 30)
+INGEST_FOLDER = ".ingest"  # after the store's name: there while an ingest is at work (store/ingest/side.py)
 # A store never reaches for the network: extensions are only those built into the wheel.
 CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 _UNWRITABLE = ("permission denied", "read-only file system", "no space left", "not permitted", "read-only mode")
@@ -39,20 +41,27 @@ def translate(error: duckdb.Error, path: Path) -> StoreError:
     return StoreError(f"The store {path} cannot be used: {text.splitlines()[0]}")
 
 
-def _connect(path: Path, write: bool) -> duckdb.DuckDBPyConnection:
-    """Opens the file, waiting up to PATIENCE for a lock held elsewhere."""
-    if write and not os.access(path if path.exists() else path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+def check_writable(path: Path) -> None:
+    """Raises StoreReadOnly where the store's file or its folder cannot be written."""
+    if not os.access(path if path.exists() else path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise StoreReadOnly(f"The store {path} cannot be written (permission denied). Reading works; make the file and its folder writable.")
     # DuckDB writes beside the file (.wal), so a writable file in a read-only folder would only fail at the commit.
-    if write and not os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+    if not os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise StoreReadOnly(f"The folder {path.parent} cannot be written, and the store keeps its log there. Reading works.")
-    deadline = time.monotonic() + PATIENCE
+
+
+def _connect(path: Path, write: bool, patience: float | None = None) -> duckdb.DuckDBPyConnection:
+    """Opens the file, waiting for a lock held elsewhere: `patience` seconds, else PATIENCE, and MERGE_PATIENCE while an ingest is at work."""
+    if write:
+        check_writable(path)
+    begun = time.monotonic()
     while True:
         try:
             return duckdb.connect(str(path), read_only=not write, config=CONFIG)
         except duckdb.Error as error:
             reason = translate(error, path)
-            if not isinstance(reason, StoreBusy) or time.monotonic() > deadline:
+            longest = patience if patience is not None else MERGE_PATIENCE if path.with_name(path.name + INGEST_FOLDER).exists() else PATIENCE
+            if not isinstance(reason, StoreBusy) or time.monotonic() - begun > longest:
                 raise reason from error
         time.sleep(0.05)
 
@@ -81,8 +90,9 @@ class Database:
         self._owner_thread: int | None = None
 
     @classmethod
-    def acquire(cls, path: str | Path, write: bool) -> Database:
-        """The process's database of `path`, opened at least for reading. Give it back with `release`."""
+    def acquire(cls, path: str | Path, write: bool, patience: float | None = None) -> Database:
+        """The process's database of `path`, opened at least for reading. Give it back with `release`. `patience` is how many seconds a writer
+        waits for other processes."""
         place = Path(path).expanduser().absolute()
         key = os.path.realpath(place)
         with cls._shared_lock:
@@ -90,7 +100,7 @@ class Database:
             database._owners += 1
         try:
             if write:
-                database._add_writer()
+                database._add_writer(patience)
             else:
                 with database.reading():
                     pass
@@ -109,7 +119,7 @@ class Database:
                 Database._shared.pop(os.path.realpath(self.path), None)
                 self._switch(None)
 
-    def _switch(self, write: bool | None) -> None:
+    def _switch(self, write: bool | None, patience: float | None = None) -> None:
         """Closes the connection once no reader uses it, and opens it in the given mode (None and False: at the next use)."""
         with self._state:
             self._switching = True
@@ -121,18 +131,18 @@ class Database:
                     self._con.close()
                     self._con = None
                 if write:
-                    self._con = _connect(self.path, write=True)
+                    self._con = _connect(self.path, True, patience)
             finally:
                 self._switching = False
                 self._state.notify_all()
 
-    def _add_writer(self) -> None:
+    def _add_writer(self, patience: float | None = None) -> None:
         with self._state:
             self._writers += 1
             if self._writers > 1:
                 return
             try:
-                self._switch(True)
+                self._switch(True, patience)
             except StoreError:
                 self._writers -= 1
                 raise

@@ -24,6 +24,7 @@ from recgraph.store import vectors as _vectors
 from recgraph.store.columns import Catalogue, Reject, Sequences, UserRow
 from recgraph.store.connection import Database
 from recgraph.store.migrations import MIGRATIONS, check_version, migrate, schema_version
+from recgraph.store.newest import newest_event
 from recgraph.store.records import Event, Item, Summary
 
 __all__ = ["END_OF_TIME", "Catalogue", "Reject", "Sequences", "Store", "UserRow"]
@@ -51,14 +52,15 @@ class Store:
     # -- opening and closing ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: str | Path) -> Store:
-        """Opens for writing; makes the file and the schema where missing, and migrates an older schema. StoreError, -Busy, -ReadOnly."""
+    def create(cls, path: str | Path, patience: float | None = None) -> Store:
+        """Opens for writing; makes the file and the schema where missing, and migrates an older schema. StoreError, -ReadOnly, and -Busy after
+        `patience` seconds."""
         place = Path(path).expanduser()
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"The folder {place.parent} for the store cannot be made: {error.strerror}.") from None
-        return cls._opened(place, write=True)
+        return cls._opened(place, True, patience)
 
     @classmethod
     def open(cls, path: str | Path, write: bool = False) -> Store:
@@ -69,8 +71,8 @@ class Store:
         return cls._opened(place, write)
 
     @classmethod
-    def _opened(cls, place: Path, write: bool) -> Store:
-        store = cls(Database.acquire(place, write), write)
+    def _opened(cls, place: Path, write: bool, patience: float | None = None) -> Store:
+        store = cls(Database.acquire(place, write, patience), write)
         try:
             with store._database.reading() as cursor:
                 version = schema_version(cursor, place)
@@ -205,15 +207,19 @@ class Store:
 
     def popular(self, before: datetime | None = None, days: float | None = None, limit: int = 100) -> list[tuple[str, int]]:
         """(item_id, weight), heaviest first: a purchase weighs 3, a cart 2, a click 1. `days` looks only that far back from `before`
-        (from the newest event where it is None)."""
-        start = datetime(1, 1, 1)
-        if days is not None:
-            newest = before or self._all("SELECT max(ts) FROM events")[0][0] or END_OF_TIME
-            start = newest - timedelta(days=days)
+        (from the newest event where it is None, those of a wrong clock left out: store/newest.py)."""
+        start, end = datetime(1, 1, 1), before or END_OF_TIME
+        if before is None:
+            with self._database.reading() as cursor:
+                newest, late = newest_event(cursor)
+            end = newest + timedelta(microseconds=1) if newest and late else END_OF_TIME
+            before = newest
+        if days is not None and before is not None:
+            start = before - timedelta(days=days)
         rows = self._all(
             """SELECT item_id, sum(CASE action WHEN 'purchase' THEN 3 WHEN 'cart' THEN 2 ELSE 1 END)::BIGINT AS weight FROM events
                WHERE action <> 'search' AND ts < ? AND ts >= ? GROUP BY item_id ORDER BY weight DESC, item_id LIMIT ?""",
-            [before or END_OF_TIME, start, limit],
+            [end, start, limit],
         )
         return [(item_id, int(weight)) for item_id, weight in rows]
 
@@ -247,7 +253,7 @@ class Store:
         """The whole catalogue, column by column."""
         columns = self._columns(
             """SELECT item_id, title, brand, color, category, parent_id,
-                   coalesce(first_seen, TIMESTAMP '1970-01-01') AS first_seen, in_stock FROM items ORDER BY item_id"""
+                   coalesce(first_seen, TIMESTAMP '1970-01-01') AS first_seen, in_stock, listed FROM items ORDER BY item_id"""
         )
         ids, titles, brands, colors, categories = (
             [str(value) for value in columns[name]] for name in ("item_id", "title", "brand", "color", "category")
@@ -263,6 +269,7 @@ class Store:
             categories=categories,
             first_seen=_plain(columns["first_seen"]).astype("datetime64[us]"),
             in_stock=_plain(columns["in_stock"]).astype(np.bool_),
+            listed=_plain(columns["listed"]).astype(np.bool_),
         )
 
     def attribute_values(self) -> dict[str, set[str]]:

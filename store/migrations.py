@@ -19,7 +19,25 @@ def _first(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute((files("recgraph.store") / "schema.sql").read_text(encoding="utf-8"))
 
 
-MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_first]
+# In a store of before, what has no more than its id was named by events alone: it is history, where the others are a catalogue.
+CATALOGUE_GIVEN = "INSERT INTO meta SELECT 'catalogue', 'given' WHERE EXISTS (SELECT 1 FROM items WHERE title <> '' OR NOT listed)"
+
+
+def _listed(cursor: duckdb.DuckDBPyConnection) -> None:
+    cursor.execute("ALTER TABLE items ADD COLUMN listed BOOLEAN DEFAULT TRUE")
+    cursor.execute(
+        """UPDATE items SET listed = FALSE WHERE title = '' AND category = '' AND brand = '' AND color = '' AND price IS NULL AND description = ''
+               AND coalesce(cardinality(attributes), 0) = 0 AND EXISTS (SELECT 1 FROM items WHERE title <> '')"""
+    )
+    cursor.execute(CATALOGUE_GIVEN)
+    # Purchases that came back, out of `events`: reading their file again must not bring them in again.
+    cursor.execute(
+        """CREATE TABLE returned (user_id VARCHAR NOT NULL, seq INTEGER, ts TIMESTAMP NOT NULL, item_id VARCHAR NOT NULL, query VARCHAR NOT NULL,
+               position INTEGER, returned_at TIMESTAMP NOT NULL)"""
+    )
+
+
+MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_first, _listed]
 
 
 def schema_version(cursor: duckdb.DuckDBPyConnection, path: Path) -> int:

@@ -22,7 +22,8 @@ _PLACEHOLDER = "untitled product {}"  # the name of a product of which nothing b
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A product of the catalogue. `title` may be empty: use `name` to show it. `price` is in the shop's own currency, None if unknown."""
+    """A product. `title` may be empty: use `name` to show it. `price` is in the shop's own currency, None if unknown. Only what is `offered`
+    may be recommended: in stock, and listed in the catalogue, where there ever was one (else what events name is all there is)."""
 
     item_id: str
     title: str = ""
@@ -36,6 +37,11 @@ class Item:
     parent_id: str = ""
     first_seen: datetime | None = None
     in_stock: bool = True
+    listed: bool = True
+
+    @property
+    def offered(self) -> bool:
+        return self.in_stock and self.listed
 
     @property
     def name(self) -> str:

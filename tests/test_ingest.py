@@ -62,7 +62,7 @@ def test_tables_become_items_events_and_exposures(tmp_path: Path) -> None:
         # A was shown a day before it was clicked; B was never seen; a column that is not ours is an attribute.
         assert items["A"] == Item("A", "Shirt, white", price=9.9, attributes={"season": "summer"}, first_seen=datetime(2025, 1, 1))
         assert (items["B"].title, items["B"].price, items["B"].first_seen, items["B"].attributes) == ("Skirt & belt", None, None, {})
-        assert items["C"] == Item("C", first_seen=datetime(2025, 1, 2))
+        assert items["C"] == Item("C", first_seen=datetime(2025, 1, 2), listed=False)
 
 
 def test_the_same_files_twice_change_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from recgraph.errors import StoreBusy, StoreError
-from recgraph.store import connection
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 
@@ -63,12 +62,11 @@ def test_a_killed_ingest_leaves_the_store_as_it_was(tmp_path: Path, step: str) -
     assert (report.events_new, report.users) == (20_000, 50)
 
 
-def test_a_killed_first_ingest_leaves_no_store_and_a_running_one_is_not_disturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 0.1)
+def test_a_killed_first_ingest_leaves_no_store_and_a_running_one_is_not_disturbed(tmp_path: Path) -> None:
     path, tables = tmp_path / "s.duckdb", _tables(tmp_path / "first", "a", 1000)
     running = _start_until("committing", path, tables)
-    with pytest.raises(StoreBusy):
-        ingest(path, "tables", [tables])
+    with pytest.raises(StoreBusy, match="Another ingest"):
+        ingest(path, "tables", [tables], wait=0.1)
     _kill(running)
     with pytest.raises(StoreError, match="There is no store"):
         Store.open(path)

@@ -70,7 +70,7 @@ class QueryMemory:
         known = self._store.items([item_id for ids in shown.values() for item_id in ids])
         hits = []
         for key, score in ranked:
-            kept = [i for i in shown.get(key, []) if i in known and known[i].in_stock and self._was_there(known[i].first_seen)]
+            kept = [i for i in shown.get(key, []) if i in known and known[i].offered and self._was_there(known[i].first_seen)]
             if kept:
                 hits.append(MemoryHit(key, round(float(np.clip(score, -1.0, 1.0)), 4), tuple(kept[:products])))
         return hits

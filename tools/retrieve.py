@@ -171,7 +171,7 @@ class Retriever:
         self.titles = titles
         self._encoder, self._ids, self._transitions, self._popular = encoder, ids, transitions, tuple(popular)
         self._row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
-        self.eligible: NDArray[np.bool_] = catalogue.in_stock.copy()
+        self.eligible: NDArray[np.bool_] = catalogue.offered
         if before is not None:
             self.eligible &= catalogue.first_seen < np.datetime64(before, "us")
 

@@ -1,7 +1,8 @@
 """Raw logs into a store: the known formats and `ingest`, which reads one of them, all or nothing.
 
 What the files are is in detect, what they mean in tables, amazon, research and exports; how rows are checked in staging; how they are
-written in merge. Reading happens before the store's transaction begins, so a killed ingest leaves the store as it was.
+written in merge. Reading happens in a database beside the store (side), so readers are served meanwhile and a killed ingest leaves the store
+as it was.
 """
 
 from __future__ import annotations
@@ -9,20 +10,23 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
 
 from recgraph.errors import IngestError, StoreBusy, StoreError
-from recgraph.store.connection import CONFIG, Database
+from recgraph.store.connection import CONFIG
 from recgraph.store.db import Store
 from recgraph.store.ingest.amazon import AMAZON, M2
 from recgraph.store.ingest.detect import AUTO
 from recgraph.store.ingest.files import SourceFile, members, scratch_folder
 from recgraph.store.ingest.merge import Merged, merge
 from recgraph.store.ingest.read import Desk
+from recgraph.store.ingest.report import IngestReport, count_rejects
 from recgraph.store.ingest.research import INSTACART, MIND, OPEN_ECOMMERCE, SEQUENCES, UCI_ESHOP
+from recgraph.store.ingest.side import WAIT, attached, side_database, side_folder
 from recgraph.store.ingest.staging import Format, Reading, Staging
 from recgraph.store.ingest.tables import RECBOLE, TABLES, check_mapping
 
@@ -34,28 +38,7 @@ _NO_DATA = frozenset(
     ".md .pdf .png .jpg .jpeg .gif .svg .py .ipynb .html .htm .css .js .yaml .yml .toml .duckdb .wal .lock .sql .sh .log .new".split()
 )
 MAPPED = ("auto", "tables")  # the formats whose columns a mapping may name
-# What DuckDB may hold before it writes to disk beside the store; its own bookkeeping and Python come on top.
-MEMORY_LIMIT = "4GB"
 PREVIEWED = 5000  # rows of each file that a preview reads
-
-
-@dataclass(frozen=True)
-class IngestReport:
-    """What one ingest did. `users` are those of the files' events; `items_unlisted` of `items_new` are named by events only, so have no
-    title; `rejects` are noted in the store with file, line and reason. `readings` say what each file was taken for."""
-
-    format: str
-    files: int
-    users: int
-    items_new: int
-    events_read: int
-    events_new: int
-    exposures_new: int
-    rejects: int
-    seconds: float
-    items_changed: int = 0
-    items_unlisted: int = 0
-    readings: tuple[Reading, ...] = ()
 
 
 def find_files(form: Format, paths: Sequence[str | Path]) -> list[SourceFile]:
@@ -103,22 +86,35 @@ def ingest(
     paths: Sequence[str | Path],
     mapping: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    *,
+    complete: bool = False,
+    wait: float = WAIT,
     encoding: str = "",
 ) -> IngestReport:
     """Reads files or folders of a format into the store, which is made where missing. The same files again change nothing.
 
-    The format `auto` finds out what each file is. `mapping` names columns for `auto` and `tables` (see tables.py); `encoding` is that of files
-    which are not told right; `progress` is told what is being done. Raises IngestError where nothing could be read, StoreBusy where another
-    process uses the store; then the store is as it was.
+    The format `auto` finds out what each file is. `mapping` names columns for `auto` and `tables` (tables.py) and says how values are read
+    (values.py); `encoding` is that of text files which is not told right; `progress` is told what is being done; `complete` says that the
+    items are the whole catalogue, so that what they lack is off sale; `wait` is how many seconds to wait for another ingest and for those who
+    read the store. Raises IngestError where nothing could be read, StoreBusy where another process uses the store; then the store is as it was.
     """
     started = time.monotonic()
     form, files = _chosen(format, paths, mapping or {})
-    place = Path(store_path).expanduser()
-    if place.exists():
-        with Store.create(place) as store:
-            merged, counts, readings = _ingest_into(store, form, files, dict(mapping or {}), progress, encoding)
-    else:
-        merged, counts, readings = _ingest_new(place, form, files, dict(mapping or {}), progress, encoding)
+    place = Path(store_path).expanduser().absolute()
+    _check_store(place)
+    with side_folder(place, wait, progress) as folder:
+        with side_database(folder) as side:
+            staging = Staging(side, Desk(folder, encoding), dict(mapping or {}), progress)
+            form.read(staging, files)
+            counts = staging.counts()
+            lost, rejected = count_rejects(side)
+            if not counts["items"] + counts["events"] + counts["exposures"]:
+                raise IngestError(_nothing(staging, counts["rejects"], files))
+            if complete and not counts["items"]:
+                raise IngestError("A complete feed was promised, but the files list no product, so all would be off sale. Leave --complete out.")
+            staging.settle()
+        sources = sorted({str(source) for source in files} | staging.sources)
+        merged = _merge(place, folder, form, sources, progress, wait, complete)
     return IngestReport(
         format=format,
         files=len(files),
@@ -131,7 +127,12 @@ def ingest(
         seconds=time.monotonic() - started,
         items_changed=merged.items_changed,
         items_unlisted=merged.items_unlisted,
-        readings=readings,
+        items_off_sale=merged.items_off_sale,
+        rows=staging.rows,
+        rows_lost=lost,
+        rejected=rejected,
+        notes=(*dict.fromkeys(staging.notes), *merged.notes),
+        readings=tuple(staging.readings),
     )
 
 
@@ -139,7 +140,7 @@ def _chosen(format: str, paths: Sequence[str | Path], mapping: Mapping[str, str]
     if format not in FORMATS:
         raise IngestError(f"'{format}' is no known format. Known: {', '.join(FORMATS)}.")
     check_mapping(mapping)
-    if mapping and format not in MAPPED:
+    if any(":" not in name for name in mapping) and format not in MAPPED:
         raise IngestError(f"A mapping is for the formats {' and '.join(MAPPED)} only; {format} has columns of its own.")
     form = FORMATS[format]
     files = find_files(form, [paths] if isinstance(paths, str | Path) else paths)
@@ -187,74 +188,33 @@ def preview(
         )
 
 
-def _ingest_new(
-    place: Path,
-    form: Format,
-    files: Sequence[SourceFile],
-    mapping: dict[str, str],
-    progress: Callable[[str], None],
-    encoding: str,
-) -> tuple[Merged, dict[str, int], tuple[Reading, ...]]:
-    """A new store is built under another name and gets its own when it is complete, so that a killed first ingest leaves no half store."""
-    building = place.with_name(place.name + ".new")
-    if building.exists():
-        # Left behind by a killed ingest, or in use by a running one: then opening it raises StoreBusy.
-        try:
-            Database.acquire(building, write=True).release(write=True)
-        except StoreBusy:
-            raise
-        except StoreError:
-            pass  # half a header; it is taken away below
-        _remove(building)
-    with Store.create(building) as store:
-        try:
-            result = _ingest_into(store, form, files, mapping, progress, encoding)
-        except BaseException:
-            _remove(building)
-            raise
-    building.replace(place)
-    return result
-
-
-def _ingest_into(
-    store: Store,
-    form: Format,
-    files: Sequence[SourceFile],
-    mapping: dict[str, str],
-    progress: Callable[[str], None],
-    encoding: str,
-) -> tuple[Merged, dict[str, int], tuple[Reading, ...]]:
-    database = Database.acquire(store.path, write=True)
+def _check_store(place: Path) -> None:
+    """Says before the files are read what cannot be merged into: another file's folder, somebody else's database, a newer schema."""
     try:
-        with database.reading(fresh=True) as cursor, scratch_folder() as scratch:
-            cursor.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
-            try:
-                staging = Staging(cursor, Desk(Path(scratch), encoding), mapping, progress)
-                form.read(staging, files)
-                counts = staging.counts()
-                if not counts["items"] + counts["events"] + counts["exposures"]:
-                    raise IngestError(_nothing(staging, counts["rejects"], files))
-                with database.writing(cursor):
-                    return (
-                        merge(cursor, form.name, [str(source) for source in files], progress),
-                        counts,
-                        tuple(staging.readings),
-                    )
-            finally:
-                cursor.execute("RESET memory_limit")
-    finally:
-        database.release(write=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"The folder {place.parent} for the store cannot be made: {error.strerror}.") from None
+    if place.exists():
+        with suppress(StoreBusy):  # the merge waits
+            Store.open(place).close()
+
+
+def _merge(
+    place: Path, folder: Path, form: Format, sources: list[str], progress: Callable[[str], None], wait: float, complete: bool
+) -> Merged:
+    """A new store is built in the side folder and gets its place when it is complete, so that a killed first ingest leaves no half store."""
+    new = not place.exists()
+    target = folder / place.name if new else place
+    Store.create(target, patience=wait).close()
+    with attached(target, folder, wait) as cursor:
+        merged = merge(cursor, form.name, sources, progress, complete)
+    if new:
+        target.replace(place)
+    return merged
 
 
 def _nothing(staging: Staging, rejects: int, files: Sequence[SourceFile]) -> str:
-    row = staging.cursor.execute(
-        "SELECT source, line, reason FROM stage_rejects ORDER BY source, line LIMIT 1"
-    ).fetchone()
+    row = staging.cursor.execute("SELECT source, line, reason FROM stage_rejects ORDER BY source, line LIMIT 1").fetchone()
     if row is None:
         return f"Nothing could be read: {', '.join(str(source) for source in files)} hold no rows."
     return f"Nothing could be read: all {rejects} rows were rejected. The first: {row[0]}, line {row[1]}: {row[2]}."
-
-
-def _remove(building: Path) -> None:
-    for leftover in (building, building.with_name(building.name + ".wal")):
-        leftover.unlink(missing_ok=True)

@@ -15,9 +15,10 @@ from recgraph.errors import IngestError
 from recgraph.store.ingest.files import SourceFile
 from recgraph.store.ingest.layout import Layout, layout_of
 from recgraph.store.ingest.names import plain_name, rank
-from recgraph.store.ingest.read import literal, parquet_columns
+from recgraph.store.ingest.read import parquet_columns
 from recgraph.store.ingest.shapes import Form
 from recgraph.store.ingest.staging import EVENT_COLUMNS, EXPOSURE_COLUMNS, ITEM_COLUMNS, Staging
+from recgraph.store.ingest.times import literal
 
 COLUMNS = {"items": ITEM_COLUMNS, "events": EVENT_COLUMNS, "exposures": EXPOSURE_COLUMNS}
 _SAMPLE = 500  # records from which the names of JSON are told

@@ -1,7 +1,7 @@
 """Rows into DuckDB: a file becomes the temporary view `raw`, all text, a row a line, in file order; what no parser reads is noted.
 
-`raw` has a column `place` (0 for the first data row) and either text columns x0, x1, ... (delimited and Parquet files; the view `shown` has
-each row as JSON under the file's own names) or `text` (JSON lines). It knows delimiters and headers, not what the columns mean.
+`raw` has a column `place` (0 for the first data row) and either text columns x0, x1, ... (delimited and Parquet files) or `text` (JSON lines).
+It knows how DuckDB reads, not what the columns mean.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class RawFile:
         return layout_of(self.table.path, delimiters, titled, quote)
 
     def read_delimited(self, layout: Layout) -> None:
-        """The file's columns as x0, x1, ... in its order, and under their own names in `shown`."""
+        """The file's columns as x0, x1, ... in its order."""
         self.first = layout.skip + (2 if layout.header else 1)
         # What stands above the table is cut off: DuckDB's own skipping loses all rows where line ends are mixed.
         removed = list(range(1, layout.skip + 1))
@@ -81,7 +81,7 @@ class RawFile:
             try:
                 self._scan(source, [f"x{n}" for n in range(len(layout.names))], layout)
             except duckdb.Error as error:
-                if attempt > 1:
+                if attempt:
                     raise IngestError(f"{self.source} cannot be read: {str(error).splitlines()[0]}") from None
                 source = self._copy_without(removed)  # evens out mixed line ends, which DuckDB's reader refuses
                 continue
@@ -98,15 +98,12 @@ class RawFile:
             ]
             removed = sorted([*removed, swallowed])
             source = self._copy_without(removed)
-        self._show(layout.names)
+        self._name(layout.names)
 
-    def _show(self, names: Sequence[str]) -> None:
-        """`raw` of `lines`, and `shown` with each row as JSON under the file's names, for people who look for the row in their file."""
+    def _name(self, names: Sequence[str]) -> None:
+        """`raw` of `lines`, whose columns keep the file's names in mind."""
         self.cursor.execute("CREATE OR REPLACE TEMP VIEW raw AS SELECT rowid AS place, * FROM lines")
         self.names = {f"x{number}": name or f"column {number + 1}" for number, name in enumerate(names)}
-        cells = ", ".join(f"{literal(name)}, {column}" for column, name in self.names.items())
-        view = f"SELECT place, json_object({cells})::VARCHAR AS row FROM raw"  # noqa: S608 - the names enter as literals
-        self.cursor.execute("CREATE OR REPLACE TEMP VIEW shown AS " + view)
 
     def _scan(self, source: Path, columns: Sequence[str], layout: Layout) -> None:
         self.cursor.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
@@ -206,7 +203,7 @@ class RawFile:
             for number, (name, kind) in enumerate(types.items())
         ]
         self._scan_parquet(", ".join(parts))
-        self._show(list(types))
+        self._name(list(types))
 
     def read_parquet_objects(self) -> None:
         """Each row as a JSON object in `text`, like a line of JSON: for files whose columns hold structs."""
@@ -238,11 +235,6 @@ def parquet_columns(cursor: duckdb.DuckDBPyConnection, table: Table) -> dict[str
 def is_nested(kind: str) -> bool:
     """Whether a DuckDB type holds several values."""
     return kind.startswith(("MAP", "STRUCT", "JSON")) or kind.endswith("[]")
-
-
-def literal(text: str) -> str:
-    """A text as an SQL literal, for views, which take no parameters."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def quoted(name: str) -> str:

@@ -7,7 +7,7 @@ settles it, never a silent factor of a thousand. Times are read in `store/ingest
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import duckdb
@@ -19,11 +19,18 @@ PLACEHOLDERS = (
     *("n/a", "#n/a", "na", "n.a.", "<na>", "null", "(null)", "#null!", "none", "(none)", "nan", "nil", "-", "--", "undefined"),
     *("(not set)", "(not provided)", "(blank)", "\\n", '""', "''"),
 )
+
+
+def _among(expression: str, words: Iterable[str]) -> str:
+    """SQL: whether it is one of the words. DuckDB makes a join of a long IN, and a join loses the order of the rows."""
+    return f"list_contains([{', '.join(map(literal, words))}], {expression})"
+
+
 # Macros of every ingest; readers use `blank`, `moment` and `tidy` as well. `plain` is a cell without its blanks, "" where it only says that
 # nothing is known; the length comes first because descriptions are long.
 MACROS = rf"""
     CREATE TEMP MACRO blank(x) AS coalesce(trim(x, E' \t\r\n' || chr(160) || chr(65279)), '');
-    CREATE TEMP MACRO plain(x) AS CASE WHEN length(blank(x)) <= 14 AND lower(blank(x)) IN ({", ".join(literal(word) for word in PLACEHOLDERS)})
+    CREATE TEMP MACRO plain(x) AS CASE WHEN length(blank(x)) <= 14 AND {_among("lower(blank(x))", PLACEHOLDERS)}
         THEN '' ELSE blank(x) END;
     CREATE TEMP MACRO unescaped(x) AS CASE WHEN regexp_matches(x, '&(#\d+|#[xX][0-9a-fA-F]+|\w+);') THEN html_unescape(x) ELSE x END;
     CREATE TEMP MACRO one_line(x) AS CASE WHEN regexp_matches(x, '\s\s|[\t\r\n]') THEN regexp_replace(x, '\s+', ' ', 'g') ELSE x END;
@@ -170,9 +177,8 @@ def stock(column: str) -> str:
     """SQL: TRUE or FALSE for a stock word or a number of pieces, NULL for "" and for what is unknown."""
     word = f"regexp_replace(regexp_replace(lower({column}), '^https?://(www\\.)?schema\\.org/|^schema:', ''), '[\\s_.-]+', '', 'g')"
     number = f"regexp_replace(lower({column}), '\\s*(left|in stock|available|pcs|pieces|items|st(ü|u)ck|auf lager)?$', '')"
-    on, off = (", ".join(literal(each) for each in words) for words in (_ON_SALE, _OFF_SALE))
     return f"""CASE WHEN {column} = '' THEN NULL WHEN TRY_CAST({number} AS DOUBLE) IS NOT NULL THEN TRY_CAST({number} AS DOUBLE) > 0
-        WHEN {word} IN ({on}) THEN TRUE WHEN {word} IN ({off}) THEN FALSE END"""
+        WHEN {_among(word, _ON_SALE)} THEN TRUE WHEN {_among(word, _OFF_SALE)} THEN FALSE END"""
 
 
 # -- names of events ------------------------------------------------------------------------------------------------------------------
@@ -225,10 +231,10 @@ def read_actions(cursor: duckdb.DuckDBPyConnection, table: str, column: str, map
             kinds.setdefault(kind, []).append(name)
         elif key in _KNOWN_REASONS:
             reasons.setdefault(_KNOWN_REASONS[key], []).append(name)
-    value = " ".join(f"WHEN {column} IN ({', '.join(map(literal, names))}) THEN '{kind}'" for kind, names in kinds.items())
+    value = " ".join(f"WHEN {_among(column, names)} THEN '{kind}'" for kind, names in kinds.items())
     quoted = f"'action ''' || {column} || ''' "
-    why = " ".join(f"WHEN {column} IN ({', '.join(map(literal, names))}) THEN {quoted}{reason}'" for reason, names in reasons.items())
-    other = f"{quoted}is none of search, click, cart, purchase; say what it means with --map ''events.action:' || {column} || '=click'' (or =ignore)'"
+    why = " ".join(f"WHEN {_among(column, names)} THEN {quoted}{reason}'" for reason, names in reasons.items())
+    other = f"{quoted}is none of search, click, cart, purchase'"
     ignored = tuple(f"{count:,} events of action '{name}' left out, as the mapping says" for name, count in rows if own.get(_key(name)) == "ignore")
     return Actions(
         f"CASE {value} ELSE '' END" if value else "''",
