@@ -222,7 +222,7 @@ def _readings(readings: Sequence[Reading]) -> list[Text]:
 
 def previewed(found: Preview) -> RenderableType:
     """What `recgraph ingest --dry-run` would do: what each file is, and the first rows as they would be stored."""
-    lines = _readings(found.readings)
+    lines = [*_readings(found.readings), *(Text(f"! {note}", style="yellow") for note in found.notes)]
     for kind, rows in found.rows:
         for number, row in enumerate(rows):
             if not number:

@@ -32,7 +32,8 @@ _FORMATS: tuple[tuple[Format, str, str, tuple[str, ...]], ...] = (
     (M2, "events", "", ("prev_items", "locale")),
     (M2, "items", "", ("id", "locale", "title", "desc")),
     (OPEN_ECOMMERCE, "events", "", ("order date", "asin/isbn (product code)", "survey responseid")),
-    (UCI_ESHOP, "events", "", ("session ID", "page 2 (clothing model)", "order")),
+    (OPEN_ECOMMERCE, "events", "", ("user", "date", "asin", "group", "price_usd")),
+    (UCI_ESHOP, "events", "", ("session ID", "page 2 (clothing model)")),
     (INSTACART, "orders", "", ("order_id", "user_id", "eval_set", "order_number")),
     (INSTACART, "events", "", ("order_id", "product_id", "add_to_cart_order")),
     (INSTACART, "products", "", ("product_id", "product_name", "aisle_id", "department_id")),
@@ -59,15 +60,16 @@ def read_auto(staging: Staging, files: Sequence[SourceFile]) -> None:
     """Finds out what each file is and reads it. IngestError where none is anything, or the mapping names what no file has."""
     found, unknown = list[_Found](), dict[SourceFile, IngestError]()
     used = set[str]()
-    for source in [sheet for file in files for sheet in staging.desk.sheets(file)]:
+    for file in files:
         try:
-            one = _recognised(staging, source, used)
+            found += [_recognised(staging, source, used) for source in staging.desk.sheets(file)]
         except IngestError as error:
-            unknown[source] = error
-            continue
-        found.append(one)
+            unknown[file] = error
     if not any(one.parts or one.form for one in found):
-        raise next(iter(unknown.values()), IngestError(f"Nothing to read in {', '.join(map(str, files))}."))
+        # Of several unknown files the largest is what was meant.
+        raise max(unknown.items(), key=lambda pair: pair[0].path.stat().st_size)[1] if unknown else IngestError(
+            f"Nothing that is needed in {', '.join(f'{one.look.source} ({one.name})' for one in found)}."
+        )
     for key, given in staging.mapping.items():
         if ":" not in key and not given.startswith("=") and key not in used:
             every = "; ".join(f"{one.look.source.filename}: {', '.join(one.look.names)}" for one in found)

@@ -158,6 +158,7 @@ class Preview:
     rows: tuple[tuple[str, tuple[dict[str, object], ...]], ...]
     rejects: tuple[tuple[str, int, str], ...]
     counts: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def preview(
@@ -185,6 +186,7 @@ def preview(
             tuple(found),
             tuple((str(s), int(n), str(r)) for s, n, r in rejects),
             staging.counts(),
+            tuple(dict.fromkeys(staging.notes)),
         )
 
 
