@@ -134,7 +134,7 @@ class Recommender:
         self._memory = _Fitted(lambda as_of: QueryMemory.build(store, encoder, as_of, _told(progress, "Embedding queries")))
         self.currency = store.meta("currency") or ""
         self.summarizer = self._choose_summarizer()
-        self._runs = RunLog(store.path.with_suffix(".runs.duckdb"))
+        self._runs = RunLog(store.path)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
         summarize = build_summarize(self.summarizer, store.summary, block=settings.block, group=settings.merge)
         self.graph = build_graph(self._nodes(), summarize, self._checkpointer)

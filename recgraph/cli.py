@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from recgraph import measure
+from recgraph import measure, upkeep
 from recgraph.errors import RecgraphError, SettingsError, UnknownUser
 from recgraph.options import consoles, open_store, store_option
 
@@ -106,8 +106,10 @@ def demo(store: str | None, seed: int) -> None:
 )
 @click.option("--encoding", default="", help="of text files, where it is not told right, e.g. cp1252")
 @click.option("--dry-run", is_flag=True, help="say how the files would be read, and write nothing")
+@click.option("--complete", is_flag=True, help="the items are the whole catalogue: what they no longer list is off sale")
+@click.option("--wait", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="SECONDS", help="for another ingest, and for readers")
 @store_option
-def ingest(paths: tuple[Path, ...], form: str, mapping: tuple[str, ...], encoding: str, dry_run: bool, store: str | None) -> None:
+def ingest(paths: tuple[Path, ...], form: str, mapping: tuple[str, ...], dry_run: bool, store: str | None, **how: Any) -> None:
     """Load raw logs and catalogues into the store.
 
     PATH... are files or folders: CSV, JSON, Excel, Parquet or XML, packed or not. What they are and what their columns mean is found out and
@@ -129,11 +131,14 @@ def ingest(paths: tuple[Path, ...], form: str, mapping: tuple[str, ...], encodin
         form, given = given[0], given[1:]
     if not given:
         raise SettingsError(f"No files: recgraph ingest {form} PATH...")
-    path = load_settings(store=store).store
     if dry_run:
-        console.print(panel.previewed(preview(form or "auto", given, mapping=_renamed(mapping), encoding=encoding)))
-    else:
-        console.print(panel.ingested(load(path, form or "auto", given, mapping=_renamed(mapping), encoding=encoding), path))
+        console.print(panel.previewed(preview(form or "auto", given, mapping=_renamed(mapping), encoding=how["encoding"])))
+        return
+    path = load_settings(store=store).store
+    report = load(path, form or "auto", given, mapping=_renamed(mapping), progress=_waiting, **how)
+    console.print(panel.ingested(report, path))
+    if report.alarming:
+        raise SystemExit(1)
 
 
 def _renamed(mapping: tuple[str, ...]) -> dict[str, str]:
@@ -145,6 +150,11 @@ def _renamed(mapping: tuple[str, ...]) -> dict[str, str]:
             raise SettingsError(f"--map is '{pair}'; write TABLE.COLUMN=NAME, e.g. events.user_id=customer.")
         renamed[column] = name
     return renamed
+
+
+def _waiting(step: str) -> None:
+    if step.startswith("waiting"):
+        click.echo(step, err=True)
 
 
 @main.command()
@@ -207,16 +217,6 @@ def items(like: str, category: str, limit: int, store: str | None) -> None:
 
     with open_store(store) as opened:
         consoles()[0].print(panel.products(opened.find_items(like=like, category=category, limit=limit), opened.meta("currency") or ""))
-
-
-@main.command()
-@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
-@store_option
-def rejects(limit: int, store: str | None) -> None:
-    """Show rows that could not be loaded, with file, line and reason."""
-    with open_store(store) as opened:
-        for row in opened.rejects(limit=limit):
-            click.echo(f"{row.source}:{row.line}: {row.reason}: {row.raw}")
 
 
 @main.command()
@@ -339,7 +339,7 @@ def doctor(store: str | None) -> None:
         raise SystemExit(1)
 
 
-for command in (measure.evaluate, measure.leaderboard, measure.tune, measure.ablate):
+for command in (upkeep.rejects, upkeep.forget, measure.evaluate, measure.leaderboard, measure.tune, measure.ablate):
     main.add_command(command)
 
 

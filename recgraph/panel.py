@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from recgraph.graph.recommendation import Recommendation
     from recgraph.graph.recommender import Step
-    from recgraph.store.db import UserRow
+    from recgraph.store.db import Reject, UserRow
     from recgraph.store.ingest.load import Preview
-    from recgraph.store.ingest.report import IngestReport
+    from recgraph.store.ingest.report import IngestReport, Rejected
     from recgraph.store.ingest.staging import Reading
 
 _ACTIONS = {"search": ("search", "searches"), "click": ("click", "clicks"), "cart": ("cart", "carts"), "purchase": ("purchase", "purchases")}
@@ -192,46 +192,84 @@ def follow(steps: Iterator[Step | Recommendation], console: Console) -> Recommen
 def ingested(report: IngestReport, store: str) -> RenderableType:
     """What `recgraph ingest` did."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    rows = (
-        ("users", report.users),
-        ("items, new", report.items_new),
-        ("events, read", report.events_read),
-        ("events, new", report.events_new),
-        ("exposures, new", report.exposures_new),
-        ("rows rejected", report.rejects),
-    )
-    for name, count in rows:
-        table.add_row(name, Text(f"{count:,}", justify="right"))
-    what = f"{report.files} file{'s' if report.files != 1 else ''} of format {report.format} into {store} in {report.seconds:.1f} s"
-    hint = [Text("See the rejected rows with `recgraph rejects`.", style="yellow")] if report.rejects else []
-    return Group(*_readings(report.readings), Text(what), table, *hint)
+    rows = {
+        "users": report.users,
+        "items, new": report.items_new,
+        "  of them known by events only": report.items_unlisted,
+        "items, changed": report.items_changed,
+        "items, off sale": report.items_off_sale,
+        "events, read": report.events_read,
+        "events, new": report.events_new,
+        "exposures, new": report.exposures_new,
+        "rows rejected": report.rows_lost,
+        "rows kept without a value": report.rejects - report.rows_lost,
+    }
+    seldom = ("  of them known by events only", "items, off sale", "rows kept without a value")
+    for name, count in rows.items():
+        if count or name not in seldom:
+            table.add_row(name, Text(f"{count:,}", justify="right"))
+    parts: list[RenderableType] = [
+        *_readings(report.readings),
+        Text(f"{report.files} file{'s' if report.files != 1 else ''} of format {report.format} into {store} in {report.seconds:.1f} s"),
+        table,
+        *(Text(f"· {printable(note)}") for note in report.notes),
+        *(Text(f"{one.count:>9,}  {printable(one.reason)} ({printable(one.example)})", style="yellow") for one in report.rejected[:_REASONS_SHOWN]),
+    ]
+    if report.rejects:
+        parts.append(Text("See the rejected rows with `recgraph rejects`.", style="yellow"))
+    if any(one.reason.startswith("action ") for one in report.rejected):
+        parts.append(Text("Say what the name of an event means: --map events.action:NAME=click (or cart, purchase, search, return, ignore).", style="yellow"))
+    if report.alarming:
+        said = f"{report.rows_lost:,} of {report.rows:,} rows ({report.share_lost:.0%}) were rejected: look at the reasons. What was good is kept."
+        parts.append(Text(said, style="bold red"))
+    return Group(*parts)
+
+
+_REASONS_SHOWN = 8
+
+
+def printable(text: str) -> str:
+    """A text of a file without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def rejected(reasons: Sequence[Rejected], rows: Sequence[Reject]) -> RenderableType:
+    """What `recgraph rejects` shows: counts by reason, then rows, each in one line of the terminal."""
+    if not reasons:
+        return Text("No row was rejected.")
+    parts: list[RenderableType] = [Text(f"{one.count:>9,}  {printable(one.reason)}") for one in reasons]
+    lines = []
+    for row in rows:
+        place = f"{row.source.rsplit('/', 1)[-1]}:{row.line}"
+        lines.append(Text(f"{printable(place)}  {printable(row.reason)}  {printable(row.raw)}", no_wrap=True, overflow="ellipsis"))
+    return Group(*parts, Text(), *lines)
 
 
 def _readings(readings: Sequence[Reading]) -> list[Text]:
     """What each file was taken for, and where each of our columns comes from: one line a file, its columns and notes below."""
     lines = []
     for reading in readings:
-        line = Text(f"{reading.source.label}: {reading.name}")
+        line = Text(f"{printable(reading.source.label)}: {reading.name}")
         for ours, theirs in reading.columns:
-            line.append(f"\n  {ours} ", style="cyan").append(f"← {theirs if len(theirs) < 90 else theirs[:87] + '...'}")
+            line.append(f"\n  {ours} ", style="cyan").append("← " + printable(theirs if len(theirs) < 90 else theirs[:87] + "..."))
         for note in reading.notes:
-            line.append(f"\n  ! {note}", style="yellow")
+            line.append(f"\n  ! {printable(note)}", style="yellow")
         lines.append(line)
     return lines
 
 
 def previewed(found: Preview) -> RenderableType:
     """What `recgraph ingest --dry-run` would do: what each file is, and the first rows as they would be stored."""
-    lines = [*_readings(found.readings), *(Text(f"! {note}", style="yellow") for note in found.notes)]
+    lines = [*_readings(found.readings), *(Text(f"· {printable(note)}") for note in found.notes)]
     for kind, rows in found.rows:
         for number, row in enumerate(rows):
             if not number:
                 lines.append(Text(f"{kind}, the first of {found.counts[kind]:,} that were looked at:", style="bold"))
             filled = {name: value for name, value in row.items() if value not in (None, "", {})}
-            lines.append(Text("  " + ", ".join(f"{name}={str(value)[:60]}" for name, value in filled.items())))
+            lines.append(Text("  " + ", ".join(f"{name}={printable(str(value)[:60])}" for name, value in filled.items())))
     if found.counts["rejects"]:
         lines.append(Text(f"rows rejected: {found.counts['rejects']:,}", style="red"))
-        lines += [Text(f"  {source}, line {line}: {reason}") for source, line, reason in found.rejects[:5]]
+        lines += [Text(f"  {printable(source)}, line {line}: {printable(reason)}") for source, line, reason in found.rejects[:5]]
     return Group(*lines, Text("A dry run: nothing was written."))
 
 

@@ -1,4 +1,4 @@
-"""What the store hands out in bulk: whole columns as lists and numpy arrays, and one line about a user. No SQL, no logic."""
+"""What the store hands out in bulk: whole columns as lists and numpy arrays, and one line about a user. No logic."""
 
 from __future__ import annotations
 
@@ -62,3 +62,16 @@ class Reject:
     line: int
     reason: str
     raw: str
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Rows rejected for one reason, and where the first of them stands: "events.csv:3"."""
+
+    reason: str
+    count: int
+    example: str
+
+
+# SQL: a reason without the values it names, so that equal ones are counted together; the name of an event says what is wrong with it.
+GENERAL_REASON = "CASE WHEN starts_with(reason, 'action ') THEN reason ELSE regexp_replace(reason, '''[^'']*''', '…') END"

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from recgraph.errors import StoreError, UnknownUser
 from recgraph.store import vectors as _vectors
-from recgraph.store.columns import Catalogue, Reject, Sequences, UserRow
+from recgraph.store.columns import GENERAL_REASON, Catalogue, Reject, Rejected, Sequences, UserRow
 from recgraph.store.connection import Database
 from recgraph.store.migrations import MIGRATIONS, check_version, migrate, schema_version
 from recgraph.store.newest import newest_event
@@ -343,9 +343,21 @@ class Store:
 
     # -- summaries and vectors -------------------------------------------------------------------------------------------------
 
-    def rejects(self, limit: int = 20) -> list[Reject]:
-        """Rows that could not be loaded, by file and line."""
-        return [Reject(*row) for row in self._all("SELECT source, line, reason, raw FROM rejects ORDER BY source, line LIMIT ?", [limit])]
+    def rejects(self, limit: int = 20, reason: str = "") -> list[Reject]:
+        """Rows that could not be loaded whole, by file and line; only those whose reason holds `reason`, in any case."""
+        rows = self._all(
+            "SELECT source, line, reason, raw FROM rejects WHERE contains(lower(reason), lower(?)) ORDER BY source, line LIMIT ?", [reason, limit]
+        )
+        return [Reject(*row) for row in rows]
+
+    def reject_reasons(self, reason: str = "") -> list[Rejected]:
+        """How many rows were rejected for each reason that holds `reason`, the most frequent first."""
+        rows = self._all(
+            f"""SELECT {GENERAL_REASON} AS general, count(*) AS n, arg_min(parse_filename(source) || ':' || line, (source, line)) FROM rejects
+                WHERE contains(lower(reason), lower(?)) GROUP BY general ORDER BY n DESC, general""",  # noqa: S608 - a constant
+            [reason],
+        )
+        return [Rejected(*row) for row in rows]
 
     def summary(self, input_hash: str) -> Summary | None:
         """The summary made from exactly this input, if any."""

@@ -7,9 +7,10 @@ n of a user has `ts = EPOCH + n seconds`, and any moment before 1971 is shown an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from recgraph.errors import SettingsError
@@ -98,20 +99,66 @@ class Summary:
         return " ".join(sentence for sentence, _ in self.sentences)
 
 
-def parse_time(text: str) -> datetime:
-    """Reads `--as-of`: an event number ("12") or an ISO date or time ("2025-06-01", "2025-06-01T12:00"); a zone is turned into UTC.
+# Text that is no ISO time, as strptime reads it; a date whose day and month could be exchanged is refused before.
+_FORMS = ("%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d %Y", "%B %d %Y")
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+_COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from here on nano-, micro- or milliseconds
 
-    Raises SettingsError for anything else.
+
+def parse_time(text: str) -> datetime:
+    """Reads `--as-of`: an event number ("12"), seconds, milli-, micro- or nanoseconds since 1970, a date such as 20260514, 2026-05-14, 14.05.2026
+    or May 14, 2026, with or without a time of day and an offset, which is turned into UTC.
+
+    A column of a file is read by the same rules, but as a whole (store/ingest/times.py). Raises SettingsError for anything else, and for a
+    date such as 3/4/2026, which may be two.
     """
-    if text.strip().isdigit():
-        return EPOCH + timedelta(seconds=int(text))
+    shown = text.strip()
     try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise SettingsError(f"'{text}' is not a time. Give an ISO date or time such as 2025-06-01, or an event number.") from None
-    if moment.tzinfo is not None:
-        moment = (moment - moment.utcoffset()).replace(tzinfo=None)  # type: ignore[operator]
+        moment = _of_digits(shown) if re.fullmatch(r"\d+(\.\d+)?", shown) else _of_text(shown)
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None:
+        raise SettingsError(f"'{shown[:60]}' is not a time. Give an ISO date or time such as 2025-06-01, or an event number.")
     return moment
+
+
+def _of_digits(text: str) -> datetime | None:
+    if len(text) in _COMPACT and text[:2] in ("19", "20"):
+        try:
+            return datetime.strptime(text, _COMPACT[len(text)])
+        except ValueError:
+            pass  # a number like any other
+    number = float(text)
+    if number >= 9.2e18:
+        return None
+    return EPOCH + timedelta(seconds=number / next((unit for start, unit in _UNITS if number >= start), 1))
+
+
+def _of_text(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(re.sub(r"(\d) (?=[+-]\d\d)", r"\1", re.sub(r" ?(UTC|GMT)$", "+00:00", text)))
+    except ValueError:
+        two = re.match(r"(\d{1,2})[/-](\d{1,2})[/-]\d", text)
+        if two and max(int(two[1]), int(two[2])) <= 12 and two[1] != two[2]:
+            return None
+        plain = re.sub(r"\s+", " ", text.replace(",", " "))
+        forms = (date + clock + zone for zone in ("", " %z") for date in _FORMS for clock in _CLOCKS)
+        found = (moment for form in forms if (moment := _by_format(plain, form)) is not None)
+        first = next(found, None)
+        if first is None:
+            return None
+        moment = first
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return moment
+
+
+def _by_format(text: str, form: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, form)
+    except ValueError:
+        return None
 
 
 def show_time(ts: datetime) -> str:

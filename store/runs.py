@@ -20,9 +20,11 @@ class RunLog:
 
     def __init__(self, path: str | Path) -> None:
         self.place = Path(path).expanduser().with_suffix(".runs.duckdb")
+        self._misnamed = self.place.with_suffix(".runs.duckdb")  # where version 0.1.0 put it, the suffix twice
 
     def append(self, record: Mapping[str, object]) -> None:
         """Keeps one run. Raises StoreBusy or StoreReadOnly; the caller's answer does not depend on it."""
+        self._take_over()
         database = Database.acquire(self.place, write=True)
         try:
             with database.writing() as cursor:
@@ -33,11 +35,34 @@ class RunLog:
         finally:
             database.release(write=True)
 
+    def forget(self, user_id: str) -> int:
+        """Takes a user's runs out of the log and gives how many there were. The caller's store does not depend on it."""
+        self._take_over()
+        if not self.place.exists():
+            return 0
+        database = Database.acquire(self.place, write=True)
+        try:
+            with database.writing() as cursor:
+                gone = cursor.execute("DELETE FROM runs WHERE user_id = ? RETURNING run_id", [user_id]).fetchall()
+            with database.reading() as cursor:
+                cursor.execute("CHECKPOINT")  # else the rows are still in the file
+        finally:
+            database.release(write=True)
+        return len(gone)
+
+    def _take_over(self) -> None:
+        if not self._misnamed.exists() or self.place.exists():
+            return
+        # Opened for writing once, so that nobody else has it open and what stands in its .wal is in the file.
+        Database.acquire(self._misnamed, write=True).release(write=True)
+        self._misnamed.replace(self.place)
+
     def recent(self, limit: int = 20) -> list[dict[str, Any]]:
         """The newest runs first, as they were given. [] where nothing was logged yet."""
-        if not self.place.exists():
+        place = self.place if self.place.exists() else self._misnamed
+        if not place.exists():
             return []
-        database = Database.acquire(self.place, write=False)
+        database = Database.acquire(place, write=False)
         try:
             with database.reading() as cursor:
                 rows = cursor.execute("SELECT record FROM runs ORDER BY written DESC, rowid DESC LIMIT ?", [limit]).fetchall()

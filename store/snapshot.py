@@ -24,12 +24,13 @@ import numpy.typing as npt
 
 from recgraph.errors import StoreError
 from recgraph.store.db import END_OF_TIME, Store
+from recgraph.store.migrations import CATALOGUE_GIVEN
 from recgraph.store.parquet import OPTIONS, quoted, read_table, write_table
 from recgraph.store.records import Summary
 
 TABLES = ("items", "events", "exposures")
 # and migration_*: what the file is, and what was made from the content and published with it
-_NOT_CONTENT = ("schema_version", "events_sorted", "adapter", "core", "embedder", "fusion", "published", "summarizer", "textformer")
+_NOT_CONTENT = ("catalogue", "schema_version", "events_sorted", "adapter", "core", "embedder", "fusion", "published", "summarizer", "textformer")
 
 
 def write(
@@ -47,7 +48,8 @@ def write(
         cursor.execute("SET threads = 1")  # several threads may cut row groups differently from run to run
         try:
             _register(cursor, until or {})
-            rows = {table: _copy(cursor, _SELECT[table], place / f"{table}.parquet", before or END_OF_TIME) for table in TABLES}
+            selects = _SELECT | ({} if _unlisted(cursor) else {"items": "SELECT * EXCLUDE (listed) FROM items ORDER BY item_id"})
+            rows = {table: _copy(cursor, selects[table], place / f"{table}.parquet", before or END_OF_TIME) for table in TABLES}
         finally:
             cursor.execute("RESET threads")
         facts = dict(cursor.execute("SELECT key, value FROM meta ORDER BY key").fetchall())
@@ -68,6 +70,11 @@ _SELECT = {
             ON later.ts = x.ts AND later.query = x.query
         WHERE x.ts < $before ORDER BY query_key, ts, position, item_id, query""",
 }
+
+
+def _unlisted(cursor: duckdb.DuckDBPyConnection) -> bool:
+    """Whether some item is not listed. Where all are, the column is left out, so that a snapshot has the bytes it had before there was one."""
+    return cursor.execute("SELECT 1 FROM items WHERE NOT listed LIMIT 1").fetchone() is not None
 
 
 def _register(cursor: duckdb.DuckDBPyConnection, until: Mapping[str, datetime]) -> None:
@@ -120,6 +127,7 @@ def load(folder: str | Path, path: str | Path) -> Store:
                 cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM read_parquet(?)", [str(place / f"{table}.parquet")])  # noqa: S608 - constants
             facts = meta(place) | {"events_sorted": str(store._all("SELECT count(*) FROM events")[0][0])}
             cursor.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(facts.items()))
+            cursor.execute(CATALOGUE_GIVEN)
     except BaseException:
         store.close()
         raise

@@ -295,7 +295,7 @@ def test_a_run_is_logged_beside_the_store(make: Make, shop: Path) -> None:
     from recgraph.store.runs import RunLog
 
     found = make().recommend("U1")
-    assert RunLog(shop.with_suffix(".runs.duckdb")).recent(1)[0]["run_id"] == found.run_id
+    assert RunLog(shop).recent(1)[0]["run_id"] == found.run_id
 
 
 def test_runs_may_overlap(make: Make) -> None:

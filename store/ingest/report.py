@@ -6,20 +6,10 @@ from dataclasses import dataclass
 
 import duckdb
 
+from recgraph.store.columns import GENERAL_REASON, Rejected
 from recgraph.store.ingest.staging import Reading
 
 ALARM = 0.2  # of the rows rejected: above, the report is an alarm and the command fails
-# A reason without the values it names, so that equal ones are counted together; the name of an event says what is wrong with it.
-GENERAL_REASON = "CASE WHEN starts_with(reason, 'action ') THEN reason ELSE regexp_replace(reason, '''[^'']*''', '…') END"
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """Rows rejected for one reason, and where the first of them stands: "events.csv:3"."""
-
-    reason: str
-    count: int
-    example: str
 
 
 @dataclass(frozen=True)
