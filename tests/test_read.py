@@ -17,9 +17,9 @@ import zstandard
 
 from recgraph.errors import IngestError
 from recgraph.store.db import Store
-from recgraph.store.ingest import files
-from recgraph.store.ingest.files import guessed_encoding
-from recgraph.store.ingest.layout import layout_of
+from recgraph.store.files import plain
+from recgraph.store.files.layout import layout_of
+from recgraph.store.files.plain import guessed_encoding
 from recgraph.store.ingest.load import IngestReport, ingest, preview
 
 ITEMS = "item_id,title\nk1,Café tee\nk2,Plain tee\n"
@@ -114,7 +114,7 @@ def test_what_is_no_table_is_said_in_one_sentence(tmp_path: Path, name: str, dat
 
 
 def test_an_archive_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MAX_UNPACKED", 2**20)
+    monkeypatch.setattr(plain, "MAX_UNPACKED", 2**20)
     with pytest.raises(IngestError, match="damaged or hostile"):
         _ingest(tmp_path / "in", "items.csv.gz", gzip.compress(b"item_id,title\n" + b"0" * 2**23))
 

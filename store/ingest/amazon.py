@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.files import SourceFile
+from recgraph.store.files.plain import SourceFile
 from recgraph.store.ingest.staging import Format, Staging, columns_of, pick
 
 # Lists of texts come as JSON: of description parts, of category names, of category paths.

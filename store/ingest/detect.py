@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from recgraph.errors import IngestError
+from recgraph.store.files.names import plain_name
+from recgraph.store.files.plain import SourceFile
 from recgraph.store.ingest.amazon import AMAZON, M2
 from recgraph.store.ingest.exports import EXPORTS, Export
-from recgraph.store.ingest.files import SourceFile
 from recgraph.store.ingest.guess import Guess
-from recgraph.store.ingest.names import plain_name
 from recgraph.store.ingest.parts import COLUMNS, Column, Look, Part, look_at
 from recgraph.store.ingest.research import INSTACART, MIND, OPEN_ECOMMERCE, SEQUENCES, UCI_ESHOP
 from recgraph.store.ingest.staging import Format, Reading, Staging

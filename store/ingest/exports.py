@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recgraph.store.ingest.names import plain_name
+from recgraph.store.files.names import plain_name
 from recgraph.store.ingest.parts import Part
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.names import ORDER, RATING, looks_like_action, looks_like_time, plain_name, rank
+from recgraph.store.files.names import ORDER, RATING, looks_like_action, looks_like_time, plain_name, rank
 from recgraph.store.ingest.parts import COLUMNS, Column, Look
 from recgraph.store.ingest.tables import names_of
 

@@ -19,9 +19,9 @@ import duckdb
 from recgraph.errors import IngestError, StoreBusy, StoreError
 from recgraph.store.connection import CONFIG
 from recgraph.store.db import Store
+from recgraph.store.files.plain import SourceFile, members, scratch_folder
 from recgraph.store.ingest.amazon import AMAZON, M2
 from recgraph.store.ingest.detect import AUTO
-from recgraph.store.ingest.files import SourceFile, members, scratch_folder
 from recgraph.store.ingest.merge import Merged, merge
 from recgraph.store.ingest.read import Desk
 from recgraph.store.ingest.report import IngestReport, count_rejects

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.files import SourceFile
-from recgraph.store.ingest.layout import Layout, layout_of
-from recgraph.store.ingest.names import plain_name, rank
+from recgraph.store.files.layout import Layout, layout_of
+from recgraph.store.files.names import plain_name, rank
+from recgraph.store.files.plain import SourceFile
+from recgraph.store.files.shapes import Form
 from recgraph.store.ingest.read import parquet_columns
-from recgraph.store.ingest.shapes import Form
 from recgraph.store.ingest.staging import EVENT_COLUMNS, EXPOSURE_COLUMNS, ITEM_COLUMNS, Staging
 from recgraph.store.ingest.times import literal
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import duckdb
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.files import SourceFile
-from recgraph.store.ingest.layout import DELIMITERS, Layout, layout_of
-from recgraph.store.ingest.shapes import Table, sheets, table
+from recgraph.store.files.layout import DELIMITERS, Layout, layout_of
+from recgraph.store.files.plain import SourceFile
+from recgraph.store.files.shapes import Table, sheets, table
 
 MAX_LINE = 8_000_000  # bytes of one line: metadata of Amazon has lines of several hundred kB
 _LOOK = 2**20  # bytes of a file's beginning that are enough to look at

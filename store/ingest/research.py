@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.files import SourceFile
-from recgraph.store.ingest.layout import Layout
+from recgraph.store.files.layout import Layout
+from recgraph.store.files.plain import SourceFile
 from recgraph.store.ingest.read import RawFile
 from recgraph.store.ingest.staging import Format, Staging, columns_of, pick
 

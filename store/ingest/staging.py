@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import duckdb
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.files import SourceFile
+from recgraph.store.files.plain import SourceFile
 from recgraph.store.ingest.read import Desk, RawFile
 from recgraph.store.ingest.returns import match_in_files
 from recgraph.store.ingest.times import Column, literal, read_times

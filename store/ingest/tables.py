@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.files import SourceFile
-from recgraph.store.ingest.names import ORDER, is_of_events, is_personal, plain_name, rank
+from recgraph.store.files.names import ORDER, is_of_events, is_personal, plain_name, rank
+from recgraph.store.files.plain import SourceFile
 from recgraph.store.ingest.parts import (
     COLUMNS,
     Column,

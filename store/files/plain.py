@@ -1,6 +1,6 @@
 """A file's bytes as plain UTF-8 text: members of archives, compression, encodings and line ends, all in streams and never whole in memory.
 
-It knows bytes, not what rows or columns are; `store/ingest/shapes.py` does rows.
+It knows bytes, not what rows or columns are; `store/files/shapes.py` does rows.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import ijson
 import python_calamine
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.files import (
+from recgraph.store.files.plain import (
     CHUNK,
     MAX_GROWTH,
     MAX_UNPACKED,

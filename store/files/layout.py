@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recgraph.store.ingest.names import KNOWN, looks_like_time, plain_name
+from recgraph.store.files.names import KNOWN, looks_like_time, plain_name
 
 DELIMITERS = (",", ";", "\t", "|", "::")
 _HEAD = 262_144  # characters from which a layout is told
