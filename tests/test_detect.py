@@ -111,6 +111,23 @@ def test_nested_json_is_told_by_the_ends_of_its_names(tmp_path: Path) -> None:
         assert (store.history("u")[0].action, store.items(["A"])["A"].title) == ("click", "Tee")
 
 
+def test_variants_are_products_with_a_parent_and_positions_are_purchases(tmp_path: Path) -> None:
+    catalog = [{"id": "p1", "name": "Tee", "variants": [{"sku": "A", "size": "M", "price": 3}, {"sku": "B", "size": "L", "price": 4}]}]
+    order = {"orderNumber": "1", "customer": {"customerNumber": "c1", "email": "x@y"}, "orderedAt": "2025-01-01T10:00:00Z"}
+    order["positions"] = [{"articleNumber": "A", "name": "Tee", "quantity": 2}, {"articleNumber": "C", "name": "Cap", "quantity": 1}]
+    report = _read(tmp_path, catalog__json=json.dumps(catalog), orders__json=json.dumps([order]))
+    assert (report.items_new, report.events_new, report.rejects) == (3, 2, 0)
+    with Store.open(tmp_path / "s.duckdb") as store:
+        items = store.items(["A", "B", "C"])
+        assert [(item.title, item.parent_id, item.size) for item in items.values()] == [("Tee", "p1", "M"), ("Tee", "p1", "L"), ("Cap", "", "")]
+        assert [event.item_id for event in store.history("c1")] == ["A", "C"]
+
+
+def test_lines_of_orders_without_a_customer_are_no_products(tmp_path: Path) -> None:
+    with pytest.raises(IngestError, match=r"item_id is 'product_id'.*--map events\.user_id=NAME"):
+        _read(tmp_path, lines__csv="order_id,product_id,seller_id,shipping_limit_date,price\no1,p1,s1,2017-09-19 09:45:35,58.90\n")
+
+
 def test_searches_and_what_they_showed_are_told_from_their_columns(tmp_path: Path) -> None:
     report = _read(
         tmp_path,

@@ -398,3 +398,24 @@ def test_movielens_is_read_in_all_its_spellings(tmp_path: Path, files: dict[str,
     with store:
         assert _events(store, "1") == [("click", "31", datetime(2000, 12, 31, 22, 12, 40))]
         assert store.items(["31"])["31"].title == "Dangerous Minds (1995)"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "user", "expected"),
+    [
+        ("yoochoose-clicks__dat", "1,2014-04-07T10:51:09.277Z,214536502,0\n2,2014-04-07T13:56:37.614Z,214662742,0", "1", [("click", "214536502")]),
+        ("UserBehavior__csv", "1,2268318,2520377,pv,1511544070\n1,2333346,2520771,buy,1511561733", "1", [("click", "2268318"), ("purchase", "2333346")]),
+        (
+            "train__jsonl",
+            '{"session":7,"events":[{"aid":1517085,"ts":1659304800025,"type":"clicks"},{"aid":1563459,"ts":1659304904511,"type":"orders"}]}',
+            "7",
+            [("click", "1517085"), ("purchase", "1563459")],
+        ),
+    ],
+    ids=["yoochoose", "taobao", "otto"],
+)
+def test_sets_of_sessions_are_known_by_their_files(tmp_path: Path, name: str, text: str, user: str, expected: list[tuple[str, str]]) -> None:
+    report, store = _read(tmp_path, **{name: text})
+    assert report.rejects == 0
+    with store:
+        assert [(action, what) for action, what, _ in _events(store, user)] == expected

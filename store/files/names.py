@@ -13,7 +13,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "user_id": tuple(
         """
         user_id customer_id client_id visitor_id member_id shopper_id buyer_id account_id reviewer_id
-        profile_id person_id consumer_id user_pseudo_id anonymous_id full_visitor_id user customer client
+        profile_id person_id consumer_id user_pseudo_id distinct_id domain_userid network_userid anonymous_id full_visitor_id user customer client
         visitor member shopper buyer uid cust_id customer_number customer_no customer_code customer_key
         user_key household_key kunden_id kundennummer kundennr kunde id_client client_code cliente_id
         cliente id_cliente user_name customer_email user_email email_address email e_mail
@@ -26,7 +26,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         """
         item_id product_id sku_id article_id sku stock_code product_code item_code article_number article_no
         product_sku item_sku lineitem_sku line_item_sku variant_sku parent_asin asin content_id movie_id
-        book_id track_id news_id object_id goods_id variant_id product_number product_key item_number item
+        book_id track_id news_id object_id goods_id aid variant_id product_number product_key item_number item
         article product produkt_id artikelnummer artikelnr artikel_id artikel id_producto producto_id codigo
         reference ref_produit upc gtin ean isbn barcode handle
         """.split()
@@ -35,7 +35,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         """
         ts timestamp event_timestamp event_time event_date time datetime date_time date created_at
         order_date order_time ordered_at invoice_date purchase_date purchase_time transaction_date
-        transaction_time unix_timestamp unix_time unix_review_time review_time t_dat time_stamp occurred_at
+        transaction_time unix_timestamp unix_time unix_review_time review_time t_dat time_stamp occurred_at derived_tstamp collector_tstamp
         server_time client_timestamp original_timestamp sent_at received_at processed_at paid_at created day
         datum zeit zeitstempel bestelldatum fecha date_commande date_created created_date creation_date
         visit_time click_time at when
@@ -111,7 +111,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "in_stock": tuple(
         """
         in_stock availability available stock_status is_available is_in_stock stock inventory
-        inventory_quantity stock_quantity quantity_in_stock qty_in_stock lagerbestand bestand verfuegbarkeit
+        inventory_quantity stock_quantity quantity_in_stock qty_in_stock quantity qty lagerbestand bestand verfuegbarkeit
         verfugbarkeit disponible
         """.split()
     ),
@@ -166,14 +166,15 @@ def rank(column: str, name: str) -> int | None:
     """How good a name is for one of our columns, 0 for the best; None where it is not one. A dotted name's end counts, but
     less than a whole name."""
     ranks = _RANKS[column]
+    last = 1000 if "mail" in plain_name(name) else 0  # an address tells people apart only where nothing else does
     if (whole := ranks.get(plain_name(name))) is not None:
-        return whole
+        return whole + last
     if "." not in name:
         return None
     parts = [plain_name(part) for part in name.split(".")]
     joined = parts[-2].removesuffix("s") + parts[-1]  # items.id is an item's id, object.id an object's
     found = ranks.get(joined, ranks.get(parts[-1]))
-    return None if found is None else found + 100
+    return None if found is None else found + 100 + last
 
 
 def is_personal(name: str) -> bool:

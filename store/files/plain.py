@@ -86,7 +86,7 @@ def magic(source: SourceFile) -> bytes:
     """The first bytes, compression taken off."""
     with open_bytes(source) as stream:
         try:
-            return stream.read1(512)  # type: ignore[attr-defined]
+            return bytes(stream.read1(512))  # type: ignore[attr-defined]
         except EOFError:
             raise IngestError(f"{source} is cut off before its first row: fetch it again.") from None
         except _BROKEN as error:

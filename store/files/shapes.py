@@ -37,6 +37,7 @@ from recgraph.store.files.plain import (
 Form = Literal["csv", "json", "parquet"]
 _HEAD = 2**20  # characters looked at to find out a file's shape
 _WORKBOOK = (b"PK", b"\xd0\xcf\x11\xe0")
+_OF_RECORDS = ("id", "time", "timestamp", "_at", "event", "event_name", "user", "session", "customer", "email")
 _RECORDS = frozenset("item entry product offer row record article".split())  # what feeds in XML call a product
 
 
@@ -193,7 +194,7 @@ def _array_path(path: Path) -> str:
                     break
     except (ijson.JSONError, UnicodeDecodeError):
         pass  # a broken or cut end; what was seen before it counts
-    is_record = any(name.endswith(("id", "time", "timestamp", "_at", "event", "event_name", "user")) for name in names)
+    is_record = any(name.endswith(_OF_RECORDS) for name in names)
     return arrays.most_common(1)[0][0] if arrays and tops == 1 and not is_record else ""
 
 

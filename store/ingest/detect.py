@@ -67,15 +67,19 @@ def read_auto(staging: Staging, files: Sequence[SourceFile]) -> None:
             unknown[file] = error
     if not any(one.parts or one.form for one in found):
         # Of several unknown files the largest is what was meant.
-        raise max(unknown.items(), key=lambda pair: pair[0].path.stat().st_size)[1] if unknown else IngestError(
-            f"Nothing that is needed in {', '.join(f'{one.look.source} ({one.name})' for one in found)}."
+        raise (
+            max(unknown.items(), key=lambda pair: pair[0].path.stat().st_size)[1]
+            if unknown
+            else IngestError(
+                f"Nothing that is needed in {', '.join(f'{one.look.source} ({one.name})' for one in found)}."
+            )
         )
     for key, given in staging.mapping.items():
         if ":" not in key and not given.startswith("=") and key not in used:
             every = "; ".join(f"{one.look.source.filename}: {', '.join(one.look.names)}" for one in found)
             raise IngestError(f"--map {key}={given}: no file has a column '{given}' ({every}).")
-    for source, error in unknown.items():
-        staging.readings.append(Reading(source, "not read", (), (str(error).removeprefix(f"{source}: "),)))
+    for source, reason in unknown.items():
+        staging.readings.append(Reading(source, "not read", (), (str(reason).removeprefix(f"{source}: "),)))
     for one in sorted(found, key=lambda one: not (one.parts and one.parts[0].kind == "items")):
         if one.form is None and one.parts:
             read_look(staging, one.look, one.name, one.parts, one.notes)

@@ -456,6 +456,17 @@ EXPORTS = (
         ("t_dat", "customer_id", "article_id"),
         (Part("events", {"user_id": "customer_id", "ts": "t_dat", "action": "=purchase", "item_id": "article_id"}),),
     ),
+    Export(
+        "OTTO sessions",
+        ("session", "events.aid", "events.type"),
+        (
+            Part(
+                "events",
+                {"user_id": "session", "ts": "events.ts", "action": "events.type", "item_id": "events.aid"},
+                actions={"clicks": "click", "carts": "cart", "orders": "purchase"},
+            ),
+        ),
+    ),
     Export("H&M customers", ("customer_id", "club_member_status")),
     Export(
         "Online Retail (UCI)",
@@ -506,6 +517,30 @@ EXPORTS = (
         (Part("items", {"item_id": "1", "title": "2"}),),
         width=24,
         files=r"u\.item",
+    ),
+    Export(
+        "YooChoose clicks",
+        ("1", "2", "3"),
+        (Part("events", {"user_id": "1", "ts": "2", "item_id": "3", "action": "=click"}),),
+        width=4,
+        files=r"yoochoose-(clicks|test).*",
+    ),
+    Export(
+        "YooChoose buys",
+        ("1", "2", "3", "5"),
+        (Part("events", {"user_id": "1", "ts": "2", "item_id": "3", "quantity": "5", "action": "=purchase"}),),
+        width=5,
+        files=r"yoochoose-buys.*",
+    ),
+    Export(
+        "Taobao user behavior",
+        ("1", "2", "3", "4", "5"),
+        (
+            Part("events", {"user_id": "1", "item_id": "2", "action": "4", "ts": "5"}),
+            Part("items", {"item_id": "2", "category": "3"}, grouped=True),
+        ),
+        width=5,
+        files=r"UserBehavior.*",
     ),
     Export("MovieLens users", (), width=5, files=r"users\.dat|u\.user"),
 )

@@ -68,13 +68,15 @@ class Guess:
     def events(self) -> dict[str, str | Column]:
         """The columns of events, or {} where the file tells of none: someone, a time, and a product or a query."""
         values = dict(self.given["events"])
+        self.notes.clear()
         found = {
             ours: self._best(ours) for ours in ("user_id", "session_id", "item_id", "query", "position", "quantity")
         }
         if found["position"] and not found["query"]:
             found["position"] = None
+        apart = self._apart(found["item_id"], outer=True)
         for ours, name in found.items():
-            if name and ours not in values:
+            if name and ours not in values and name not in apart:
                 values[ours] = Column(name)
         if self.given["events"] and "item_id" not in values and "item_id" in self.given["items"]:
             values["item_id"] = self.given["items"]["item_id"]
@@ -144,31 +146,27 @@ class Guess:
         """What a file of events says of its products; {} where it says too little to name one."""
         if "item_id" not in events:
             return {}
-        values, taken = (
-            dict(self.given["items"]),
-            [value.name for value in events.values() if isinstance(value, Column)],
-        )
+        values = dict(self.given["items"])
+        taken = [value.name for value in events.values() if isinstance(value, Column)]
         values.setdefault("item_id", events["item_id"])
-        array = self._arrays.get(values["item_id"].name) if isinstance(values["item_id"], Column) else None
-        apart = [
-            name
-            for name in self.look.names
-            if self._arrays.get(name) not in (array, None) or (array and self._arrays.get(name) is None)
-        ]
+        item = values["item_id"].name if isinstance(values["item_id"], Column) else None
+        array, apart = self._arrays.get(item or ""), self._apart(item, outer=False)
+        told_apart = any(
+            re.search("firstname|lastname|customername|billingname", plain_name(n)) for n in self.look.names
+        )
         for ours in ("title", "category", "brand", "color", "size", "price", "description", "parent_id"):
             name = self._best(ours, [*taken, *apart])
-            if (
-                name is None
-                or ours in values
-                or (ours == "title" and not array and plain_name(name) in _BARE_NAMES and "." not in name)
-            ):
+            if name is None or ours in values:
                 continue
+            if ours == "title" and not array and not told_apart and plain_name(name) in _BARE_NAMES:
+                continue  # maybe the customer's name
             values[ours] = Column(name)
             taken.append(name)
         return values if any(name in values for name in ("title", "category", "brand")) else {}
 
     def exposures(self) -> dict[str, str | Column]:
         values = dict(self.given["exposures"])
+        self.notes.clear()
         for ours in ("query", "item_id", "position"):
             if ours not in values and (name := self._best(ours)):
                 values[ours] = Column(name)
@@ -179,26 +177,55 @@ class Guess:
     def items(self) -> dict[str, str | Column]:
         """The columns of products: an id, and something that describes it. A file that names users tells of no products."""
         values = dict(self.given["items"])
+        self.notes.clear()
         if not values and self._best("user_id") and not self._best("item_id"):
             return {}
+        if any(plain_name(name) in ORDER for name in self.look.names) and not self._best("title"):
+            return {}  # lines of orders, without who ordered
         if "item_id" not in values:
-            own = next((name for name in self.look.names if plain_name(name) == "id"), None)
-            named = self._best("item_id")
-            name = own if own and (named is None or (rank("item_id", named) or 0) > 3) else named
-            if name is None:
-                return {}
-            values["item_id"] = Column(name)
-            if named and own and named != name:
-                self.notes.append(
-                    f"'{name}' is taken for the product's id, '{named}' is not; --map items.item_id={named} says otherwise"
-                )
+            values |= self._variant() or self._item_id()
+        if "item_id" not in values:
+            return {}
         taken = [value.name for value in values.values() if isinstance(value, Column)]
+        item = values["item_id"].name if isinstance(values["item_id"], Column) else None
+        apart = self._apart(item, outer=True)
         for ours in COLUMNS["items"]:
-            name = self._best(ours, taken)
+            name = self._best(ours, [*taken, *apart])
             if ours not in values and name is not None:
                 values[ours] = Column(name)
                 taken.append(name)
         return values if len(values) > 1 else {}
+
+    def _item_id(self) -> dict[str, str | Column]:
+        """The column of a product's id: a bare `id` before weak names such as a bar code."""
+        own = next((name for name in self.look.names if plain_name(name) == "id"), None)
+        named = self._best("item_id")
+        name = own if own and (named is None or (rank("item_id", named) or 0) > 3) else named
+        if named and own and named != name:
+            self.notes.append(
+                f"'{name}' is taken for the product's id, '{named}' is not; --map items.item_id={named} says otherwise"
+            )
+        return {"item_id": Column(name)} if name else {}
+
+    def _variant(self) -> dict[str, str | Column]:
+        """The id inside an array of a product's variants, which have a price or a size, and the product's own as their parent's."""
+        for array in dict.fromkeys(self._arrays.values()):
+            outside = [name for name in self.look.names if self._arrays.get(name) != array]
+            if (name := self._best("item_id", outside)) and (
+                self._best("price", outside) or self._best("size", outside)
+            ):
+                parent = self._best("item_id", list(self._arrays)) or ("id" if "id" in self.look.names else None)
+                return {"item_id": Column(name), **({"parent_id": Column(parent)} if parent else {})}
+        return {}
+
+    def _apart(self, item: str | None, outer: bool) -> set[str]:
+        """The columns that cannot stand in a row with the item's: those of other arrays and, without `outer`, those outside of its array."""
+        array = self._arrays.get(item or "")
+        return {
+            name
+            for name in self.look.names
+            if (own := self._arrays.get(name)) != array and (own is not None or not outer)
+        }
 
     def error(self) -> IngestError:
         """What could not be told, the columns, and the line that helps."""
