@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from recgraph.graph.recommendation import Recommendation
     from recgraph.graph.recommender import Step
-    from recgraph.store.db import Reject, UserRow
+    from recgraph.store.columns import Reject, Rejected, UserRow
     from recgraph.store.ingest.load import Preview
-    from recgraph.store.ingest.report import IngestReport, Rejected
+    from recgraph.store.ingest.report import IngestReport
     from recgraph.store.ingest.staging import Reading
 
 _ACTIONS = {"search": ("search", "searches"), "click": ("click", "clicks"), "cart": ("cart", "carts"), "purchase": ("purchase", "purchases")}

@@ -8,7 +8,9 @@ from recgraph.options import consoles, open_store, store_option
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(0, 100_000), default=20, show_default=True, help="so many rows after the counts")
+@click.option(
+    "--limit", type=click.IntRange(0, 100_000), default=20, show_default=True, help="so many rows after the counts"
+)
 @click.option("--reason", default="", metavar="TEXT", help="only rows whose reason holds this")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @store_option

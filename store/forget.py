@@ -39,8 +39,12 @@ def forget_item(store: Store, item_id: str) -> dict[str, int]:
         known = store.items([item_id]).get(item_id)
         if known is None:
             return {"items": 0, "exposures": 0, "vectors": 0}
-        row = cursor.execute("SELECT count(*) FROM items WHERE title = ? AND item_id <> ?", [known.title, item_id]).fetchone()
-        key = hashlib.sha256(known.name.encode("utf-8", "surrogatepass")).hexdigest()[:32]  # as tools/embed.py keys a text
+        row = cursor.execute(
+            "SELECT count(*) FROM items WHERE title = ? AND item_id <> ?", [known.title, item_id]
+        ).fetchone()
+        key = hashlib.sha256(known.name.encode("utf-8", "surrogatepass")).hexdigest()[
+            :32
+        ]  # as tools/embed.py keys a text
         vectors = _deleted(cursor, "embeddings", "kind = 'id' AND key = ?", item_id)
         if row is None or not row[0]:
             vectors += _deleted(cursor, "embeddings", "kind = 'title' AND key = ?", key)

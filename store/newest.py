@@ -17,7 +17,9 @@ _FEW, _MANY = 1000, 20
 
 def newest_event(cursor: duckdb.DuckDBPyConnection, now: datetime | None = None) -> tuple[datetime | None, int]:
     """Its time (None in a store without events), and how many events lie after it."""
-    rows = cursor.execute("SELECT date_trunc('day', ts) AS day, count(*), max(ts) FROM events GROUP BY day ORDER BY day").fetchall()
+    rows = cursor.execute(
+        "SELECT date_trunc('day', ts) AS day, count(*), max(ts) FROM events GROUP BY day ORDER BY day"
+    ).fetchall()
     days: list[tuple[datetime, int, datetime]] = [(day, int(count), last) for day, count, last in rows]
     total = sum(count for _, count, _ in days)
     limit = (now or datetime.now(UTC).replace(tzinfo=None)) + _FUTURE

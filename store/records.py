@@ -136,6 +136,7 @@ def _of_digits(text: str) -> datetime | None:
 
 
 def _of_text(text: str) -> datetime | None:
+    moment: datetime | None
     try:
         moment = datetime.fromisoformat(re.sub(r"(\d) (?=[+-]\d\d)", r"\1", re.sub(r" ?(UTC|GMT)$", "+00:00", text)))
     except ValueError:
@@ -144,12 +145,8 @@ def _of_text(text: str) -> datetime | None:
             return None
         plain = re.sub(r"\s+", " ", text.replace(",", " "))
         forms = (date + clock + zone for zone in ("", " %z") for date in _FORMS for clock in _CLOCKS)
-        found = (moment for form in forms if (moment := _by_format(plain, form)) is not None)
-        first = next(found, None)
-        if first is None:
-            return None
-        moment = first
-    if moment.tzinfo is not None:
+        moment = next((found for form in forms if (found := _by_format(plain, form)) is not None), None)
+    if moment is not None and moment.tzinfo is not None:
         moment = moment.astimezone(UTC).replace(tzinfo=None)
     return moment
 

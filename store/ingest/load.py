@@ -108,7 +108,7 @@ def ingest(
             form.read(staging, files)
             counts = staging.counts()
             lost, rejected = count_rejects(side)
-            if not counts["items"] + counts["events"] + counts["exposures"]:
+            if counts["rejects"] == sum(counts.values()):
                 raise IngestError(_nothing(staging, counts["rejects"], files))
             if complete and not counts["items"]:
                 raise IngestError("A complete feed was promised, but the files list no product, so all would be off sale. Leave --complete out.")

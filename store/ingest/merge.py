@@ -150,7 +150,8 @@ def merge(
                (SELECT count(*) FROM delisted)"""
     ).fetchone()
     assert row is not None
-    merged = Merged(*(int(number) for number in row), notes=tuple(_notes(cursor, came_back, alone)))
+    users, new, changed, unlisted, events, exposures, off_sale = (int(number) for number in row)
+    merged = Merged(users, new, changed, unlisted, events, exposures, off_sale, tuple(_notes(cursor, came_back, alone)))
     if merged.items_new or merged.items_changed or merged.events_new or merged.exposures_new or merged.items_off_sale or came_back:
         _set_revision(cursor, format_name)
     progress("committing")

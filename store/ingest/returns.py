@@ -25,20 +25,25 @@ _MATCH = """
     SELECT found.place AS purchase_place, numbered.place AS return_place, numbered.ts AS returned_at
     FROM found JOIN numbered USING (user_id, item_id, number);
 """
-_IN_FILES = _MATCH.format(
-    purchases="SELECT rowid AS place, user_id, item_id, ts FROM stage_events WHERE action = 'purchase'",
-    returns="SELECT rowid AS place, user_id, item_id, ts FROM stage_returns",
-) + """
+_IN_FILES = (
+    _MATCH.format(
+        purchases="SELECT rowid AS place, user_id, item_id, ts FROM stage_events WHERE action = 'purchase'",
+        returns="SELECT rowid AS place, user_id, item_id, ts FROM stage_returns",
+    )
+    + """
     UPDATE stage_events SET returned_at = c.returned_at FROM cancelled c WHERE stage_events.rowid = c.purchase_place;
     DELETE FROM stage_returns WHERE rowid IN (SELECT return_place FROM cancelled);
     DROP TABLE cancelled;
 """
+)
 # Of the returns left, those that took back a purchase at an earlier ingest are done with.
-_IN_STORE = _MATCH.format(
-    purchases="SELECT rowid AS place, user_id, item_id, ts FROM events WHERE action = 'purchase'",
-    returns="""SELECT place, user_id, item_id, ts FROM stage_returns r
+_IN_STORE = (
+    _MATCH.format(
+        purchases="SELECT rowid AS place, user_id, item_id, ts FROM events WHERE action = 'purchase'",
+        returns="""SELECT place, user_id, item_id, ts FROM stage_returns r
         ANTI JOIN returned d ON r.user_id = d.user_id AND r.item_id = d.item_id AND r.ts = d.returned_at""",
-) + """
+    )
+    + """
     INSERT INTO gone SELECT e.rowid AS place, e.user_id, e.seq, e.ts, e.item_id, e.query, e.position, c.returned_at
         FROM events e JOIN cancelled c ON e.rowid = c.purchase_place;
     INSERT INTO gone SELECT e.rowid, e.user_id, e.seq, e.ts, e.item_id, e.query, e.position, s.returned_at
@@ -56,6 +61,7 @@ _IN_STORE = _MATCH.format(
         WHERE s.returned_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM returned d WHERE d.user_id = s.user_id AND d.item_id = s.item_id
             AND d.ts = s.ts AND d.query = s.query AND d.position IS NOT DISTINCT FROM s.position AND d.returned_at = s.returned_at);
 """
+)
 _GONE = """CREATE TEMP TABLE gone (place BIGINT, user_id VARCHAR, seq INTEGER, ts TIMESTAMP, item_id VARCHAR, query VARCHAR, position INTEGER,
     returned_at TIMESTAMP)"""
 
@@ -69,7 +75,9 @@ def take_back(cursor: duckdb.DuckDBPyConnection) -> tuple[int, int]:
     """In the caller's transaction: purchases of the store that came back leave `events` for `returned`. Gives how many did, and how many returns
     found no purchase, now or at an earlier ingest."""
     cursor.execute(_GONE)
-    if not _number(cursor, "SELECT (SELECT count(*) FROM stage_returns) + (SELECT count(returned_at) FROM stage_events)"):
+    if not _number(
+        cursor, "SELECT (SELECT count(*) FROM stage_returns) + (SELECT count(returned_at) FROM stage_events)"
+    ):
         return 0, 0
     cursor.execute(_IN_STORE)
     alone = """SELECT count(*) FROM stage_returns r ANTI JOIN returned d ON r.user_id = d.user_id AND r.item_id = d.item_id AND r.ts = d.returned_at"""

@@ -37,7 +37,9 @@ def side_folder(store: Path, wait: float, progress: Callable[[str], None]) -> It
         try:
             lock.acquire(timeout=wait)
         except Timeout:
-            raise StoreBusy(f"Another ingest into {store} is at work, and was after {wait:.0f} s. Try again when it is done, or wait longer.") from None
+            raise StoreBusy(
+                f"Another ingest into {store} is at work, and was after {wait:.0f} s. Try again when it is done, or wait longer."
+            ) from None
     folder = store.with_name(store.name + INGEST_FOLDER)
     try:
         shutil.rmtree(folder, ignore_errors=True)

@@ -287,13 +287,9 @@ class Staging:
         return self._raw
 
     def counts(self) -> dict[str, int]:
-        """Rows waiting: items, events, exposures, rejects."""
-        row = self.cursor.execute(
-            """SELECT (SELECT count(*) FROM stage_items), (SELECT count(*) FROM stage_events), (SELECT count(*) FROM stage_exposures),
-                   (SELECT count(*) FROM stage_rejects)"""
-        ).fetchone()
-        assert row is not None
-        return dict(zip(("items", "events", "exposures", "rejects"), (int(number) for number in row), strict=True))
+        """Rows waiting: items, events, returns, exposures, rejects."""
+        names = ("items", "events", "returns", "exposures", "rejects")
+        return {name: self._number(f"SELECT count(*) FROM stage_{name}") for name in names}  # noqa: S608 - constants
 
     def settle(self) -> None:
         """After the last file: a product named twice has its last non-empty values, what came back is told from what was bought, and `seen` has

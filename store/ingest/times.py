@@ -18,7 +18,18 @@ from recgraph.errors import IngestError
 
 SHAPES_READ = 5_000  # distinct shapes of a column that are looked at; a column of times has some dozen
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_ZONES = {"z": 0, "utc": 0, "gmt": 0, "ut": 0, "est": -300, "edt": -240, "cst": -360, "cdt": -300, "mst": -420, "mdt": -360}
+_ZONES = {
+    "z": 0,
+    "utc": 0,
+    "gmt": 0,
+    "ut": 0,
+    "est": -300,
+    "edt": -240,
+    "cst": -360,
+    "cdt": -300,
+    "mst": -420,
+    "mdt": -360,
+}
 _ZONES |= {"pst": -480, "pdt": -420, "cet": 60, "cest": 120, "wet": 0, "west": 60, "eet": 120, "eest": 180}
 
 _CLOCK = r"(?P<h>\d{1,2}):(?P<mi>\d\d)(?::(?P<s>\d\d)(?P<f>[.,:]\d{1,9})?)?(?: ?(?P<half>[ap])\.?m\b\.?)?"
@@ -103,7 +114,9 @@ def read_times(cursor: duckdb.DuckDBPyConnection, table: str, column: str, name:
     plain, numbers, total = (int(number) for number in row)
     # The rest alone is looked at by shape, which takes ten times as long.
     rest = f"(SELECT * FROM {table} WHERE NOT regexp_full_match({column}, '{_PLAIN}') AND TRY_CAST({column} AS DOUBLE) IS NULL)"
-    kinds = [(_form_of(shape.least), shape) for shape in shapes(cursor, rest, column)] if plain + numbers < total else []
+    kinds = (
+        [(_form_of(shape.least), shape) for shape in shapes(cursor, rest, column)] if plain + numbers < total else []
+    )
     counts = {"year first": plain, "number": numbers}
     for kind, shape in kinds:
         counts[kind] = counts.get(kind, 0) + shape.count
@@ -115,9 +128,14 @@ def read_times(cursor: duckdb.DuckDBPyConnection, table: str, column: str, name:
         return _day_or_month(cursor, table, column, name, next(shape.least for known, shape in kinds if known == kind))
     if not kind:
         unknown = f"is in no form that recgraph knows; say it: {option.replace(chr(39), chr(39) * 2)}"
-        return Column("NULL::TIMESTAMP", f"CASE WHEN {_FOUR.format(column)} THEN {{name}} || ' \'\'' || {column} || '\'\' {unknown}' END")
+        return Column(
+            "NULL::TIMESTAMP",
+            f"CASE WHEN {_FOUR.format(column)} THEN {{name}} || ' ''' || {column} || ''' {unknown}' END",
+        )
     if kind == "year first" and plain == counts[kind]:
-        return Column(f"TRY_CAST(rtrim({column}, ' ZUTCGM') AS TIMESTAMP)", _unlike(column, FORMS["year first"], option))
+        return Column(
+            f"TRY_CAST(rtrim({column}, ' ZUTCGM') AS TIMESTAMP)", _unlike(column, FORMS["year first"], option)
+        )
     return _dates(kind, column, option)
 
 
@@ -126,7 +144,9 @@ def check_format(cursor: duckdb.DuckDBPyConnection, name: str, form: str) -> Non
     try:
         cursor.execute("SELECT try_strptime('', ?)", [form]).fetchone()
     except duckdb.Error as error:
-        raise IngestError(f"{name} is '{form}', which is no time format ({str(error).splitlines()[0]}). Write it like %d.%m.%Y %H:%M.") from None
+        raise IngestError(
+            f"{name} is '{form}', which is no time format ({str(error).splitlines()[0]}). Write it like %d.%m.%Y %H:%M."
+        ) from None
     if "%" not in form:
         raise IngestError(f"{name} is '{form}', which is no time format. Write it like %d.%m.%Y %H:%M.")
 
@@ -203,7 +223,9 @@ def _dates(kind: str, column: str, option: str, day_first: bool = True, form: st
         hour = f"CASE WHEN p.half <> '' AND TRY_CAST({hour} AS INTEGER) BETWEEN 1 AND 12 THEN {noon} WHEN p.half = '' THEN {hour} ELSE '99' END"
     fraction = "CASE WHEN p.f <> '' THEN '.' || left(p.f[2:], 6) ELSE '' END" if "f" in names else "''"
     minute, second = part("mi", "'0'"), part("s", "'0'")
-    moment = f"{year} || '-' || {month} || '-' || p.d || ' ' || ({hour}) || ':' || {minute} || ':' || {second} || {fraction}"
+    moment = (
+        f"{year} || '-' || {month} || '-' || p.d || ' ' || ({hour}) || ':' || {minute} || ':' || {second} || {fraction}"
+    )
     zones = " ".join(f"WHEN '{zone}' THEN {minutes}" for zone, minutes in _ZONES.items() if minutes)
     hours = "CASE WHEN p.oh = '' THEN 0 ELSE (p.sign || '1')::INTEGER * (p.oh::INTEGER * 60 + coalesce(TRY_CAST(p.om AS INTEGER), 0)) END"
     offset = f"to_minutes(CASE lower(p.zone) {zones} ELSE 0 END + {hours})"
@@ -229,7 +251,9 @@ def _numbers(cursor: duckdb.DuckDBPyConnection, table: str, column: str, name: s
     if 2 * compact >= total or hours == total:
         return _compact(column, option, hours == total)
     if 2 * days >= total and (fractions or (least >= 30_000 and greatest < 60_000)):
-        value = "CASE WHEN d >= 20000 AND d < 80000 THEN TIMESTAMP '1899-12-30' + to_seconds(round(d * 86400)::BIGINT) END"
+        value = (
+            "CASE WHEN d >= 20000 AND d < 80000 THEN TIMESTAMP '1899-12-30' + to_seconds(round(d * 86400)::BIGINT) END"
+        )
         note = f"{name} read as the days of a spreadsheet ({least:.10g} is {_excel_day(float(least))})"
         return Column(_of_number(column, value), _not_like(column, "the days of a spreadsheet", option), (note,))
     count, unit = max(zip(row[7:], _SINCE, strict=True), key=lambda pair: int(pair[0]))
@@ -241,7 +265,9 @@ def _numbers(cursor: duckdb.DuckDBPyConnection, table: str, column: str, name: s
     else:
         value = f"make_timestamp(round({micros})::BIGINT)"
     what = "event numbers" if unit == "event numbers" else f"{unit} since 1970"
-    return Column(_of_number(column, f"CASE WHEN d >= {low} AND d < {high} THEN {value} END"), _not_like(column, what, option))
+    return Column(
+        _of_number(column, f"CASE WHEN d >= {low} AND d < {high} THEN {value} END"), _not_like(column, what, option)
+    )
 
 
 def _excel_day(day: float) -> str:
@@ -268,4 +294,6 @@ def _compact(column: str, option: str, hours: bool) -> Column:
     )
     text = text.replace(column + "[", f"split_part({column}, '.', 1)[")
     known = f"regexp_full_match({column}, '\\d+(\\.0+)?') AND length(split_part({column}, '.', 1)) IN ({', '.join(map(str, lengths))})"
-    return Column(f"CASE WHEN {known} THEN TRY_CAST({text} AS TIMESTAMP) END", _not_like(column, "dates such as 20260514", option))
+    return Column(
+        f"CASE WHEN {known} THEN TRY_CAST({text} AS TIMESTAMP) END", _not_like(column, "dates such as 20260514", option)
+    )

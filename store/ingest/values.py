@@ -16,7 +16,23 @@ from recgraph.errors import IngestError
 from recgraph.store.ingest.times import Column, Shape, check_format, literal, shapes
 
 PLACEHOLDERS = (
-    *("n/a", "#n/a", "na", "n.a.", "<na>", "null", "(null)", "#null!", "none", "(none)", "nan", "nil", "-", "--", "undefined"),
+    *(
+        "n/a",
+        "#n/a",
+        "na",
+        "n.a.",
+        "<na>",
+        "null",
+        "(null)",
+        "#null!",
+        "none",
+        "(none)",
+        "nan",
+        "nil",
+        "-",
+        "--",
+        "undefined",
+    ),
     *("(not set)", "(not provided)", "(blank)", "\\n", '""', "''"),
 )
 
@@ -69,15 +85,19 @@ def check_option(cursor: duckdb.DuckDBPyConnection, name: str, value: str) -> No
 def read_ids(cursor: duckdb.DuckDBPyConnection, table: str, column: str) -> Column:
     """An id as it stands; in a column of numbers alone some of which end in .0, which a spreadsheet or pandas put there, without that."""
     row = cursor.execute(
-        f"""SELECT count(*) FILTER (ends_with({column}, '.0')), count(*) FILTER (TRY_CAST({column} AS DOUBLE) IS NULL AND {column} <> ''),
-                count(*) FILTER (contains({column}, 'E+') AND TRY_CAST({column} AS DOUBLE) IS NOT NULL), min({column}) FILTER (contains({column}, 'E+'))
-            FROM {table}"""  # noqa: S608 - names of our own
+        f"""SELECT count(*) FILTER (ends_with({column}, '.0')), count(*) FILTER (contains({column}, 'E+') AND TRY_CAST({column} AS DOUBLE) IS NOT NULL),
+                min({column}) FILTER (contains({column}, 'E+')) FROM {table}"""  # noqa: S608 - names of our own
     ).fetchone()
     assert row is not None
-    floats, others, powers, power = row
-    notes = (f"{powers:,} ids of {column} are such as {power}: a spreadsheet cut their digits off",) if powers else ()
-    if floats and not others:
-        return Column(f"regexp_replace({column}, '^(\\d+)\\.0+$', '\\1')", "NULL", notes)
+    floats, powers, power = row
+    notes = (
+        (f"{powers:,} ids of {column.removesuffix('_text')} are such as {power}: a spreadsheet cut their digits off",)
+        if powers
+        else ()
+    )
+    others = f"SELECT 1 FROM {table} WHERE {column} <> '' AND NOT regexp_full_match({column}, '\\d+(\\.0)?') LIMIT 1"  # noqa: S608 - names of our own
+    if floats and cursor.execute(others).fetchone() is None:
+        return Column(f"CASE WHEN ends_with({column}, '.0') THEN {column}[:-3] ELSE {column} END", "NULL", notes)
     return Column(column, "NULL", notes)
 
 
@@ -98,7 +118,9 @@ _QUOTES = "\u2019\u2018\u00b4`"
 _RANGE = r"^[^\d]*(-|–|—|to|bis|~)[^\d]{0,6}\d[\d.,' ]*[^\d]*$"
 
 
-def read_prices(cursor: duckdb.DuckDBPyConnection, table: str, column: str, decimal: str = "", typed: bool = False) -> Column:
+def read_prices(
+    cursor: duckdb.DuckDBPyConnection, table: str, column: str, decimal: str = "", typed: bool = False
+) -> Column:
     """Decides how a column of prices is read. `decimal` is the mark the user named; `typed` says that the file keeps numbers as numbers, so
     that a point is a decimal one. Where no value tells 1.000 from a thousand, all of them are thousands, and a note says so."""
     row = cursor.execute(
@@ -112,12 +134,18 @@ def read_prices(cursor: duckdb.DuckDBPyConnection, table: str, column: str, deci
     marks, unsure = _marks(shapes(cursor, table, column))
     mark = decimal or (marks.pop() if len(marks) == 1 else "" if marks else "." if typed else "none")
     option = "--map items.price:decimal=. or ,"
-    as_read = {"": "NULL", "none": "regexp_replace(c, '[.,]', '')"}.get(mark, f"CASE WHEN contains(c, '{mark}') THEN replace(c, ',', '.') ELSE regexp_replace(c, '[.,]', '') END")
+    as_read = {"": "NULL", "none": "regexp_replace(c, '[.,]', '')"}.get(
+        mark, f"CASE WHEN contains(c, '{mark}') THEN replace(c, ',', '.') ELSE regexp_replace(c, '[.,]', '') END"
+    )
     notes: tuple[str, ...] = ()
     if unsure and mark == "none" and not decimal:
-        notes = (f"{sum(one.count for one in unsure):,} prices such as {unsure[0].least} read as thousands; if they are not, say {option}",)
+        notes = (
+            f"{sum(one.count for one in unsure):,} prices such as {unsure[0].least} read as thousands; if they are not, say {option}",
+        )
     elif (doubtful := [one for one in unsure if mark in one.text]) and mark and not decimal:
-        notes = (f"{sum(one.count for one in doubtful):,} prices such as {doubtful[0].least} read with a decimal '{mark}', as the column's others have it",)
+        notes = (
+            f"{sum(one.count for one in doubtful):,} prices such as {doubtful[0].least} read with a decimal '{mark}', as the column's others have it",
+        )
     cases = " ".join(f"WHEN regexp_full_match(c, {literal(pattern)}) THEN {sql}" for pattern, sql in _GROUPED.items())
     number = (
         f"CASE {cases} WHEN regexp_full_match(c, {literal(_UNSURE)}) THEN {as_read} "
@@ -137,14 +165,18 @@ def read_prices(cursor: duckdb.DuckDBPyConnection, table: str, column: str, deci
         WHEN {several} THEN {name} || 'holds several numbers; the item was kept without it'
         WHEN {unsure_here} THEN {name} || 'may be a thousand times more or less: its column has both marks; the item was kept without it (say {option})'
         ELSE {name} || 'is not a number; the item was kept without it' END"""
-    return Column(f"CASE WHEN NOT {minus} AND NOT {several} AND length({column}) <= 60 THEN {lowest} END", problem, notes)
+    return Column(
+        f"CASE WHEN NOT {minus} AND NOT {several} AND length({column}) <= 60 THEN {lowest} END", problem, notes
+    )
 
 
 def _marks(found: list[Shape]) -> tuple[set[str], list[Shape]]:
     """The decimal marks that values without doubt show, and the shapes that leave it open."""
     marks, unsure = set[str](), []
     for shape in found:
-        text = re.sub(r"([.,])[-–—]+", r"\g<1>00", shape.text).translate(str.maketrans(_SPACES + _QUOTES, " " * len(_SPACES) + "'" * len(_QUOTES)))
+        text = re.sub(r"([.,])[-–—]+", r"\g<1>00", shape.text).translate(
+            str.maketrans(_SPACES + _QUOTES, " " * len(_SPACES) + "'" * len(_QUOTES))
+        )
         least = re.search(_NUMBER, re.sub(r"([.,])[-–—]+", r"\g<1>00", shape.least))
         number = re.search(_NUMBER, text)
         if number is None or re.fullmatch(r"\d+(\.\d+)?[eE][+-]?\d+|\d+", number[0]):
@@ -176,7 +208,9 @@ _OFF_SALE = """false f no n nein non 0 outofstock oos soldout unavailable notava
 def stock(column: str) -> str:
     """SQL: TRUE or FALSE for a stock word or a number of pieces, NULL for "" and for what is unknown."""
     word = f"regexp_replace(regexp_replace(lower({column}), '^https?://(www\\.)?schema\\.org/|^schema:', ''), '[\\s_.-]+', '', 'g')"
-    number = f"regexp_replace(lower({column}), '\\s*(left|in stock|available|pcs|pieces|items|st(ü|u)ck|auf lager)?$', '')"
+    number = (
+        f"regexp_replace(lower({column}), '\\s*(left|in stock|available|pcs|pieces|items|st(ü|u)ck|auf lager)?$', '')"
+    )
     return f"""CASE WHEN {column} = '' THEN NULL WHEN TRY_CAST({number} AS DOUBLE) IS NOT NULL THEN TRY_CAST({number} AS DOUBLE) > 0
         WHEN {_among(word, _ON_SALE)} THEN TRUE WHEN {_among(word, _OFF_SALE)} THEN FALSE END"""
 
@@ -220,8 +254,14 @@ class Actions:
 
 def read_actions(cursor: duckdb.DuckDBPyConnection, table: str, column: str, mapping: Mapping[str, str]) -> Actions:
     """What each name of a column means; `mapping` has the user's own words for it ("events.action:NAME" -> action)."""
-    own = {_key(name.partition(":")[2]): value.lower() for name, value in mapping.items() if name.startswith("events.action:")}
-    rows = cursor.execute(f"SELECT {column}, count(*) FROM {table} WHERE {column} <> '' GROUP BY 1 ORDER BY 2 DESC LIMIT 2000").fetchall()  # noqa: S608
+    own = {
+        _key(name.partition(":")[2]): value.lower()
+        for name, value in mapping.items()
+        if name.startswith("events.action:")
+    }
+    rows = cursor.execute(
+        f"SELECT {column}, count(*) FROM {table} WHERE {column} <> '' GROUP BY 1 ORDER BY 2 DESC LIMIT 2000"
+    ).fetchall()
     kinds: dict[str, list[str]] = {}
     reasons: dict[str, list[str]] = {}
     for name, _ in rows:
@@ -235,7 +275,11 @@ def read_actions(cursor: duckdb.DuckDBPyConnection, table: str, column: str, map
     quoted = f"'action ''' || {column} || ''' "
     why = " ".join(f"WHEN {_among(column, names)} THEN {quoted}{reason}'" for reason, names in reasons.items())
     other = f"{quoted}is none of search, click, cart, purchase'"
-    ignored = tuple(f"{count:,} events of action '{name}' left out, as the mapping says" for name, count in rows if own.get(_key(name)) == "ignore")
+    ignored = tuple(
+        f"{count:,} events of action '{name}' left out, as the mapping says"
+        for name, count in rows
+        if own.get(_key(name)) == "ignore"
+    )
     return Actions(
         f"CASE {value} ELSE '' END" if value else "''",
         f"CASE WHEN {column} = '' THEN 'action is missing' {why} ELSE {other} END",

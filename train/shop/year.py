@@ -28,7 +28,8 @@ import numpy as np
 
 from recgraph.errors import SettingsError
 from recgraph.store.db import Store
-from recgraph.store.ingest.load import IngestReport, ingest
+from recgraph.store.ingest.load import ingest
+from recgraph.store.ingest.report import IngestReport
 from recgraph.train.shop.catalogue import Floats, Product, build_listings, pick
 from recgraph.train.shop.trade import Shopper, Trade, Visit, likes_of
 from recgraph.train.shop.words import BRANDS, CATEGORIES, COLOURS, DEPARTMENTS, FEATURES, PERSONAS, SEASON_NAMES
