@@ -47,7 +47,10 @@ class TitlesOnly:
     def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
         """Items with their name, style and stock alone."""
         known = self._reader.items(item_ids)
-        return {key: Item(key, one.name, parent_id=one.parent_id, first_seen=one.first_seen, in_stock=one.in_stock, listed=one.listed) for key, one in known.items()}
+        return {
+            key: Item(key, one.name, parent_id=one.parent_id, first_seen=one.first_seen, in_stock=one.in_stock, listed=one.listed)
+            for key, one in known.items()
+        }
 
 
 def yes_probability(log_yes: float, log_no: float) -> float:

@@ -218,7 +218,8 @@ def ingested(report: IngestReport, store: str) -> RenderableType:
     if report.rejects:
         parts.append(Text("See the rejected rows with `recgraph rejects`.", style="yellow"))
     if any(one.reason.startswith("action ") for one in report.rejected):
-        parts.append(Text("Say what the name of an event means: --map events.action:NAME=click (or cart, purchase, search, return, ignore).", style="yellow"))
+        option = "--map events.action:NAME=click (or cart, purchase, search, return, ignore)"
+        parts.append(Text(f"Say what the name of an event means: {option}.", style="yellow"))
     if report.alarming:
         said = f"{report.rows_lost:,} of {report.rows:,} rows ({report.share_lost:.0%}) were rejected: look at the reasons. What was good is kept."
         parts.append(Text(said, style="bold red"))

@@ -379,3 +379,80 @@ def test_the_run_log_is_a_file_of_its_own_and_gives_runs_back_newest_first(make_
     assert log.place.name == "shop.runs.duckdb"
     assert log.recent() == [{"run_id": "2", "at": "2025-01-01 00:00:00"}, {"run_id": "1", "user_id": "ann", "items": [{"title": "Kleid für Ärzte"}]}]
     assert len(log.recent(limit=1)) == 1
+
+
+def test_readers_are_served_from_the_old_state_while_an_ingest_reads_and_wait_while_it_merges(make_store: MakeStore, tmp_path: Path) -> None:
+    """The lock was held while the files were read: readers of other processes failed for as long as that took."""
+    store = make_store(ITEMS, EVENTS)
+    store.close()
+    (tmp_path / "more.d").mkdir()
+    (tmp_path / "more.d" / "events.csv").write_text("user_id,ts,action,item_id\ncia,2025-05-05,click,D1\n")
+    child = """
+import sys, time
+from recgraph.store.ingest.load import ingest
+def progress(step):
+    if step in ("reading events.csv", "writing events"):
+        print(step, flush=True)
+        time.sleep(3)
+ingest(sys.argv[1], "tables", [sys.argv[2]], progress=progress)
+"""
+    command = [sys.executable, "-c", child, str(store.path), str(tmp_path / "more.d")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading events.csv\n"
+        with Store.open(store.path) as reader:
+            assert not reader.has_user("cia")
+        assert process.stdout.readline() == "writing events\n"
+        with Store.open(store.path) as reader:  # longer than PATIENCE
+            assert reader.has_user("cia")
+    assert [entry.name for entry in tmp_path.iterdir() if "ingest" in entry.name or "lock" in entry.name] == []
+
+
+def test_two_ingests_into_one_store_queue_and_the_second_says_so_once(make_store: MakeStore, tmp_path: Path) -> None:
+    store, steps = make_store(ITEMS, EVENTS), list[str]()
+    store.close()
+    for name in ("dan", "eva"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "events.csv").write_text(f"user_id,ts,action,item_id\n{name},2025-05-05,click,D1\n")
+    waits = threading.Event()
+
+    def first(step: str) -> None:
+        if step.startswith("reading"):
+            second.start()
+            assert waits.wait(timeout=30)
+
+    def queued(step: str) -> None:
+        steps.append(step)
+        waits.set()
+
+    second = threading.Thread(target=ingest, args=(store.path, "tables", [tmp_path / "eva"]), kwargs={"progress": queued})
+    ingest(store.path, "tables", [tmp_path / "dan"], progress=first)
+    second.join(timeout=30)
+    with Store.open(store.path) as both:
+        assert (both.has_user("dan"), both.has_user("eva")) == (True, True)
+    assert [step for step in steps if step.startswith("waiting")] == [f"waiting for another ingest into {store.path.name} (up to 300 s)"]
+
+
+def test_a_run_log_under_the_doubled_name_is_taken_over_at_the_next_run(make_store: MakeStore) -> None:
+    store = make_store(ITEMS)
+    log = RunLog(store.path)
+    doubled = RunLog(store.path.with_suffix(".runs.duckdb"))
+    doubled.append({"run_id": "old", "user_id": "ann"})
+    assert doubled.place.name == "shop.runs.runs.duckdb"
+    assert [run["run_id"] for run in log.recent()] == ["old"]
+    log.append({"run_id": "new", "user_id": "bob"})
+    assert [run["run_id"] for run in log.recent()] == ["new", "old"]
+    assert not doubled.place.exists()
+    assert (log.forget("ann"), log.forget("ann")) == (1, 0)
+    assert [run["run_id"] for run in log.recent()] == ["new"]
+
+
+def test_a_store_of_schema_1_learns_which_items_events_alone_named(tmp_path: Path) -> None:
+    path = tmp_path / "old.duckdb"
+    with duckdb.connect(str(path)) as con:
+        migrations._first(con.cursor())
+        con.execute("INSERT INTO meta VALUES ('schema_version', '1')")
+        con.execute("INSERT INTO items (item_id, title, brand) VALUES ('A', 'Red tee', ''), ('B', '', ''), ('C', '', 'Zed')")
+    with Store.open(path) as store:
+        assert store.catalogue().listed.tolist() == [True, False, True]
+        assert store.meta("catalogue") == "given"

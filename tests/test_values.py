@@ -59,13 +59,13 @@ def _prices(
 ) -> tuple[list[float | None], tuple[str, ...]]:
     cursor.execute("CREATE OR REPLACE TEMP TABLE given AS SELECT unnest(?::VARCHAR[]) AS x", [list(texts)])
     column = read_prices(cursor, "given", "x", decimal, typed)
-    return [price for (price,) in cursor.execute(f"SELECT {column.value} FROM given").fetchall()], column.notes
+    return [price for (price,) in cursor.execute(f"SELECT {column.value} FROM given").fetchall()], column.notes  # noqa: S608
 
 
 def _times(cursor: duckdb.DuckDBPyConnection, *texts: str, form: str = "") -> list[datetime | None]:
     cursor.execute("CREATE OR REPLACE TEMP TABLE given AS SELECT unnest(?::VARCHAR[]) AS x", [list(texts)])
     column = read_times(cursor, "given", "x", "events.ts", form)
-    return [moment for (moment,) in cursor.execute(f"SELECT {column.value} FROM given").fetchall()]
+    return [moment for (moment,) in cursor.execute(f"SELECT {column.value} FROM given").fetchall()]  # noqa: S608
 
 
 # -- prices -----------------------------------------------------------------------------------------------------------------------------

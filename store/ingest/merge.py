@@ -69,7 +69,8 @@ _WRITE_ITEMS = """
     UPDATE items SET first_seen = seen.ts FROM seen
         WHERE items.item_id = seen.item_id AND NOT first_seen_given AND (first_seen IS NULL OR seen.ts < first_seen);
     INSERT INTO items BY NAME SELECT item_id, title, category, brand, color, size, price, description, attributes, parent_id,
-        coalesce(first_seen, seen.ts) AS first_seen, coalesce(in_stock, TRUE) AS in_stock, first_seen IS NOT NULL AS first_seen_given, listed FROM added LEFT JOIN seen USING (item_id) ORDER BY item_id;
+        coalesce(first_seen, seen.ts) AS first_seen, coalesce(in_stock, TRUE) AS in_stock, first_seen IS NOT NULL AS first_seen_given, listed
+        FROM added LEFT JOIN seen USING (item_id) ORDER BY item_id;
 """
 # What a feed that says it is whole does not name.
 _OFF_SALE = """
@@ -83,12 +84,15 @@ _EVENTS = """
         there AS (SELECT user_id, ts, action, item_id, query, position FROM events
                   UNION ALL SELECT user_id, ts, 'purchase', item_id, query, position FROM returned),
         known AS (SELECT *, count(*) AS copies FROM there SEMI JOIN stage_events USING (user_id) GROUP BY ALL)
-    SELECT n.* EXCLUDE (returned_at) FROM numbered n LEFT JOIN known k ON n.user_id = k.user_id AND n.ts = k.ts AND n.action = k.action AND n.item_id = k.item_id
+    SELECT n.* EXCLUDE (returned_at)
+    FROM numbered n LEFT JOIN known k ON n.user_id = k.user_id AND n.ts = k.ts AND n.action = k.action AND n.item_id = k.item_id
         AND n.query = k.query AND n.position IS NOT DISTINCT FROM k.position WHERE n.copy > coalesce(k.copies, 0) AND n.returned_at IS NULL;
 """
 _WRITE_EVENTS = """
     INSERT INTO events
-    WITH last AS (SELECT user_id, max(seq) AS seq FROM (SELECT user_id, seq FROM events UNION ALL SELECT user_id, seq FROM returned) SEMI JOIN fresh_events USING (user_id) GROUP BY user_id)
+    WITH last AS (SELECT user_id, max(seq) AS seq
+                  FROM (SELECT user_id, seq FROM events UNION ALL SELECT user_id, seq FROM returned)
+                  SEMI JOIN fresh_events USING (user_id) GROUP BY user_id)
     SELECT f.user_id, coalesce(last.seq, 0) + row_number() OVER (PARTITION BY f.user_id ORDER BY f.ts, f.place) AS number,
         f.ts, f.action, f.item_id, f.query, f.position
     FROM fresh_events f LEFT JOIN last USING (user_id) ORDER BY f.user_id, number;
@@ -167,7 +171,8 @@ def _notes(cursor: duckdb.DuckDBPyConnection, came_back: int, alone: int) -> Ite
         yield f"{alone:,} returns have no purchase before them and change nothing"
     count, bare, full = cursor.execute(_LOST_ZEROS).fetchone() or (0, "", "")
     if count:
-        yield f"{count:,} items of the events differ from listed ones only by zeros in front, such as {bare} and {full}: a spreadsheet may have cut them"
+        told = f"only by zeros in front, such as {bare} and {full}: a spreadsheet may have cut them"
+        yield f"{count:,} items of the events differ from listed ones {told}"
     moment, late = newest_event(cursor)
     if late and moment is not None:
         yield f"{late:,} events lie in the future or years after all others, so popularity looks back from {moment:%Y-%m-%d} and leaves them out"

@@ -25,25 +25,22 @@ _MATCH = """
     SELECT found.place AS purchase_place, numbered.place AS return_place, numbered.ts AS returned_at
     FROM found JOIN numbered USING (user_id, item_id, number);
 """
-_IN_FILES = (
-    _MATCH.format(
-        purchases="SELECT rowid AS place, user_id, item_id, ts FROM stage_events WHERE action = 'purchase'",
-        returns="SELECT rowid AS place, user_id, item_id, ts FROM stage_returns",
-    )
-    + """
+_MATCH_IN_FILES = _MATCH.format(
+    purchases="SELECT rowid AS place, user_id, item_id, ts FROM stage_events WHERE action = 'purchase'",
+    returns="SELECT rowid AS place, user_id, item_id, ts FROM stage_returns",
+)
+_MARK = """
     UPDATE stage_events SET returned_at = c.returned_at FROM cancelled c WHERE stage_events.rowid = c.purchase_place;
     DELETE FROM stage_returns WHERE rowid IN (SELECT return_place FROM cancelled);
     DROP TABLE cancelled;
 """
-)
 # Of the returns left, those that took back a purchase at an earlier ingest are done with.
-_IN_STORE = (
-    _MATCH.format(
-        purchases="SELECT rowid AS place, user_id, item_id, ts FROM events WHERE action = 'purchase'",
-        returns="""SELECT place, user_id, item_id, ts FROM stage_returns r
+_MATCH_IN_STORE = _MATCH.format(
+    purchases="SELECT rowid AS place, user_id, item_id, ts FROM events WHERE action = 'purchase'",
+    returns="""SELECT place, user_id, item_id, ts FROM stage_returns r
         ANTI JOIN returned d ON r.user_id = d.user_id AND r.item_id = d.item_id AND r.ts = d.returned_at""",
-    )
-    + """
+)
+_TAKE_BACK = """
     INSERT INTO gone SELECT e.rowid AS place, e.user_id, e.seq, e.ts, e.item_id, e.query, e.position, c.returned_at
         FROM events e JOIN cancelled c ON e.rowid = c.purchase_place;
     INSERT INTO gone SELECT e.rowid, e.user_id, e.seq, e.ts, e.item_id, e.query, e.position, s.returned_at
@@ -61,14 +58,14 @@ _IN_STORE = (
         WHERE s.returned_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM returned d WHERE d.user_id = s.user_id AND d.item_id = s.item_id
             AND d.ts = s.ts AND d.query = s.query AND d.position IS NOT DISTINCT FROM s.position AND d.returned_at = s.returned_at);
 """
-)
 _GONE = """CREATE TEMP TABLE gone (place BIGINT, user_id VARCHAR, seq INTEGER, ts TIMESTAMP, item_id VARCHAR, query VARCHAR, position INTEGER,
     returned_at TIMESTAMP)"""
 
 
 def match_in_files(cursor: duckdb.DuckDBPyConnection) -> None:
     """Marks the staged purchases that came back (`returned_at`) and leaves in `stage_returns` what found none."""
-    cursor.execute(_IN_FILES)
+    cursor.execute(_MATCH_IN_FILES)
+    cursor.execute(_MARK)
 
 
 def take_back(cursor: duckdb.DuckDBPyConnection) -> tuple[int, int]:
@@ -79,8 +76,10 @@ def take_back(cursor: duckdb.DuckDBPyConnection) -> tuple[int, int]:
         cursor, "SELECT (SELECT count(*) FROM stage_returns) + (SELECT count(returned_at) FROM stage_events)"
     ):
         return 0, 0
-    cursor.execute(_IN_STORE)
-    alone = """SELECT count(*) FROM stage_returns r ANTI JOIN returned d ON r.user_id = d.user_id AND r.item_id = d.item_id AND r.ts = d.returned_at"""
+    cursor.execute(_MATCH_IN_STORE)
+    cursor.execute(_TAKE_BACK)
+    alone = """SELECT count(*) FROM stage_returns r
+        ANTI JOIN returned d ON r.user_id = d.user_id AND r.item_id = d.item_id AND r.ts = d.returned_at"""
     return _number(cursor, "SELECT count(*) FROM gone"), _number(cursor, alone)
 
 

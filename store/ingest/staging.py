@@ -72,7 +72,8 @@ _CHECK_EXPOSURES = """
     CREATE OR REPLACE TEMP TABLE checked AS SELECT *, coalesce(
             CASE WHEN query = '' THEN 'query is missing' END, CASE WHEN item_id = '' THEN 'item_id is missing' END,
             CASE WHEN position_text = '' THEN 'position is missing' END, position_problem(position_text), {moment_problem}) AS reason
-        FROM (SELECT place, query, {item_id} AS item_id, position_text, TRY_CAST(position_text AS INTEGER) AS position, ts_text, {ts} AS ts FROM taken);
+        FROM (SELECT place, query, {item_id} AS item_id, position_text, TRY_CAST(position_text AS INTEGER) AS position,
+                  ts_text, {ts} AS ts FROM taken);
     INSERT INTO stage_exposures SELECT query, item_id, position, ts FROM checked WHERE reason IS NULL;
 """
 # A product with one unreadable value is kept without that value, and the value is noted: its title is worth more than its price.
@@ -306,7 +307,8 @@ class Staging:
         ):
             row = self.cursor.execute(_LOST_ZEROS).fetchone()
             if row and row[0]:
-                self.notes.append(f"{row[0]:,} item ids differ only by zeros in front, such as {' and '.join(row[1])}: a spreadsheet may have cut them")
+                told = f"such as {' and '.join(row[1])}: a spreadsheet may have cut them"
+                self.notes.append(f"{row[0]:,} item ids differ only by zeros in front, {told}")
 
     def _number(self, sql: str) -> int:
         row = self.cursor.execute(sql).fetchone()

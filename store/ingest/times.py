@@ -33,7 +33,8 @@ _ZONES = {
 _ZONES |= {"pst": -480, "pdt": -420, "cet": 60, "cest": 120, "wet": 0, "west": 60, "eet": 120, "eest": 180}
 
 _CLOCK = r"(?P<h>\d{1,2}):(?P<mi>\d\d)(?::(?P<s>\d\d)(?P<f>[.,:]\d{1,9})?)?(?: ?(?P<half>[ap])\.?m\b\.?)?"
-_ZONE = rf"(?: ?(?P<zone>{'|'.join(sorted(_ZONES, key=len, reverse=True))})\b)?(?: ?(?P<sign>[+-])(?P<oh>\d\d):?(?P<om>\d\d)?)?(?: ?[\[(][^\])]*[\])])?"
+_OFFSET = r"(?: ?(?P<sign>[+-])(?P<oh>\d\d):?(?P<om>\d\d)?)?(?: ?[\[(][^\])]*[\])])?"
+_ZONE = rf"(?: ?(?P<zone>{'|'.join(sorted(_ZONES, key=len, reverse=True))})\b)?{_OFFSET}"
 _WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*[,.]? +)?"
 _MONTH = rf"(?P<mon>{'|'.join(_MONTHS)})[a-z]*\.?"
 _AFTER = rf"(?:[T ,]+(?:at )?{_CLOCK})?{_ZONE}"
@@ -77,7 +78,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Column:
-    """How one text column is read: SQL expressions of its value (NULL where it cannot be read) and of the reason why not, and what a person should know."""
+    """How one text column is read: SQL expressions of its value (NULL where it cannot be read) and of the reason why not, and what a
+    person should know."""
 
     value: str
     problem: str
@@ -107,13 +109,13 @@ def read_times(cursor: duckdb.DuckDBPyConnection, table: str, column: str, name:
     if form:
         return _by_format(cursor, column, name, form)
     row = cursor.execute(
-        f"""SELECT count(*) FILTER (regexp_full_match({column}, '{_PLAIN}')), count(TRY_CAST({column} AS DOUBLE)) FILTER (isfinite(TRY_CAST({column} AS DOUBLE))),
-                count(*) FROM {table} WHERE {column} <> ''"""  # noqa: S608 - names of our own
+        f"""SELECT count(*) FILTER (regexp_full_match({column}, '{_PLAIN}')),
+                count(*) FILTER (isfinite(TRY_CAST({column} AS DOUBLE))), count(*) FROM {table} WHERE {column} <> ''"""  # noqa: S608 - names of our own
     ).fetchone()
     assert row is not None
     plain, numbers, total = (int(number) for number in row)
     # The rest alone is looked at by shape, which takes ten times as long.
-    rest = f"(SELECT * FROM {table} WHERE NOT regexp_full_match({column}, '{_PLAIN}') AND TRY_CAST({column} AS DOUBLE) IS NULL)"
+    rest = f"(SELECT * FROM {table} WHERE NOT regexp_full_match({column}, '{_PLAIN}') AND TRY_CAST({column} AS DOUBLE) IS NULL)"  # noqa: S608
     kinds = (
         [(_form_of(shape.least), shape) for shape in shapes(cursor, rest, column)] if plain + numbers < total else []
     )

@@ -85,7 +85,8 @@ def check_option(cursor: duckdb.DuckDBPyConnection, name: str, value: str) -> No
 def read_ids(cursor: duckdb.DuckDBPyConnection, table: str, column: str) -> Column:
     """An id as it stands; in a column of numbers alone some of which end in .0, which a spreadsheet or pandas put there, without that."""
     row = cursor.execute(
-        f"""SELECT count(*) FILTER (ends_with({column}, '.0')), count(*) FILTER (contains({column}, 'E+') AND TRY_CAST({column} AS DOUBLE) IS NOT NULL),
+        f"""SELECT count(*) FILTER (ends_with({column}, '.0')),
+                count(*) FILTER (contains({column}, 'E+') AND TRY_CAST({column} AS DOUBLE) IS NOT NULL),
                 min({column}) FILTER (contains({column}, 'E+')) FROM {table}"""  # noqa: S608 - names of our own
     ).fetchone()
     assert row is not None
@@ -151,19 +152,23 @@ def read_prices(
         f"CASE {cases} WHEN regexp_full_match(c, {literal(_UNSURE)}) THEN {as_read} "
         f"WHEN regexp_full_match(c, {literal(_DECIMAL)}) THEN replace(c, ',', '.') END"
     )
-    spelled = f"translate(regexp_replace({column}, '([.,])[-–—]+', '\\100'), {literal(_SPACES + _QUOTES)}, {literal(' ' * len(_SPACES) + chr(39) * len(_QUOTES))})"
+    signs = f"{literal(_SPACES + _QUOTES)}, {literal(' ' * len(_SPACES) + chr(39) * len(_QUOTES))}"
+    spelled = f"translate(regexp_replace({column}, '([.,])[-–—]+', '\\100'), {signs})"
     core = f"regexp_extract({spelled}, {literal(_NUMBER)})"
     number = number.replace("(c,", f"({core},").replace("THEN c ", f"THEN {core} ")
     lowest = f"TRY_CAST({number} AS DOUBLE)"
     head = f"regexp_extract({spelled}, '^[^\\d]*')"
     rest = f"{spelled}[strpos({spelled}, {core}) + length({core}):]"
-    minus = f"(regexp_matches({head}, '[-−–]\\s*\\p{{Sc}}?\\s*[.,]?$|^\\s*[-−]') OR regexp_matches({rest}, '^\\s*[-−]\\s*$') OR (contains({head}, '(') AND starts_with({rest}, ')')))"
+    before = f"regexp_matches({head}, '[-−–]\\s*\\p{{Sc}}?\\s*[.,]?$|^\\s*[-−]')"
+    after = f"regexp_matches({rest}, '^\\s*[-−]\\s*$')"
+    minus = f"({before} OR {after} OR (contains({head}, '(') AND starts_with({rest}, ')')))"
     several = f"(regexp_matches({rest}, '\\d') AND NOT regexp_matches({rest}, {literal(_RANGE)}))"
     unsure_here = f"regexp_full_match({core}, {literal(_UNSURE)})"
     name = f"'price ''' || {column} || ''' '"
     problem = f"""CASE WHEN {minus} THEN {name} || 'is negative; the item was kept without it'
         WHEN {several} THEN {name} || 'holds several numbers; the item was kept without it'
-        WHEN {unsure_here} THEN {name} || 'may be a thousand times more or less: its column has both marks; the item was kept without it (say {option})'
+        WHEN {unsure_here} THEN {name} || 'may be a thousand times more or less: its column has both marks; '
+            || 'the item was kept without it (say {option})'
         ELSE {name} || 'is not a number; the item was kept without it' END"""
     return Column(
         f"CASE WHEN NOT {minus} AND NOT {several} AND length({column}) <= 60 THEN {lowest} END", problem, notes
@@ -201,8 +206,9 @@ def _marks(found: list[Shape]) -> tuple[set[str], list[Shape]]:
 _ON_SALE = """true t yes y ja oui si 1 instock instockonline available availablenow onlineonly instoreonly limitedavailability limitedstock lowstock
     backorder onbackorder availableforbackorder backordered preorder presale madetoorder availablefororder active enabled published onsale
     auflager lieferbar verfügbar sofortlieferbar enstock disponible continue""".split()
-_OFF_SALE = """false f no n nein non 0 outofstock oos soldout unavailable notavailable notinstock discontinued reserved inactive disabled draft archived
-    deny ausverkauft nichtlieferbar nichtverfügbar nichtauflager vergriffen épuisé rupturedestock agotado hidden deleted ended temporarilyoutofstock""".split()
+_OFF_SALE = """false f no n nein non 0 outofstock oos soldout unavailable notavailable notinstock discontinued reserved
+    inactive disabled draft archived deny hidden deleted ended temporarilyoutofstock ausverkauft nichtlieferbar
+    nichtverfügbar nichtauflager vergriffen épuisé rupturedestock agotado""".split()
 
 
 def stock(column: str) -> str:
@@ -236,8 +242,10 @@ _NAMES: Mapping[str, str] = {
         exposure exposures shown""",
 }
 _REASONS: Mapping[str, str] = {
-    "takes something out of a cart": "removefromcart removedfromcart cartremove productremoved productremovedfromcart removecart removefrombasket unlike unfavorite",
-    "is the view of a page, not of a product": "pageview pageviewed screenview page screen homepage home firstvisit sessionstart session userengagement scroll login",
+    "takes something out of a cart": """removefromcart removedfromcart cartremove productremoved productremovedfromcart
+        removecart removefrombasket unlike unfavorite""",
+    "is the view of a page, not of a product": """pageview pageviewed screenview page screen homepage home firstvisit
+        sessionstart session userengagement scroll login""",
 }
 _KNOWN = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 _KNOWN_REASONS = {name: reason for reason, names in _REASONS.items() for name in names.split()}
@@ -260,7 +268,7 @@ def read_actions(cursor: duckdb.DuckDBPyConnection, table: str, column: str, map
         if name.startswith("events.action:")
     }
     rows = cursor.execute(
-        f"SELECT {column}, count(*) FROM {table} WHERE {column} <> '' GROUP BY 1 ORDER BY 2 DESC LIMIT 2000"
+        f"SELECT {column}, count(*) FROM {table} WHERE {column} <> '' GROUP BY 1 ORDER BY 2 DESC LIMIT 2000"  # noqa: S608
     ).fetchall()
     kinds: dict[str, list[str]] = {}
     reasons: dict[str, list[str]] = {}
