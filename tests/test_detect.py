@@ -1,4 +1,5 @@
-"""Files of unknown make: what they are and what their columns mean is told from names and values, what is uncertain is said."""
+"""Files of unknown make: what they are and what their columns mean is told from names and values, what is uncertain
+is said."""
 
 from __future__ import annotations
 
@@ -34,15 +35,24 @@ def _attributes(folder: Path) -> set[str]:
         return {name for (name,) in con.execute("SELECT DISTINCT unnest(map_keys(attributes)) FROM items").fetchall()}
 
 
-EVENTS = "event_time,event_type,product_id,user_id\n2019-10-01 00:00:00 UTC,view,p1,u1\n2019-10-01 00:02:00 UTC,cart,p2,u1\n"
+EVENTS = (
+    "event_time,event_type,product_id,user_id\n2019-10-01 00:00:00 UTC,view,p1,u1\n2019-10-01 00:02:00 UTC,cart,p2,u1\n"
+)
 ITEMS = "id\ttitle\tprice\tavailability\tcolor\titem_group_id\nG1\tRunning shoe blue\t89.90 EUR\tin stock\tBlue\tG\n"
-ORDERS = "InvoiceNo,StockCode,Description,InvoiceDate,CustomerID,Email\n1,A,White mug,2010-12-01 09:00,c1,ann@example.com\n"
+ORDERS = (
+    "InvoiceNo,StockCode,Description,InvoiceDate,CustomerID,Email\n1,A,White mug,2010-12-01 09:00,c1,ann@example.com\n"
+)
 
 
 def test_events_and_products_are_told_from_common_names(tmp_path: Path) -> None:
     report = _read(tmp_path, log__csv=EVENTS, feed__tsv=ITEMS)
     assert _columns(report) == {
-        **{"events.user_id": "user_id", "events.item_id": "product_id", "events.ts": "event_time", "events.action": "event_type"},
+        **{
+            "events.user_id": "user_id",
+            "events.item_id": "product_id",
+            "events.ts": "event_time",
+            "events.action": "event_type",
+        },
         **{"items.item_id": "id", "items.title": "title", "items.color": "color", "items.price": "price"},
         **{"items.parent_id": "item_group_id", "items.in_stock": "availability"},
     }
@@ -61,11 +71,21 @@ def test_orders_fill_events_and_products_and_nothing_of_the_customer_becomes_an_
     ("name", "mapping"),
     [
         ("items__csv", {"items.item_id": "StockCode", "items.title": "Description"}),
-        ("events__csv", {"events.user_id": "CustomerID", "events.item_id": "StockCode", "events.ts": "InvoiceDate", "events.action": "=purchase"}),
+        (
+            "events__csv",
+            {
+                "events.user_id": "CustomerID",
+                "events.item_id": "StockCode",
+                "events.ts": "InvoiceDate",
+                "events.action": "=purchase",
+            },
+        ),
     ],
     ids=["as products", "as events"],
 )
-def test_a_combined_file_of_the_format_tables_keeps_customers_out_of_the_products(tmp_path: Path, name: str, mapping: dict[str, str]) -> None:
+def test_a_combined_file_of_the_format_tables_keeps_customers_out_of_the_products(
+    tmp_path: Path, name: str, mapping: dict[str, str]
+) -> None:
     report = _read(tmp_path, {"items.title": "Description", **mapping}, "tables", **{name: ORDERS})
     assert report.items_new == 1
     assert _attributes(tmp_path) == set()
@@ -81,13 +101,25 @@ def test_personal_columns_of_a_product_file_are_left_out_and_others_become_attri
 @pytest.mark.parametrize(
     ("name", "text", "action", "note"),
     [
-        ("orders__csv", "order_id,customer_id,product_id,created_at\n1,u,A,2025-01-01\n", "purchase", "taken for a purchase"),
+        (
+            "orders__csv",
+            "order_id,customer_id,product_id,created_at\n1,u,A,2025-01-01\n",
+            "purchase",
+            "taken for a purchase",
+        ),
         ("cart_lines__csv", "customer_id,product_id,created_at\nu,A,2025-01-01\n", "cart", "taken for a cart"),
         ("log__csv", "visitor,sku,timestamp\nu,A,1735689600\n", "click", "taken for a click"),
-        ("reviews__csv", "reviewer_id,asin,rating,date\nu,A,5,2025-01-01\n", "purchase", "rating is taken for a purchase"),
+        (
+            "reviews__csv",
+            "reviewer_id,asin,rating,date\nu,A,5,2025-01-01\n",
+            "purchase",
+            "rating is taken for a purchase",
+        ),
     ],
 )
-def test_what_was_done_is_told_from_the_file_where_no_column_says_it(tmp_path: Path, name: str, text: str, action: str, note: str) -> None:
+def test_what_was_done_is_told_from_the_file_where_no_column_says_it(
+    tmp_path: Path, name: str, text: str, action: str, note: str
+) -> None:
     report = _read(tmp_path, **{name: text})
     assert any(note in found for found in report.readings[0].notes)
     with Store.open(tmp_path / "s.duckdb") as store:
@@ -112,20 +144,40 @@ def test_nested_json_is_told_by_the_ends_of_its_names(tmp_path: Path) -> None:
 
 
 def test_variants_are_products_with_a_parent_and_positions_are_purchases(tmp_path: Path) -> None:
-    catalog = [{"id": "p1", "name": "Tee", "variants": [{"sku": "A", "size": "M", "price": 3}, {"sku": "B", "size": "L", "price": 4}]}]
-    order = {"orderNumber": "1", "customer": {"customerNumber": "c1", "email": "x@y"}, "orderedAt": "2025-01-01T10:00:00Z"}
-    order["positions"] = [{"articleNumber": "A", "name": "Tee", "quantity": 2}, {"articleNumber": "C", "name": "Cap", "quantity": 1}]
+    catalog = [
+        {
+            "id": "p1",
+            "name": "Tee",
+            "variants": [{"sku": "A", "size": "M", "price": 3}, {"sku": "B", "size": "L", "price": 4}],
+        }
+    ]
+    order = {
+        "orderNumber": "1",
+        "customer": {"customerNumber": "c1", "email": "x@y"},
+        "orderedAt": "2025-01-01T10:00:00Z",
+    }
+    order["positions"] = [
+        {"articleNumber": "A", "name": "Tee", "quantity": 2},
+        {"articleNumber": "C", "name": "Cap", "quantity": 1},
+    ]
     report = _read(tmp_path, catalog__json=json.dumps(catalog), orders__json=json.dumps([order]))
     assert (report.items_new, report.events_new, report.rejects) == (3, 2, 0)
     with Store.open(tmp_path / "s.duckdb") as store:
         items = store.items(["A", "B", "C"])
-        assert [(item.title, item.parent_id, item.size) for item in items.values()] == [("Tee", "p1", "M"), ("Tee", "p1", "L"), ("Cap", "", "")]
+        assert [(item.title, item.parent_id, item.size) for item in items.values()] == [
+            ("Tee", "p1", "M"),
+            ("Tee", "p1", "L"),
+            ("Cap", "", ""),
+        ]
         assert [event.item_id for event in store.history("c1")] == ["A", "C"]
 
 
 def test_lines_of_orders_without_a_customer_are_no_products(tmp_path: Path) -> None:
     with pytest.raises(IngestError, match=r"item_id is 'product_id'.*--map events\.user_id=NAME"):
-        _read(tmp_path, lines__csv="order_id,product_id,seller_id,shipping_limit_date,price\no1,p1,s1,2017-09-19 09:45:35,58.90\n")
+        _read(
+            tmp_path,
+            lines__csv="order_id,product_id,seller_id,shipping_limit_date,price\no1,p1,s1,2017-09-19 09:45:35,58.90\n",
+        )
 
 
 def test_searches_and_what_they_showed_are_told_from_their_columns(tmp_path: Path) -> None:
@@ -138,10 +190,17 @@ def test_searches_and_what_they_showed_are_told_from_their_columns(tmp_path: Pat
 
 
 def test_sequences_take_any_two_columns_as_items_and_titles(tmp_path: Path) -> None:
-    for number, titles in enumerate(["B001\tRed shirt, 16\"\nB002\tBlue shirt\n", "Artikel,Bezeichnung\nB001,\"Red shirt, 16\"\"\"\nB002,Blue shirt\n"]):
+    for number, titles in enumerate(
+        ['B001\tRed shirt, 16"\nB002\tBlue shirt\n', 'Artikel,Bezeichnung\nB001,"Red shirt, 16"""\nB002,Blue shirt\n']
+    ):
         folder = tmp_path / str(number)
         folder.mkdir()
-        report = _read(folder, user_sequence__txt="ann B001 B002\n", **{"items__tsv" if "\t" in titles else "items__csv": titles}, form="sequences")
+        report = _read(
+            folder,
+            user_sequence__txt="ann B001 B002\n",
+            **{"items__tsv" if "\t" in titles else "items__csv": titles},
+            form="sequences",
+        )
         assert (report.events_new, report.items_new, report.rejects) == (2, 2, 0)
         with Store.open(folder / "s.duckdb") as store:
             assert store.items(["B001"])["B001"].title == 'Red shirt, 16"'
@@ -163,8 +222,14 @@ def test_formats_of_their_own_are_recognised_and_prose_is_left(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Kunde;Wann;Was\n1;2025-01-01;x\n", r"user_id is 'Kunde'.*it has: Kunde, Wann, Was.*--map events\.item_id=NAME"),
-        ("u1,2025-01-01 10:00,A\nu2,2025-01-02 10:00,B\n", r"no header; by number: 1 \(e\.g\. 'u1'\), 2 .*--map events\.user_id=NAME"),
+        (
+            "Kunde;Wann;Was\n1;2025-01-01;x\n",
+            r"user_id is 'Kunde'.*it has: Kunde, Wann, Was.*--map events\.item_id=NAME",
+        ),
+        (
+            "u1,2025-01-01 10:00,A\nu2,2025-01-02 10:00,B\n",
+            r"no header; by number: 1 \(e\.g\. 'u1'\), 2 .*--map events\.user_id=NAME",
+        ),
     ],
 )
 def test_what_cannot_be_told_lists_the_columns_and_the_line_to_write(tmp_path: Path, text: str, message: str) -> None:
@@ -182,16 +247,21 @@ def test_a_mapping_names_columns_of_a_file_without_header_and_corrects_a_guess(t
 
 
 def test_a_mapped_name_that_no_file_has_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(IngestError, match=r"--map events\.user_id=Kunde: no file has a column 'Kunde' \(log\.csv: event_time, event_type"):
+    with pytest.raises(
+        IngestError,
+        match=r"--map events\.user_id=Kunde: no file has a column 'Kunde' \(log\.csv: event_time, event_type",
+    ):
         _read(tmp_path, {"events.user_id": "Kunde"}, log__csv=EVENTS)
 
 
-# -- the command ----------------------------------------------------------------------------------------------------------
+# -- the command -----------------------------------------------------------------------------------------------------
 
 
 def _recgraph(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run([sys.executable, "-m", "recgraph.cli", *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "recgraph.cli", *words], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
 
 
 def test_the_command_takes_paths_alone_the_old_spelling_and_a_dry_run(tmp_path: Path) -> None:
@@ -203,7 +273,14 @@ def test_the_command_takes_paths_alone_the_old_spelling_and_a_dry_run(tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events.csv"]
     auto = _recgraph(tmp_path, "ingest", "events.csv", "--store", "a.duckdb")
     assert (auto.returncode, (tmp_path / "a.duckdb").exists()) == (0, True), auto.stderr
-    mapped = ["--map", "events.ts=event_time", "--map", "events.action=event_type", "--map", "events.item_id=product_id"]
+    mapped = [
+        "--map",
+        "events.ts=event_time",
+        "--map",
+        "events.action=event_type",
+        "--map",
+        "events.item_id=product_id",
+    ]
     old = _recgraph(tmp_path, "ingest", "tables", "events.csv", "--store", "b.duckdb", *mapped)
     assert old.returncode == 0, old.stderr
     assert "format tables" in old.stdout

@@ -35,8 +35,11 @@ def _names(report: IngestReport) -> list[str]:
 def test_shopify_products_are_variants_that_share_their_products_words(tmp_path: Path) -> None:
     report, store = _read(
         tmp_path,
-        products_export__csv="""Handle,Title,Body (HTML),Vendor,Product Category,Type,Tags,Published,Option1 Name,Option1 Value,Option2 Name,Option2 Value,Variant SKU,Variant Inventory Qty,Variant Inventory Policy,Variant Price,Image Src,Status
-        linen-shirt,Linen shirt,"<p>Light &amp; cool.</p>",Zed,Apparel > Shirts,Shirts,"summer, linen",TRUE,Size,M,Color,Red,LS-M-R,3,deny,49.90,https://x/1.jpg,active
+        products_export__csv="""Handle,Title,Body (HTML),Vendor,Product Category,Type,Tags,Published,\
+Option1 Name,Option1 Value,Option2 Name,Option2 Value,Variant SKU,Variant Inventory Qty,\
+Variant Inventory Policy,Variant Price,Image Src,Status
+        linen-shirt,Linen shirt,"<p>Light &amp; cool.</p>",Zed,Apparel > Shirts,Shirts,"summer, linen",TRUE,\
+Size,M,Color,Red,LS-M-R,3,deny,49.90,https://x/1.jpg,active
         linen-shirt,,,,,,,,,L,,Blue,LS-L-B,0,deny,52.00,,
         linen-shirt,,,,,,,,,,,,,,,,https://x/2.jpg,
         mug,Mug,,Zed,,Kitchen,,TRUE,Title,Default Title,,,,5,deny,9,,draft""",
@@ -62,10 +65,13 @@ def test_shopify_products_are_variants_that_share_their_products_words(tmp_path:
 def test_shopify_orders_fill_events_and_items_and_keep_the_customer_out_of_the_products(tmp_path: Path) -> None:
     report, store = _read(
         tmp_path,
-        orders_export__csv="""Name,Email,Financial Status,Paid at,Currency,Total,Created at,Lineitem quantity,Lineitem name,Lineitem price,Lineitem sku,Billing Name,Phone,Vendor,Cancelled at
-        #1001,ann@example.com,paid,2025-10-07 09:50:26,EUR,53.91,2025-10-07 09:50:26,1,Linen shirt - M,49.90,LS-M,Ann A,+331,Zed,
+        orders_export__csv="""Name,Email,Financial Status,Paid at,Currency,Total,Created at,\
+Lineitem quantity,Lineitem name,Lineitem price,Lineitem sku,Billing Name,Phone,Vendor,Cancelled at
+        #1001,ann@example.com,paid,2025-10-07 09:50:26,EUR,53.91,2025-10-07 09:50:26,1,Linen shirt - M,\
+49.90,LS-M,Ann A,+331,Zed,
         #1001,ann@example.com,,,,,,2,Mug,9.00,,,,Zed,
-        #1002,bob@example.com,refunded,2025-10-08 10:00:00,EUR,9,2025-10-08 10:00:00,1,Mug,9.00,,Bob B,,Zed,2025-10-09 00:00:00""",
+        #1002,bob@example.com,refunded,2025-10-08 10:00:00,EUR,9,2025-10-08 10:00:00,1,Mug,9.00,,Bob B,,Zed,\
+2025-10-09 00:00:00""",
     )
     assert (_names(report), report.events_new, report.rejects) == (["Shopify orders"], 2, 0)
     with store:
@@ -122,7 +128,9 @@ def test_shopify_json_unfolds_variants_and_line_items(tmp_path: Path) -> None:
 def test_woocommerce_products_are_known_by_their_sku(tmp_path: Path) -> None:
     report, store = _read(
         tmp_path,
-        wc_product_export__csv="""ID,Type,SKU,Name,Published,Is featured?,Visibility in catalog,Short description,Description,In stock?,Stock,Sale price,Regular price,Categories,Tags,Parent,Attribute 1 name,Attribute 1 value(s)
+        wc_product_export__csv="""ID,Type,SKU,Name,Published,Is featured?,Visibility in catalog,\
+Short description,Description,In stock?,Stock,Sale price,Regular price,Categories,Tags,Parent,\
+Attribute 1 name,Attribute 1 value(s)
         10,simple,HAT-1,Wool hat,1,0,visible,Warm.,,1,,,20,"Clothing > Hats, Sale",winter,,Color,"Red, Blue"
         11,variation,,Wool hat - red,1,0,visible,,<p>Red.</p>,0,0,15,20,,,id:10,,""",
     )
@@ -154,7 +162,8 @@ FEED_XML = """<?xml version="1.0"?>
 <g:shipping><g:country>DE</g:country><g:price>5 EUR</g:price></g:shipping></item></channel></rss>"""
 FEED_ATOM = """<feed xmlns="http://www.w3.org/2005/Atom" xmlns:g="http://base.google.com/ns/1.0"><title>Shop</title>
 <entry><g:id>G1</g:id><title>Running shoe</title><summary>Fast.</summary><link href="https://x/1"/><g:image_link>https://x/1.jpg</g:image_link>
-<g:availability>in_stock</g:availability><g:price>89.90 EUR</g:price><g:brand>Zed</g:brand><g:google_product_category>Shoes</g:google_product_category>
+<g:availability>in_stock</g:availability><g:price>89.90 EUR</g:price><g:brand>Zed</g:brand>
+<g:google_product_category>Shoes</g:google_product_category>
 <g:item_group_id>G</g:item_group_id><g:color>Blue</g:color></entry></feed>"""
 
 
@@ -284,7 +293,8 @@ def test_amazon_personalize_sets_are_recognised(tmp_path: Path) -> None:
     report, store = _read(
         tmp_path,
         interactions__csv="USER_ID,ITEM_ID,TIMESTAMP,EVENT_TYPE\nu1,i1,1735689600,click",
-        items__csv="ITEM_ID,PRICE,CATEGORY_L1,PRODUCT_DESCRIPTION,CREATION_TIMESTAMP,GENDER\ni1,9.5,shirts,A soft tee,1600000000,W",
+        items__csv="ITEM_ID,PRICE,CATEGORY_L1,PRODUCT_DESCRIPTION,CREATION_TIMESTAMP,GENDER\ni1,9.5,shirts,\
+A soft tee,1600000000,W",
     )
     assert sorted(_names(report)) == ["Amazon Personalize interactions", "Amazon Personalize items"]
     with store:
@@ -298,8 +308,10 @@ def test_amazon_personalize_sets_are_recognised(tmp_path: Path) -> None:
 def test_retailrocket_keeps_the_last_category_of_an_item(tmp_path: Path) -> None:
     report, store = _read(
         tmp_path,
-        events__csv="timestamp,visitorid,event,itemid,transactionid\n1433221332117,257597,view,355908,\n1433221332118,257597,transaction,355908,4000",
-        item_properties_part1__csv="timestamp,itemid,property,value\n1,355908,categoryid,1338\n2,355908,888,n1 2\n3,355908,categoryid,1114",
+        events__csv="timestamp,visitorid,event,itemid,transactionid\n1433221332117,257597,view,355908,\
+\n1433221332118,257597,transaction,355908,4000",
+        item_properties_part1__csv="timestamp,itemid,property,value\n1,355908,categoryid,1338\n2,355908,888,\
+n1 2\n3,355908,categoryid,1114",
         category_tree__csv="categoryid,parentid\n1016,213",
     )
     assert sorted(_names(report)) == [
@@ -332,9 +344,12 @@ def test_rees46_composes_a_title_and_says_so(tmp_path: Path) -> None:
 def test_instacart_joins_orders_baskets_and_products(tmp_path: Path) -> None:
     report, store = _read(
         tmp_path,
-        orders__csv="order_id,user_id,eval_set,order_number,order_dow,order_hour_of_day,days_since_prior_order\n2,u1,prior,2,3,8,7\n1,u1,prior,1,2,8,",
-        order_products__prior__csv="order_id,product_id,add_to_cart_order,reordered\n2,196,1,1\n1,196,1,0\n1,12427,2,0",
-        products__csv="product_id,product_name,aisle_id,department_id\n196,Soda,77,7\n12427,Original Beef Jerky,23,19",
+        orders__csv="order_id,user_id,eval_set,order_number,order_dow,order_hour_of_day,\
+days_since_prior_order\n2,u1,prior,2,3,8,7\n1,u1,prior,1,2,8,",
+        order_products__prior__csv="order_id,product_id,add_to_cart_order,reordered\n2,196,1,1\n1,196,1,\
+0\n1,12427,2,0",
+        products__csv="product_id,product_name,aisle_id,department_id\n196,Soda,77,7\n12427,\
+Original Beef Jerky,23,19",
         aisles__csv="aisle_id,aisle\n77,soft drinks",
         departments__csv="department_id,department\n7,beverages",
     )
@@ -350,8 +365,10 @@ def test_instacart_joins_orders_baskets_and_products(tmp_path: Path) -> None:
 def test_hm_articles_and_transactions_are_recognised_and_customers_left(tmp_path: Path) -> None:
     report, store = _read(
         tmp_path,
-        articles__csv="article_id,product_code,prod_name,product_type_name,colour_group_name,detail_desc\n0108775015,0108775,Strap top,Vest top,Black,Jersey top.",
-        transactions_train__csv="t_dat,customer_id,article_id,price,sales_channel_id\n2018-09-20,c1,0108775015,0.0508,2",
+        articles__csv="article_id,product_code,prod_name,product_type_name,colour_group_name,\
+detail_desc\n0108775015,0108775,Strap top,Vest top,Black,Jersey top.",
+        transactions_train__csv="t_dat,customer_id,article_id,price,sales_channel_id\n2018-09-20,c1,\
+0108775015,0.0508,2",
         customers__csv="customer_id,FN,Active,club_member_status,age\nc1,,,ACTIVE,49",
     )
     assert sorted(_names(report)) == ["H&M articles", "H&M customers", "H&M transactions"]
@@ -403,8 +420,18 @@ def test_movielens_is_read_in_all_its_spellings(tmp_path: Path, files: dict[str,
 @pytest.mark.parametrize(
     ("name", "text", "user", "expected"),
     [
-        ("yoochoose-clicks__dat", "1,2014-04-07T10:51:09.277Z,214536502,0\n2,2014-04-07T13:56:37.614Z,214662742,0", "1", [("click", "214536502")]),
-        ("UserBehavior__csv", "1,2268318,2520377,pv,1511544070\n1,2333346,2520771,buy,1511561733", "1", [("click", "2268318"), ("purchase", "2333346")]),
+        (
+            "yoochoose-clicks__dat",
+            "1,2014-04-07T10:51:09.277Z,214536502,0\n2,2014-04-07T13:56:37.614Z,214662742,0",
+            "1",
+            [("click", "214536502")],
+        ),
+        (
+            "UserBehavior__csv",
+            "1,2268318,2520377,pv,1511544070\n1,2333346,2520771,buy,1511561733",
+            "1",
+            [("click", "2268318"), ("purchase", "2333346")],
+        ),
         (
             "train__jsonl",
             '{"session":7,"events":[{"aid":1517085,"ts":1659304800025,"type":"clicks"},{"aid":1563459,"ts":1659304904511,"type":"orders"}]}',
@@ -414,7 +441,9 @@ def test_movielens_is_read_in_all_its_spellings(tmp_path: Path, files: dict[str,
     ],
     ids=["yoochoose", "taobao", "otto"],
 )
-def test_sets_of_sessions_are_known_by_their_files(tmp_path: Path, name: str, text: str, user: str, expected: list[tuple[str, str]]) -> None:
+def test_sets_of_sessions_are_known_by_their_files(
+    tmp_path: Path, name: str, text: str, user: str, expected: list[tuple[str, str]]
+) -> None:
     report, store = _read(tmp_path, **{name: text})
     assert report.rejects == 0
     with store:

@@ -1,4 +1,5 @@
-"""Files as they come: compression, archives, encodings, layouts, workbooks, JSON and XML of any shape become rows, or one sentence says why not."""
+"""Files as they come: compression, archives, encodings, layouts, workbooks, JSON and XML of any shape become rows,
+or one sentence says why not."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def _zip(**members: str | bytes) -> bytes:
     return data.getvalue()
 
 
-# -- bytes --------------------------------------------------------------------------------------------------------------
+# -- bytes -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,11 @@ def test_a_few_broken_lines_do_not_make_a_unicode_file_a_windows_one(tmp_path: P
         ("items.csv.gz", gzip.compress(ITEMS.encode())[:10], "cut off before its first row"),
         ("items.zip", b"PK\x03\x04 garbage", "cannot be read"),
         ("items.xlsx", _zip(**{"[Content_Types]__xml": "<x/>"}), "cannot be read as a workbook"),
-        ("items.xml", b'<!DOCTYPE l [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><rss><item><id>&b;</id></item></rss>', "declares entities"),
+        (
+            "items.xml",
+            b'<!DOCTYPE l [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><rss><item><id>&b;</id></item></rss>',
+            "declares entities",
+        ),
         ("items.parquet", b"PAR1 garbage", "cannot be read as Parquet"),
         ("items.json", b'{"a": [1, 2', "holds no records"),
     ],
@@ -119,7 +124,7 @@ def test_an_archive_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypa
         _ingest(tmp_path / "in", "items.csv.gz", gzip.compress(b"item_id,title\n" + b"0" * 2**23))
 
 
-# -- delimited text -----------------------------------------------------------------------------------------------------
+# -- delimited text --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -137,7 +142,9 @@ def test_an_archive_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypa
     ],
     ids="decimal-comma signs-in-titles inches heading trailing row-names two-colons no-header titles".split(),
 )
-def test_a_layout_is_told_from_the_first_rows(tmp_path: Path, text: str, names: list[str], rows: int, delimiter: str) -> None:
+def test_a_layout_is_told_from_the_first_rows(
+    tmp_path: Path, text: str, names: list[str], rows: int, delimiter: str
+) -> None:
     (tmp_path / "x.csv").write_text(text, encoding="utf-8")
     found = layout_of(tmp_path / "x.csv")
     assert (list(found.names), len(found.rows), found.delimiter) == (names, rows, delimiter)
@@ -151,13 +158,18 @@ def test_quotes_escaped_by_backslashes_and_rows_of_many_lines_are_read(tmp_path:
 
 
 def test_a_reject_shows_the_row_under_the_files_own_names(tmp_path: Path) -> None:
-    _ingest(tmp_path / "in", "events.csv", "Kunde;ts;action;item_id\nu1;nie;click;A\nu1;2025-01-01;click;A\n", events_user_id="Kunde")
+    _ingest(
+        tmp_path / "in",
+        "events.csv",
+        "Kunde;ts;action;item_id\nu1;nie;click;A\nu1;2025-01-01;click;A\n",
+        events_user_id="Kunde",
+    )
     with duckdb.connect(str(tmp_path / "in" / "s.duckdb"), read_only=True) as con:
         (line, raw) = con.execute("SELECT line, raw FROM rejects").fetchall()[0]
     assert (line, json.loads(raw)) == (2, {"Kunde": "u1", "ts": "nie", "action": "click", "item_id": "A"})
 
 
-# -- workbooks, JSON, XML -------------------------------------------------------------------------------------------------
+# -- workbooks, JSON, XML --------------------------------------------------------------------------------------------
 
 
 def _workbook(sheets: dict[str, list[list[Any]]]) -> bytes:
@@ -173,7 +185,9 @@ def _workbook(sheets: dict[str, list[list[Any]]]) -> bytes:
     package = "http://schemas.openxmlformats.org/package/2006/"
     names = list(enumerate(sheets, start=1))
     listed = "".join(f'<sheet name="{name}" sheetId="{n}" r:id="rId{n}"/>' for n, name in names)
-    related = "".join(f'<Relationship Id="rId{n}" Type="{kinds}/worksheet" Target="worksheets/sheet{n}.xml"/>' for n, _ in names)
+    related = "".join(
+        f'<Relationship Id="rId{n}" Type="{kinds}/worksheet" Target="worksheets/sheet{n}.xml"/>' for n, _ in names
+    )
     parts = {
         "[Content_Types].xml": f'<Types xmlns="{package}content-types"><Default Extension="xml" ContentType="application/xml"/></Types>',
         "_rels/.rels": f'<Relationships xmlns="{package}relationships">'
@@ -183,7 +197,9 @@ def _workbook(sheets: dict[str, list[list[Any]]]) -> bytes:
     }
     for number, rows in enumerate(sheets.values(), start=1):
         body = "".join(f"<row>{''.join(cell(value) for value in row)}</row>" for row in rows)
-        parts[f"xl/worksheets/sheet{number}.xml"] = f'<worksheet xmlns="{main}"><sheetData>{body}</sheetData></worksheet>'
+        parts[f"xl/worksheets/sheet{number}.xml"] = (
+            f'<worksheet xmlns="{main}"><sheetData>{body}</sheetData></worksheet>'
+        )
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         for name, text in parts.items():
@@ -217,7 +233,9 @@ PRODUCTS = [{"item_id": "A", "title": "Tee", "price": 3.5}, {"item_id": "B", "ti
         json.dumps({"status": "ok", "count": 2, "data": {"products": PRODUCTS}}),
         "".join(json.dumps(product) for product in PRODUCTS),
         "\n".join(json.dumps(product, indent=1) for product in PRODUCTS),
-        json.dumps({"hits": {"total": 2, "hits": [{"_index": "products", "_source": product} for product in PRODUCTS]}}),
+        json.dumps(
+            {"hits": {"total": 2, "hits": [{"_index": "products", "_source": product} for product in PRODUCTS]}}
+        ),
         json.dumps(PRODUCTS).replace("null", "NaN"),
         "\ufeff" + "\n".join(json.dumps(product).replace("null", "NaN") for product in PRODUCTS),
     ],
@@ -234,7 +252,12 @@ def test_an_array_that_breaks_off_keeps_what_came_before_and_says_so(tmp_path: P
     assert (report.items_new, report.rejects) == (1, 1)
 
 
-NESTED = {"user": "u1", "at": "2026-05-14T09:00:00Z", "object": {"id": "A"}, "items": [{"item_id": "B", "name": "Tee"}, {"item_id": "C"}]}
+NESTED = {
+    "user": "u1",
+    "at": "2026-05-14T09:00:00Z",
+    "object": {"id": "A"},
+    "items": [{"item_id": "B", "name": "Tee"}, {"item_id": "C"}],
+}
 WHO = {"events_user_id": "user", "events_ts": "at", "events_action": "=click"}
 
 
@@ -275,7 +298,7 @@ def test_a_feed_in_another_encoding_says_so_in_its_first_line(tmp_path: Path) ->
     assert _titles(tmp_path / "in") == {"1": "Платье"}
 
 
-# -- a look without writing -----------------------------------------------------------------------------------------------
+# -- a look without writing ------------------------------------------------------------------------------------------
 
 
 def test_a_preview_shows_the_first_rows_and_writes_nothing(tmp_path: Path) -> None:

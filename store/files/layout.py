@@ -1,4 +1,5 @@
-"""How a delimited file is laid out, told from its beginning: delimiter, quotes, header, and what stands above the table.
+"""How a delimited file is laid out, told from its beginning: delimiter, quotes, header, and what stands above the
+table.
 
 It knows rows of cells, not what the columns mean; `store/ingest/detect.py` does.
 """
@@ -21,8 +22,9 @@ _HEAD = 262_144  # characters from which a layout is told
 
 @dataclass(frozen=True)
 class Layout:
-    """How a delimited file is laid out: `skip` lines before its header or, where `header` is False, before its first row. `rows` are the
-    first rows under the names; columns of a file without header are named by their numbers from 1."""
+    """How a delimited file is laid out: `skip` lines before its header or, where `header` is False, before its first
+    row. `rows` are the first rows under the names; columns of a file without header are named by their numbers from
+    1."""
 
     names: tuple[str, ...]
     delimiter: str
@@ -41,8 +43,8 @@ class Layout:
 def layout_of(
     path: Path, delimiters: Sequence[str] = DELIMITERS, titled: bool | None = None, quote: str | None = None
 ) -> Layout:
-    """The layout of UTF-8 text: the delimiter that gives the most even rows, and a header where the first row reads like names. `titled` and
-    `quote` say so where it is known."""
+    """The layout of UTF-8 text: the delimiter that gives the most even rows, and a header where the first row reads
+    like names. `titled` and `quote` say so where it is known."""
     with path.open("r", encoding="utf-8-sig", errors="replace", newline="") as stream:
         text = stream.read(_HEAD)
         cut = bool(stream.read(1))

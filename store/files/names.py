@@ -1,4 +1,5 @@
-"""What shops call their columns: the usual names of each of ours, those of personal data, what looks like a time or an action.
+"""What shops call their columns: the usual names of each of ours, those of personal data, what looks like a time or an
+action.
 
 It knows names and looks of values alone; `store/ingest/detect.py` decides with them what a file's columns are.
 """
@@ -163,8 +164,8 @@ KNOWN = (
 
 
 def rank(column: str, name: str) -> int | None:
-    """How good a name is for one of our columns, 0 for the best; None where it is not one. A dotted name's end counts, but
-    less than a whole name."""
+    """How good a name is for one of our columns, 0 for the best; None where it is not one. A dotted name's end
+    counts, but less than a whole name."""
     ranks = _RANKS[column]
     last = 1000 if "mail" in plain_name(name) else 0  # an address tells people apart only where nothing else does
     if (whole := ranks.get(plain_name(name))) is not None:

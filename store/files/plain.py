@@ -1,4 +1,5 @@
-"""A file's bytes as plain UTF-8 text: members of archives, compression, encodings and line ends, all in streams and never whole in memory.
+"""A file's bytes as plain UTF-8 text: members of archives, compression, encodings and line ends, all in streams and
+never whole in memory.
 
 It knows bytes, not what rows or columns are; `store/files/shapes.py` does rows.
 """
@@ -25,10 +26,12 @@ import zstandard
 from recgraph.errors import IngestError
 
 CHUNK = 2**20
-# What unpacks to more than this is taken for an attack only where it also grows more than MAX_GROWTH times: logs shrink to a thirtieth.
+# What unpacks to more than this is taken for an attack only where it also grows more than MAX_GROWTH times: logs shrink
+# to a thirtieth.
 MAX_UNPACKED, MAX_GROWTH = 2**30, 300
 _SAMPLE = 65_536  # bytes of text outside ASCII from which an encoding is guessed
-# Guessed only among what shops' software writes; of the Latin ones no statistics tell short texts apart, so those are decided below.
+# Guessed only among what shops' software writes; of the Latin ones no statistics tell short texts apart, so those are
+# decided below.
 _OTHERS = ("cp1251", "cp1253", "shift_jis", "gb18030", "big5", "euc_kr")
 _POLISH = frozenset(
     b"\xa3\xa5\xaf\xb3\xb9\xbf\x9a\x9c\x9e\x9f\x8c\x8f"
@@ -46,7 +49,8 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of an ingest and the part it plays in its format, e.g. "items". `member` is a file inside a zip, `sheet` one of a workbook."""
+    """A file of an ingest and the part it plays in its format, e.g. "items". `member` is a file inside a zip,
+    `sheet` one of a workbook."""
 
     kind: str
     path: Path
@@ -95,7 +99,8 @@ def magic(source: SourceFile) -> bytes:
 
 @contextmanager
 def open_bytes(source: SourceFile) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked by what they are rather than by the file's name. IngestError where the file cannot be opened."""
+    """The file's bytes, unpacked by what they are rather than by the file's name. IngestError where the file cannot
+    be opened."""
     with ExitStack() as opened:
         try:
             raw: IO[bytes] = opened.enter_context(source.path.open("rb"))
@@ -118,7 +123,8 @@ def open_bytes(source: SourceFile) -> Iterator[IO[bytes]]:
 
 
 def chunks(source: SourceFile, ended: Callable[[str], None], limit: int = 0) -> Iterator[bytes]:
-    """The unpacked bytes, a MiB at a time, `limit` of them where given. `ended` is told where the file breaks off before its end."""
+    """The unpacked bytes, a MiB at a time, `limit` of them where given. `ended` is told where the file breaks off
+    before its end."""
     packed, total = max(source.path.stat().st_size, 1), 0
     with open_bytes(source) as stream:
         while not limit or total < limit:
@@ -142,7 +148,8 @@ def chunks(source: SourceFile, ended: Callable[[str], None], limit: int = 0) -> 
 
 @dataclass(frozen=True)
 class PlainFile:
-    """UTF-8 text on disk; `whole` is False where only its beginning was asked for. `notes` tell people what was done to get it."""
+    """UTF-8 text on disk; `whole` is False where only its beginning was asked for. `notes` tell people what was done
+    to get it."""
 
     path: Path
     notes: tuple[str, ...] = ()
@@ -151,7 +158,8 @@ class PlainFile:
 
 
 def plain_file(source: SourceFile, scratch: Path, encoding: str = "", limit: int = 0) -> PlainFile:
-    """The file itself where it is plain already, else a copy in `scratch`. With `limit` about so many of its first bytes, whole lines."""
+    """The file itself where it is plain already, else a copy in `scratch`. With `limit` about so many of its first
+    bytes, whole lines."""
     broken: list[str] = []
     packed = bool(source.member) or is_packed(source.path)
     path = source.path
@@ -187,7 +195,8 @@ def _unpacked(source: SourceFile, scratch: Path, ended: Callable[[str], None], l
 
 
 def encoding_of(path: Path) -> str:
-    """Python's name of the encoding. Text that is UTF-8 but for a few lines is UTF-8: those lines are rejected by their numbers."""
+    """Python's name of the encoding. Text that is UTF-8 but for a few lines is UTF-8: those lines are rejected by
+    their numbers."""
     with path.open("rb") as stream:
         head = stream.read(4096)
         for mark, name in (

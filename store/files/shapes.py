@@ -1,5 +1,5 @@
-"""What shape a file's rows have, and the shapes DuckDB cannot read made plain: workbooks become CSV; JSON arrays, objects that hold an array
-and XML feeds become JSON lines. All in streams.
+"""What shape a file's rows have, and the shapes DuckDB cannot read made plain: workbooks become CSV; JSON arrays,
+objects that hold an array and XML feeds become JSON lines. All in streams.
 
 It knows rows and their names, not what they mean; `store/ingest/detect.py` does.
 """
@@ -43,8 +43,8 @@ _RECORDS = frozenset("item entry product offer row record article".split())  # w
 
 @dataclass(frozen=True)
 class Table:
-    """A file whose rows can be read: `csv` is any delimited text, `json` has one object a line. `broken` says what the file lacks, and
-    `whole` is False where only its beginning was asked for."""
+    """A file whose rows can be read: `csv` is any delimited text, `json` has one object a line. `broken` says what
+    the file lacks, and `whole` is False where only its beginning was asked for."""
 
     source: SourceFile
     path: Path
@@ -110,7 +110,7 @@ def _whole_file(source: SourceFile, scratch: Path) -> Path:
     return target
 
 
-# -- workbooks --------------------------------------------------------------------------------------------------------------------
+# -- workbooks -------------------------------------------------------------------------------------------------------
 
 
 def _workbook(source: SourceFile, scratch: Path) -> python_calamine.CalamineWorkbook:
@@ -149,11 +149,12 @@ def _cell(value: Any) -> str:
     return value.isoformat() if isinstance(value, date) else str(value).replace("\r", " ").replace("\n", " ")
 
 
-# -- JSON and XML -----------------------------------------------------------------------------------------------------------------
+# -- JSON and XML ----------------------------------------------------------------------------------------------------
 
 
 def _from_objects(made: Table, start: str, scratch: Path) -> Table:
-    """JSON lines as they are; objects over several lines, one after the other or in an array inside one object, become lines."""
+    """JSON lines as they are; objects over several lines, one after the other or in an array inside one object,
+    become lines."""
     lines = [line for line in start.splitlines()[:100] if line.strip()]
     whole_objects = sum(_is_object(line) for line in lines)
     as_it_is = Table(made.source, made.path, "json", made.notes, made.broken, made.whole)
@@ -179,8 +180,8 @@ def _opens_object(start: str) -> bool:
 
 
 def _array_path(path: Path) -> str:
-    """Where a single object keeps its records: its longest array of objects. "" for several objects, and for one that says who, when or
-    what by itself: that is a record with an array in it."""
+    """Where a single object keeps its records: its longest array of objects. "" for several objects, and for one
+    that says who, when or what by itself: that is a record with an array in it."""
     arrays, names, tops = Counter[str](), set[str](), 0
     try:
         with path.open("rb") as stream:
@@ -225,7 +226,8 @@ def _json_records(path: Path, prefix: str) -> Iterator[Any]:
 
 
 def _xml_records(path: Path) -> Iterator[dict[str, str]]:
-    """A dictionary of texts for each product of a feed; names without their namespace, a name that comes twice has its texts joined."""
+    """A dictionary of texts for each product of a feed; names without their namespace, a name that comes twice has
+    its texts joined."""
     done: list[dict[str, str]] = []
     record: dict[str, str] | None = None
     tags, text = list[str](), list[str]()

@@ -1,5 +1,5 @@
-"""What files are, told from their columns and first rows: a format that is known, a known make's export, or a table whose
-columns are guessed (`guess.py`). What each was taken for is kept in the staging's readings.
+"""What files are, told from their columns and first rows: a format that is known, a known make's export, or a table
+whose columns are guessed (`guess.py`). What each was taken for is kept in the staging's readings.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _FORMATS: tuple[tuple[Format, str, str, tuple[str, ...]], ...] = (
 
 @dataclass(frozen=True)
 class _Found:
-    """What one file is. `parts` are how it is read, or `form` and the file's `kind` in it; neither: known, and holding nothing for us."""
+    """What one file is. `parts` are how it is read, or `form` and the file's `kind` in it; neither: known, and
+    holding nothing for us."""
 
     look: Look
     name: str
@@ -57,7 +58,8 @@ class _Found:
 
 
 def read_auto(staging: Staging, files: Sequence[SourceFile]) -> None:
-    """Finds out what each file is and reads it. IngestError where none is anything, or the mapping names what no file has."""
+    """Finds out what each file is and reads it. IngestError where none is anything, or the mapping names what no
+    file has."""
     found, unknown = list[_Found](), dict[SourceFile, IngestError]()
     used = set[str]()
     for file in files:

@@ -14,7 +14,8 @@ from recgraph.store.ingest.parts import Part
 
 @dataclass(frozen=True)
 class Export:
-    """`needs` are the columns that tell it, each maybe with alternatives; no parts: it is known, and holds nothing for us."""
+    """`needs` are the columns that tell it, each maybe with alternatives; no parts: it is known, and holds nothing
+    for us."""
 
     name: str
     needs: tuple[str, ...]

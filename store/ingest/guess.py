@@ -175,7 +175,8 @@ class Guess:
         return values if all(ours in values for ours in COLUMNS["exposures"]) else {}
 
     def items(self) -> dict[str, str | Column]:
-        """The columns of products: an id, and something that describes it. A file that names users tells of no products."""
+        """The columns of products: an id, and something that describes it. A file that names users tells of no
+        products."""
         values = dict(self.given["items"])
         self.notes.clear()
         if not values and self._best("user_id") and not self._best("item_id"):
@@ -208,7 +209,8 @@ class Guess:
         return {"item_id": Column(name)} if name else {}
 
     def _variant(self) -> dict[str, str | Column]:
-        """The id inside an array of a product's variants, which have a price or a size, and the product's own as their parent's."""
+        """The id inside an array of a product's variants, which have a price or a size, and the product's own as
+        their parent's."""
         for array in dict.fromkeys(self._arrays.values()):
             outside = [name for name in self.look.names if self._arrays.get(name) != array]
             if (name := self._best("item_id", outside)) and (
@@ -219,7 +221,8 @@ class Guess:
         return {}
 
     def _apart(self, item: str | None, outer: bool) -> set[str]:
-        """The columns that cannot stand in a row with the item's: those of other arrays and, without `outer`, those outside of its array."""
+        """The columns that cannot stand in a row with the item's: those of other arrays and, without `outer`, those
+        outside of its array."""
         array = self._arrays.get(item or "")
         return {
             name

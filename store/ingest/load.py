@@ -1,8 +1,8 @@
 """Raw logs into a store: the known formats and `ingest`, which reads one of them, all or nothing.
 
-What the files are is in detect, what they mean in tables, amazon, research and exports; how rows are checked in staging; how they are
-written in merge. Reading happens in a database beside the store (side), so readers are served meanwhile and a killed ingest leaves the store
-as it was.
+What the files are is in detect, what they mean in tables, amazon, research and exports; how rows are checked in
+staging; how they are written in merge. Reading happens in a database beside the store (side), so readers are served
+meanwhile and a killed ingest leaves the store as it was.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ PREVIEWED = 5000  # rows of each file that a preview reads
 
 
 def find_files(form: Format, paths: Sequence[str | Path]) -> list[SourceFile]:
-    """The files of a format among `paths`, in the folders and in the zip archives among them, items first. IngestError for a path that is
-    missing or unknown."""
+    """The files of a format among `paths`, in the folders and in the zip archives among them, items first.
+    IngestError for a path that is missing or unknown."""
     found: dict[tuple[Path, str], SourceFile] = {}
     for given in paths:
         path = Path(given).expanduser().absolute()
@@ -91,12 +91,14 @@ def ingest(
     wait: float = WAIT,
     encoding: str = "",
 ) -> IngestReport:
-    """Reads files or folders of a format into the store, which is made where missing. The same files again change nothing.
+    """Reads files or folders of a format into the store, which is made where missing. The same files again change
+    nothing.
 
-    The format `auto` finds out what each file is. `mapping` names columns for `auto` and `tables` (tables.py) and says how values are read
-    (values.py); `encoding` is that of text files which is not told right; `progress` is told what is being done; `complete` says that the
-    items are the whole catalogue, so that what they lack is off sale; `wait` is how many seconds to wait for another ingest and for those who
-    read the store. Raises IngestError where nothing could be read, StoreBusy where another process uses the store; then the store is as it was.
+    The format `auto` finds out what each file is. `mapping` names columns for `auto` and `tables` (tables.py) and
+    says how values are read (values.py); `encoding` is that of text files which is not told right; `progress` is
+    told what is being done; `complete` says that the items are the whole catalogue, so that what they lack is off
+    sale; `wait` is how many seconds to wait for another ingest and for those who read the store. Raises IngestError
+    where nothing could be read, StoreBusy where another process uses the store; then the store is as it was.
     """
     started = time.monotonic()
     form, files = _chosen(format, paths, mapping or {})
@@ -151,8 +153,8 @@ def _chosen(format: str, paths: Sequence[str | Path], mapping: Mapping[str, str]
 
 @dataclass(frozen=True)
 class Preview:
-    """What an ingest would do with the beginnings of its files. `rows` are (kind, the first rows as they would be stored), `rejects` (file,
-    line, reason) of the first rejected rows, of `counts["rejects"]`."""
+    """What an ingest would do with the beginnings of its files. `rows` are (kind, the first rows as they would be
+    stored), `rejects` (file, line, reason) of the first rejected rows, of `counts["rejects"]`."""
 
     readings: tuple[Reading, ...]
     rows: tuple[tuple[str, tuple[dict[str, object], ...]], ...]
@@ -191,7 +193,8 @@ def preview(
 
 
 def _check_store(place: Path) -> None:
-    """Says before the files are read what cannot be merged into: another file's folder, somebody else's database, a newer schema."""
+    """Says before the files are read what cannot be merged into: another file's folder, somebody else's database, a
+    newer schema."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -204,7 +207,8 @@ def _check_store(place: Path) -> None:
 def _merge(
     place: Path, folder: Path, form: Format, sources: list[str], progress: Callable[[str], None], wait: float, complete: bool
 ) -> Merged:
-    """A new store is built in the side folder and gets its place when it is complete, so that a killed first ingest leaves no half store."""
+    """A new store is built in the side folder and gets its place when it is complete, so that a killed first ingest
+    leaves no half store."""
     new = not place.exists()
     target = folder / place.name if new else place
     Store.create(target, patience=wait).close()

@@ -1,6 +1,8 @@
-"""A file's columns by their own names, and its rows as rows of ours: a `Part` says which of them become items, events or exposures, and how.
+"""A file's columns by their own names, and its rows as rows of ours: a `Part` says which of them become items, events
+or exposures, and how.
 
-It knows columns and SQL, not what a column is likely to mean; `store/ingest/detect.py` and the tables of `exports.py` do.
+It knows columns and SQL, not what a column is likely to mean; `store/ingest/detect.py` and the tables of
+`exports.py` do.
 """
 
 from __future__ import annotations
@@ -34,10 +36,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Part:
-    """How rows become rows of one kind. A value is a column's name, `a|b` the first of several (as `plain_name` writes them), `=text` the
-    same for all rows, SQL in which {a|b} stands for a column, or a Column. `actions` are a make's words for ours: rows with another word
-    are left out, and counted. `where` is SQL for the rows that count. With `grouped` a product's rows become one, in which the last value
-    that is not empty counts. `extras` are columns that become attributes."""
+    """How rows become rows of one kind. A value is a column's name, `a|b` the first of several (as `plain_name`
+    writes them), `=text` the same for all rows, SQL in which {a|b} stands for a column, or a Column. `actions` are a
+    make's words for ours: rows with another word are left out, and counted. `where` is SQL for the rows that count.
+    With `grouped` a product's rows become one, in which the last value that is not empty counts. `extras` are
+    columns that become attributes."""
 
     kind: str
     values: Mapping[str, str | Column]
@@ -49,8 +52,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Field:
-    """A value of JSON objects by its dotted name. `outer` is its path from the top, or that of the array it lies in; `inner` then the path
-    inside an element. `texts` marks an array of plain values."""
+    """A value of JSON objects by its dotted name. `outer` is its path from the top, or that of the array it lies in;
+    `inner` then the path inside an element. `texts` marks an array of plain values."""
 
     name: str
     outer: str
@@ -244,7 +247,8 @@ def _take_part(staging: Staging, look: Look, part: Part) -> list[str]:
 
 
 def _cells(staging: Staging, look: Look, used: Mapping[int, bool]) -> str:
-    """The view with the columns that are used; a row an element where they lie in an array of objects or an array is unfolded."""
+    """The view with the columns that are used; a row an element where they lie in an array of objects or an array is
+    unfolded."""
     if not look.fields:
         return "raw"
     fields = {number: look.fields[number] for number in used}
@@ -320,7 +324,8 @@ def with_extras(own: str, extras: Mapping[str, str]) -> str:
 
 
 def best_of_array(look: Look, array: str, ours: str) -> str | None:
-    """The name inside an array of objects that is likeliest one of our columns: the id in `items`, where someone maps `items`."""
+    """The name inside an array of objects that is likeliest one of our columns: the id in `items`, where someone
+    maps `items`."""
     ranked = [
         (found, name) for name in look.names if name.startswith(array + ".") and (found := rank(ours, name)) is not None
     ]

@@ -1,7 +1,8 @@
-"""Rows into DuckDB: a file becomes the temporary view `raw`, all text, a row a line, in file order; what no parser reads is noted.
+"""Rows into DuckDB: a file becomes the temporary view `raw`, all text, a row a line, in file order; what no parser
+reads is noted.
 
-`raw` has a column `place` (0 for the first data row) and either text columns x0, x1, ... (delimited and Parquet files) or `text` (JSON lines).
-It knows how DuckDB reads, not what the columns mean.
+`raw` has a column `place` (0 for the first data row) and either text columns x0, x1, ... (delimited and Parquet
+files) or `text` (JSON lines). It knows how DuckDB reads, not what the columns mean.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _REPAIRS = 20  # broken quotes mended in one file before the rest of it is given
 
 
 class Desk:
-    """The plain copies of an ingest's files in its scratch folder, each made once. `limit` rows are read of a file where it is given."""
+    """The plain copies of an ingest's files in its scratch folder, each made once. `limit` rows are read of a file
+    where it is given."""
 
     def __init__(self, scratch: Path, encoding: str = "", limit: int = 0) -> None:
         self.scratch, self.encoding, self.limit = scratch, encoding, limit
@@ -53,7 +55,8 @@ class Desk:
 
 
 class RawFile:
-    """One file being read into `raw` on `cursor`; `broken` are the lines no parser could read, as (line, reason, raw)."""
+    """One file being read into `raw` on `cursor`; `broken` are the lines no parser could read, as (line, reason,
+    raw)."""
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection, source: SourceFile, desk: Desk) -> None:
         self.cursor, self.source, self.desk = cursor, source, desk
@@ -86,7 +89,8 @@ class RawFile:
                 source = self._copy_without(removed)  # evens out mixed line ends, which DuckDB's reader refuses
                 continue
             rejected = self._rejected(source, removed)
-            # A quote that is never closed swallows the rest of the file. That one line is taken out, and the file read again.
+            # A quote that is never closed swallows the rest of the file. That one line is taken out, and the file read
+            # again.
             swallowed = min((line for line, kind, _, _ in rejected if kind == "UNQUOTED VALUE"), default=None)
             if swallowed is None or attempt == _REPAIRS:
                 self.broken += [(line, f"{kind.lower()}: {message}", raw) for line, kind, message, raw in rejected]
@@ -149,7 +153,8 @@ class RawFile:
         return target
 
     def read_json_lines(self, literals: bool = False) -> None:
-        """JSON objects, one a line. With `literals`, Python dict literals (Amazon 2014 metadata) are turned into JSON first."""
+        """JSON objects, one a line. With `literals`, Python dict literals (Amazon 2014 metadata) are turned into
+        JSON first."""
         self._scan_lines(self._without_literals() if literals and self._has_literals() else self.table.path)
         # Python and pandas write NaN, which JSON does not know: it is looked for only in what is no JSON.
         self.cursor.execute(
@@ -176,7 +181,8 @@ class RawFile:
     def _scan_lines(self, source: Path) -> None:
         self.text_rows = True
         try:
-            # A control character that neither JSON nor text files hold as delimiter: a line is one column, and rowid counts lines.
+            # A control character that neither JSON nor text files hold as delimiter: a line is one column, and rowid
+            # counts lines.
             self._scan(source, ["text"], Layout(("text",), "\x01", "", "", 0, False, ()))
         except duckdb.Error as error:
             raise IngestError(f"{self.source} cannot be read: {str(error).splitlines()[0]}") from None
@@ -189,7 +195,8 @@ class RawFile:
             return not _is_json(next((line for line in stream if line.strip()), "{}"))
 
     def _without_literals(self) -> Path:
-        """A copy with each Python literal as JSON; a line that is neither is copied as it is, so that it is rejected under its number."""
+        """A copy with each Python literal as JSON; a line that is neither is copied as it is, so that it is rejected
+        under its number."""
         target = self.desk.scratch / "literals.jsonl"
         with self.table.path.open("rb") as stream, target.open("w", encoding="utf-8") as copy:
             for line in stream:

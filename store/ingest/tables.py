@@ -1,11 +1,14 @@
-"""Readers of plain tables: `tables` (a shop's own exports) and `recbole` (atomic files), and what a mapping of columns means.
+"""Readers of plain tables: `tables` (a shop's own exports) and `recbole` (atomic files), and what a mapping of columns
+means.
 
-`tables`: files named items*, events*, exposures* as CSV (comma, semicolon, tab or bar; also .tsv), Parquet, JSON or Excel, packed or not.
-Columns as in store/schema.sql: items (item_id; title, category, brand, color, size, price, description, attributes as a JSON object,
-parent_id, first_seen, in_stock), events (user_id, ts, action; item_id, query, position, session_id, quantity), exposures (query, item_id,
-position, ts); those before the semicolon are required. Other columns of an items file become attributes, but for those that tell of a person
-or an order. A mapping renames columns ("events.user_id": "customer", in JSON "object.id") or sets them all to one value ("events.action":
-"=purchase"); "events.action:view" and "events.ts:format" say what values mean, which store/ingest/values.py knows.
+`tables`: files named items*, events*, exposures* as CSV (comma, semicolon, tab or bar; also .tsv), Parquet, JSON or
+Excel, packed or not. Columns as in store/schema.sql: items (item_id; title, category, brand, color, size, price,
+description, attributes as a JSON object, parent_id, first_seen, in_stock), events (user_id, ts, action; item_id,
+query, position, session_id, quantity), exposures (query, item_id, position, ts); those before the semicolon are
+required. Other columns of an items file become attributes, but for those that tell of a person or an order. A
+mapping renames columns ("events.user_id": "customer", in JSON "object.id") or sets them all to one value
+("events.action": "=purchase"); "events.action:view" and "events.ts:format" say what values mean, which
+store/ingest/values.py knows.
 """
 
 from __future__ import annotations
@@ -60,8 +63,8 @@ def missing(look: Look, kind: str, column: str, given: str = "") -> IngestError:
 
 
 def mapped(staging: Staging, look: Look, kind: str) -> tuple[Look, dict[str, str | Column], list[str]]:
-    """What the mapping says of one kind of row in a file: its values by our column, and our columns whose mapped name the file lacks. The
-    look comes back with the names that lie beyond the file's beginning."""
+    """What the mapping says of one kind of row in a file: its values by our column, and our columns whose mapped
+    name the file lacks. The look comes back with the names that lie beyond the file's beginning."""
     values, lacking = dict[str, str | Column](), list[str]()
     for column in COLUMNS[kind]:
         given = staging.mapping.get(f"{kind}.{column}")
@@ -105,8 +108,8 @@ def _occurs(staging: Staging, source: SourceFile, given: str) -> bool:
 
 
 def extras_of(look: Look, used: Sequence[str | Column], staging: Staging) -> tuple[str, ...]:
-    """The columns that become attributes of products: none that is used, mapped for events, or tells of a person, and none at all of a file
-    that tells of orders and shoppers."""
+    """The columns that become attributes of products: none that is used, mapped for events, or tells of a person,
+    and none at all of a file that tells of orders and shoppers."""
     if any(rank("user_id", name) is not None or plain_name(name) in ORDER for name in look.names):
         return ()
     taken = {value.name for value in used if isinstance(value, Column)}
@@ -149,7 +152,8 @@ def read_look(staging: Staging, look: Look, name: str, parts: Sequence[Part], no
 
 
 def read_tables(staging: Staging, files: Sequence[SourceFile]) -> None:
-    """Reads each file; see the module's head for the columns. Where no file of a kind is there, but a mapping for it, the others hold it."""
+    """Reads each file; see the module's head for the columns. Where no file of a kind is there, but a mapping for
+    it, the others hold it."""
     kinds = {source.kind for source in files}
     found = set[str]()
     for source in files:
@@ -187,8 +191,9 @@ def _named_parts(staging: Staging, look: Look, kind: str, kinds: set[str]) -> tu
 
 
 def read_recbole(staging: Staging, files: Sequence[SourceFile]) -> None:
-    """Atomic files: tab-separated, header `name:type`. A row of .inter is a click unless a column action or behavior says otherwise; without a
-    timestamp the row order is the user's order. Other columns of .item become attributes. A .user file is not needed and skipped."""
+    """Atomic files: tab-separated, header `name:type`. A row of .inter is a click unless a column action or behavior
+    says otherwise; without a timestamp the row order is the user's order. Other columns of .item become attributes.
+    A .user file is not needed and skipped."""
     for source in files:
         if source.kind == "users":
             continue
