@@ -213,6 +213,7 @@ def test_every_sheet_of_a_workbook_is_read_also_from_inside_an_archive(tmp_path:
             "Products": [["Product ID", "Product name", "Price"], [10002, "Tee", 9.5]],
             "Orders": [["Customer ID", "Product ID", "Order date", "Order ID"], [7, 10002, "2025-01-01", 1]],
             "Notes": [],
+            "About": [["This is what the export of our shop looks like"], ["Ask Ann, or Bob"]],
         }
     )
     for name, data in (("shop.xlsx", book), ("shop.zip", _zip(shop__xlsx=book))):

@@ -62,20 +62,22 @@ def read_auto(staging: Staging, files: Sequence[SourceFile]) -> None:
     file has."""
     found, unknown = list[_Found](), dict[SourceFile, IngestError]()
     used = set[str]()
+    sources = list[SourceFile]()
     for file in files:
         try:
-            found += [_recognised(staging, source, used) for source in staging.desk.sheets(file)]
+            sources += staging.desk.sheets(file)
         except IngestError as error:
             unknown[file] = error
+    for source in sources:
+        try:
+            found.append(_recognised(staging, source, used))
+        except IngestError as error:
+            unknown[source] = error
     if not any(one.parts or one.form for one in found):
-        # Of several unknown files the largest is what was meant.
-        raise (
-            max(unknown.items(), key=lambda pair: pair[0].path.stat().st_size)[1]
-            if unknown
-            else IngestError(
-                f"Nothing that is needed in {', '.join(f'{one.look.source} ({one.name})' for one in found)}."
-            )
-        )
+        if unknown:  # of several, the largest is what was meant
+            raise max(unknown.items(), key=lambda pair: pair[0].path.stat().st_size)[1]
+        known = ", ".join(f"{one.look.source} ({one.name})" for one in found)
+        raise IngestError(f"Nothing that is needed in {known}.")
     for key, given in staging.mapping.items():
         if ":" not in key and not given.startswith("=") and key not in used:
             every = "; ".join(f"{one.look.source.filename}: {', '.join(one.look.names)}" for one in found)
@@ -89,10 +91,10 @@ def read_auto(staging: Staging, files: Sequence[SourceFile]) -> None:
             staging.readings.append(Reading(one.look.source, one.name, (), ("holds nothing that is needed",)))
     for form in {one.form.name: one.form for one in found if one.form is not None}.values():
         order = list(form.kinds)
-        sources = [replace(one.look.source, kind=one.kind) for one in found if one.form is form]
-        sources.sort(key=lambda source: order.index(source.kind))
-        staging.readings += [Reading(source, f"{form.name}: {source.kind}") for source in sources]
-        form.read(staging, sources)
+        own = [replace(one.look.source, kind=one.kind) for one in found if one.form is form]
+        own.sort(key=lambda source: order.index(source.kind))
+        staging.readings += [Reading(source, f"{form.name}: {source.kind}") for source in own]
+        form.read(staging, own)
 
 
 def _recognised(staging: Staging, source: SourceFile, used: set[str]) -> _Found:
