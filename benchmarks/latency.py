@@ -24,6 +24,7 @@ import numpy as np
 from recgraph import __version__
 from recgraph.graph.recommendation import NODES, Recommendation
 from recgraph.graph.recommender import Recommender
+from recgraph.tools.retrieve import RetrievalQuery
 
 
 def machine() -> str:
@@ -70,7 +71,7 @@ def retrieval(recommender: Recommender, users: list[tuple[str, str]]) -> None:
         history, hits = recommender.store.history(user), memory.lookup(query)
         row = number * 7919 % len(titles.item_ids)
         started = time.perf_counter()
-        retriever.candidates(predicted_id=titles.item_ids[row], predicted_title=titles.names[row], query=query, history=history, memory=hits, k=20)
+        retriever.candidates(RetrievalQuery(titles.item_ids[row], titles.names[row], query, history, hits, k=20))
         times.append((time.perf_counter() - started) * 1000)
     print(f"\nRetrieval alone (both texts embedded, all sources, 20 candidates):\n  {'candidates':<14}{quantiles(times)}")
 

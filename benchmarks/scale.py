@@ -1,4 +1,4 @@
-"""The store at the size of the fashion paper: 5.9 million events on 2.4 million items (F 5.1). What README says about scale comes from here.
+"""The store at the size of the fashion paper: 5.9 million events on 2.4 million items (F 5.1). What docs/results.md says about scale comes from here.
 
 Makes seeded Parquet files in a temporary folder (about 300 MB), ingests them in a process of its own, whose time and peak memory are taken,
 and reads the histories of 1,000 random users, and the items in them, through `Store`. The events are drawn, not from any real shop.

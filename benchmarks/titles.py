@@ -1,7 +1,7 @@
 """Title retrieval of the encoders side by side (F 4.4): which share of held-out purchases each finds from the query, or the purchase before.
 
 Reads a snapshot folder or an ingested store, splits it as the stage `prepare` does, trains what needs training on the train part and measures
-all on the same cases. What README says about title encoders comes from here.
+all on the same cases. What docs/results.md says about title encoders comes from here.
 
     python benchmarks/titles.py --data data/shop [--split time] [--part test] [--encoders ready,lstm,finetuned] [--set lstm.epochs=5 ...]
 """
@@ -13,6 +13,7 @@ import json
 import platform
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from recgraph.tools.embed import TextEncoder, open_encoder
 from recgraph.train import prepare
 from recgraph.train.networks.title_pairs import Titles, pairs_of
 from recgraph.train.networks.titles import threads
-from recgraph.train.title_embeddings import fit, measure, sample
+from recgraph.train.title_embeddings import TitleParams, measure, sample, train_encoder
 
 
 def main() -> None:
@@ -37,11 +38,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--set", nargs="*", default=[], metavar="ENCODER.NAME=VALUE", help="settings of LSTMSettings and FinetuneSettings")
     asked = parser.parse_args()
-    own: dict[str, object] = {"seed": asked.seed, "lstm": {}, "finetuned": {}}
+    block = {"encoder": "ready", "dtype": "float32", "positives": asked.positives, "cases": asked.cases, "seed": asked.seed, "threads": asked.threads}
+    own: dict[str, dict[str, object]] = {"lstm": {}, "finetuned": {}}
     for given in asked.set:
         name, text = given.split("=", 1)
         kind, field = name.split(".", 1)
-        own[kind][field] = json.loads(text) if text[:1] in "0123456789" else text  # type: ignore[index]
+        own[kind][field] = json.loads(text) if text[:1] in "0123456789" else text
+    params = TitleParams.of({"title_embeddings": {**block, **own}})
     print(f"{platform.machine()}, {asked.threads} threads, torch {torch.__version__}, {asked.data}, {asked.split} split, {asked.part}, {asked.set}")
     with tempfile.TemporaryDirectory(prefix="recgraph-titles-") as scratch, threads(asked.threads):
         folder = Path(scratch)
@@ -56,7 +59,8 @@ def main() -> None:
         with open_folder(prepared / "all") as store:
             for kind in asked.encoders.split(","):
                 started = time.perf_counter()
-                losses = [] if kind == "ready" else fit(kind, own, pairs, titles, folder / kind, folder / "checkpoints", {}, print)
+                settings = replace(params, encoder=kind).trained
+                losses = train_encoder(settings, pairs, titles, folder / kind, folder / "checkpoints" / kind, {}, print) if settings else []
                 trained = time.perf_counter() - started
                 encoder = TextEncoder(dtype=torch.float32) if kind == "ready" else open_encoder(str(folder / kind))
                 started = time.perf_counter()

@@ -113,7 +113,7 @@ _ENTRIES = (
     Entry("session-knn", "evaluation.baselines.counted", "SessionKNNSystem", "SessionKNNSettings"),
     Entry("word-knn", "evaluation.baselines.counted", "WordKNNSystem", "WordsSettings", ("text",)),
     Entry("paper", "evaluation.baselines.own", "PaperSystem", "PaperSettings", _TEXT, makes_vectors=True),
-    Entry("fused", "evaluation.baselines.own", "FusedSystem", "FusedSettings", ("ids", "text", "query"), makes_vectors=True, reads_store=True),
+    Entry("fused", "evaluation.baselines.own", "FusedSystem", "RankerSettings", ("ids", "text", "query"), makes_vectors=True, reads_store=True),
     Entry("textformer", "train.networks.text", "TextFormerSystem", "TextSettings", ("text",), reads_store=True),
     Entry("textformer-query", "train.networks.text", "query_former", "TextSettings", ("text", "query"), reads_store=True),
     Entry("tallrec", "evaluation.baselines.llm", "YesNoSystem", "RawSettings", _LLM, reads_store=True),
@@ -147,7 +147,7 @@ def tuned_settings(folder: str | Path = ".") -> dict[str, Settings]:
     """The block `baselines` of params.yaml in a folder; empty where there is no such file or block."""
     if not (Path(folder) / "params.yaml").is_file():
         return {}
-    from recgraph.train.pipeline import load_params
+    from recgraph.train.params import load_params
 
     try:
         block = load_params(folder).get("baselines") or {}

@@ -1,20 +1,23 @@
 """Why each product is in the answer: one sentence made of things that really happened, with the evidence beside it.
 
-Every reason names events of this user (by `Event.seq`) or remembered queries; where there are none, it says no more than where the
-product came from. No model writes here, so nothing can be invented.
+Every reason names events of this user (by `Event.seq`), remembered queries or counts of what shoppers did, as far as
+the retriever knows them; where there are none, it says no more than where the product came from. No model writes here,
+so nothing can be invented.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from recgraph.graph.prompts import clean
 from recgraph.graph.state import Recommended, State
 from recgraph.store.records import EPOCH, Event, Item
+from recgraph.tools.taken import POPULAR_DAYS, TakenItem
 
-_DID = {"click": "looked at", "cart": "put in the cart", "purchase": "bought"}
+_DID = {"click": "looked at {}", "cart": "put {} in the cart", "purchase": "bought {}"}
 _COMMON = frozenset(
     "with from your this that pack ounce ounces count women womens woman mens size color colour inch natural free best hair skin".split()
 )
@@ -28,45 +31,100 @@ class _Reason:
     queries: tuple[str, ...] = ()
 
 
-def reasons(state: State) -> list[Recommended]:
+class Evidence(Protocol):
+    """What shoppers did as of the moment of the run."""
+
+    def taken(self, item_id: str) -> TakenItem: ...
+    def led_to(self, item_id: str, item_ids: Iterable[str]) -> frozenset[str]: ...
+
+
+def reasons(state: State, evidence: Evidence) -> list[Recommended]:
     """The first k scored candidates as lines of the answer, rank from 1."""
     lines = []
     for rank, scored in enumerate(state["scored"][: state["k"]], 1):
         item = state["items"][scored.candidate.item_id]
-        reason = _reason(item, scored.candidate.source, state)
+        reason = _reason(item, scored.candidate.source, state, evidence)
         seqs = tuple(sorted(event.seq for event in reason.events))
-        lines.append(Recommended(rank, item, scored.score, scored.yes, scored.candidate.source, reason.text, seqs, reason.queries))
+        lines.append(
+            Recommended(
+                rank, item, scored.score, scored.yes, scored.candidate.source, reason.text, seqs, reason.queries
+            )
+        )
     return lines
 
 
-def _reason(item: Item, source: str, state: State) -> _Reason:
-    history, items, memory, prediction = state["history"], state["items"], state["memory"], state.get("prediction")
-    expected = items.get(prediction.item_id) if prediction else None
+def _reason(item: Item, source: str, state: State, evidence: Evidence) -> _Reason:
+    history, items, memory = state["history"], state["items"], state["memory"]
     seen = [event for event in history if event.item_id in items]
     remembered = next((hit.query for hit in memory if item.item_id in hit.item_ids), "")
     own = _own_style(item, seen, items) or _own_taste(item, seen, items)
     if own and remembered:
-        return _Reason(f"{own.text}; on top for searches like “{clean(remembered, 40)}”.", own.events, (remembered,))
+        return _Reason(
+            f"{own.text}; also shown to shoppers who searched “{clean(remembered, 40)}”.", own.events, (remembered,)
+        )
     if own:
         return _Reason(f"{own.text}.", own.events)
     if remembered:
-        return _Reason(f"On top of what shoppers see when they search “{clean(remembered, 40)}”.", (), (remembered,))
+        return _Reason(f"Shown to shoppers who searched “{clean(remembered, 40)}”.", (), (remembered,))
+    return _by_source(item, source, seen, state, evidence) or _by_count(evidence.taken(item.item_id))
+
+
+def _by_source(item: Item, source: str, seen: Sequence[Event], state: State, evidence: Evidence) -> _Reason | None:
+    """Why a source had a product that shares nothing nameable with the user's; None where there is nothing it can have
+    gone by."""
+    items, prediction = state["items"], state.get("prediction")
     if source == "sequence" and seen:
-        return _Reason("Other shoppers went on to it from products in your history.", tuple(seen))
-    if source == "id" and expected and expected.item_id == item.item_id:
-        return _Reason("The product the model expects next.")
-    if source == "id" and expected:
-        met = [event for event in seen if event.item_id == expected.item_id]
-        told = f"the {_short(expected)} {_you(met[-1])}" if met else f"the {_short(expected)}, which the model expects next"
-        return _Reason(f"Chosen by the same shoppers as {told}.", tuple(met[-1:]))
+        from_items = evidence.led_to(item.item_id, [event.item_id for event in seen])
+        events = tuple(event for event in seen if event.item_id in from_items)
+        if not events:
+            return _Reason("By what shoppers choose one after another, close to products in your history.", tuple(seen))
+        return _Reason(f"Other shoppers went on to it from {_you(events[-1], items)}.", events[-_MOST_EVENTS:])
+    if source == "id":
+        return _by_id(item, seen, state)
     if source == "title":
-        return _Reason("Close in wording to products in your history or to the one the model expects next.", tuple(seen))
+        places = [
+            *(["products in your history"] if seen else []),
+            *(["the one the model expects next"] if prediction else []),
+        ]
+        return _Reason(f"Close in wording to {' or to '.join(places)}.", tuple(seen)) if places else None
+    searched = bool(state["query"].strip())
     if source == "text" and seen:  # the text transformer's too, which reads both
-        told = "the search or with products in your history" if state["query"].strip() else "products in your history"
-        return _Reason(f"Its title goes with {told}.", tuple(seen))
-    if source in ("text", "lexical"):
+        return _Reason(
+            f"Its title goes with {'the search or with ' if searched else ''}products in your history.", tuple(seen)
+        )
+    if source in ("text", "lexical") and searched:
         return _Reason("Its title fits the search.")
-    return _Reason("Popular with shoppers in the last weeks.")
+    return None
+
+
+def _by_id(item: Item, seen: Sequence[Event], state: State) -> _Reason | None:
+    """A neighbour, in the embedding of ids, of the product that the model named, or of the newest one where it named
+    none."""
+    prediction = state.get("prediction")
+    expected = state["items"].get(prediction.item_id) if prediction else None
+    if expected and expected.item_id == item.item_id:
+        return _Reason("The product the model expects next.")
+    met = [event for event in seen if expected is None or event.item_id == expected.item_id][-1:]
+    if met:
+        return _Reason(f"By what shoppers choose, close to {_you(met[0], state['items'])}.", tuple(met))
+    if expected:
+        return _Reason(f"By what shoppers choose, close to the {_short_name(expected)}, which the model expects next.")
+    return None
+
+
+def _by_count(taken: TakenItem) -> _Reason:
+    """What fills a list: how often it was taken, in the last days where it was at all, and by nobody where nobody
+    did."""
+    counts = (("bought", taken.purchases), ("put in the cart", taken.carts), ("looked at", taken.clicks))
+    text = " and ".join([f"{did} {_times(count)}" for did, count in counts if count][:2])
+    if not text:
+        return _Reason("Fills the list: nobody has looked at it yet.")
+    when = f"in the {POPULAR_DAYS} days to {taken.lately.day} {taken.lately:%b %Y}" if taken.lately else "so far"
+    return _Reason(f"{text[:1].upper()}{text[1:]} {when}.")
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
 def _own_style(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> _Reason | None:
@@ -76,26 +134,31 @@ def _own_style(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
         bought = [event for event in same if event.action == "purchase"]
         if bought:
             return _Reason(f"You bought it {_when(bought[-1])}", tuple(bought[-_MOST_EVENTS:]))
-        times = "" if len(same) == 1 else " twice" if len(same) == 2 else f" {len(same)} times"
-        return _Reason(f"You {_DID[same[-1].action]} it{times}, last {_when(same[-1])}", tuple(same[-_MOST_EVENTS:]))
+        alike = [event for event in same if event.action == same[-1].action]
+        times = f" {_times(len(alike))}" if len(alike) > 1 else ""
+        return _Reason(
+            f"You {_DID[same[-1].action].format('it')}{times}, last {_when(same[-1])}", tuple(alike[-_MOST_EVENTS:])
+        )
     style = [event for event in seen if item.parent_id and items[event.item_id].parent_id == item.parent_id]
     if not style:
         return None
     other = items[style[-1].item_id]
-    differs = "color" if item.color and other.color and item.color != other.color else "size" if item.size != other.size else ""
-    what = (
-        f"In {item.color.lower()}: the style"
-        if differs == "color"
-        else f"In size {item.size}: the style"
-        if differs == "size" and item.size
-        else "The style"
+    differs = (
+        "color"
+        if item.color and other.color and item.color != other.color
+        else "size"
+        if item.size != other.size
+        else ""
     )
-    seen_as = f" in {other.color.lower()}" if differs == "color" else ""
-    return _Reason(f"{what} you {_DID[style[-1].action]}{seen_as} {_when(style[-1])}", tuple(style[-_MOST_EVENTS:]))
+    size = f"In size {clean(item.size, 12)}: the style" if differs == "size" and item.size else "The style"
+    what = f"In {clean(item.color, 20).lower()}: the style" if differs == "color" else size
+    seen_as = f" in {clean(other.color, 20).lower()}" if differs == "color" else ""
+    return _Reason(f"{what} {_did(style[-1])}{seen_as} {_when(style[-1])}", tuple(style[-_MOST_EVENTS:]))
 
 
 def _own_taste(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> _Reason | None:
-    """Attributes, or telling title words, shared with products among the user's events; the most specific that is there."""
+    """Attributes, or telling title words, shared with products among the user's events; the most specific that is
+    there."""
     for fields in (
         ("brand", "category", "color"),
         ("brand", "category"),
@@ -110,7 +173,7 @@ def _own_taste(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
             continue
         events = [event for event in seen if [getattr(items[event.item_id], name) for name in fields] == wanted]
         if len(events) >= (1 if len(fields) > 1 or len(seen) < 5 else 2):
-            return _Reason(f"{_said(fields, item)}, like the {_short(items[events[-1].item_id])} {_you(events[-1])}", tuple(events[-_MOST_EVENTS:]))
+            return _Reason(f"{_shared(fields, item)}, like {_you(events[-1], items)}", tuple(events[-_MOST_EVENTS:]))
     mine = _words(item.title)
     best: Event | None = None
     shared: tuple[str, ...] = ()
@@ -118,20 +181,25 @@ def _own_taste(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
         both = tuple(word for word in _words(items[event.item_id].title) if word in mine)
         if len(both) > len(shared):
             best, shared = event, both
-    if best is None or (len(shared) < 2 and (item.brand or item.category)):  # one common word says little where attributes could say more
+    if best is None or (
+        len(shared) < 2 and (item.brand or item.category)
+    ):  # one common word says little where attributes could say more
         return None
-    return _Reason(f"Shares “{' '.join(shared[:3])}” with the {_short(items[best.item_id])} {_you(best)}", (best,))
+    return _Reason(f"Shares “{' '.join(shared[:3])}” with {_you(best, items)}", (best,))
 
 
-def _said(fields: Sequence[str], item: Item) -> str:
+def _shared(fields: Sequence[str], item: Item) -> str:
+    """The values that a product shares, as the beginning of a sentence: "Olive shirts by Harrow"."""
     category, color = clean(item.category.replace("_", " "), 30).lower(), clean(item.color, 20).lower()
-    thing = " ".join(word for word in (color if "color" in fields else "", category if "category" in fields else "") if word)
+    thing = " ".join(
+        word for word in (color if "color" in fields else "", category if "category" in fields else "") if word
+    )
     by = f"by {clean(item.brand, 30)}" if "brand" in fields else ""
     text = " ".join(word for word in (thing, by) if word)
     return text[:1].upper() + text[1:]
 
 
-def _short(item: Item) -> str:
+def _short_name(item: Item) -> str:
     """A name to use in a sentence: without the brand in front and the variant behind."""
     name = item.name
     if item.brand and name.startswith(item.brand + " "):
@@ -147,8 +215,13 @@ def _when(event: Event) -> str:
     return f"on {event.ts.day} {event.ts:%b}"
 
 
-def _you(event: Event) -> str:
-    return f"you {_DID[event.action]} {_when(event)}"
+def _you(event: Event, items: Mapping[str, Item]) -> str:
+    """A product of the history and what was done with it: "the Linen Shirt you put in the cart on 1 Feb"."""
+    return f"the {_short_name(items[event.item_id])} {_did(event)} {_when(event)}"
+
+
+def _did(event: Event) -> str:
+    return "you " + _DID[event.action].replace("{} ", "").replace(" {}", "")
 
 
 def _words(title: str) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ def profile(
     candidates = [
         (0, _taste(facts)),
         (2, _brands_and_prices(facts)),
-        (5, _compared(facts, habits=level == "merged")),
+        (5, _comparison_sentence(facts, habits=level == "merged")),
         (4, _bought_again(facts) if level == "merged" and facts.categories else _last_bought(facts)),
         (3, _searched(facts)),
         (1, drift),
@@ -237,7 +237,7 @@ def _bought_again(facts: Facts) -> Sentence | None:
     return sentence(f"They bought {quote(most[0].item.name)} {times(len(most))}"), numbers(most)
 
 
-def _compared(facts: Facts, habits: bool) -> Sentence | None:
+def _comparison_sentence(facts: Facts, habits: bool) -> Sentence | None:
     """Variants of one style looked at before buying it or without; with `habits`, several such comparisons in one sentence."""
     found = comparisons(facts.seen)
     if not found:

@@ -1,9 +1,9 @@
 """Every prompt recgraph sends, and the parsers of the answers. Training renders these very texts.
 
-Two rules shape them. First, what calls share stands first: the system text is the same for every shopper, then comes what the two
-recommendation tasks share (summary, search, most recent items), then the task, and the candidate last, so that a prefix cache computes
-the shared part once. Second, catalogue and query text is data: `clean` makes one line of it in which no chat control token and no
-section heading can stand.
+Two rules shape them. First, what calls share stands first: the system text is the same for every shopper, then comes
+what the two recommendation tasks share (summary, search, most recent items), then the task, and the candidate last, so
+that a prefix cache computes the shared part once. Second, catalogue and query text is data: `clean` makes one line of
+it in which no chat control token and no section heading can stand.
 
 Sources: F 4.2 (task, execution requirements, output format, product ids and titles), T figures 3-8.
 """
@@ -20,9 +20,14 @@ from recgraph.store.records import Event, Item
 from recgraph.tools.llm.protocol import Form, Prompt
 from recgraph.tools.memory import MemoryHit
 
-PROMPT_VERSION = "1"
-TITLE_LIMIT = 90  # characters of a title in a prompt: about 22 tokens; catalogue titles run to 500 characters of key words
+# Of each task's prompts. A version goes up when the bytes of its prompts change: it is part of what cached summaries
+# are known by, and stands on the cards of adapters. Another task's stays, and so do its caches.
+VERSIONS: Mapping[str, str] = {"next": "1", "fit": "1", "summarize": "1", "tallrec": "1", "llamarec": "1"}
+TITLE_LIMIT = (
+    90  # characters of a title in a prompt: about 22 tokens; catalogue titles run to 500 characters of key words
+)
 QUERY_LIMIT = 120
+ASKED_LIMIT = 200  # characters of a query that are read at all
 ID_LEAD, TITLE_LEAD = "ID:", "\nTitle:"
 
 _ANGLE = re.compile(r"<{1,2}([^<>]{0,40})>{1,2}")
@@ -32,11 +37,16 @@ _INST = re.compile(r"\[(/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_[A-Z]+))\]", re.IGNOR
 def clean(text: str, limit: int = TITLE_LIMIT) -> str:
     """Catalogue or query text as one harmless line of at most `limit` characters.
 
-    Control and invisible characters go; white space becomes single blanks; anything in angle brackets loses them (`<|im_end|>`,
-    `</s>`, `<start_of_turn>`: the control tokens of known chat templates all look so), as do instruction brackets and runs of `#`.
+    Control and invisible characters go; white space becomes single blanks; anything in angle brackets loses them
+    (`<|im_end|>`, `</s>`, `<start_of_turn>`: the control tokens of known chat templates all look so), as do instruction
+    brackets and runs of `#`.
     """
     text = unicodedata.normalize("NFC", text)
-    text = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text if unicodedata.category(c) not in ("Cf", "Co", "Cs"))
+    text = "".join(
+        " " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c
+        for c in text
+        if unicodedata.category(c) not in ("Cf", "Co", "Cs")
+    )
     before = None
     while before != text:  # removing one pair of brackets may bring another together
         before = text
@@ -78,13 +88,15 @@ _TASKS = (
 
 
 def system_text(wording: str) -> str:
-    """The system text both recommendation tasks share; the same for every user, so a warm process has it in its prefix cache."""
+    """The system text both recommendation tasks share; the same for every user, so a warm process has it in its prefix
+    cache."""
     words = _WORDS[wording]
     return f"{words['role']}\n{words['needs']}\n{_TASKS}"
 
 
 def item_text(item: Item, *, with_id: bool = False) -> str:
-    """A product in one line: title, then brand, category and colour where the title does not already name them (F 5.1's attributes)."""
+    """A product in one line: title, then brand, category and colour where the title does not already name them (F 5.1's
+    attributes)."""
     title = clean(item.name)
     said = title.casefold()
     values = (item.brand, item.category.replace("_", " "), item.color)
@@ -105,7 +117,8 @@ def _numbered(lines: Sequence[str]) -> str:
 
 
 def shared_text(summary: str, query: str, recent: Sequence[Event], items: Mapping[str, Item]) -> str:
-    """What both tasks share, of one user: long-term summary, current search, the most recent items (T figure 8, T 5.4)."""
+    """What both tasks share, of one user: long-term summary, current search, the most recent items (T figure 8, T
+    5.4)."""
     parts = []
     if summary:
         parts.append(f"[Preference Summary]\n{clean(summary, 1200)}")
@@ -116,7 +129,9 @@ def shared_text(summary: str, query: str, recent: Sequence[Event], items: Mappin
     return "\n\n".join(parts)
 
 
-def next_prompt(shared: str, earlier: Sequence[Event], memory: Sequence[MemoryHit], items: Mapping[str, Item], *, wording: str) -> Prompt:
+def next_prompt(
+    shared: str, earlier: Sequence[Event], memory: Sequence[MemoryHit], items: Mapping[str, Item], *, wording: str
+) -> Prompt:
     """Task NEXT (F 4.2): the shared part, earlier events, and what shoppers with this query saw on top."""
     parts = [shared] if shared else []
     if earlier:
@@ -137,9 +152,13 @@ def next_prompt(shared: str, earlier: Sequence[Event], memory: Sequence[MemoryHi
 def fit_prompts(shared: str, candidates: Sequence[Item], *, wording: str) -> list[Prompt]:
     """Task FIT (T figure 8), one prompt a candidate, the candidate last so that everything before it is shared.
 
-    A candidate is its title, as in the figure: this line is read once for each of twenty candidates, so every token of it counts.
+    A candidate is its title, as in the figure: this line is read once for each of twenty candidates, so every token of
+    it counts.
     """
-    system, head = system_text(wording), f"{shared}\n\n[Task]\nFIT\n\n[Next Item]\n" if shared else "[Task]\nFIT\n\n[Next Item]\n"
+    system, head = (
+        system_text(wording),
+        f"{shared}\n\n[Task]\nFIT\n\n[Next Item]\n" if shared else "[Task]\nFIT\n\n[Next Item]\n",
+    )
     return [Prompt(system, head + clean(item.name)) for item in candidates]
 
 
@@ -151,12 +170,15 @@ def answer_text(item: Item) -> str:
 def next_form(item_ids: Sequence[str], items: Mapping[str, Item], *, free_title: bool) -> Form:
     """The form of the answer to task NEXT when its id may only be one of `item_ids`.
 
-    With `free_title` the model goes on to write the title (F 4.2). Without, the title is the chosen product's own, so the model decides
-    for one of the products: an untrained 135 M model was seen to write titles such as "Nine of the Best".
+    With `free_title` the model goes on to write the title (F 4.2). Without, the title is the chosen product's own, so
+    the model decides for one of the products: an untrained 135 M model was seen to write titles such as "Nine of the
+    Best".
     """
     named = {item_id: f" {clean(items[item_id].name)}" for item_id in item_ids if item_id in items}
     if not free_title and len(named) == len(item_ids):
-        return Form(lead=ID_LEAD, choices=tuple(f" {item_id}{TITLE_LEAD}{named[item_id]}" for item_id in item_ids), middle="")
+        return Form(
+            lead=ID_LEAD, choices=tuple(f" {item_id}{TITLE_LEAD}{named[item_id]}" for item_id in item_ids), middle=""
+        )
     drafts = {f" {item_id}": title for item_id, title in named.items()}
     return Form(lead=ID_LEAD, choices=tuple(f" {item_id}" for item_id in item_ids), middle=TITLE_LEAD, drafts=drafts)
 
@@ -168,14 +190,18 @@ _ID = re.compile(r"[A-Za-z0-9_.:-]{2,64}")
 def parse_next(text: str, known: Callable[[str], bool], shown: Mapping[str, Item]) -> Prediction:
     """Reads the answer to task NEXT. The one place where model output is repaired, and the record says so.
 
-    `known(item_id)` tells whether the catalogue has it; `shown` are the items of the prompt. Repairs, in this order: the first word
-    that is a known id; the title, or a title at least 90 % alike, of an item that was shown. Otherwise the first line is kept as a
-    title without an id (retrieval can still use it) and the prediction is invalid.
+    `known(item_id)` tells whether the catalogue has it; `shown` are the items of the prompt. Repairs, in this order:
+    the first word that is a known id; the title, or a title at least 90 % alike, of an item that was shown. Otherwise
+    the first line is kept as a title without an id (retrieval can still use it) and the prediction is invalid.
     """
     match = _ANSWER.fullmatch(text)
     if match and known(match.group(1)):
         return Prediction(match.group(1), match.group(2), valid=True)
-    title = (match.group(2) if match else re.sub(r"^\s*(?:ID:\s*\S*\s*)?(?:Title:)?\s*", "", text)).strip().split("\n")[0][:200]
+    title = (
+        (match.group(2) if match else re.sub(r"^\s*(?:ID:\s*\S*\s*)?(?:Title:)?\s*", "", text))
+        .strip()
+        .split("\n")[0][:200]
+    )
     for word in _ID.findall(text):
         if known(word):
             named = shown.get(word)
@@ -186,6 +212,8 @@ def parse_next(text: str, known: Callable[[str], bool], shown: Mapping[str, Item
             return Prediction(item_id, title, valid=False, repaired=True)
     return Prediction("", title, valid=False)
 
+
+# ── Summaries (task "summarize") ──────────────────────────────────────────────────────────────────────
 
 _SUMMARIZER = "You write short, true preference summaries. You name only what stands in the data."
 
@@ -223,9 +251,45 @@ def merge_prompt(summaries: Sequence[str], *, wording: str) -> Prompt:
     )
 
 
+def stricter(prompt: Prompt, fault: str) -> Prompt:
+    """The same once more, after an answer with a fault: one of the next three texts."""
+    return Prompt(prompt.system, f"{prompt.user}\n\nWrite in your own words. {fault}")
+
+
+FAULT_EMPTY = "The answer was empty."
+FAULT_COPIED = "Do not copy the data."
+
+
+def fault_invented(names: Sequence[str]) -> str:
+    """That a summary named what its data does not."""
+    return f"Do not mention {', '.join(names)}: the data does not."
+
+
 def parse_summary(text: str) -> str:
-    """An LLM's summary as one paragraph: headings, list marks and an unfinished last sentence are dropped. "" where nothing is left."""
+    """An LLM's summary as one paragraph: headings, list marks and an unfinished last sentence are dropped. "" where
+    nothing is left."""
     lines = [re.sub(r"^\s*(?:\[[^\]]*\]|\d+\.|[-*#]+)\s*", "", line).strip() for line in text.split("\n")]
     paragraph = clean(" ".join(line for line in lines if line), 1200)
     end = max(paragraph.rfind(mark) for mark in ".!?")
     return paragraph[: end + 1] if end > 0 else paragraph
+
+
+# ── The baselines of the evaluation (tasks "tallrec" and "llamarec") ──────────────────────────────────
+
+
+def raw_history_text(query: str, shown: Sequence[Event], items: Mapping[str, Item]) -> str:
+    """What TALLRec and LlamaRec read instead of a summary: the search and the history itself, oldest first.
+
+    The product shows ids, for its task NEXT names them. Of a raw history they would take a third of the room.
+    """
+    lines = _numbered([event_text(event, items, with_id=False) for event in shown])
+    return "\n\n".join(filter(None, [shared_text("", query, [], items), f"[Recent Items]\n{lines}" if lines else ""]))
+
+
+_CHOOSE = "[Task]\nCHOOSE the next item among the candidates. Answer with its letter alone.\n\n[Candidates]\n"
+
+
+def choice_prompt(shared: str, candidates: Mapping[str, Item], *, wording: str) -> Prompt:
+    """LlamaRec: the candidates by letter, in the order they are listed; the answer is one of the letters."""
+    lines = "\n".join(f"{letter}. {clean(item.name)}" for letter, item in candidates.items())
+    return Prompt(system_text(wording), (f"{shared}\n\n" if shared else "") + _CHOOSE + lines)

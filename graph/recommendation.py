@@ -1,4 +1,5 @@
-"""One recommendation as it leaves recgraph, and its public JSON (DESIGN 8), which the terminal, HTTP, MCP and Python share."""
+"""One recommendation as it leaves recgraph, and its public JSON (DESIGN 8), which the terminal, HTTP, MCP and Python
+share."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ NODES = ("load_history", "recall_memory", "summarize", "recommend", "retrieve", 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What one run found. `items` are in rank order and always in the catalogue; `degraded` lists what had to be done without."""
+    """What one run found. `items` are in rank order and always in the catalogue; `degraded` lists what had to be done
+    without."""
 
     run_id: str
     user_id: str
@@ -53,7 +55,7 @@ class Recommendation:
             summary=state.get("summary"),
             blocks=state.get("blocks") or 0,
             cached_blocks=state.get("cached_blocks") or 0,
-            memory=state["memory"],
+            memory=state.get("memory") or (),
             prediction=state.get("prediction"),
             items=state["recommended"],
             timings_ms=timings_ms,
@@ -77,11 +79,21 @@ class Recommendation:
                 "cached": self.cached_blocks,
                 "event_seqs": list(summary.event_seqs) if summary else [],
             },
-            "memory": [{"query": hit.query, "similarity": round(hit.similarity, 4), "item_ids": list(hit.item_ids)} for hit in self.memory],
+            "memory": [
+                {"query": hit.query, "similarity": round(hit.similarity, 4), "item_ids": list(hit.item_ids)}
+                for hit in self.memory
+            ],
             "prediction": _prediction(self.prediction),
             "items": [_item(line) for line in self.items],
-            "timings_ms": {**{node: round(self.timings_ms.get(node, 0.0), 1) for node in NODES}, "total": round(self.timings_ms["total"], 1)},
-            "tokens": {"prompt": self.tokens.prompt, "completion": self.tokens.completion, "cached": self.tokens.cached},
+            "timings_ms": {
+                **{node: round(self.timings_ms.get(node, 0.0), 1) for node in NODES},
+                "total": round(self.timings_ms["total"], 1),
+            },
+            "tokens": {
+                "prompt": self.tokens.prompt,
+                "completion": self.tokens.completion,
+                "cached": self.tokens.cached,
+            },
             "models": dict(self.models),
             "degraded": list(self.degraded),
         }

@@ -1,7 +1,9 @@
-"""Builds the recommendation graph and runs it: `build_graph` wires nodes, `Recommender` owns the tools and is alone in writing to disk.
+"""Builds the recommendation graph and runs it: `build_graph` wires nodes, `Recommender` owns the tools and is alone in
+writing to disk.
 
-What a run leaves behind: new summaries in the store, the run itself in the run log beside it, and, where asked for, checkpoints in an
-SQLite file from which the same request resumes after a crash. A disk or store that cannot be written costs none of the answer.
+What a run leaves behind: new summaries in the store, the run itself in the run log beside it, and, where asked for,
+checkpoints in an SQLite file from which the same request resumes after a crash. A disk or store that cannot be written
+costs none of the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
@@ -32,10 +34,10 @@ from langgraph.types import RetryPolicy
 
 from recgraph.errors import EmptyStore, LLMUnavailable, StoreBusy, StoreReadOnly
 from recgraph.graph.grounding import Vocabulary
-from recgraph.graph.nodes import Nodes, TitlesOnly
-from recgraph.graph.prompts import clean
+from recgraph.graph.nodes import Nodes, NodeSettings, TitlesOnly
+from recgraph.graph.prompts import ASKED_LIMIT, clean
 from recgraph.graph.recommendation import Recommendation
-from recgraph.graph.state import CHECKPOINT_TYPES, RunContext, State
+from recgraph.graph.state import CHECKPOINT_TYPES, RunContext, RunRequest, State
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, Work, build_summarize
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
@@ -45,18 +47,23 @@ from recgraph.tools.embed import Encoder, encoder_of
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
 from recgraph.tools.llm.adapter_sets import TASKS
-from recgraph.tools.llm.adapters import InUse, open_adapted
+from recgraph.tools.llm.open import InUse, open_adapted
 from recgraph.tools.llm.protocol import LLM
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Retriever
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
-# Share of Yes/No in the order of a small model. With the trained adapter (AUC .89 against random products, .62 against those on the same page)
-# 60 held-out cases gave NDCG@10 .376 at 0, .376 at .1, .374 at .5, .296 at 1: it does not improve on the fusion's order, and alone it spoils it.
-SMALL_WEIGHT = 0.1
-_QUERY_LIMIT = 200
-Tool = TypeVar("Tool")
+
+
+class _Fittable(Protocol):
+    """A tool that knows whether all that belongs to it is in it."""
+
+    @property
+    def complete(self) -> bool: ...
+
+
+Tool = TypeVar("Tool", bound=_Fittable)
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0 where unknown)
 
@@ -64,23 +71,26 @@ Progress = Callable[[str, int, int], None]  # what is being done, how many are d
 def build_graph(nodes: Nodes, summarize: Graph, checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
     """Wires DESIGN 4. LLM nodes are tried twice where the server cannot be reached; then their fallback takes over."""
     retry = RetryPolicy(initial_interval=0.2, max_attempts=2, jitter=False, retry_on=LLMUnavailable)
-    graph = StateGraph(State, context_schema=RunContext)
-    graph.add_node("load_history", nodes.load_history)
+    graph = StateGraph(State, context_schema=RunContext, input_schema=RunRequest)
+    graph.add_node(
+        "load_history", nodes.begin
+    )  # it goes on to recall_memory, or to explain where nothing is left to recommend
     graph.add_node("recall_memory", nodes.recall_memory)
     graph.add_node("summarize", summarize, error_handler=cast(Any, nodes.without_summary))
     graph.add_node("recommend", nodes.recommend, retry_policy=retry, error_handler=cast(Any, nodes.without_prediction))
     graph.add_node("retrieve", nodes.retrieve)
     graph.add_node("rerank", nodes.rerank, retry_policy=retry, error_handler=cast(Any, nodes.without_scores))
     graph.add_node("explain", nodes.explain)
-    order = [START, "load_history", "recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain", END]
-    for one, following in pairwise(order):
+    graph.add_edge(START, "load_history")
+    for one, following in pairwise(["recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain", END]):
         graph.add_edge(one, following)
     return graph.compile(checkpointer=checkpointer, name="recgraph")
 
 
 @dataclass(frozen=True)
 class Step:
-    """Progress of a run: a node (or one part of `summarize`) has ended. `ms` is its wall time, `detail` a few words or ""."""
+    """Progress of a run: a node (or one part of `summarize`) has ended. `ms` is its wall time, `detail` a few words or
+    ""."""
 
     node: str
     ms: float
@@ -88,15 +98,17 @@ class Step:
 
 
 class _Fitted(Generic[Tool]):
-    """Tools fitted as of a moment, the last few kept. Thread-safe: a tool is fitted once."""
+    """Tools fitted as of a moment, the last few kept. Thread-safe: a tool is fitted once, and again where the time did
+    not suffice for all of it."""
 
-    def __init__(self, fit: Callable[[datetime | None], Tool]) -> None:
+    def __init__(self, fit: Callable[[datetime | None, float | None], Tool]) -> None:
         self._fit, self._kept, self._lock = fit, OrderedDict[datetime | None, Tool](), threading.Lock()
 
-    def __call__(self, as_of: datetime | None) -> Tool:
+    def __call__(self, as_of: datetime | None, until: float | None = None) -> Tool:
         with self._lock:
-            if as_of not in self._kept:
-                self._kept[as_of] = self._fit(as_of)
+            kept = self._kept.get(as_of)
+            if kept is None or not (kept.complete or (until is not None and time.monotonic() >= until)):
+                self._kept[as_of] = self._fit(as_of, until)
             self._kept.move_to_end(as_of)
             while len(self._kept) > _FITTED_KEPT:
                 self._kept.popitem(last=False)
@@ -106,7 +118,10 @@ class _Fitted(Generic[Tool]):
 class Recommender:
     """The whole recommender over one store. Use `Recommender.open`; close it, or use it in a `with` block.
 
-    `graph` is the compiled LangGraph: its input is `run_id, user_id, query, k, as_of, paradigm, mode`, its result the `State`.
+    `graph` is the compiled LangGraph, to be run or to be a node of another one, sync or async: its input is a
+    `RunRequest` (`user_id`, all else has a default), its result the `State`. It has a deadline where
+    `context=RunContext.within(seconds)` is given. A checkpointer of yours must be allowed `CHECKPOINT_TYPES`
+    (`serializer()`).
     """
 
     def __init__(
@@ -120,7 +135,8 @@ class Recommender:
         checkpoint: str = "",
         progress: Progress | None = None,
     ) -> None:
-        """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own names."""
+        """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own
+        names."""
         self.store, self.settings, self.encoder, self.llm = store, settings, encoder, llm
         own = {task: task for task in TASKS if llm is not None and task in llm.adapters}
         self.adapters = adapters or InUse(settings.adapter, own)
@@ -128,10 +144,14 @@ class Recommender:
         self._exit.callback(store.close)
         if store.counts()["items"] == 0:
             self.close()
-            raise EmptyStore(f"The store {store.path} has no items. Load some with `recgraph ingest FORMAT PATH... --store {store.path}`.")
+            raise EmptyStore(
+                f"The store {store.path} has no items. Load some with `recgraph ingest FORMAT PATH... --store {store.path}`."
+            )
         self._titles: VectorIndex | None = None
-        self._retriever = _Fitted(lambda as_of: self._fit_retriever(as_of, progress))
-        self._memory = _Fitted(lambda as_of: QueryMemory.build(store, encoder, as_of, _told(progress, "Embedding queries")))
+        self._retriever = _Fitted(lambda as_of, until: self._fit_retriever(as_of, until, progress))
+        self._memory = _Fitted(
+            lambda as_of, _: QueryMemory.build(store, encoder, as_of, _reporter(progress, "Embedding queries"))
+        )
         self.currency = store.meta("currency") or ""
         self.summarizer = self._choose_summarizer()
         self._runs = RunLog(store.path)
@@ -140,12 +160,15 @@ class Recommender:
         self.graph = build_graph(self._nodes(), summarize, self._checkpointer)
 
     @classmethod
-    def open(cls, store: str | Path | None = None, *, checkpoint: str = "", progress: Progress | None = None, **settings: Any) -> Recommender:
-        """Opens a store with the models the settings name. `settings` are fields of `Settings` (`mode="paper"`, `llm_url=...`).
+    def open(
+        cls, store: str | Path | None = None, *, checkpoint: str = "", progress: Progress | None = None, **settings: Any
+    ) -> Recommender:
+        """Opens a store with the models the settings name. `settings` are fields of `Settings` (`mode="paper"`,
+        `llm_url=...`).
 
-        `llm="none"` answers from retrieval alone; `adapter` is a set's name or folder, "none", or "" for the store's own; `checkpoint` is an
-        SQLite file for resumable runs; `progress` is told of long work.
-        Raises StoreError, EmptyStore, ModelMissing, SettingsError, LLMError.
+        `llm="none"` answers from retrieval alone; `adapter` is a set's name or folder, "none", or "" for the store's
+        own; `checkpoint` is an SQLite file for resumable runs; `progress` is told of long work. Raises StoreError,
+        EmptyStore, ModelMissing, SettingsError, LLMError.
         """
         chosen = load_settings(store=None if store is None else str(store), **settings)
         opened = Store.open(chosen.store)
@@ -191,8 +214,8 @@ class Recommender:
     ) -> Iterator[Step | Recommendation]:
         """Runs the graph and yields a `Step` as each node ends, the `Recommendation` last.
 
-        `as_of` hides everything from that moment on (datetime UTC, or text as `parse_time` reads it); `deadline` is in seconds. An
-        unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of range.
+        `as_of` hides everything from that moment on (datetime UTC, or text as `parse_time` reads it); `deadline` is in
+        seconds. An unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of range.
         """
         given = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
         settings = replace(self.settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
@@ -201,7 +224,7 @@ class Recommender:
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of
         asked: State = {
             "user_id": user_id,
-            "query": clean(query, _QUERY_LIMIT),
+            "query": clean(query, ASKED_LIMIT),
             "k": settings.k,
             "as_of": moment,
             "paradigm": settings.paradigm,
@@ -210,14 +233,16 @@ class Recommender:
         return self._run(asked, settings.deadline)
 
     def warm_up(self, as_of: datetime | str | None = None, *, memory: bool = True) -> None:
-        """Fits and loads what the first run as of that moment would: title and ID embeddings, and the `memory`, which only searches need."""
+        """Fits and loads what the first run as of that moment would: title and ID embeddings, and the `memory`, which
+        only searches need."""
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of
         self._retriever(moment)
         if memory:
             self._memory(moment).warm()
 
     def tools(self) -> list[StructuredTool]:
-        """The query-product memory and the retrieval as langchain-core tools with typed arguments, for an assistant of your own."""
+        """The query-product memory and the retrieval as langchain-core tools with typed arguments, for an assistant of
+        your own."""
         return [memory_tool(self._memory(None)), retrieve_tool(self._retriever(None))]
 
     def close(self) -> None:
@@ -227,13 +252,15 @@ class Recommender:
     def __enter__(self) -> Recommender:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _run(self, asked: State, seconds: float) -> Iterator[Step | Recommendation]:
         started = last = time.perf_counter()
+        context = RunContext.within(seconds)
         inputs, config, resumed = self._begin(asked)
-        context = RunContext(time.monotonic() + seconds)
         timings: dict[str, float] = {}
         state = cast(State, {})
         events = self.graph.stream(
@@ -261,10 +288,15 @@ class Recommender:
         state = cast(State, {**state, "degraded": [*self.adapters.notes, *state.get("degraded", ()), *unsaved]})
         found = Recommendation.of(state, timings, self.models)
         note = self._log(found)
-        yield found if note is None else Recommendation.of(cast(State, {**state, "degraded": [*state["degraded"], note]}), timings, self.models)
+        yield (
+            found
+            if note is None
+            else Recommendation.of(cast(State, {**state, "degraded": [*state["degraded"], note]}), timings, self.models)
+        )
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
-        """Input and config of a run. With checkpoints, the same unfinished request goes on where it stopped (input None)."""
+        """Input and config of a run. With checkpoints, the same unfinished request goes on where it stopped (input
+        None)."""
         fresh: State = {**asked, "run_id": uuid.uuid4().hex[:12]}
         if self._checkpointer is None:
             return fresh, {}, False
@@ -304,62 +336,51 @@ class Recommender:
             return f"save: this run is not in the run log: {error}"
         return None
 
-    def _fit_retriever(self, as_of: datetime | None, progress: Progress | None) -> Retriever:
-        built = Retriever.build(self.store, self.encoder, as_of, _told(progress, "Embedding titles"), titles=self._titles)
-        self._titles = built.titles
+    def _fit_retriever(self, as_of: datetime | None, until: float | None, progress: Progress | None) -> Retriever:
+        built = Retriever.build(
+            self.store, self.encoder, as_of, _reporter(progress, "Embedding titles"), titles=self._titles, until=until
+        )
+        self._titles = built.titles if built.complete else None
         return built
 
     def _nodes(self) -> Nodes:
-        settings, llm, adapters = self.settings, self.llm, self.adapters.names
-        large = llm is not None and (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
-        weight = settings.rerank_weight if settings.rerank_weight is not None else (1.0 if large else SMALL_WEIGHT)
-        free_title = large or "next" in adapters if settings.titles == "auto" else settings.titles == "free"
-        return Nodes(
-            self.store if settings.attributes == "shown" else TitlesOnly(self.store),
-            llm,
-            self._retriever,
-            self._memory,
-            wording=settings.wording,
-            currency=self.currency,
-            recent=settings.recent,
-            history=settings.history,
-            prompt_tokens=settings.prompt_tokens,
-            constrain=settings.constrain,
-            free_title=free_title,
-            memory_queries=settings.memory_queries,
-            memory_products=settings.memory_products,
-            candidates=settings.candidates,
-            mixup=settings.mixup,
-            rerank_weight=weight,
-            catalogue=self.store.catalogue().item_ids,
-            next_adapter=adapters.get("next"),
-            fit_adapter=adapters.get("fit"),
-        )
+        reader = self.store if self.settings.attributes == "shown" else TitlesOnly(self.store)
+        settings = NodeSettings.of(self.settings, self.currency, large=self._large, adapters=self.adapters.names)
+        return Nodes(reader, self.llm, self._retriever, self._memory, self.store.catalogue(), settings)
+
+    @property
+    def _large(self) -> bool:
+        """Whether the base model summarises and judges untrained. One whose size is not known is taken for a large
+        one."""
+        return self.llm is not None and (self.llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
 
     def _choose_summarizer(self) -> Summarizer:
         kind, llm, adapter = self.settings.summarizer, self.llm, self.adapters.names.get("summarize")
         if kind == "auto":
-            large = llm is not None and (llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
-            kind = "llm" if large or (adapter and not _on_cpu(llm)) else "profile"
+            # In this process on a CPU an LLM's summary costs seconds a block.
+            kind = "llm" if self._large or (adapter and not (llm and llm.on_cpu)) else "profile"
         if kind == "profile" or llm is None:
             return ProfileSummarizer(self.currency)
         vocabulary = Vocabulary(self.store.attribute_values())
         weights = self.adapters.weights.get("summarize", "")
-        return LLMSummarizer(llm, vocabulary, wording=self.settings.wording, currency=self.currency, adapter=adapter, weights=weights)
+        return LLMSummarizer(
+            llm, vocabulary, wording=self.settings.wording, currency=self.currency, adapter=adapter, weights=weights
+        )
 
     def _open_checkpoints(self, path: str) -> SqliteSaver:
         connection = sqlite3.connect(path, check_same_thread=False)
         self._exit.callback(connection.close)
-        serde = JsonPlusSerializer(allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in (*CHECKPOINT_TYPES, Work)])
-        return SqliteSaver(connection, serde=serde)
+        return SqliteSaver(connection, serde=serializer())
 
 
-def _on_cpu(llm: LLM | None) -> bool:
-    """Whether the model runs in this process on a CPU, where an LLM's summary costs seconds a block. Servers have no `device`."""
-    return getattr(getattr(llm, "device", None), "type", "") == "cpu"
+def serializer() -> JsonPlusSerializer:
+    """Writes and reads what a run puts into its checkpoints, and no other type: for a checkpointer of yours."""
+    return JsonPlusSerializer(
+        allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in (*CHECKPOINT_TYPES, Work)]
+    )
 
 
-def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+def _reporter(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
     """The progress function that one piece of work reports (done, of) to."""
     return None if progress is None else lambda done, of: progress(what, done, of)
 
@@ -369,5 +390,9 @@ def _detail(update: dict[str, Any]) -> str:
     for name, values in update.items():
         made: list[Summary] = (values or {}).get("made") or []
         if name in ("step", "write") and made:
-            return f"block {made[0].block + 1}" if made[0].level == 0 else f"merge {made[0].block + 1} of level {made[0].level}"
+            return (
+                f"block {made[0].block + 1}"
+                if made[0].level == 0
+                else f"merge {made[0].block + 1} of level {made[0].level}"
+            )
     return ""

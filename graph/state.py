@@ -1,29 +1,33 @@
-"""The state of one recommendation, and the records that nodes put into it. LangGraph owns it while a run lasts; nothing here acts.
+"""The state of one recommendation, and the records that nodes put into it. LangGraph owns it while a run lasts; nothing
+here acts.
 
-A node reads the state and returns only the keys it changed. Keys with a reducer are added up; all others are replaced. Everything in
-here is plain data, so a checkpoint can be written and read back without pickle (`CHECKPOINT_TYPES`).
+A node reads the state and returns only the keys it changed. Keys with a reducer are added up; all others are replaced.
+Everything in here is plain data, so a checkpoint can be written and read back without pickle (`CHECKPOINT_TYPES`).
 """
 
 from __future__ import annotations
 
 import operator
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, TypedDict
+from typing import Annotated, NotRequired, TypedDict
+
+from langgraph.runtime import Runtime
 
 from recgraph.store.records import Event, Item, Summary
+from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import Usage
 from recgraph.tools.memory import MemoryHit
-from recgraph.tools.retrieve import Candidate
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What the recommender LLM answered (F 4.2): the id and title of the next item.
 
-    `valid`: the answer had the asked-for form and named an item of the catalogue. `repaired`: it had not, but could be read all the
-    same. An answer that is neither leaves `item_id` empty.
+    `valid`: the answer had the asked-for form and named an item of the catalogue. `repaired`: it had not, but could be
+    read all the same. An answer that is neither leaves `item_id` empty.
     """
 
     item_id: str
@@ -34,7 +38,8 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A candidate after reranking. `yes` is sigmoid(logit_yes - logit_no), None where the LLM did not score it; `score` orders."""
+    """A candidate after reranking. `yes` is sigmoid(logit_yes - logit_no), None where the LLM did not score it; `score`
+    orders."""
 
     candidate: Candidate
     score: float
@@ -43,7 +48,8 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """One line of the answer. The reason's evidence: `event_seqs` are events of the user, `queries` are remembered queries."""
+    """One line of the answer. The reason's evidence: `event_seqs` are events of the user, `queries` are remembered
+    queries."""
 
     rank: int
     item: Item
@@ -57,9 +63,23 @@ class Recommended:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a run is given beside its state and what no checkpoint keeps: the moment the time is up, by `time.monotonic()`."""
+    """What a run is given beside its state and what no checkpoint keeps, moments of `time.monotonic()`: when the time
+    is up, and when what is embedded and fitted for it must give way to answering. None is for as long as it takes."""
 
     deadline: float | None = None
+    ready_by: float | None = None
+
+    @classmethod
+    def within(cls, seconds: float) -> RunContext:
+        """From now on. Half of the time may go into making ready, so that there is an answer even over titles that were
+        never embedded."""
+        now = time.monotonic()
+        return cls(now + seconds, now + seconds / 2)
+
+    @classmethod
+    def of(cls, runtime: Runtime[RunContext]) -> RunContext:
+        """The run's; an empty one inside a graph that knows none, or another."""
+        return runtime.context if isinstance(runtime.context, cls) else cls()
 
 
 def merge(left: Mapping[str, object], right: Mapping[str, object]) -> dict[str, object]:
@@ -68,8 +88,22 @@ def merge(left: Mapping[str, object], right: Mapping[str, object]) -> dict[str, 
 
 
 def add_usage(left: Usage | None, right: Usage | None) -> Usage:
-    """Reducer: token counts are added; None is no tokens, because LangGraph starts a channel with the type's empty value."""
+    """Reducer: token counts are added; None is no tokens, because LangGraph starts a channel with the type's empty
+    value."""
     return (left or Usage()) + (right or Usage())
+
+
+class RunRequest(TypedDict):
+    """What the graph is asked: whom to recommend to. All else has its default in the settings; the id of the run is
+    made."""
+
+    user_id: str
+    query: NotRequired[str]
+    k: NotRequired[int]
+    as_of: NotRequired[datetime | None]
+    paradigm: NotRequired[str]
+    mode: NotRequired[str]
+    run_id: NotRequired[str]
 
 
 class State(TypedDict, total=False):

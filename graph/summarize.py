@@ -1,9 +1,10 @@
 """The `summarize` subgraph: a history becomes one preference summary, block by block (T 4.1, 4.2).
 
-Recurrent: a node that loops on itself, previous summary + next block. Hierarchical: `Send` fans the blocks out, then summaries are
-merged `merge` at a time in as many levels as needed. Blocks and groups are counted from the start of the history and every summary is
-known by a hash of what it was made from, so a new event costs one block (recurrent), or one block and one merge a level
-(hierarchical). This file reads the cache through `lookup` and never writes: what was made is returned under `made`.
+Recurrent: a node that loops on itself, previous summary + next block. Hierarchical: `Send` fans the blocks out, then
+summaries are merged `merge` at a time in as many levels as needed. Blocks and groups are counted from the start of the
+history and every summary is known by a hash of what it was made from, so a new event costs one block (recurrent), or
+one block and one merge a level (hierarchical). This file reads the cache through `lookup` and never writes: what was
+made is returned under `made`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,24 @@ from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy, Send
 
 from recgraph.errors import LLMUnavailable
+from recgraph.graph import prompts
 from recgraph.graph.grounding import Vocabulary, copied, sentences, support
 from recgraph.graph.profile import profile
-from recgraph.graph.prompts import PROMPT_VERSION, block_prompt, clean, event_text, merge_prompt, parse_summary, recurrent_prompt
+from recgraph.graph.prompts import (
+    VERSIONS,
+    block_prompt,
+    clean,
+    event_text,
+    merge_prompt,
+    parse_summary,
+    recurrent_prompt,
+    stricter,
+)
 from recgraph.graph.state import RunContext, State, merge
 from recgraph.store.records import Event, Item, Summary
 from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 
+VERSION = VERSIONS["summarize"]  # of the prompts that a cached summary was asked with
 Sentences = tuple[tuple[str, tuple[int, ...]], ...]
 MOST_COPIED = 0.5  # share of 8-grams that may stand literally in the input; above it a model copies instead of summarising (T 5.5.2)
 
@@ -35,7 +47,8 @@ MOST_COPIED = 0.5  # share of 8-grams that may stand literally in the input; abo
 class Work:
     """One summary to write: the events it covers, those that are new, and the summaries it builds on (oldest first).
 
-    First block: new = covered, no parts. Recurrent step: new = the block, parts = (previous,). Merge: parts = the group.
+    First block: new = covered, no parts. Recurrent step: new = the block, parts = (previous,). Merge: parts = the
+    group.
     """
 
     key: str
@@ -84,13 +97,28 @@ class ProfileSummarizer:
 class LLMSummarizer:
     """Asks the LLM with T's prompts and checks the answer against its input.
 
-    An answer that is empty, names a brand, category or colour that stands neither in its block nor in the summaries it builds on, or
-    copies its input, is asked for once more and then replaced by the profile summary. `weights` tells the adapter's weights apart, so that
-    another adapter does not answer with the cached summaries of this one.
+    An answer that is empty, names a brand, category or colour that stands neither in its block nor in the summaries it
+    builds on, or copies its input, is asked for once more and then replaced by the profile summary. `weights` tells the
+    adapter's weights apart, so that another adapter does not answer with the cached summaries of this one.
     """
 
-    def __init__(self, llm: LLM, vocabulary: Vocabulary, *, wording: str, currency: str = "", adapter: str | None = None, weights: str = "") -> None:
-        self.llm, self.vocabulary, self.wording, self.adapter, self.currency = llm, vocabulary, wording, adapter, currency
+    def __init__(
+        self,
+        llm: LLM,
+        vocabulary: Vocabulary,
+        *,
+        wording: str,
+        currency: str = "",
+        adapter: str | None = None,
+        weights: str = "",
+    ) -> None:
+        self.llm, self.vocabulary, self.wording, self.adapter, self.currency = (
+            llm,
+            vocabulary,
+            wording,
+            adapter,
+            currency,
+        )
         self.name = "+".join(filter(None, (llm.name, adapter, weights)))
         self.fallback = ProfileSummarizer(currency)
 
@@ -98,19 +126,29 @@ class LLMSummarizer:
         lines = data_lines(work.new, items, self.currency)
         earlier = [part.text for part in work.parts]
         if work.paradigm == "recurrent":
-            prompt = recurrent_prompt(earlier[0], lines, wording=self.wording) if earlier else block_prompt(lines, wording=self.wording)
+            prompt = (
+                recurrent_prompt(earlier[0], lines, wording=self.wording)
+                if earlier
+                else block_prompt(lines, wording=self.wording)
+            )
             sources = [*lines, *earlier]
         else:
-            prompt = merge_prompt(earlier, wording=self.wording) if earlier else block_prompt(lines, wording=self.wording)
+            prompt = (
+                merge_prompt(earlier, wording=self.wording) if earlier else block_prompt(lines, wording=self.wording)
+            )
             sources = earlier or lines
         text, usage, fault = self._ask(prompt, sources, deadline)
         if fault:
-            stricter = Prompt(prompt.system, f"{prompt.user}\n\nWrite in your own words. {fault}")
-            text, more, fault = self._ask(stricter, sources, deadline)
+            text, more, fault = self._ask(stricter(prompt, fault), sources, deadline)
             usage += more
         if fault:
             spare = self.fallback.write(work, items)
-            return Written(spare.sentences, spare.model, usage, (f"summarize: {work.key} by {self.name} replaced by the profile. {fault}",))
+            return Written(
+                spare.sentences,
+                spare.model,
+                usage,
+                (f"summarize: {work.key} by {self.name} replaced by the profile. {fault}",),
+            )
         paired = tuple((sentence, support(sentence, work.covered, items)) for sentence in sentences(text))
         return Written(paired, self.name, usage)
 
@@ -119,17 +157,18 @@ class LLMSummarizer:
         [answer], usage = self.llm.generate([prompt], max_tokens=160, adapter=self.adapter, deadline=deadline)
         text = parse_summary(answer.text)
         if not text:
-            return text, usage, "The answer was empty."
+            return text, usage, prompts.FAULT_EMPTY
         invented = sorted(self.vocabulary.ungrounded(text, sources))
         if invented:
-            return text, usage, f"Do not mention {', '.join(invented[:5])}: the data does not."
+            return text, usage, prompts.fault_invented(invented[:5])
         if copied(text, "\n".join(sources)) > MOST_COPIED:
-            return text, usage, "Do not copy the data."
+            return text, usage, prompts.FAULT_COPIED
         return text, usage, ""
 
 
 def data_lines(events: Sequence[Event], items: Mapping[str, Item], currency: str = "") -> list[str]:
-    """A block's events as the summary prompts show them. Variants of a style share a description: it is said with the first of them."""
+    """A block's events as the summary prompts show them. Variants of a style share a description: it is said with the
+    first of them."""
     lines: list[str] = []
     said: set[str] = set()
     for event in events:
@@ -150,7 +189,8 @@ def price_text(price: float, currency: str = "") -> str:
 
 
 def split_blocks(history: Sequence[Event], size: int) -> list[list[Event]]:
-    """Blocks of `size` item events in order (T 5.2.2: 5); searches belong to the block they fall into. The last may be shorter."""
+    """Blocks of `size` item events in order (T 5.2.2: 5); searches belong to the block they fall into. The last may be
+    shorter."""
     blocks: list[list[Event]] = []
     room = 0
     for event in history:
@@ -221,13 +261,20 @@ class _Nodes:
         for block in split_blocks(state["history"], self.size):
             lines = [[event.seq, event_text(event, state["items"])] for event in block]
             before = hashes[-1] if hashes and state["paradigm"] == "recurrent" else ""
-            hashes.append(_hash(self.summarizer.name, PROMPT_VERSION, state["paradigm"], state["user_id"], before, lines))
+            hashes.append(_hash(self.summarizer.name, VERSION, state["paradigm"], state["user_id"], before, lines))
         return hashes
 
     def plan(self, state: _Inside) -> _Inside:
         """Looks up what is already known: the longest known chain (recurrent) or each known block (hierarchical)."""
         hashes = self._chain(state)
-        found: _Inside = {"hashes": hashes, "blocks": len(hashes), "done": 0, "level": 0, "summary": None, "cached_blocks": 0}
+        found: _Inside = {
+            "hashes": hashes,
+            "blocks": len(hashes),
+            "done": 0,
+            "level": 0,
+            "summary": None,
+            "cached_blocks": 0,
+        }
         if state["paradigm"] == "recurrent":
             for index in range(len(hashes), 0, -1):
                 if (summary := self.lookup(hashes[index - 1])) is not None:
@@ -284,7 +331,7 @@ class _Nodes:
         return [below[i : i + self.group] for i in range(0, len(below), self.group)]
 
     def _group_hash(self, state: _Inside, parts: Sequence[Summary]) -> str:
-        return _hash(self.summarizer.name, PROMPT_VERSION, "merge", state["user_id"], [part.input_hash for part in parts])
+        return _hash(self.summarizer.name, VERSION, "merge", state["user_id"], [part.input_hash for part in parts])
 
     def _missing_blocks(self, state: _Inside) -> list[_Piece]:
         pieces: list[_Piece] = []
@@ -301,13 +348,22 @@ class _Nodes:
             if f"{level}:{index}" not in state["nodes"]:
                 seqs = {seq for part in parts for seq in part.event_seqs}
                 covered = [event for seq, event in by_seq.items() if seq in seqs]
-                work = Work(f"merge {index + 1} of level {level}", state["user_id"], "hierarchical", level, index, covered, (), parts)
+                work = Work(
+                    f"merge {index + 1} of level {level}",
+                    state["user_id"],
+                    "hierarchical",
+                    level,
+                    index,
+                    covered,
+                    (),
+                    parts,
+                )
                 pieces.append({"work": work, "input_hash": self._group_hash(state, parts), "items": state["items"]})
         return pieces
 
     def _write(self, piece: _Piece, runtime: Runtime[RunContext]) -> _Inside:
         work = piece["work"]
-        written = self.summarizer.write(work, piece["items"], runtime.context.deadline if runtime.context else None)
+        written = self.summarizer.write(work, piece["items"], RunContext.of(runtime).deadline)
         summary = Summary(
             input_hash=piece["input_hash"],
             user_id=work.user_id,
@@ -318,7 +374,7 @@ class _Nodes:
             sentences=written.sentences,
             event_seqs=tuple(sorted(event.seq for event in work.covered)),
             model=written.model,
-            prompt_version=PROMPT_VERSION,
+            prompt_version=VERSION,
         )
         return {"made": [summary], "tokens": written.usage, "degraded": list(written.notes)}
 
@@ -326,14 +382,17 @@ class _Nodes:
 def build_summarize(
     summarizer: Summarizer, lookup: Callable[[str], Summary | None], *, block: int = 5, group: int = 4
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
-    """Compiles the subgraph. `block` items a block, `group` summaries a merge; `lookup` finds a cached summary by its input hash.
+    """Compiles the subgraph. `block` items a block, `group` summaries a merge; `lookup` finds a cached summary by its
+    input hash.
 
-    Reads `user_id, paradigm, history, items`; returns `summary` (None without history), `blocks`, `cached_blocks`, `made`, `tokens`,
-    `degraded`. An unreachable LLM is asked once more, then the error goes up to the graph's fallback.
+    Reads `user_id, paradigm, history, items`; returns `summary` (None without history), `blocks`, `cached_blocks`,
+    `made`, `tokens`, `degraded`. An unreachable LLM is asked once more, then the error goes up to the graph's fallback.
     """
     nodes = _Nodes(summarizer, lookup, block, group)
     retry = RetryPolicy(initial_interval=0.2, max_attempts=2, jitter=False, retry_on=LLMUnavailable)
-    graph = StateGraph(cast(Any, _Inside), context_schema=RunContext, input_schema=cast(Any, _Input), output_schema=cast(Any, _Output))
+    graph = StateGraph(
+        cast(Any, _Inside), context_schema=RunContext, input_schema=cast(Any, _Input), output_schema=cast(Any, _Output)
+    )
     graph.add_node("plan", nodes.plan)
     graph.add_node("step", nodes.step, retry_policy=retry)
     graph.add_node("write", cast(Any, nodes.write), retry_policy=retry)
@@ -347,11 +406,23 @@ def build_summarize(
 
 
 def profile_fallback(state: State, currency: str = "") -> Summary | None:
-    """The whole history's profile, for when the LLM summarizer failed: not cached, because it is not what was asked for."""
+    """The whole history's profile, for when the LLM summarizer failed: not cached, because it is not what was asked
+    for."""
     history = state.get("history") or ()
     if not history:
         return None
     work = Work("all", state["user_id"], state["paradigm"], 0, 0, history, history, ())
     written = ProfileSummarizer(currency).write(work, state["items"])
     seqs = tuple(event.seq for event in history)
-    return Summary("", state["user_id"], state["paradigm"], 0, 0, max(seqs), written.sentences, tuple(sorted(seqs)), "profile", PROMPT_VERSION)
+    return Summary(
+        "",
+        state["user_id"],
+        state["paradigm"],
+        0,
+        0,
+        max(seqs),
+        written.sentences,
+        tuple(sorted(seqs)),
+        "profile",
+        VERSION,
+    )

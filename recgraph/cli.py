@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from recgraph import measure, upkeep
-from recgraph.errors import RecgraphError, SettingsError, UnknownUser
-from recgraph.options import consoles, open_store, store_option
+from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
+from recgraph.options import consoles, json_option, open_store, store_option
+from recgraph.terminal import json_text, plain, say
 
 
 class _Group(click.Group):
@@ -22,7 +23,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except RecgraphError as error:
-            click.secho(f"recgraph: {error}", fg="red", err=True)
+            say(f"recgraph: {error}", fg="red", err=True)
             ctx.exit(2 if isinstance(error, (SettingsError, UnknownUser)) else 1)
 
 
@@ -55,27 +56,25 @@ def main() -> None:
 @store_option
 def run(user: str, query: str, as_json: bool, new_user: bool, as_of: str | None, checkpoint: str, **settings: Any) -> None:
     """Recommend products to a user."""
-    import json
-
     from recgraph import panel
     from recgraph.graph.recommender import Recommender
+    from recgraph.store.records import parse_time
 
     console, screen = consoles()
+    moment = parse_time(as_of) if as_of else None
     if not new_user:
         with open_store(settings["store"]) as opened:  # before the models are loaded
             opened.require_user(user)
     asked = {name: settings.pop(name) for name in ("k", "paradigm", "mode", "deadline")}
-    with panel.bars(screen) as progress:
-        recommender = Recommender.open(settings.pop("store"), checkpoint=checkpoint, progress=progress, **settings)
-        recommender.warm_up(as_of, memory=bool(query))
-    with recommender:
-        found = panel.follow(recommender.stream(user, query, as_of=as_of, new_user=new_user, **asked), screen)
-        if as_json:
-            click.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
-            return
-        meta = recommender.store.meta
-        shown = panel.recommendation(found, shop=meta("name") or "", simulated=meta("simulated") or "", currency=meta("currency") or "")
-        console.print(shown)
+    with panel.bars(screen) as progress, Recommender.open(settings.pop("store"), checkpoint=checkpoint, progress=progress, **settings) as recommender:
+        steps = recommender.stream(user, query, as_of=moment, new_user=new_user, **asked)
+        found = panel.follow(steps, progress if screen.is_terminal else None)
+        facts = {name: recommender.store.meta(name) or "" for name in ("simulated", "currency")}
+        shop = recommender.store.meta("name") or ""
+    if as_json:
+        click.echo(json_text(found.to_dict()))
+    else:
+        console.print(panel.recommendation(found, shop=shop, **facts))
 
 
 @main.command()
@@ -94,8 +93,12 @@ def demo(store: str | None, seed: int) -> None:
     path = load_settings(store=store).store
     with panel.bars(screen) as progress:
         report = make_demo(path, seed=seed, progress=progress)
+        try:
+            _make_ready(path, progress)  # so that the first run answers at once
+        except ModelMissing as error:
+            say(f"The shop is there, its titles are not embedded: {error}", fg="yellow", err=True)
     console.print(panel.ingested(report, path))
-    click.echo(f"Next: recgraph run --user U123{f' --store {store}' if store else ''}")
+    say(f"Next: recgraph run --user U123{f' --store {store}' if store else ''}")
 
 
 @main.command()
@@ -154,7 +157,16 @@ def _renamed(mapping: tuple[str, ...]) -> dict[str, str]:
 
 def _waiting(step: str) -> None:
     if step.startswith("waiting"):
-        click.echo(step, err=True)
+        say(step, err=True)
+
+
+def _make_ready(store: str | None, progress: Any) -> dict[str, int]:
+    """Embeds and fits what a run needs; the store's counts."""
+    from recgraph.graph.recommender import Recommender
+
+    with Recommender.open(store, llm="none", progress=progress) as recommender:
+        recommender.warm_up()
+        return recommender.store.counts()
 
 
 @main.command()
@@ -162,61 +174,75 @@ def _waiting(step: str) -> None:
 def build(store: str | None) -> None:
     """Compute embeddings, ID vectors and the query memory now, so that the first run need not.
 
-    `recgraph run` does the same when something is missing.
+    `recgraph run` does the same when something is missing, as far as half of its deadline allows.
     """
     from recgraph import panel
-    from recgraph.graph.recommender import Recommender
 
     console, screen = consoles()
-    with panel.bars(screen) as progress, Recommender.open(store, llm="none", progress=progress) as recommender:
-        recommender.warm_up()
-        counts = recommender.store.counts()
+    with panel.bars(screen) as progress:
+        counts = _make_ready(store, progress)
     console.print(f"Ready: {counts['items']:,} items, {counts['queries']:,} distinct queries, {counts['embeddings']:,} embeddings stored.")
 
 
 @main.command()
 @click.option("--like", default="", help="part of the user id")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@json_option
 @store_option
-def users(like: str, limit: int, store: str | None) -> None:
+def users(like: str, limit: int, as_json: bool, store: str | None) -> None:
     """List users, the most active first."""
     from recgraph import panel
 
     with open_store(store) as opened:
-        consoles()[0].print(panel.users(opened.users(limit=limit, like=like)))
+        rows = opened.users(limit=limit, like=like)
+    if as_json:
+        click.echo(json_text([plain(row) for row in rows]))
+    else:
+        consoles()[0].print(panel.users(rows))
 
 
 @main.command()
 @click.option("--user", required=True)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=40, show_default=True, help="the newest so many")
 @click.option("--as-of", metavar="TIME", help="only what happened before")
+@json_option
 @store_option
-def history(user: str, limit: int, as_of: str | None, store: str | None) -> None:
+def history(user: str, limit: int, as_of: str | None, as_json: bool, store: str | None) -> None:
     """Show what a user did, oldest first, with event numbers."""
-    from rich.text import Text
-
     from recgraph import panel
     from recgraph.store.records import parse_time
 
+    moment = parse_time(as_of) if as_of else None
     with open_store(store) as opened:
         opened.require_user(user)
-        events = opened.history(user, parse_time(as_of) if as_of else None, limit)
+        events = opened.history(user, moment, limit)
         known = opened.items(sorted({event.item_id for event in events if event.item_id}))
-        for event in events:
-            consoles()[0].print(Text.assemble((f"{event.seq:>5}  ", "dim"), panel.event_line(event, known)), overflow="ellipsis", no_wrap=True)
+    if as_json:
+        titles = {item_id: item.name for item_id, item in known.items()}
+        click.echo(json_text([{**plain(event), "title": titles.get(event.item_id, "")} for event in events]))
+        return
+    console = consoles()[0]
+    for event in events:
+        console.print(panel.event_line(event, known, with_id=True), no_wrap=True, overflow="ellipsis")
 
 
 @main.command()
 @click.option("--like", default="", help="words in the title")
 @click.option("--category", default="")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@json_option
 @store_option
-def items(like: str, category: str, limit: int, store: str | None) -> None:
+def items(like: str, category: str, limit: int, as_json: bool, store: str | None) -> None:
     """List products of the catalogue."""
     from recgraph import panel
 
     with open_store(store) as opened:
-        consoles()[0].print(panel.products(opened.find_items(like=like, category=category, limit=limit), opened.meta("currency") or ""))
+        rows, currency = opened.find_items(like=like, category=category, limit=limit), opened.meta("currency") or ""
+    console = consoles()[0]
+    if as_json:
+        click.echo(json_text([plain(item) for item in rows]))
+    else:
+        console.print(panel.products(rows, currency, console.width))
 
 
 @main.command()
@@ -243,7 +269,7 @@ def export(folder: Path, before: str | None, store: str | None) -> None:
 def train(stage: str, task: str, folder: Path) -> None:
     """Run one stage of the training pipeline, with the params of params.yaml.
 
-    STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, textformer, fusion, examples, sft, index, evaluate,
+    STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, textformer, ranking, examples, sft, index, evaluate,
     publish.
     All of them in order, and only what has changed: dvc repro
     """
@@ -317,7 +343,7 @@ def use(name: str, llm: str | None, store: str | None) -> None:
     """
     from recgraph.settings import load_settings
     from recgraph.store.db import Store
-    from recgraph.tools.llm.adapters import keep_default
+    from recgraph.tools.llm.open import keep_default
 
     settings = load_settings(store=store, llm=llm)
     with Store.open(settings.store) as opened:

@@ -1,8 +1,8 @@
 """`recgraph doctor`: what works on this machine, and the exact command that mends what does not.
 
-It looks, and changes nothing: no model is loaded, no store is made or migrated, one short request goes to the LLM server if one is set.
-Every check catches what can be expected to go wrong and turns it into a line; it does not know how to print itself in other ways than
-`report`, and exit codes are the command's.
+It looks, and changes nothing: no model is loaded, no store is made or migrated, one short request goes to the LLM
+server if one is set. Every check catches what can be expected to go wrong and turns it into a line; it does not know
+how to print itself in other ways than `report`, and exit codes are the command's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Check:
 
 
 def checks(settings: Settings) -> list[Check]:
-    """All checks, in the order they are worth reading: what everything stands on comes first. Takes a few seconds, torch is imported."""
+    """All checks, in the order they are worth reading: what everything stands on comes first. Takes a few seconds,
+    torch is imported."""
     machine: tuple[Callable[[Settings], Iterator[Check]], ...] = (_python, _packages, _processor)
     sections = (*machine, _models, _store, _adapters, _room, _server, _optional)
     return [check for section in sections for check in section(settings)]
@@ -60,14 +61,22 @@ def report(found: list[Check]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    marks = {True: Text("ok", style="green"), False: Text("broken", style="bold red"), None: Text("absent", style="yellow")}
+    marks = {
+        True: Text("ok", style="green"),
+        False: Text("broken", style="bold red"),
+        None: Text("absent", style="yellow"),
+    }
     table = Table.grid(padding=(0, 2))
     for check in found:
         table.add_row(marks[check.ok], Text(check.name, style="bold"), Text(check.found))
         if check.mend:
             table.add_row("", "", Text(f"→ {check.mend}", style="cyan"))
     broken = [check.name for check in found if check.ok is False]
-    verdict = Text(f"To mend: {', '.join(broken)}.", style="bold red") if broken else Text("Everything needed works.", style="green")
+    verdict = (
+        Text(f"To mend: {', '.join(broken)}.", style="bold red")
+        if broken
+        else Text("Everything needed works.", style="green")
+    )
     return Group(table, Text(), verdict)
 
 
@@ -108,7 +117,11 @@ def _installed(requirements: list[str], extra: str) -> tuple[list[str], list[str
     for requirement in map(Requirement, requirements):
         marker = requirement.marker
         for_extra = marker is not None and "extra" in str(marker)
-        if for_extra != bool(extra) or (marker is not None and not marker.evaluate({"extra": extra})) or requirement.name == "recgraph":
+        if (
+            for_extra != bool(extra)
+            or (marker is not None and not marker.evaluate({"extra": extra}))
+            or requirement.name == "recgraph"
+        ):
             continue
         try:
             version = metadata.version(requirement.name)
@@ -126,7 +139,8 @@ def _installed(requirements: list[str], extra: str) -> tuple[list[str], list[str
 
 
 def _load(name: str) -> Any:
-    """The module, or the reason as a string: a broken build shows as OSError (a missing library) as often as ImportError."""
+    """The module, or the reason as a string: a broken build shows as OSError (a missing library) as often as
+    ImportError."""
     try:
         return importlib.import_module(name)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
@@ -139,12 +153,17 @@ def _load(name: str) -> Any:
 def _processor(_: Settings) -> Iterator[Check]:
     torch = _load("torch")
     if isinstance(torch, str):
-        yield Check("torch", False, torch, "pip install --force-reinstall torch==2.13.0   (the CPU build where there is no GPU)")
+        yield Check(
+            "torch", False, torch, "pip install --force-reinstall torch==2.13.0   (the CPU build where there is no GPU)"
+        )
     else:
         from recgraph.tools.llm.places import placement
 
         flags = cpu_flags()
-        has = ", ".join(flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags) or torch.backends.cpu.get_cpu_capability()
+        has = (
+            ", ".join(flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags)
+            or torch.backends.cpu.get_cpu_capability()
+        )
         device, dtype = placement()
         how = f"models run on {device} in {str(dtype).removeprefix('torch.')}"
         yield Check("processor", True, f"{torch.get_num_threads()} threads, {has}; {how}")
@@ -154,16 +173,29 @@ def _processor(_: Settings) -> Iterator[Check]:
         yield Check("faiss", False, faiss, "pip install --force-reinstall faiss-cpu")
     else:
         gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
-        yield Check("faiss", True, f"{getattr(faiss, '__version__', 'unknown version')}, {gpus or 'no'} GPU{'s' if gpus > 1 else ''}")
+        yield Check(
+            "faiss",
+            True,
+            f"{getattr(faiss, '__version__', 'unknown version')}, {gpus or 'no'} GPU{'s' if gpus > 1 else ''}",
+        )
 
 
 def _gpu(torch: Any) -> Check:
     try:
         if torch.cuda.is_available():
             free, total = (size / 2**30 for size in torch.cuda.mem_get_info(0))
-            return Check("gpu", True, f"{torch.cuda.get_device_name(0)}, {free:.0f} of {total:.0f} GiB free, torch {torch.__version__}")
+            return Check(
+                "gpu",
+                True,
+                f"{torch.cuda.get_device_name(0)}, {free:.0f} of {total:.0f} GiB free, torch {torch.__version__}",
+            )
     except RuntimeError as error:  # a driver that does not fit shows only when it is asked
-        return Check("gpu", False, f"torch {torch.__version__} sees a GPU and cannot use it: {error}", "set CUDA_VISIBLE_DEVICES= to run on the CPU")
+        return Check(
+            "gpu",
+            False,
+            f"torch {torch.__version__} sees a GPU and cannot use it: {error}",
+            "set CUDA_VISIBLE_DEVICES= to run on the CPU",
+        )
     return Check("gpu", None, f"none that torch {torch.__version__} can use; everything runs on the CPU")
 
 
@@ -173,7 +205,12 @@ def cpu_flags() -> frozenset[str]:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return frozenset()
-    return frozenset(word for line in text.splitlines() if line.startswith(("flags", "Features")) for word in line.partition(":")[2].split())
+    return frozenset(
+        word
+        for line in text.splitlines()
+        if line.startswith(("flags", "Features"))
+        for word in line.partition(":")[2].split()
+    )
 
 
 # ── Models ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,7 +222,11 @@ def _models(settings: Settings) -> Iterator[Check]:
     named = "give {0} a folder with config.json and *.safetensors, or: hf download {1}"
     mend = named.format("RECGRAPH_LLM", settings.llm) if settings.llm else places.INSTALL_LLM
     if settings.llm_url or settings.llm == "none":
-        yield Check("base model", None, "not looked for here: the LLM server has it" if settings.llm_url else "none wanted (RECGRAPH_LLM=none)")
+        yield Check(
+            "base model",
+            None,
+            "not looked for here: the LLM server has it" if settings.llm_url else "none wanted (RECGRAPH_LLM=none)",
+        )
     else:
         yield _place("base model", lambda: places.locate_llm(settings.llm, settings.cache_folder), mend)
     mend = named.format("RECGRAPH_EMBEDDER", settings.embedder) if settings.embedder else places.INSTALL_ENCODER
@@ -220,7 +261,9 @@ def _store(settings: Settings) -> Iterator[Check]:
     except StoreError as error:
         yield Check("store", False, str(error), DEMO.format(store=path))
         return
-    told = ", ".join(f"{counts[name]:,} {name}" for name in ("users", "items", "events", "exposures", "rejects") if name in counts)
+    told = ", ".join(
+        f"{counts[name]:,} {name}" for name in ("users", "items", "events", "exposures", "rejects") if name in counts
+    )
     found = f"{path.absolute()}, schema {version}, {told}{'; simulated data' if simulated else ''}"
     yield Check("store", bool(counts.get("items")), found, "" if counts.get("items") else DEMO.format(store=path))
     yield _writable(path)
@@ -237,12 +280,16 @@ def _adapters(settings: Settings) -> Iterator[Check]:
             return  # the store's own line says what is wrong
     if wanted in ("", "none") or settings.llm == "none" or settings.llm_url:
         found = "a server's: see llm server" if settings.llm_url else "none chosen; the base model answers untrained"
-        yield Check("adapters", None, found, "" if settings.llm_url else "recgraph adapters list; recgraph adapters use SET")
+        yield Check(
+            "adapters", None, found, "" if settings.llm_url else "recgraph adapters list; recgraph adapters use SET"
+        )
         return
-    from recgraph.graph.prompts import PROMPT_VERSION
+    from recgraph.graph.prompts import VERSIONS
     from recgraph.tools.llm.adapter_sets import base_here, find_set, problem
 
-    choose = "recgraph adapters list; then " + ("set RECGRAPH_ADAPTER" if asked else f"recgraph adapters use SET --store {settings.store}")
+    choose = "recgraph adapters list; then " + (
+        "set RECGRAPH_ADAPTER" if asked else f"recgraph adapters use SET --store {settings.store}"
+    )
     try:
         one = find_set(wanted, settings.store)
     except ModelMissing as error:
@@ -251,10 +298,10 @@ def _adapters(settings: Settings) -> Iterator[Check]:
     if wrong := problem(one, base_here(settings.llm, settings.cache_folder)):
         yield Check("adapters", False if asked else None, wrong, choose)
         return
-    old = [task for task, card in one.cards.items() if card.prompt_version not in ("", PROMPT_VERSION)]
+    old = [task for task, card in one.cards.items() if card.prompt_version not in ("", VERSIONS.get(task, ""))]
     found = f"{one.label} ({', '.join(one.tasks)}) in {one.folder}"
     if old:
-        yield Check("adapters", None, f"{found}; {', '.join(old)} learnt other prompts than today's ({PROMPT_VERSION})", "dvc repro")
+        yield Check("adapters", None, f"{found}; {', '.join(old)} learnt other prompts than today's", "dvc repro")
     else:
         yield Check("adapters", True, found)
 
@@ -269,14 +316,21 @@ def _writable(path: Path) -> Check:
 
 
 def _room(settings: Settings) -> Iterator[Check]:
-    for name, folder in (("disk, store", Path(settings.store).absolute().parent), ("disk, cache", settings.cache_folder)):
+    for name, folder in (
+        ("disk, store", Path(settings.store).absolute().parent),
+        ("disk, cache", settings.cache_folder),
+    ):
         place = next((part for part in (folder, *folder.parents) if part.exists()), Path("/"))
         try:
             free = shutil.disk_usage(place).free / 2**30
         except OSError as error:
             yield Check(name, False, f"{place}: {error}", "choose another place: RECGRAPH_STORE, RECGRAPH_CACHE")
             continue
-        mend = "" if free >= LEAST_DISK else f"free {LEAST_DISK:.0f} GiB there, or choose another place: RECGRAPH_STORE, RECGRAPH_CACHE"
+        mend = (
+            ""
+            if free >= LEAST_DISK
+            else f"free {LEAST_DISK:.0f} GiB there, or choose another place: RECGRAPH_STORE, RECGRAPH_CACHE"
+        )
         yield Check(name, free >= LEAST_DISK, f"{free:.1f} GiB free at {place}", mend)
     memory = _memory()
     if memory is not None:
@@ -302,7 +356,7 @@ def _server(settings: Settings) -> Iterator[Check]:
         return
     from recgraph.tools.llm.adapter_sets import served_names
 
-    mend = f"start it (README, 'A vLLM server'), or unset RECGRAPH_LLM_URL; to look: curl {settings.llm_url.rstrip('/')}/models"
+    mend = f"start it (docs/models.md, 'A vLLM server'), or unset RECGRAPH_LLM_URL; to look: curl {settings.llm_url.rstrip('/')}/models"
     try:
         names = served_models(settings.llm_url, settings.llm_api_key)
     except RecgraphError as error:
@@ -310,16 +364,19 @@ def _server(settings: Settings) -> Iterator[Check]:
         return
     found = f"{settings.llm_url} serves {', '.join(names) or 'nothing'}"
     if settings.llm and settings.llm not in names:
-        yield Check("llm server", False, f"{found}, but not '{settings.llm}'", f"RECGRAPH_LLM must be among: {', '.join(names)}")
+        yield Check(
+            "llm server", False, f"{found}, but not '{settings.llm}'", f"RECGRAPH_LLM must be among: {', '.join(names)}"
+        )
     elif settings.adapter not in ("", "none") and not served_names(settings.adapter, names):
-        mend = f"start it with --enable-lora --lora-modules {Path(settings.adapter).name}-next=FOLDER … (README, 'Adapters')"
+        mend = f"start it with --enable-lora --lora-modules {Path(settings.adapter).name}-next=FOLDER … (docs/adapters.md, 'Adapters on a server')"
         yield Check("llm server", False, f"{found}, but no adapter of the set '{settings.adapter}'", mend)
     else:
         yield Check("llm server", bool(names), found, "" if names else mend)
 
 
 def served_models(url: str, key: str = "", seconds: float = SERVER_SECONDS) -> list[str]:
-    """The names an OpenAI-compatible server answers for (GET url/models). Raises LLMUnavailable when it gives none in time."""
+    """The names an OpenAI-compatible server answers for (GET url/models). Raises LLMUnavailable when it gives none in
+    time."""
     from http.client import HTTPException
     from urllib.request import Request, urlopen
 
@@ -336,8 +393,10 @@ def served_models(url: str, key: str = "", seconds: float = SERVER_SECONDS) -> l
 
 
 def _optional(_: Settings) -> Iterator[Check]:
-    dvc = shutil.which("dvc")
+    beside = str(Path(sys.executable).parent)  # an environment's commands are there, whether it is activated or not
+    dvc = shutil.which("dvc", path=beside) or shutil.which("dvc")
     if dvc:
-        yield Check("dvc", True, dvc)
+        found = dvc if Path(dvc).parent == Path(beside) else f"{dvc}, which is not of this environment"
+        yield Check("dvc", True, found)
     else:
-        yield Check("dvc", None, "not installed; only training and its data need it", INSTALL_TRAIN)
+        yield Check("dvc", None, f"neither in {beside} nor on PATH; only training and its data need it", INSTALL_TRAIN)

@@ -20,6 +20,11 @@ def store_option(command: Command) -> Command:
     return click.option("--store", metavar="FILE", help="DuckDB store [RECGRAPH_STORE, else recgraph.duckdb]")(command)
 
 
+def json_option(command: Command) -> Command:
+    """Adds --json."""
+    return click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")(command)
+
+
 def open_store(store: str | None) -> Store:
     """The store that is named, else that of the settings. StoreError where it is not there."""
     from recgraph.settings import load_settings
@@ -29,7 +34,8 @@ def open_store(store: str | None) -> Store:
 
 
 def consoles() -> tuple[Console, Console]:
-    """Standard output for results, standard error for progress."""
-    from rich.console import Console
+    """Standard output for results, standard error for progress. What they print is cleaned (recgraph/terminal.py)."""
+    from recgraph.terminal import console_class
 
-    return Console(highlight=False), Console(stderr=True, highlight=False)
+    console = console_class()
+    return console(), console(stderr=True)

@@ -1,24 +1,41 @@
-"""What a person sees in the terminal: the recommendation panel, live progress, and the small tables of the other commands. No logic."""
+"""What a person sees in the terminal: the recommendation panel, live progress, and the small tables of the other
+commands. No logic.
+
+Texts of the shop and its shoppers go through `printable` where they are put in, so that widths are right; ids are never
+cut.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from recgraph.store.records import Event, Item, show_time
+from recgraph.terminal import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from recgraph.graph.recommendation import Recommendation
     from recgraph.graph.recommender import Step
@@ -27,7 +44,14 @@ if TYPE_CHECKING:
     from recgraph.store.ingest.report import IngestReport
     from recgraph.store.ingest.staging import Reading
 
-_ACTIONS = {"search": ("search", "searches"), "click": ("click", "clicks"), "cart": ("cart", "carts"), "purchase": ("purchase", "purchases")}
+    Tell = Callable[..., None]  # (what, done, of)
+
+_ACTIONS = {
+    "search": ("search", "searches"),
+    "click": ("click", "clicks"),
+    "cart": ("cart", "carts"),
+    "purchase": ("purchase", "purchases"),
+}
 _STEPS = {
     "load_history": "Reading the history",
     "recall_memory": "Recalling what similar searches showed",
@@ -38,6 +62,7 @@ _STEPS = {
     "explain": "Giving reasons",
 }
 _RECENT_SHOWN = 5
+_SLOWEST_SHOWN = 3  # nodes whose times are worth a reader's while
 
 
 def money(price: float | None, currency: str) -> str:
@@ -45,51 +70,65 @@ def money(price: float | None, currency: str) -> str:
     return "" if price is None else f"{currency}{price:,.2f}"
 
 
-def event_line(event: Event, items: dict[str, Item] | None = None) -> Text:
-    """One event as a line: when, what was done, to what."""
-    line = Text()
-    line.append(f"{show_time(event.ts):>16}  ", style="dim")
-    line.append(f"{event.action:<9}", style={"purchase": "bold green", "cart": "yellow", "search": "cyan"}.get(event.action, ""))
-    item = (items or {}).get(event.item_id)
-    line.append(f"“{event.query}”" if event.action == "search" else item.name if item else event.item_id)
+def event_line(event: Event, items: Mapping[str, Item], *, with_id: bool = False) -> Text:
+    """One event as a line to be cut at its end: number, when, what was done, to what; the id, where wanted, before the
+    name."""
+    line = Text.assemble(
+        (f"{event.seq:>5}  ", "dim"), (f"{show_time(event.ts):>16}  ", "dim"), no_wrap=True, overflow="ellipsis"
+    )
+    line.append(
+        f"{event.action:<9}", style={"purchase": "bold green", "cart": "yellow", "search": "cyan"}.get(event.action, "")
+    )
+    item = items.get(event.item_id)
+    if event.action == "search":
+        line.append(f"“{printable(event.query)}”")
+        return line
+    if with_id or item is None:
+        line.append(printable(event.item_id), style="dim" if item else "")
+    if item:
+        line.append(f"{'  ' if with_id else ''}{printable(item.name)}")
     return line
 
 
 def recommendation(found: Recommendation, *, shop: str, simulated: str, currency: str) -> RenderableType:
-    """The panel of `recgraph run`."""
+    """The panel of `recgraph run`: who asked, what is known of them, the products with their reasons, and what
+    answered."""
     parts: list[RenderableType] = [Padding(_brief(found), (0, 0, 1, 0))]
     if found.summary:
         parts.append(Padding(_summary(found), (0, 0, 1, 0)))
-    parts.append(_products(found, currency))
-    parts.append(Padding(_footer(found), (1, 0, 0, 0)))
+    if found.items:
+        parts.append(_products(found, currency))
+    parts.append(Padding(_footer(found), (1 if found.items else 0, 0, 0, 0)))
     if simulated:
-        parts.append(Text(simulated, style="dim italic"))
-    title = Text.assemble((shop or "recgraph", "bold"), f" · for {found.user_id}")
+        parts.append(Text(printable(simulated), style="dim italic"))
+    title = Text.assemble((printable(shop) or "recgraph", "bold"), f" · for {printable(found.user_id)}")
     if found.query:
-        title.append(f" · “{found.query}”", style="cyan")
-    return Panel(Group(*parts), title=title, subtitle=Text("simulated shop", style="dim") if simulated else None, border_style="blue", padding=(1, 2))
+        title.append(f" · “{printable(found.query)}”", style="cyan")
+    return Panel(Group(*parts), title=title, border_style="blue", padding=(1, 2))
 
 
 def _brief(found: Recommendation) -> RenderableType:
     if not found.history:
-        return Text("No history yet: the answer rests on the search and on what is popular.", style="dim")
+        return Text(f"No history yet{': the answer rests on the search' if found.query else ''}.", style="dim")
     counts: Counter[str] = Counter(event.action for event in found.history)
-    said = ", ".join(f"{counts[action]} {names[counts[action] != 1]}" for action, names in _ACTIONS.items() if counts[action])
-    first, last = show_time(found.history[0].ts), show_time(found.history[-1].ts)
-    head = Text.assemble(
-        ("History  ", "bold"), f"{said} · {first[:10] if first[0].isdigit() else first} to {last[:10] if last[0].isdigit() else last}"
+    numbers = ", ".join(
+        f"{counts[action]} {names[counts[action] != 1]}" for action, names in _ACTIONS.items() if counts[action]
     )
-    lines = [event_line(event, dict(found.known_items)) for event in found.history[-_RECENT_SHOWN:]]
-    for line in lines:
-        line.no_wrap, line.overflow = True, "ellipsis"
-    return Group(head, *lines)
+    first, last = (_day(found.history[place].ts) for place in (0, -1))
+    head = Text.assemble(("History  ", "bold"), f"{numbers} · {first if first == last else f'{first} to {last}'}")
+    return Group(head, *(event_line(event, found.known_items) for event in found.history[-_RECENT_SHOWN:]))
+
+
+def _day(ts: datetime) -> str:
+    shown = show_time(ts)
+    return shown[:10] if shown[0].isdigit() else shown
 
 
 def _summary(found: Recommendation) -> RenderableType:
     assert found.summary is not None
     text = Text.assemble(("Summary  ", "bold"))
     for sentence, seqs in found.summary.sentences:
-        text.append(f"{sentence} ")
+        text.append(f"{printable(sentence)} ")
         text.append(f"[{_ranges(seqs)}] ", style="dim")
     return text
 
@@ -107,44 +146,69 @@ def _ranges(seqs: Sequence[int]) -> str:
 
 
 def _products(found: Recommendation, currency: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), expand=True, show_edge=False)
+    """A product on two lines: its name, cut where the terminal ends, and below it its id, whole, with the reason."""
+    judged = any(line.yes is not None for line in found.items)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, expand=True, show_edge=False)
     table.add_column("#", justify="right", style="bold")
-    table.add_column("Product and reason", ratio=1)
+    table.add_column("Product, id and reason", ratio=1)
     table.add_column("Price", justify="right", no_wrap=True)
-    table.add_column("Yes", justify="right", no_wrap=True)
+    if judged:
+        table.add_column("Yes", justify="right", no_wrap=True)
     table.add_column("From", style="dim", no_wrap=True)
     for line in found.items:
-        product = Text(line.item.name, style="bold", overflow="ellipsis", no_wrap=True)
-        yes = "–" if line.yes is None else f"{line.yes:.0%}"
-        table.add_row(str(line.rank), Group(product, Text(line.reason, style="dim italic")), money(line.item.price, currency), yes, line.source)
+        name = Text(printable(line.item.name), style="bold", overflow="ellipsis", no_wrap=True)
+        why = Text.assemble(
+            (printable(line.item.item_id), "dim cyan"), ("  " + printable(line.reason), "dim italic"), overflow="fold"
+        )
+        yes = ["–" if line.yes is None else f"{line.yes:.0%}"] if judged else []
+        table.add_row(str(line.rank), Group(name, why), money(line.item.price, currency), *yes, line.source)
     return table
 
 
 def _footer(found: Recommendation) -> RenderableType:
-    from recgraph.graph.prompts import clean  # loads torch, which a run has loaded anyway and the other commands do without
-
-    lines = []
-    if found.prediction and found.prediction.item_id:
-        named = found.known_items.get(found.prediction.item_id)
-        wrote = clean(found.prediction.title, 60)
-        said = Text.assemble(("Model's guess  ", "bold"), f"{named.name if named else wrote} ", (found.prediction.item_id, "dim"))
-        if named and wrote and wrote != clean(named.name, 60):
-            said.append(f" (it wrote “{wrote}”)", style="dim")
-        lines.append(said)
+    asked = bool(found.tokens.prompt or found.tokens.completion)
+    who = " with ".join(printable(name) for name in (found.models["llm"], found.models["adapter"]) if name)
+    lines = [_guess(found)] if found.prediction and found.prediction.item_id else []
+    unasked = "" if found.models["llm"] == "none" else " (the language model was not asked)"
+    by = f"{who} and retrieval" if asked else f"retrieval alone{unasked}"
+    lines.append(Text.assemble(("Answered by  ", "bold"), f"{by}, in {_seconds(found.timings_ms['total'])}"))
     if any(line.yes is not None for line in found.items) and not found.models["adapter"]:
-        lines.append(Text("Yes is the untrained base model's opinion; without an adapter it hardly counts in the order.", style="dim"))
-    times = " · ".join(f"{node.replace('_', ' ')} {_seconds(ms)}" for node, ms in found.timings_ms.items() if node != "total" and ms >= 1)
-    cached = f", {found.cached_blocks} of {found.blocks} summary blocks cached" if found.blocks else ""
-    lines.append(Text(f"{_seconds(found.timings_ms['total'])} in all: {times}", style="dim"))
-    model = " with ".join(filter(None, (found.models["llm"], found.models["adapter"])))
-    lines.append(
-        Text(
-            f"{model} · {found.tokens.prompt:,} prompt tokens ({found.tokens.cached:,} cached){cached} · run {found.run_id}",
-            style="dim",
+        lines.append(
+            Text(
+                "Yes is the untrained base model's opinion; without an adapter it hardly counts in the order.",
+                style="dim",
+            )
         )
-    )
-    lines.extend(Text(f"! {note}", style="yellow") for note in found.degraded)
+    nodes = sorted(((ms, node) for node, ms in found.timings_ms.items() if node != "total" and ms >= 1), reverse=True)[
+        :_SLOWEST_SHOWN
+    ]
+    details = [f"{node.replace('_', ' ')} {_seconds(ms)}" for ms, node in nodes]
+    if asked:
+        details.append(f"{found.tokens.prompt:,} prompt tokens ({found.tokens.cached:,} cached)")
+    if found.blocks:
+        details.append(f"{found.cached_blocks} of {found.blocks} summary blocks cached")
+    lines.append(Text(" · ".join([*details, f"run {found.run_id}"]), style="dim"))
+    lines.extend(Text(f"! {printable(note)}", style="yellow") for note in found.degraded)
     return Group(*lines)
+
+
+def _guess(found: Recommendation) -> Text:
+    """The product that the model named, and how it wrote its title where that differs."""
+    from recgraph.graph.prompts import (
+        clean,
+    )  # loads torch, which a run has loaded anyway and the other commands do without
+
+    assert found.prediction is not None
+    named = found.known_items.get(found.prediction.item_id)
+    wrote = clean(found.prediction.title, 60)
+    line = Text.assemble(
+        ("Model's guess  ", "bold"),
+        f"{printable(named.name) if named else wrote} ",
+        (printable(found.prediction.item_id), "dim"),
+    )
+    if named and wrote and wrote != clean(named.name, 60):
+        line.append(f" (it wrote “{wrote}”)", style="dim")
+    return line
 
 
 def _seconds(ms: float) -> str:
@@ -152,40 +216,44 @@ def _seconds(ms: float) -> str:
 
 
 @contextmanager
-def bars(console: Console) -> Iterator[Callable[..., None]]:
-    """Progress bars for long work: yields a function (what, done, of). Nothing is drawn where the console is no terminal."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+def bars(console: Console) -> Iterator[Tell]:
+    """Progress bars for long work: yields a function (what, done, of). Nothing is drawn where the console is no
+    terminal."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        *(BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks: dict[str, TaskID] = {}
 
         def tell(what: str, done: int = 0, of: int = 0) -> None:
+            what = printable(what)
             if what not in tasks:
                 if not console.is_terminal:
                     console.print(f"{what} ({of:,})" if of else what, style="dim")
-                for earlier in tasks.values():
-                    progress.update(earlier, visible=False)
                 tasks[what] = progress.add_task(what, total=of or None)
+            for name, task in tasks.items():
+                progress.update(task, visible=name == what)
             progress.update(tasks[what], completed=done, total=of or None)
 
         yield tell
 
 
-def follow(steps: Iterator[Step | Recommendation], console: Console) -> Recommendation:
-    """Shows a run's steps live and gives back its recommendation."""
+def follow(steps: Iterator[Step | Recommendation], tell: Tell | None) -> Recommendation:
+    """Tells what a run does now and gives back its recommendation. None is for where nobody looks."""
     from recgraph.graph.recommendation import Recommendation
 
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        names = list(_STEPS)
-        task = progress.add_task(_STEPS[names[0]])
-        for step in steps:
-            if isinstance(step, Recommendation):
-                return step
-            if step.node in names:
-                here = names.index(step.node)
-                following = step.node if step.detail.startswith(("block", "merge")) else names[min(here + 1, len(names) - 1)]
-                progress.update(task, description=f"{_STEPS[following]}{f' ({step.detail} done)' if following == step.node and step.detail else ''}")
+    names = list(_STEPS)
+    if tell:
+        tell(_STEPS[names[0]])
+    for step in steps:
+        if isinstance(step, Recommendation):
+            return step
+        if tell and step.node in names:
+            inside = step.detail.startswith(("block", "merge"))
+            following = step.node if inside else names[min(names.index(step.node) + 1, len(names) - 1)]
+            tell(f"{_STEPS[following]}{f' ({step.detail} done)' if inside else ''}")
     raise AssertionError("a run ends in a recommendation")
 
 
@@ -229,11 +297,6 @@ def ingested(report: IngestReport, store: str) -> RenderableType:
 _REASONS_SHOWN = 8
 
 
-def printable(text: str) -> str:
-    """A text of a file without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
 def rejected(reasons: Sequence[Rejected], rows: Sequence[Reject]) -> RenderableType:
     """What `recgraph rejects` shows: counts by reason, then rows, each in one line of the terminal."""
     if not reasons:
@@ -275,22 +338,60 @@ def previewed(found: Preview) -> RenderableType:
 
 
 def users(rows: Sequence[UserRow]) -> Table:
+    """`recgraph users`: an id is folded where it is wider than the terminal, never cut."""
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("user", "events", "purchases", "first", "last"):
-        table.add_column(name, justify="right" if name in ("events", "purchases") else "left")
+    table.add_column("user", min_width=_widest([row.user_id for row in rows], 40), overflow="fold")
+    for name in ("events", "purchases", "first", "last"):
+        table.add_column(name, justify="right" if name in ("events", "purchases") else "left", overflow="fold")
     for row in rows:
-        table.add_row(row.user_id, f"{row.events:,}", f"{row.purchases:,}", show_time(row.first), show_time(row.last))
+        table.add_row(
+            printable(row.user_id), f"{row.events:,}", f"{row.purchases:,}", show_time(row.first), show_time(row.last)
+        )
     return table
 
 
-def products(rows: Sequence[Item], currency: str) -> Table:
+def products(rows: Sequence[Item], currency: str, width: int) -> Table:
+    """`recgraph items` on so many columns: ids whole, titles wrapped; where room is short, first `since` and then
+    `category` are left out."""
+    cells = [
+        (
+            printable(item.item_id),
+            Text(printable(item.name)),
+            printable(item.category),
+            money(item.price, currency),
+            _since(item),
+        )
+        for item in rows
+    ]
+    least = 20  # columns of a title
+    wide_price = _widest([cell[3] for cell in cells], 16)
+    wide_id = _widest(
+        [cell[0] for cell in cells], width - least - wide_price - 10
+    )  # three columns have ten blanks around them, a further one three
+    room = width - wide_id - wide_price - 10
+    with_category = room - least >= _CATEGORY + 3
+    with_since = room - least >= _CATEGORY + 3 + _DATE + 3
+    room -= with_category * (_CATEGORY + 3) + with_since * (_DATE + 3)
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("item", no_wrap=True)
-    table.add_column("title", no_wrap=True, overflow="ellipsis", ratio=1)
-    table.add_column("category", no_wrap=True)
-    table.add_column("price", justify="right", no_wrap=True)
-    table.add_column("since", no_wrap=True)
-    for item in rows:
-        since = show_time(item.first_seen).split(" ")[0] if item.first_seen and item.first_seen.year > 1970 else ""
-        table.add_row(item.item_id, item.name, item.category, money(item.price, currency), since)
+    table.add_column("item", min_width=wide_id, overflow="fold")
+    table.add_column("title", max_width=max(1, room), overflow="fold")
+    if with_category:
+        table.add_column("category", no_wrap=True, overflow="ellipsis", max_width=_CATEGORY)
+    table.add_column("price", justify="right", no_wrap=True, min_width=wide_price)
+    if with_since:
+        table.add_column("since", no_wrap=True, min_width=_DATE)
+    for item_id, title, category, price, since in cells:
+        table.add_row(item_id, title, *([category] if with_category else []), price, *([since] if with_since else []))
     return table
+
+
+_CATEGORY, _DATE = 18, 10  # columns of a category and of a date
+
+
+def _since(item: Item) -> str:
+    return show_time(item.first_seen).split(" ")[0] if item.first_seen and item.first_seen.year > 1970 else ""
+
+
+def _widest(texts: Sequence[str], most: int) -> int:
+    """Columns of the widest of the texts, at most `most`, at least 1."""
+    return max(1, min(most, max(map(cell_len, texts), default=1)))

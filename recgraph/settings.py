@@ -51,7 +51,7 @@ class Settings:
     memory_queries: int = 2  # Q of F 4.2
     memory_products: int = 2  # V of F 4.2
     mixup: int = 1  # N of F 4.4
-    rerank_weight: float | None = None  # share of the Yes/No order in the final order; 0: none is asked; None decides by what the model is (README)
+    rerank_weight: float | None = None  # share of the Yes/No order in the final order; 0: none is asked; None by what the model is (docs/adapters.md)
     deadline: float = 30.0  # seconds for the whole recommendation; afterwards the LLM is skipped
 
     def __post_init__(self) -> None:

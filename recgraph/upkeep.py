@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from recgraph.options import consoles, open_store, store_option
+from recgraph.options import consoles, json_option, open_store, store_option
+from recgraph.terminal import json_text, plain, say
 
 
 @click.command()
@@ -12,20 +13,16 @@ from recgraph.options import consoles, open_store, store_option
     "--limit", type=click.IntRange(0, 100_000), default=20, show_default=True, help="so many rows after the counts"
 )
 @click.option("--reason", default="", metavar="TEXT", help="only rows whose reason holds this")
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@json_option
 @store_option
 def rejects(limit: int, reason: str, as_json: bool, store: str | None) -> None:
     """Show what could not be loaded: how many rows for which reason, then rows with file and line."""
-    import json
-
     from recgraph import panel
 
     with open_store(store) as opened:
         reasons, rows = opened.reject_reasons(reason), opened.rejects(limit, reason)
     if as_json:
-        counts = [{"reason": one.reason, "count": one.count, "example": one.example} for one in reasons]
-        lines = [{"source": row.source, "line": row.line, "reason": row.reason, "raw": row.raw} for row in rows]
-        click.echo(json.dumps({"reasons": counts, "rows": lines}, ensure_ascii=False, indent=2))
+        click.echo(json_text({"reasons": [plain(one) for one in reasons], "rows": [plain(row) for row in rows]}))
         return
     consoles()[0].print(panel.rejected(reasons, rows))
 
@@ -51,6 +48,6 @@ def forget(user: str, item: str, yes: bool, store: str | None) -> None:
             click.confirm(f"Take {what} out of {opened.path}? This cannot be undone.", abort=True)
         gone = forget_user(opened, user) if user else forget_item(opened, item)
     told = ", ".join(f"{count:,} {name}" for name, count in gone.items() if count)
-    click.echo(f"{what}: {told or 'nothing was known by that id'}.")
+    say(f"{what}: {told or 'nothing was known by that id'}.")
     if not told:
         raise SystemExit(1)

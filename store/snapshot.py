@@ -30,7 +30,10 @@ from recgraph.store.records import Summary
 
 TABLES = ("items", "events", "exposures")
 # and migration_*: what the file is, and what was made from the content and published with it
-_NOT_CONTENT = ("catalogue", "schema_version", "events_sorted", "adapter", "core", "embedder", "fusion", "published", "summarizer", "textformer")
+_NOT_CONTENT = (
+    *("catalogue", "schema_version", "events_sorted", "adapter", "core", "embedder", "fusion", "published", "ranking"),
+    *("summarizer", "textformer"),
+)
 
 
 def write(

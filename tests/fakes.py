@@ -33,7 +33,7 @@ class FakeLLM:
     def __init__(self, *answers: str, raises: LLMError | None = None, parameters: int | None = 135_000_000, name: str = "fake") -> None:
         self.answers, self.raises, self.parameters, self.name = list(answers), raises, parameters, name
         self.adapters: tuple[str, ...] = ()
-        self.max_choices = 1000
+        self.max_choices, self.on_cpu = 1000, False
         self.asked: list[Prompt] = []
         self.forms: list[Form | None] = []
         self.scored: list[Prompt] = []

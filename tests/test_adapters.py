@@ -25,7 +25,7 @@ from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.tools.llm.adapter_sets import TASKS, AdapterCard, Base, all_sets, check_fit, find_set, plain_name, portable, served_names
-from recgraph.tools.llm.adapters import InUse
+from recgraph.tools.llm.open import InUse
 
 Q = "model.layers.0.self_attn.q_proj"
 
@@ -326,8 +326,7 @@ def test_a_summary_is_cached_for_the_weights_that_wrote_it() -> None:
 def test_who_summarises(shop: Path, settings: dict[str, str], device: str, parameters: int, writer: type) -> None:
     llm = FakeLLM(parameters=parameters)
     llm.adapters = TASKS
-    if device:
-        llm.device = type("Device", (), {"type": device})()  # type: ignore[attr-defined]
+    llm.on_cpu = device == "cpu"
     used = InUse("mine-1", {task: task for task in TASKS}, dict.fromkeys(TASKS, "aa"))
     chosen = load_settings({}, "/nonexistent", store=str(shop), **settings)
     with Recommender(Store.open(shop), chosen, FakeEncoder(), llm, adapters=used) as recommender:  # type: ignore[arg-type]
@@ -409,7 +408,7 @@ def test_the_shipped_adapters_fit_the_packaged_model_and_are_small() -> None:
 @pytest.mark.llm
 def test_the_real_model_answers_with_a_set_and_keeps_its_prefixes_apart(here: Path) -> None:
     local = pytest.importorskip("test_llm_local")
-    from recgraph.tools.llm.adapters import open_adapted
+    from recgraph.tools.llm.open import open_adapted
     from recgraph.tools.llm.places import find_llm
 
     for seed, task in enumerate(("next", "fit")):

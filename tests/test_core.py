@@ -18,12 +18,14 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.store.parquet import write_table
-from recgraph.tools.retrieve import Retriever
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.sources.core import Core
 from recgraph.train import id_embeddings
 from recgraph.train.metrics import MISS
 from recgraph.train.networks import core
-from recgraph.train.networks.core import CoreModel, CoreSettings, HeldOut, batches, ranks, train, windows
+from recgraph.train.networks.batches import batches, windows
+from recgraph.train.networks.core import CoreModel, CoreSettings, HeldOut, ranks, train
+from recgraph.train.params import settings_of
 
 SMALL = CoreSettings(dim=8, inner=16, batch=16, epochs=4, max_length=6, threads=1, hidden_dropout=0.1, session_dropout=0.1, item_dropout=0.1)
 ITEMS = 12
@@ -89,7 +91,6 @@ def test_all_sampled_items_together_are_the_full_softmax() -> None:
 def test_each_item_but_the_first_is_a_target_once() -> None:
     starts = np.array([0, 3, 4, 14])
     assert windows(starts, 4).tolist() == [[0, 3, 1], [4, 9, 5], [6, 11, 9], [8, 13, 11], [9, 14, 13]]
-    assert windows(starts, 4, prefixes=True).tolist() == [[0, 2, 1], [0, 3, 2], *([max(4, end - 5), end, end - 1] for end in range(6, 15))]
     found = [
         (int(target), int(rows[line, place]))
         for rows, targets in batches(np.arange(14), windows(starts, 4), 3, 99, np.random.default_rng(0))
@@ -168,7 +169,7 @@ def test_the_cold_item_is_learnt_from_rare_ones() -> None:
 )
 def test_a_wrong_parameter_is_named(block: dict[str, object], wrong: str) -> None:
     with pytest.raises(SettingsError, match=wrong):
-        CoreSettings.of(block)
+        settings_of(CoreSettings, block, "id_embeddings")
 
 
 # -- the stage and serving ---------------------------------------------------------------------------------------------------------
@@ -250,11 +251,12 @@ def test_a_published_core_is_used_only_for_runs_after_its_cut(folder: Path, make
     assert np.allclose(served.session_vector([0, 1]), trained.session_vector([0, 1]), atol=1e-5)
     early, late = (Retriever.build(store, FakeEncoder(), before) for before in (datetime(2025, 2, 1), None))
     assert (early.core, late.core is None) == (None, False)
-    lists = late.lists(None, "", "", [click(1, "S1NAVY")], (), 10, late.eligible)
+    lists = late.lists(RetrievalQuery(history=[click(1, "S1NAVY")]), 10, late.eligible)
     assert lists["core"]
     assert "S1NAVY" not in lists["core"]
-    assert early.lists(None, "", "", [click(1, "S1NAVY")], (), 10, early.eligible)["core"] == []
-    assert {candidate.source for candidate in late.candidates(history=[click(1, "S1NAVY")], k=5)} <= {"sequence", "title", "id", "popular"}
+    assert early.lists(RetrievalQuery(history=[click(1, "S1NAVY")]), 10, early.eligible)["core"] == []
+    found = late.candidates(RetrievalQuery(history=[click(1, "S1NAVY")], k=5))
+    assert {candidate.source for candidate in found} <= {"sequence", "title", "id", "popular"}
 
 
 def test_a_core_of_leave_one_out_is_used_only_where_nothing_is_hidden(folder: Path, make_store: Callable[..., Store]) -> None:

@@ -18,7 +18,7 @@ from recgraph.settings import load_settings
 from recgraph.store.db import Store
 
 pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
-from recgraph.tools.llm.places import open_llm
+from recgraph.tools.llm.open import open_llm
 
 MODELS = {"object": "list", "data": [{"id": "big-7b", "object": "model", "created": 0, "owned_by": "x", "parent": None}]}
 

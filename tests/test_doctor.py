@@ -173,3 +173,21 @@ def test_the_report_shows_each_line_its_command_and_a_verdict() -> None:
 
 def test_brackets_in_what_was_found_are_printed_as_they_are() -> None:
     assert "pip install -e '.[local]'" in printed([Check("packages [local]", False, "x", "pip install -e '.[local]'")])
+
+
+def test_dvc_is_found_beside_the_python_that_runs_and_said_to_be_elsewhere_where_it_is(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: what `make test` installs into .venv was called not installed, for the environment is not activated and PATH does not name it."""
+    here, elsewhere = tmp_path / "venv" / "bin", tmp_path / "usr" / "bin"
+    for folder in (here, elsewhere):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(sys, "executable", str(here / "python"))
+    monkeypatch.setenv("PATH", str(elsewhere))
+    [absent] = doctor._optional(settings)
+    assert (absent.ok, absent.found) == (None, f"neither in {here} nor on PATH; only training and its data need it")
+    for folder, found in ((elsewhere, f"{elsewhere}/dvc, which is not of this environment"), (here, f"{here}/dvc")):
+        (folder / "dvc").write_text("#!/bin/sh\n")
+        (folder / "dvc").chmod(0o755)
+        [there] = doctor._optional(settings)
+        assert (there.ok, there.found) == (True, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ import pytest
 pytest.importorskip("torch", reason="needs recgraph[local]")
 pytest.importorskip("transformers", reason="needs recgraph[local]")
 
-from recgraph.errors import ModelMissing, StoreReadOnly
+from recgraph.errors import ModelMissing, SettingsError, StoreReadOnly
 from recgraph.store.db import Store
 from recgraph.tools import embed as embedding
-from recgraph.tools.embed import TextEncoder, embed, text_key
+from recgraph.tools.embed import TextEncoder, embed, embed_until, text_key
 from recgraph.tools.llm import places
 
 
@@ -136,3 +137,32 @@ def test_a_missing_encoder_lists_the_places_and_the_repair(tmp_path: Path, monke
         TextEncoder()
     with pytest.raises(ModelMissing, match="no such folder"):
         TextEncoder(str(tmp_path / "absent"))
+
+
+def test_at_the_given_moment_embedding_ends_and_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "LOOK_EVERY", 2)
+    moments = iter([0.0, 0.0, 9.0])
+    monkeypatch.setattr(embedding, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    texts = ["a", "bb", "ccc", "dddd", "eeeee", "a"]
+    with Store.create(tmp_path / "shop.duckdb") as store:
+        vectors, left = embed_until(5.0, store, CountingEncoder(), "title", texts)  # type: ignore[arg-type]
+        assert (vectors[:, 0].tolist(), left) == ([1, 2, 3, 4, 0, 1], 1)
+        assert len(store.vectors("title", "counting", [text_key(text) for text in texts])) == 4
+        monkeypatch.undo()
+        again = CountingEncoder()
+        assert embed(store, again, "title", texts)[:, 0].tolist() == [1, 2, 3, 4, 5, 1]  # type: ignore[arg-type]
+        assert again.asked == ["eeeee"]
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_the_number_format_can_be_named_whatever_the_processor_multiplies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECGRAPH_DTYPE", name)
+    assert str(places.placement()[1]) == f"torch.{name}"
+    vectors = TextEncoder().encode(["red boots", "wool hat"])
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+
+
+def test_another_number_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECGRAPH_DTYPE", "int8")
+    with pytest.raises(SettingsError, match="RECGRAPH_DTYPE is 'int8'; it must be one of float32, bfloat16"):
+        places.placement()

@@ -19,8 +19,8 @@ from recgraph.store.db import Store
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.memory import QueryMemory
 from recgraph.train.examples import POOLS, Row, Writer, choose, write_rows
+from recgraph.train.lora.job import read_rows
 from recgraph.train.prepare import PARTS, Case
-from recgraph.train.sft import read_rows
 
 # ── Which cases are taken ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -53,7 +53,7 @@ PARAMS: dict[str, Any] = {
     },
     "memory": {"threads": 1},
     "textformer": {"dim": 8, "epochs": 1},
-    "fusion": {"networks": 1, "epochs": 1},
+    "ranking": {"networks": 1, "epochs": 1},
     "evaluate": {"cases": 0, "seed": 7, "ks": [1, 5, 10]},
     "publish": {"store": "recgraph.duckdb"},
 }  # fmt: skip
@@ -136,13 +136,13 @@ def test_the_cut_is_where_the_first_held_out_case_is_asked(folder: Path, split: 
 
 
 @SPLITS
-def test_a_fusion_that_learnt_from_a_test_case_is_refused(folder: Path, split: str) -> None:
+def test_a_ranking_that_learnt_from_a_test_case_is_refused(folder: Path, split: str) -> None:
     """It may learn from validation cases, and from nothing of the test cases on."""
     run(ranking, folder, split)
     at = folder / "data" / "prepare" / split
     leaks.check_folder(folder, at, [])
-    evidence.keep(folder / "data" / "fusion", evidence.of_cases("The fusion", "fusion", read_cases(at, "test")))
-    with pytest.raises(SettingsError, match=r"The fusion knows what user u\d did with 'I\d+' at .*recgraph train fusion"):
+    evidence.keep(folder / "data" / "ranking", evidence.of_cases("The learnt ranking", "ranking", read_cases(at, "test")))
+    with pytest.raises(SettingsError, match=r"The learnt ranking knows what user u\d did with 'I\d+' at .*recgraph train ranking"):
         leaks.check_folder(folder, at, [])
 
 
@@ -364,10 +364,10 @@ def test_a_part_that_only_says_until_when_it_knows_is_taken_at_its_word(clean: P
 @SPLITS
 def test_what_learns_from_validation_cases_holds_to_the_cut_of_the_test_cases(clean: Path, split: str) -> None:
     folder = clean / "data" / "prepare" / split
-    valid, test = (evidence.of_cases("The fusion", "fusion", read_cases(folder, part)) for part in ("valid", "test"))
+    valid, test = (evidence.of_cases("The learnt ranking", "ranking", read_cases(folder, part)) for part in ("valid", "test"))
     leaks.refuse(Cut.of(folder, "test"), valid)
     for cut, seen in ((Cut.of(folder), valid), (Cut.of(folder, "test"), test)):
-        with pytest.raises(SettingsError, match=r"^The fusion knows what user u\d did"):
+        with pytest.raises(SettingsError, match=r"^The learnt ranking knows what user u\d did"):
             leaks.refuse(cut, seen)
 
 

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs recgraph[local]")
@@ -116,10 +118,27 @@ def test_other_weights_have_another_name(tiny: LocalLLM, tmp_path: Path) -> None
     assert LocalLLM(write_tiny(tmp_path / "tiny", seed=1)).name != tiny.name
 
 
+def test_the_tokenizer_is_asked_by_one_thread_at_a_time(tiny: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forms were tokenised beside the lock once, while another thread might count tokens."""
+    tokenizer, chat = tiny._chat._tokenizer, tiny._chat
+
+    class Watched:
+        def __call__(self, *given: Any, **named: Any) -> Any:
+            assert chat._lock.locked()
+            return tokenizer(*given, **named)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tokenizer, name)
+
+    monkeypatch.setattr(chat, "_tokenizer", Watched())
+    form = Form("ID: ", ("X9", "Y8"), "\nTitle: ", {"X9": "Red shirt", "Y8": "Blue shirt"})
+    assert tiny.generate([Prompt("Be brief.", "Shoes")], max_tokens=20, form=form)[0][0].text.startswith("ID: ")
+
+
 def test_prompts_are_rendered_as_the_chat_template_does(tiny: LocalLLM) -> None:
     prompt = Prompt("Be brief.", "  Red shoes\n\n- 12 <b>shirts</b>")
     messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
-    expected = tiny._tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    expected = tiny._chat._tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
     assert tiny._chat.render(prompt)[1] == expected
 
 
@@ -207,7 +226,7 @@ def test_the_prefix_cache_is_bounded(tiny: LocalLLM) -> None:
 
 def constrained_plainly(llm: LocalLLM, prompt: Prompt, form: Form, max_tokens: int) -> str:
     """A form filled with a full pass for every token and no draft."""
-    tokens = tokenize_form(llm._tokenizer, form)
+    tokens = tokenize_form(llm._chat.encode_all, llm._chat.end, form)
     text, ids = llm._chat.render(prompt)
     whole = llm._chat.encode(text + tokens.lead)
     start = len(ids)
@@ -295,10 +314,11 @@ def test_forms_without_choices_are_refused(tiny: LocalLLM) -> None:
 
 
 def test_form_tokens_are_those_of_the_whole_text(tiny: LocalLLM) -> None:
-    tokens = tokenize_form(tiny._tokenizer, FORM)
+    tokens = tokenize_form(tiny._chat.encode_all, tiny._chat.end, FORM)
     for row, index in zip(tokens.table.rows, tokens.table.order, strict=True):
         choice = FORM.choices[index]
-        ids = [*tiny._chat.encode(tokens.lead), *(int(t) for t in row if t >= 0), *tokens.middle[1:], *tokens.draft(tiny._tokenizer, "Red shirt")]
+        ids = [*tiny._chat.encode(tokens.lead), *(int(t) for t in row if t >= 0), *tokens.middle[1:]]
+        ids += tokens.draft(tiny._chat.encode_all, "Red shirt")
         assert ids == tiny._chat.encode(f"ID: {choice}\nTitle: Red shirt")
 
 
@@ -333,6 +353,32 @@ def test_the_deadline_is_kept_between_passes(tiny: LocalLLM, monkeypatch: pytest
         tiny.generate([Prompt("S", "U")], max_tokens=500, deadline=started + 0.2)
     assert time.monotonic() - started < 2
     assert tiny.generate([Prompt("S", "U")], max_tokens=1)[0]  # the lock is free again
+
+
+def test_a_pass_that_would_end_after_the_deadline_is_not_begun_and_the_scores_so_far_are_kept(
+    tiny: LocalLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: with a deadline of 4 s the reranking took 11, and its scores were thrown away."""
+    monkeypatch.setattr("recgraph.tools.llm.local.PACK_TOKENS", 80)
+    asked = candidates(40)
+    whole, _ = tiny.score(asked)
+    forward: Callable[..., Any] = tiny._model.forward
+
+    clock = [0.0]  # a pass takes 0.2 s of it, whatever this machine does beside
+
+    def slow(*args: Any, **options: Any) -> Any:
+        clock[0] += 0.2
+        return forward(*args, **options)
+
+    monkeypatch.setattr(tiny._model, "forward", slow)
+    monkeypatch.setattr("recgraph.tools.llm.local.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    found, usage = tiny.score(asked, deadline=1.1)
+    assert 0 < len(found) < len(asked)
+    assert np.allclose(found, whole[: len(found)], atol=1e-5)
+    assert usage.prompt == sum(len(tiny._chat.render(prompt)[1]) for prompt in asked[: len(found)])
+    assert 0.5 < clock[0] <= 1.1  # the pace of the passes before tells that another one would be late
+    with pytest.raises(LLMTimeout):
+        tiny.score(asked, deadline=clock[0] + 0.1)
 
 
 def test_a_prompt_longer_than_the_model_fails_loudly(tiny: LocalLLM) -> None:
@@ -447,7 +493,7 @@ def test_the_real_model_answers_and_scores_exactly(real_folder: Path) -> None:
     assert "Paris" in llm.generate([Prompt("You are helpful.", "What is the capital of France?")], max_tokens=16)[0][0].text
     prompts = candidates(4)
     pair = llm._chat.answer_tokens(llm._chat.render(prompts[0])[0], ("Yes", "No"))
-    assert llm._tokenizer.convert_ids_to_tokens(list(pair)) == ["Yes", "No"]
+    assert llm._chat._tokenizer.convert_ids_to_tokens(list(pair)) == ["Yes", "No"]
     for prompt, (yes, no) in zip(prompts, llm.score(prompts)[0], strict=True):
         expected = torch.log_softmax(plain_logits(llm, prompt), -1)
         assert (yes, no) == pytest.approx((expected[pair[0]].item(), expected[pair[1]].item()), abs=1e-4)
@@ -457,9 +503,10 @@ def test_the_real_model_answers_and_scores_exactly(real_folder: Path) -> None:
 def test_the_real_tokenizer_cuts_forms_as_whole_texts(real_folder: Path) -> None:
     llm = LocalLLM(real_folder, dtype=torch.float32)
     form = Form("ID: ", ("B0012XK9QE", "9742356831", "U-17/3", "p_00041", "B0012XK9Q"), "\nTitle: ")
-    tokens = tokenize_form(llm._tokenizer, form)
+    tokens = tokenize_form(llm._chat.encode_all, llm._chat.end, form)
     for row, index in zip(tokens.table.rows, tokens.table.order, strict=True):
-        ids = [*llm._chat.encode(tokens.lead), *(int(t) for t in row if t >= 0), *tokens.middle[1:], *tokens.draft(llm._tokenizer, "Nike Air, 2024")]
+        ids = [*llm._chat.encode(tokens.lead), *(int(t) for t in row if t >= 0), *tokens.middle[1:]]
+        ids += tokens.draft(llm._chat.encode_all, "Nike Air, 2024")
         assert ids == llm._chat.encode(f"ID: {form.choices[index]}\nTitle: Nike Air, 2024")
 
 

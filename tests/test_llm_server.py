@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 
 from recgraph.errors import LLMError, LLMGarbled, LLMTimeout, LLMUnavailable
-from recgraph.tools.llm.places import open_llm
+from recgraph.tools.llm.open import open_llm
 from recgraph.tools.llm.protocol import LLM, Form, Prompt
 from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM, _size_in_name
 

@@ -23,8 +23,11 @@ from recgraph.errors import ModelMissing, SettingsError
 from recgraph.tools.llm.places import find_llm
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples import Row
-from recgraph.train.lora.training import Example, LoraSettings, Tokens, train
-from recgraph.train.sft import draw, first
+from recgraph.train.lora.job import draw, first
+from recgraph.train.lora.tokens import Tokens
+from recgraph.train.lora.training import LoraSettings, train
+from recgraph.train.lora.trees import Example
+from recgraph.train.params import settings_of
 
 pytestmark = [
     pytest.mark.train,
@@ -220,9 +223,9 @@ def test_an_example_that_would_have_to_be_cut_is_an_error(base: Path) -> None:
 
 
 def test_settings_of_an_adapter_are_checked() -> None:
-    with pytest.raises(SettingsError, match=r"presets.x.fit sets 'r', which is no setting"):
-        LoraSettings.of({"r": 8}, "presets.x.fit")
+    with pytest.raises(SettingsError, match=r"presets\.x\.fit\.r is no parameter"):
+        settings_of(LoraSettings, {"r": 8}, "presets.x.fit")
     with pytest.raises(SettingsError, match=r"presets.x.fit.rank is 'many'"):
-        LoraSettings.of({"rank": "many"}, "presets.x.fit")
+        settings_of(LoraSettings, {"rank": "many"}, "presets.x.fit")
     with pytest.raises(SettingsError, match="modules is 'some'"):
         LoraSettings(modules="some")

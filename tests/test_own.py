@@ -1,4 +1,4 @@
-"""The sources of candidates and their fusion, on shops small enough to know the right answer."""
+"""The sources of candidates and the ranking by them, on shops small enough to know the right answer."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.evaluation.baselines.counted import WordKNNSystem, shop_of
 from recgraph.evaluation.baselines.own import FusedSystem, PaperSystem, trained_former
 from recgraph.store.db import Store
-from recgraph.tools.ranking import Fusion
-from recgraph.tools.retrieve import Retriever, is_fresh
+from recgraph.tools.candidates import is_fresh
+from recgraph.tools.ranking import LearntRanking
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.counted import MakerTransitions, SessionKNN, SessionKNNSettings, Viewed
 from recgraph.tools.sources.registry import NAMES, possible
@@ -26,12 +27,12 @@ from recgraph.tools.sources.text import QueryText, QueryWords, Remembered
 from recgraph.tools.sources.words import makers
 from recgraph.train.metrics import ndcg, places
 from recgraph.train.networks.text import TextSettings
-from recgraph.train.pipeline import settings_of
-from recgraph.train.ranking import FusedSettings, _Ranker, places_in_pools
+from recgraph.train.params import settings_of
+from recgraph.train.ranking import RankerSettings, _RankingNetwork, places_in_pools
 from recgraph.train.task import Cases, Events, System, Task, read_task
 
 TEXTS = ("Aveda Oil one", "Aveda Oil two", "Aveda Oil three", "Nivea Soap red", "Nivea Soap blue", "Zest", "")
-QUICK = FusedSettings(depth=4, pool=5, hidden=4, epochs=20, patience=20, learning_rate=0.02, networks=2)
+QUICK = RankerSettings(depth=4, pool=5, hidden=4, epochs=20, patience=20, learning_rate=0.02, networks=2)
 NOBODY = np.zeros(0, np.int64)
 
 
@@ -58,7 +59,7 @@ def fitted(system: System, task: Task) -> System:
     return system
 
 
-def pair(settings: FusedSettings = QUICK) -> FusedSystem:
+def pair(settings: RankerSettings = QUICK) -> FusedSystem:
     return FusedSystem(settings, names=("popularity", "transitions"))
 
 
@@ -158,7 +159,7 @@ def test_the_network_learns_that_a_query_matters_and_does_without() -> None:
     settings = replace(QUICK, pool=20, depth=20, epochs=20, hidden=16)
     fused = fitted(FusedSystem(settings, names=("popularity", "query-words")), task)
     assert isinstance(fused, FusedSystem)
-    assert fused.fusion.config["lessons"] == 400  # each with its query and without
+    assert fused.learnt.config["lessons"] == 400  # each with its query and without
     assert float(ndcg(places(fused.scores(valid), valid.target), 10).mean()) > 0.99
     assert fused.scores(replace(cases([[5]], [1]), query=("",)))[0].argmax() == 0
 
@@ -187,7 +188,7 @@ def test_a_source_that_says_nothing_is_left_out() -> None:
     told: list[str] = []
     fused = FusedSystem(QUICK, names=("popularity", "transitions", "query-words"))
     fused.fit(SMALL, told.append)
-    assert fused.fusion.sources == ("popularity", "transitions")
+    assert fused.learnt.sources == ("popularity", "transitions")
     assert any("nothing is said by query-words" in one for one in told)
 
 
@@ -226,36 +227,49 @@ def test_an_answer_says_who_brought_it() -> None:
     assert 1 not in [one.row for one in fused.served.first(asked([0])[0], allowed, 7)]
 
 
-def test_a_fusion_comes_back_from_a_folder_and_from_a_store_as_it_was(tmp_path: Path, make_store: Callable[..., Store]) -> None:
+def test_a_learnt_ranking_comes_back_from_a_folder_and_from_a_store_as_it_was(tmp_path: Path, make_store: Callable[..., Store]) -> None:
     fused = fitted(pair(), SMALL)
     assert isinstance(fused, FusedSystem)
-    fusion = replace(fused.fusion, config={**fused.fusion.config, "encoder": "none", "fitted_before": "2025-03-01T00:00:00"})
-    fusion.save(tmp_path / "fusion")
+    learnt = replace(fused.learnt, config={**fused.learnt.config, "encoder": "none", "fitted_before": "2025-03-01T00:00:00"})
+    learnt.save(tmp_path / "ranking")
     store = make_store("item_id,title\nA,Shirt")
     with store.writing():
-        fusion.publish(store)
+        learnt.publish(store)
     read = np.random.default_rng(0).random((5, 2 * 2 + 4), np.float32)
-    for back in (Fusion.load(tmp_path / "fusion"), Fusion.published(store), Fusion.published(store, datetime(2025, 3, 1))):
+    for back in (LearntRanking.load(tmp_path / "ranking"), LearntRanking.published(store), LearntRanking.published(store, datetime(2025, 3, 1))):
         assert back is not None
-        assert (back.sources, dict(back.config)) == (fusion.sources, dict(fusion.config))
-        assert np.array_equal(back.says(read), fusion.says(read))
-    assert Fusion.published(store, datetime(2025, 2, 28)) is None  # it knows what happened on that day
+        assert (back.sources, dict(back.config)) == (learnt.sources, dict(learnt.config))
+        assert np.array_equal(back.says(read), learnt.says(read))
+    assert LearntRanking.published(store, datetime(2025, 2, 28)) is None  # it knows what happened on that day
     with store.writing():
-        replace(fusion, config={**fusion.config, "fitted_before": None}).publish(store)
-    assert Fusion.published(store) is not None
-    assert Fusion.published(store, datetime(2030, 1, 1)) is None
-    with pytest.raises(StoreError, match="recgraph train fusion"):
-        Fusion.load(tmp_path / "none")
+        replace(learnt, config={**learnt.config, "fitted_before": None}).publish(store)
+    assert LearntRanking.published(store) is not None
+    assert LearntRanking.published(store, datetime(2030, 1, 1)) is None
+    with pytest.raises(StoreError, match="recgraph train ranking"):
+        LearntRanking.load(tmp_path / "none")
+
+
+def test_a_ranking_that_was_published_under_its_old_name_goes_on_serving(make_store: Callable[..., Store]) -> None:
+    """The stage was called `fusion` once, and so was the fact in the stores it was published in."""
+    learnt = LearntRanking(("popularity",), {}, {"networks": 0, "fitted_before": None})
+    today, before = (make_store("item_id,title\nA,Shirt", name=name) for name in ("today", "before"))
+    with today.writing(), before.writing():
+        learnt.publish(today)
+        before.set_meta("fusion", today.meta("ranking") or "")
+    assert LearntRanking.published(before) == learnt
+    with before.writing():
+        replace(learnt, sources=("viewed",)).publish(before)
+    assert LearntRanking.published(before) == replace(learnt, sources=("viewed",))
 
 
 def test_the_numpy_pass_is_the_network_that_was_trained() -> None:
     torch.manual_seed(0)
-    network = _Ranker(torch.randn(6), torch.rand(6) + 0.5, 8, 0.3).eval()
+    network = _RankingNetwork(torch.randn(6), torch.rand(6) + 0.5, 8, 0.3).eval()
     weights = {"mean": network.mean.numpy(), "deviation": network.deviation.numpy()} | {f"0.{name}": one for name, one in network.weights().items()}
     read = np.random.default_rng(0).random((3, 4, 6), np.float32)
     with torch.inference_mode():
         expected = network(torch.from_numpy(read)).numpy()
-    assert Fusion((), weights, {"networks": 1}).says(read) == pytest.approx(expected, abs=1e-5)
+    assert LearntRanking((), weights, {"networks": 1}).says(read) == pytest.approx(expected, abs=1e-5)
 
 
 # -- what is measured is what serves -----------------------------------------------------------------------------------------------------
@@ -283,13 +297,13 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
     monkeypatch.setattr("recgraph.evaluation.baselines.own.TextSettings", partial(TextSettings, dim=16, epochs=2))
     system = FusedSystem(replace(QUICK, depth=20, pool=30), FakeEncoder(), names=[name for name in NAMES if name != "core"], store=store.path)
     system.fit(task, quiet)
-    assert {"query-text", "query-words", "textformer"} <= set(system.fusion.sources)
+    assert {"query-text", "query-words", "textformer"} <= set(system.learnt.sources)
     former, seen = trained_former(task, store.path, np.zeros((0, 0), np.float32), FakeEncoder(), 0, quiet)  # the one that was just trained
     assert former is not None
     assert system.seen == seen != ()
     cut = datetime(1970, 1, 1) + timedelta(seconds=task.until)
     with store.writing():
-        replace(system.fusion, config={**system.fusion.config, "encoder": FakeEncoder.name, "fitted_before": cut.isoformat()}).publish(store)
+        replace(system.learnt, config={**system.learnt.config, "encoder": FakeEncoder.name, "fitted_before": cut.isoformat()}).publish(store)
         former = replace(former, config={**former.config, "encoder": FakeEncoder.name, "fitted_before": cut.isoformat()})
         former.publish(store)
     retriever = Retriever.build(store, FakeEncoder(), before=cut)
@@ -301,7 +315,7 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
         query = task.test.query[number]
         if query and not is_fresh(query, history):
             continue  # the same was searched before; a task does not tell when, so the evaluator takes every query for a fresh one
-        found = retriever.candidates(query=query, history=history, k=5, exclude_purchased=False)
+        found = retriever.candidates(RetrievalQuery(query=query, history=history, k=5, exclude_purchased=False))
         compared += 1
         assert [one.item_id for one in found] == [task.item_ids[row] for row in np.argsort(-measured[number], kind="stable")[:5]]
     assert compared > len(task.test) // 2
@@ -333,8 +347,8 @@ def test_a_target_outside_the_pool_is_a_miss() -> None:
 
 def test_settings_that_cannot_be_are_named() -> None:
     with pytest.raises(SettingsError, match="pool is 0"):
-        FusedSettings(pool=0)
+        RankerSettings(pool=0)
     with pytest.raises(SettingsError, match="near is 0"):
         SessionKNNSettings(near=0.0)
-    with pytest.raises(SettingsError, match=r"fusion\.pools is no parameter"):
-        settings_of(FusedSettings, {"pools": 3}, "fusion")
+    with pytest.raises(SettingsError, match=r"ranking\.pools is no parameter"):
+        settings_of(RankerSettings, {"pools": 3}, "ranking")

@@ -18,7 +18,9 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.store.db import Store
 from recgraph.tools.index import VectorIndex
 from recgraph.train import publish
-from recgraph.train.pipeline import STAGES, TASKS, load_params, progress, run_stage, split_folder, value
+from recgraph.train.params import block, load_params
+from recgraph.train.pipeline import STAGES, TASKS, progress, run_stage, split_folder
+from recgraph.train.prepare import PrepareParams
 
 ROOT = Path(__file__).resolve().parent.parent
 DVC: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
@@ -55,7 +57,7 @@ def test_a_stage_depends_on_its_code_its_params_and_on_what_others_write(stage: 
     for dep in deps:
         tasks = [dep.replace("/" + task, "/${item.task}") for task in TASKS] + [dep]
         made = any(one == out or one.startswith(out + "/") for one in tasks for out in outs) or dep == "data/examples/${item.task}.parquet"
-        assert made or (ROOT / dep).is_file(), f"{stage} depends on {dep}, which no stage writes and the repository does not have"
+        assert made or (ROOT / dep).exists(), f"{stage} depends on {dep}, which no stage writes and the repository does not have"
     code = STAGES[stage][0].replace("recgraph.", "", 1).replace(".", "/") + ".py"
     # Adapters in the repository are not to be trained again for a comment in the code.
     assert (code in deps) == (stage != "sft")
@@ -99,7 +101,7 @@ def test_wrong_calls_are_answered_with_what_would_be_right(tmp_path: Path) -> No
     with pytest.raises(SettingsError, match="no block `shop:`"):
         run_stage("shop", tmp_path)
     with pytest.raises(SettingsError, match=r"does not set prepare\.start"):
-        value({"prepare": {}}, "prepare", "start")
+        block({"prepare": {}}, "prepare", PrepareParams)
     with pytest.raises(StoreError, match="recgraph train prepare"):
         split_folder({"split": "loo"}, tmp_path)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
+
 import pytest
 from fakes import click, item, search
 
 from recgraph.graph import prompts
 from recgraph.graph.nodes import paper_eq3, yes_probability
+from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.memory import MemoryHit
 
 HOSTILE = [
@@ -109,3 +114,49 @@ def test_yes_probability_is_the_sigmoid_and_the_papers_softmax_is_kept_beside_it
     assert yes_probability(-0.1, -2.1) == pytest.approx(1 / (1 + 2.718281828459045**-2))
     # T eq. 3 on p = (1, 0): e / (e + 1), so certainty looks like 73 %
     assert paper_eq3(0.0, -1000.0) == pytest.approx(2.718281828459045 / 3.718281828459045)
+
+
+def test_the_baselines_prompts_are_what_their_adapters_learnt_from() -> None:
+    items = {"A": item("A", "Red Boots"), "B": item("B", "Hat"), "C": item("C", "Tie")}
+    history = prompts.raw_history_text("boots", [click(1, "A"), click(2, "B", "purchase")], items)
+    assert history == "[Current Search]\nboots\n\n[Recent Items]\n1. click Red Boots\n2. purchase Hat"
+    assert prompts.raw_history_text("", [], items) == ""
+    asked = prompts.choice_prompt(history, {"A": items["C"], "B": items["A"]}, wording="general")
+    assert asked.system == prompts.system_text("general")
+    assert asked.user == (
+        f"{history}\n\n[Task]\nCHOOSE the next item among the candidates. Answer with its letter alone.\n\n[Candidates]\nA. Tie\nB. Red Boots"
+    )
+    assert prompts.choice_prompt("", {"A": items["C"]}, wording="general").user.startswith("[Task]\nCHOOSE")
+
+
+def every_prompt(task: str) -> list[Prompt]:
+    """A task's prompts in a small world, in both wordings."""
+    items = {"A": item("A", "Red Boots", brand="Otter", color="Red"), "B": item("B", "Wool Hat")}
+    events = [search(1, "boots"), click(2, "A"), click(3, "B", "purchase")]
+    shared = prompts.shared_text("Likes boots.", "wool hat", events[1:], items)
+    lines = [prompts.event_text(event, items, with_id=False) for event in events]
+    found = []
+    for wording in ("fashion", "general"):
+        if task == "next":
+            found.append(prompts.next_prompt(shared, events[:1], [MemoryHit("hat", 1.0, ("B",))], items, wording=wording))
+        elif task == "fit":
+            found += prompts.fit_prompts(shared, list(items.values()), wording=wording)
+        else:
+            found.append(prompts.block_prompt(lines, wording=wording))
+            found.append(prompts.recurrent_prompt("Likes boots.", lines, wording=wording))
+            found.append(prompts.merge_prompt(["Boots.", "Hats."], wording=wording))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("task", "digest"), [("next", "e4e4fb7e3bf24bb4"), ("fit", "12f5fd834a0a1b58"), ("summarize", "33e523d426a301cd")]
+)
+def test_a_prompt_changes_only_with_the_version_of_its_task(task: str, digest: str) -> None:
+    """The shipped adapters were trained on these bytes. Where they change, the task's version goes up, and the digest here with it."""
+    text = "\0".join(f"{prompt.system}\0{prompt.user}" for prompt in every_prompt(task))
+    assert (prompts.VERSIONS[task], hashlib.sha256(text.encode()).hexdigest()[:16]) == ("1", digest)
+
+
+def test_the_shipped_adapters_learnt_todays_prompts() -> None:
+    cards = [json.loads(path.read_text(encoding="utf-8")) for path in Path(__file__).parents[1].glob("adapters/default/*/recgraph.json")]
+    assert {card["task"]: card["prompt_version"] for card in cards} == {task: prompts.VERSIONS[task] for task in ("next", "fit", "summarize")}

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import numpy as np
 import pytest
 from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM, click, item
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
 from recgraph.errors import EmptyStore, LLMGarbled, LLMTimeout, LLMUnavailable, SettingsError, UnknownUser
 from recgraph.graph.explain import _reason
 from recgraph.graph.recommendation import NODES, Recommendation
-from recgraph.graph.recommender import Recommender
+from recgraph.graph.recommender import Recommender, serializer
+from recgraph.graph.state import Recommended
 from recgraph.graph.summarize import Work
 from recgraph.settings import load_settings
+from recgraph.store.columns import Sequences
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 from recgraph.store.records import Event, Item
+from recgraph.tools.llm.protocol import Usage
+from recgraph.tools.taken import Taken, TakenItem
 
 Make = Callable[..., Recommender]
 
@@ -89,12 +98,23 @@ def test_every_reason_names_events_and_queries_that_exist(make: Make) -> None:
             assert set(line.queries) <= queries
 
 
+class Nobody:
+    """A shop in which nobody did anything."""
+
+    def taken(self, item_id: str) -> TakenItem:
+        return TakenItem()
+
+    def led_to(self, item_id: str, item_ids: Iterable[str]) -> frozenset[str]:
+        return frozenset()
+
+
 def test_a_reason_by_text_names_the_search_only_where_there_is_one() -> None:
     lamp, seen = Item("A", "Lamp"), Event("u", 0, datetime(2025, 1, 1), "click", "B")
     state: Any = {"history": [seen], "items": {"A": lamp, "B": Item("B", "Chair")}, "memory": [], "query": "lamps"}
-    assert _reason(lamp, "text", state).text == "Its title goes with the search or with products in your history."
-    assert _reason(lamp, "text", {**state, "history": []}).text == "Its title fits the search."
-    reason = _reason(lamp, "text", {**state, "query": " "})
+    assert _reason(lamp, "text", state, Nobody()).text == "Its title goes with the search or with products in your history."
+    assert _reason(lamp, "text", {**state, "history": []}, Nobody()).text == "Its title fits the search."
+    assert _reason(lamp, "text", {**state, "history": [], "query": ""}, Nobody()).text == "Fills the list: nobody has looked at it yet."
+    reason = _reason(lamp, "text", {**state, "query": " "}, Nobody())
     assert (reason.text, reason.events) == ("Its title goes with products in your history.", (seen,))
 
 
@@ -307,3 +327,188 @@ def test_runs_may_overlap(make: Make) -> None:
         answers = list(pool.map(lambda n: recommender.recommend(f"U{1 + n % 3}", "linen", k=4), range(12)))
     assert [len(found.items) for found in answers] == [4] * 12
     assert time.perf_counter() - started < 30
+
+
+def test_the_graph_needs_a_user_alone_and_has_defaults_for_all_else(make: Make) -> None:
+    """Bug: without a paradigm it ended in a KeyError."""
+    result = make(k=3).graph.invoke({"user_id": "U1"})
+    assert len(result["recommended"]) == 3
+    assert (result["query"], result["as_of"], result["paradigm"], result["mode"]) == ("", None, "recurrent", "fused")
+    assert len(result["run_id"]) == 12
+
+
+class Assistant(TypedDict):
+    user_id: str
+    recommended: list[Recommended]
+
+
+def nested(recommender: Recommender) -> Any:
+    """The recommender's graph itself as a node, under a checkpointer of the parent."""
+    graph = StateGraph(Assistant)
+    graph.add_node("greet", lambda state: {"user_id": state["user_id"].upper()})
+    graph.add_node("recommend", recommender.graph)
+    graph.add_edge(START, "greet")
+    graph.add_edge("greet", "recommend")
+    graph.add_edge("recommend", END)
+    return graph.compile(checkpointer=InMemorySaver(serde=serializer()))
+
+
+def test_the_graph_is_a_node_of_another_one_with_a_checkpointer(make: Make) -> None:
+    parent = nested(make(k=3))
+    config = {"configurable": {"thread_id": "1"}}
+    for _ in range(2):  # the second turn of a thread starts anew
+        found = parent.invoke({"user_id": "u1"}, config)
+        assert len(found["recommended"]) == 3
+        assert set(found) == {"user_id", "recommended"}
+    assert len(parent.get_state(config).values["recommended"]) == 3
+
+
+def test_and_asynchronously(make: Make) -> None:
+    parent = nested(make(k=3))
+
+    async def ask() -> tuple[Any, list[Any]]:
+        found = await parent.ainvoke({"user_id": "u1"}, {"configurable": {"thread_id": "1"}})
+        steps = [step async for step in parent.astream({"user_id": "u2"}, {"configurable": {"thread_id": "2"}}, stream_mode="updates")]
+        return found, steps
+
+    found, steps = asyncio.run(ask())
+    assert len(found["recommended"]) == 3
+    assert [name for step in steps for name in step] == ["greet", "recommend"]
+
+
+def test_where_nothing_is_left_it_says_so_before_the_model_is_asked(make_store: Callable[..., Store]) -> None:
+    """Bug: an empty table and no word, after the model had thought for seconds; and its guess was a product that is sold out."""
+    items = "item_id,title,in_stock\nA,Red scarf,false\nB,Blue kettle,false\nC,Green hat,true"
+    store = make_store(items, "user_id,ts,action,item_id\nu,2026-05-02 10:00,purchase,C\nv,2026-05-02 10:00,click,C")
+    llm = FakeLLM(GOOD)
+    settings = load_settings({}, "/nonexistent", store=str(store.path))
+    with Recommender(Store.open(store.path), settings, FakeEncoder(), llm) as recommender:  # type: ignore[arg-type]
+        found = recommender.recommend("u")
+        assert (found.items, found.prediction) == ([], None)
+        assert found.degraded == ("Nothing to recommend: all products are sold out or already bought.",)
+        assert found.to_dict()["degraded"] == list(found.degraded)
+        assert llm.asked == llm.scored == []
+        assert store.counts()["embeddings"] == 0  # not even a title was embedded for it
+        assert [line.item.item_id for line in recommender.recommend("v").items] == ["C"]
+        early = recommender.recommend("v", as_of="2020-01-01")
+        assert early.degraded[-1] == "Nothing to recommend: all products that were there before the as-of time are sold out or already bought."
+
+
+def reasons_of(make_store: Callable[..., Store], items: str, events: str, user: str, **asked: Any) -> dict[str, str]:
+    store = make_store(items, events)
+    settings = load_settings({}, "/nonexistent", store=str(store.path), llm="none")
+    with Recommender(Store.open(store.path), settings, FakeEncoder(), None) as recommender:  # type: ignore[arg-type]
+        return {line.item.item_id: line.reason for line in recommender.recommend(user, new_user=True, **asked).items}
+
+
+POPULAR_ITEMS = "item_id,title\nB,Best tee\nY,Yet unseen hat\nZ,Zero scarf\nO,Old kettle"
+POPULAR_EVENTS = """user_id,ts,action,item_id
+u3,2025-01-01 10:00,click,O
+u1,2026-05-01 10:00,purchase,B
+u1,2026-05-01 10:00,click,B
+u2,2026-05-02 10:00,purchase,B"""
+
+
+def test_popularity_is_said_with_its_count_and_of_nothing_that_nobody_touched(make_store: Callable[..., Store]) -> None:
+    """Bug: "Popular with shoppers in the last weeks" was said of products that nobody ever touched."""
+    assert reasons_of(make_store, POPULAR_ITEMS, POPULAR_EVENTS, "nobody") == {
+        "B": "Bought twice and looked at once in the 30 days to 2 May 2026.",
+        "O": "Looked at once so far.",
+        "Y": "Fills the list: nobody has looked at it yet.",
+        "Z": "Fills the list: nobody has looked at it yet.",
+    }
+
+
+def test_what_happened_after_the_moment_is_no_reason(make_store: Callable[..., Store]) -> None:
+    items = POPULAR_ITEMS.replace("title", "title,first_seen").replace("tee", "tee,2019-01-01").replace("hat", "hat,2019-01-01")
+    told = reasons_of(make_store, items, POPULAR_EVENTS, "nobody", as_of="2020-01-01")
+    assert {key: told[key] for key in "BY"} == dict.fromkeys("BY", "Fills the list: nobody has looked at it yet.")
+
+
+def test_without_a_clock_no_days_are_claimed(make_store: Callable[..., Store]) -> None:
+    assert Taken.of(make_store("item_id,title\nA,Tee"), sequences_of([0, 0]), 1, None).item(0) == TakenItem(clicks=2)
+
+
+def sequences_of(items: list[int]) -> Sequences:
+    """Clicks of one user, told by number alone."""
+    n = len(items)
+    times = np.arange(1, n + 1).astype("datetime64[s]").astype("datetime64[us]")
+    return Sequences(np.zeros(n, np.int32), np.array(items, np.int32), times, np.zeros(n, np.int8))
+
+
+def test_other_shoppers_went_on_to_it_only_where_some_did(make: Make) -> None:
+    state: Any = {
+        "history": [click(1, "A"), click(2, "B", "cart")], "items": {key: Item(key, f"{key}{key}{key}{key}") for key in "ABC"},
+        "memory": [], "query": "",
+    }  # fmt: skip
+
+    class Followed(Nobody):
+        def led_to(self, item_id: str, item_ids: Iterable[str]) -> frozenset[str]:
+            return frozenset({"B"})
+
+    told = _reason(state["items"]["C"], "sequence", state, Followed())
+    assert (told.text, [event.seq for event in told.events]) == ("Other shoppers went on to it from the BBBB you put in the cart on 3 Jan.", [2])
+    told = _reason(state["items"]["C"], "sequence", state, Nobody())
+    assert told.text == "By what shoppers choose one after another, close to products in your history."
+    retriever = make()._retriever(None)
+    assert retriever.led_to("B1BRWN", ["S1OLIV", "K1GREY", "unknown"]) == {"S1OLIV"}  # U2 went on so
+    assert retriever.led_to("unknown", ["S1OLIV"]) == frozenset()
+
+
+def test_actions_are_counted_each_for_itself() -> None:
+    state: Any = {"history": [click(1, "A"), click(2, "A"), click(3, "A", "cart")], "items": {"A": Item("A", "Lamp")}, "memory": [], "query": ""}
+    assert _reason(Item("A", "Lamp"), "popular", state, Nobody()).text == "You put it in the cart, last on 4 Jan."
+    state["history"] = state["history"][:2]
+    assert _reason(Item("A", "Lamp"), "popular", state, Nobody()).text == "You looked at it twice, last on 3 Jan."
+
+
+def test_a_source_without_a_prediction_is_not_said_to_be_popular() -> None:
+    """Bug: in mode `paper` without a model the neighbours of the newest product were called popular."""
+    state: Any = {"history": [click(1, "B")], "items": {"A": Item("A", "Lamp"), "B": Item("B", "Chair")}, "memory": [], "query": ""}
+    assert _reason(Item("A", "Lamp"), "id", state, Nobody()).text == "By what shoppers choose, close to the Chair you looked at on 2 Jan."
+    assert _reason(Item("A", "Lamp"), "title", state, Nobody()).text == "Close in wording to products in your history."
+
+
+class SlowEncoder(FakeEncoder):
+    """A tenth of a second a text."""
+
+    name = "slow"
+
+    def encode(self, texts: Sequence[str], progress: object = None) -> Any:
+        time.sleep(0.1 * len(texts))
+        return super().encode(texts)
+
+
+def test_embedding_keeps_within_the_deadline_and_is_named_as_the_cause(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: the first request over titles that were never embedded took minutes, and the language model was blamed."""
+    monkeypatch.setattr("recgraph.tools.embed.LOOK_EVERY", 1)
+    llm = FakeLLM(GOOD)
+    with Recommender(Store.open(shop), load_settings({}, "/nonexistent", store=str(shop)), SlowEncoder(), llm) as recommender:  # type: ignore[arg-type]
+        started = time.monotonic()
+        found = recommender.recommend("U1", deadline=1.0)
+        assert time.monotonic() - started < 1.6
+        [note] = found.degraded
+        assert re.fullmatch(rf"retrieve: embedding took the time: \d titles are not embedded yet .* recgraph build --store {shop}", note)
+        assert len(llm.scored) > 0  # half of the time was left to the model
+        assert len(found.items) == 10
+        recommender.warm_up()
+        assert recommender.recommend("U1", deadline=1.0).degraded == ()
+
+
+def test_queries_that_are_not_embedded_in_time_are_named_too(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recgraph.tools.embed.LOOK_EVERY", 1)
+    with Recommender(Store.open(shop), load_settings({}, "/nonexistent", store=str(shop)), SlowEncoder(), None) as recommender:  # type: ignore[arg-type]
+        found = recommender.recommend("U1", "linen shirt", deadline=0.4)
+        assert [note.split(":")[0] for note in found.degraded] == ["recall_memory", "retrieve"]
+        assert found.memory[0].query == "linen shirt"  # the very query needs no vector
+        assert recommender.recommend("U1", "linen shirt", deadline=30.0).degraded == ()
+
+
+def test_candidates_that_were_not_scored_in_time_follow_those_that_were(make: Make) -> None:
+    llm = FakeLLM(GOOD)
+    plain = ids(make(FakeLLM(GOOD), rerank_weight=0.0).recommend("U1", k=9))
+    llm.score = lambda asked, **_: ([(-1.0, -0.5)] * 4, Usage())  # type: ignore[assignment, method-assign]
+    found = make(llm).recommend("U1", k=9)
+    assert [line.yes is None for line in found.items] == [False] * 4 + [True] * 5
+    assert ids(found) == plain
+    assert found.degraded == ("rerank: the deadline passed after 4 of 10 candidates (the others follow in the order of retrieval)",)

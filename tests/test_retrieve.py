@@ -13,10 +13,11 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, click, s
 from recgraph.errors import SettingsError
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
+from recgraph.tools.candidates import Candidate, fuse, is_fresh, memory_list, mixup
 from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
 from recgraph.tools.memory import MemoryHit, QueryMemory
-from recgraph.tools.ranking import Fusion
-from recgraph.tools.retrieve import Candidate, Retriever, fuse, is_fresh, memory_list, mixup
+from recgraph.tools.ranking import LearntRanking
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
 
 MakeStore = Callable[..., Store]
 APRIL = datetime(2025, 4, 1)
@@ -87,27 +88,29 @@ def test_a_query_is_fresh_until_something_was_looked_at_under_it() -> None:
 
 
 def test_paper_mode_is_mixup_of_the_predicted_id_and_title(retriever: Retriever) -> None:
-    found = retriever.candidates(predicted_id="K2OLIV", predicted_title="Otter Chelsea Boots, Brown, 42", k=3, mode="paper")
+    found = retriever.candidates(RetrievalQuery(predicted_id="K2OLIV", predicted_title="Otter Chelsea Boots, Brown, 42", k=3, mode="paper"))
     assert ids(found)[:2] == ["K2OLIV", "B1BRWN"]
     assert (found[0].source, found[1].source) == ("id", "title")
-    with_two = retriever.candidates(predicted_id="K2OLIV", predicted_title="Otter Chelsea Boots, Brown, 42", k=3, mode="paper", mixup_n=2)
+    asked = RetrievalQuery(predicted_id="K2OLIV", predicted_title="Otter Chelsea Boots, Brown, 42", k=3, mode="paper", mixup_n=2)
+    with_two = retriever.candidates(asked)
     assert [candidate.source for candidate in with_two[:2]] == ["id", "id"]
 
 
 def test_paper_mode_ignores_query_and_history_except_when_there_is_no_prediction(retriever: Retriever) -> None:
-    alone = retriever.candidates(predicted_title="Fenn Wrap Dress", k=5, mode="paper")
-    assert retriever.candidates(predicted_title="Fenn Wrap Dress", query="boots", history=[click(1, "K1GREY")], k=5, mode="paper") == alone
-    standing_in = retriever.candidates(history=[click(1, "S1OLIV"), click(2, "D1SAGE"), search(3, "boots")], k=5, mode="paper")
+    alone = retriever.candidates(RetrievalQuery(predicted_title="Fenn Wrap Dress", k=5, mode="paper"))
+    asked = RetrievalQuery(predicted_title="Fenn Wrap Dress", query="boots", history=[click(1, "K1GREY")], k=5, mode="paper")
+    assert retriever.candidates(asked) == alone
+    standing_in = retriever.candidates(RetrievalQuery(history=[click(1, "S1OLIV"), click(2, "D1SAGE"), search(3, "boots")], k=5, mode="paper"))
     assert standing_in[0].item_id == "D1SAGE"
 
 
 def test_each_source_brings_what_it_should_and_says_so(retriever: Retriever) -> None:
     first = {
-        "id": retriever.candidates(predicted_id="D1SAGE")[0],
-        "title": retriever.candidates(predicted_title="Fenn Wrap Dress, Sage, S")[0],
-        "text": retriever.candidates(query="hiking boots")[0],
-        "memory": retriever.candidates(query="?", memory=[MemoryHit("wool jumper", 0.9, ("K1GREY", "K2OLIV"))])[0],
-        "sequence": retriever.candidates(history=[click(1, "S1NAVY")])[0],
+        "id": retriever.candidates(RetrievalQuery(predicted_id="D1SAGE"))[0],
+        "title": retriever.candidates(RetrievalQuery(predicted_title="Fenn Wrap Dress, Sage, S"))[0],
+        "text": retriever.candidates(RetrievalQuery(query="hiking boots"))[0],
+        "memory": retriever.candidates(RetrievalQuery(query="?", memory=[MemoryHit("wool jumper", 0.9, ("K1GREY", "K2OLIV"))]))[0],
+        "sequence": retriever.candidates(RetrievalQuery(history=[click(1, "S1NAVY")]))[0],
     }
     assert {source: candidate.item_id for source, candidate in first.items()} == {
         "id": "D1SAGE",
@@ -117,71 +120,73 @@ def test_each_source_brings_what_it_should_and_says_so(retriever: Retriever) -> 
         "sequence": "S1NAVY",
     }
     assert all(candidate.source == source for source, candidate in first.items())
-    followed = next(candidate for candidate in retriever.candidates(history=[click(1, "K1GREY", "purchase")]) if candidate.item_id == "K2OLIV")
+    asked = RetrievalQuery(history=[click(1, "K1GREY", "purchase")])
+    followed = next(candidate for candidate in retriever.candidates(asked) if candidate.item_id == "K2OLIV")
     assert followed.source == "sequence"  # U3 clicked the one and purchased the other
     assert set(followed.sources) == {"sequence", "title"}
 
 
 def test_a_fresh_query_outweighs_the_history_and_one_under_way_does_not(retriever: Retriever) -> None:
     before = [search(1, "linen shirt"), click(2, "S1NAVY")]
-    assert "B2BLCK" in ids(retriever.candidates(query="hiking boots", history=before, k=2))
-    assert retriever.candidates(query="linen shirt", history=before)[0].item_id == "S1NAVY"
-    assert "B2BLCK" not in ids(retriever.candidates(query="hiking boots", history=[search(1, "hiking boots"), click(2, "S1NAVY")], k=2))
+    assert "B2BLCK" in ids(retriever.candidates(RetrievalQuery(query="hiking boots", history=before, k=2)))
+    assert retriever.candidates(RetrievalQuery(query="linen shirt", history=before))[0].item_id == "S1NAVY"
+    asked = RetrievalQuery(query="hiking boots", history=[search(1, "hiking boots"), click(2, "S1NAVY")], k=2)
+    assert "B2BLCK" not in ids(retriever.candidates(asked))
 
 
 def test_an_untitled_product_is_found_by_its_attributes_and_one_without_any_by_no_text(make_store: MakeStore) -> None:
     store = make_store("item_id,title,color,brand\nA,,Black,Otter\nB,,,\nC,Green Lamp,,\n")
-    found = Retriever.build(store, FakeEncoder()).candidates(query="black otter product", k=3)
+    found = Retriever.build(store, FakeEncoder()).candidates(RetrievalQuery(query="black otter product", k=3))
     assert ids(found)[0] == "A"
     assert next(candidate for candidate in found if candidate.item_id == "B").source == "popular"
 
 
-# -- a learnt fusion -----------------------------------------------------------------------------------------------------------------
+# -- a learnt ranking ----------------------------------------------------------------------------------------------------------------
 
 
 def learnt(make_store: MakeStore, sources: tuple[str, ...], **config: object) -> Store:
-    """The shop with a fusion of these sources published, which has no network: the sources' own votes decide."""
+    """The shop with a ranking by these sources published, which has no network: the sources' own votes decide."""
     store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
     told = {"depth": 10, "pool": 12, "again": True, "networks": 0, "encoder": FakeEncoder.name, "fitted_before": "2025-03-01T00:00:00", **config}
     with store.writing():
-        Fusion(sources, {}, told).publish(store)
+        LearntRanking(sources, {}, told).publish(store)
     return store
 
 
-def test_a_published_fusion_ranks_and_each_product_says_who_brought_it(make_store: MakeStore) -> None:
+def test_a_published_ranking_ranks_and_each_product_says_who_brought_it(make_store: MakeStore) -> None:
     retriever = Retriever.build(learnt(make_store, ("popularity", "transitions", "query-words", "memory")), FakeEncoder())
     assert retriever.fused is not None
-    followed = retriever.candidates(history=[click(1, "K1GREY", "purchase")], k=3)
+    followed = retriever.candidates(RetrievalQuery(history=[click(1, "K1GREY", "purchase")], k=3))
     assert (followed[0].item_id, followed[0].source) == ("K2OLIV", "sequence")  # U3 clicked the one and purchased the other
-    [asked, *_] = retriever.candidates(query="hiking", k=3)
+    [asked, *_] = retriever.candidates(RetrievalQuery(query="hiking", k=3))
     assert (asked.item_id, asked.source, asked.sources) == ("B2BLCK", "text", ("text",))
     hits = [MemoryHit("wool jumper", 0.9, ("K1GREY", "UNKNOWN"))]
-    assert retriever.candidates(query="?", memory=hits)[0].source == "memory"
-    assert {one.source for one in retriever.candidates(k=11)} == {"popular"}
+    assert retriever.candidates(RetrievalQuery(query="?", memory=hits))[0].source == "memory"
+    assert {one.source for one in retriever.candidates(RetrievalQuery(k=11))} == {"popular"}
 
 
-def test_what_the_fusion_has_not_learnt_comes_on_top(make_store: MakeStore) -> None:
+def test_what_the_ranking_has_not_learnt_comes_on_top(make_store: MakeStore) -> None:
     retriever = Retriever.build(learnt(make_store, ("popularity", "transitions")), FakeEncoder())
     history = [click(1, "K1GREY", "purchase")]
-    plain = retriever.candidates(history=history, k=11)
+    plain = retriever.candidates(RetrievalQuery(history=history, k=11))
     assert plain[0].item_id == "K2OLIV"
     assert "D1SAGE" not in [one.item_id for one in plain[:4]]
-    predicted = retriever.candidates(history=history, predicted_id="D1SAGE", predicted_title="Fenn Wrap Dress, Sage, S", k=11)
+    predicted = retriever.candidates(RetrievalQuery(history=history, predicted_id="D1SAGE", predicted_title="Fenn Wrap Dress, Sage, S", k=11))
     assert "D1SAGE" in [one.item_id for one in predicted[:8]]
     assert next(one for one in predicted if one.item_id == "D1SAGE").source in ("id", "title")
-    searched = retriever.candidates(history=history, query="hiking boots", k=11)
+    searched = retriever.candidates(RetrievalQuery(history=history, query="hiking boots", k=11))
     # Both hiking boots are as near to the query as each other; the one that is popular too comes first, yet that is not why.
     assert {one.item_id: one.source for one in searched[:3]} == {"B1BRWN": "text", "K2OLIV": "sequence", "B2BLCK": "text"}
 
 
-def test_a_fusion_that_knows_more_than_the_moment_or_another_encoder_is_not_used(make_store: MakeStore) -> None:
+def test_a_ranking_that_knows_more_than_the_moment_or_another_encoder_is_not_used(make_store: MakeStore) -> None:
     store = learnt(make_store, ("popularity", "transitions"))
     assert Retriever.build(store, FakeEncoder(), before=APRIL).fused is not None
     early = Retriever.build(store, FakeEncoder(), before=datetime(2025, 2, 28))
     assert early.fused is None
     bare = Retriever.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES, name="bare"), FakeEncoder(), before=datetime(2025, 2, 28))
     asked = {"history": [click(1, "S1OLIV")], "query": "boots", "predicted_id": "K2OLIV"}
-    assert early.candidates(**asked) == bare.candidates(**asked)  # the hand-set weights
+    assert early.candidates(RetrievalQuery(**asked)) == bare.candidates(RetrievalQuery(**asked))  # the hand-set weights
 
     class Other(FakeEncoder):
         name = "another"
@@ -189,15 +194,15 @@ def test_a_fusion_that_knows_more_than_the_moment_or_another_encoder_is_not_used
     assert Retriever.build(store, Other()).fused is None
 
 
-def test_a_fusion_that_reads_core_is_not_used_without_it(make_store: MakeStore) -> None:
+def test_a_ranking_that_reads_core_is_not_used_without_it(make_store: MakeStore) -> None:
     assert Retriever.build(learnt(make_store, ("popularity", "core")), FakeEncoder()).fused is None
 
 
 @pytest.mark.parametrize("k", [1, 5, IN_STOCK, 500])
-def test_the_fusion_keeps_the_promises(make_store: MakeStore, k: int) -> None:
+def test_the_ranking_keeps_the_promises(make_store: MakeStore, k: int) -> None:
     retriever = Retriever.build(learnt(make_store, ("popularity", "transitions", "viewed", "text-knn")), FakeEncoder(), per_style=1)
     history = [click(1, "S1OLIV", "purchase"), click(2, "GONE"), click(3, "S1NAVY")]
-    found = ids(retriever.candidates(predicted_id="nonsense", query="лён", history=history, exclude={"B1BRWN"}, k=k))
+    found = ids(retriever.candidates(RetrievalQuery(predicted_id="nonsense", query="лён", history=history, exclude={"B1BRWN"}, k=k)))
     assert len(found) == len(set(found)) == min(k, IN_STOCK - 2)
     assert not {"S1OLIV", "B1BRWN", "SOLDUT"} & set(found)
     assert sum(item_id.startswith("S1") for item_id in found[:5]) <= 1
@@ -209,14 +214,15 @@ def test_the_fusion_keeps_the_promises(make_store: MakeStore, k: int) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("k", [1, 5, IN_STOCK, 500])
 def test_there_are_always_min_of_k_and_eligible_distinct_products(retriever: Retriever, mode: str, k: int) -> None:
-    found = ids(retriever.candidates(predicted_id="nonsense", predicted_title="麻のシャツ", query="лён", history=[click(1, "GONE")], k=k, mode=mode))
+    asked = RetrievalQuery(predicted_id="nonsense", predicted_title="麻のシャツ", query="лён", history=[click(1, "GONE")], k=k, mode=mode)
+    found = ids(retriever.candidates(asked))
     assert len(found) == len(set(found)) == min(k, IN_STOCK)
     assert set(found) <= set(retriever.catalogue.item_ids) - {"SOLDUT"}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_without_history_and_prediction_the_popular_products_come_first(retriever: Retriever, mode: str) -> None:
-    found = retriever.candidates(k=3, mode=mode)
+    found = retriever.candidates(RetrievalQuery(k=3, mode=mode))
     assert [(candidate.item_id, candidate.source, candidate.score) for candidate in found] == [
         ("FUTURE", "popular", 0.0),  # the only product of the last 30 days
         ("S1OLIV", "popular", 0.0),  # then of all time: a purchase 3, two clicks 2
@@ -229,17 +235,17 @@ def test_as_of_a_moment_nothing_of_the_future_is_known(make_store: MakeStore, mo
     store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
     retriever = Retriever.build(store, FakeEncoder(), before=APRIL)
     predicted = {"predicted_id": "FUTURE", "predicted_title": "Harrow Linen Blazer, Olive, M"}
-    found = retriever.candidates(**predicted, history=[click(1, "K1GREY")], k=50, mode=mode)
+    found = retriever.candidates(RetrievalQuery(**predicted, history=[click(1, "K1GREY")], k=50, mode=mode))
     assert "FUTURE" not in ids(found)
     assert len(found) == IN_STOCK - 1
-    assert "FUTURE" not in ids(retriever.candidates(k=50))
+    assert "FUTURE" not in ids(retriever.candidates(RetrievalQuery(k=50)))
 
 
 def test_later_events_change_nothing_as_of_a_moment(make_store: MakeStore) -> None:
     later = SHOP_EVENTS + "U9,2025-05-01 10:00:00,click,K1GREY,,\nU9,2025-05-01 10:00:01,purchase,B2BLCK,,\n"
     asked = {"history": [click(1, "K1GREY", "purchase")], "predicted_id": "K1GREY", "k": 12}
     before, after = (
-        Retriever.build(make_store(SHOP_ITEMS, events, SHOP_EXPOSURES, name=name), FakeEncoder(), before=APRIL).candidates(**asked)
+        Retriever.build(make_store(SHOP_ITEMS, events, SHOP_EXPOSURES, name=name), FakeEncoder(), before=APRIL).candidates(RetrievalQuery(**asked))
         for name, events in (("first", SHOP_EVENTS), ("second", later))
     )
     assert before == after
@@ -248,41 +254,41 @@ def test_later_events_change_nothing_as_of_a_moment(make_store: MakeStore) -> No
 @pytest.mark.parametrize("mode", MODES)
 def test_purchased_and_excluded_products_are_not_shown_again(retriever: Retriever, mode: str) -> None:
     history = [click(1, "S1OLIV", "purchase"), click(2, "K1GREY")]
-    found = ids(retriever.candidates(predicted_id="S1OLIV", history=history, exclude={"B1BRWN"}, k=50, mode=mode))
+    found = ids(retriever.candidates(RetrievalQuery(predicted_id="S1OLIV", history=history, exclude={"B1BRWN"}, k=50, mode=mode)))
     assert len(found) == IN_STOCK - 2
     assert not {"S1OLIV", "B1BRWN"} & set(found)
     assert "K1GREY" in found  # only looked at
-    assert "S1OLIV" in ids(retriever.candidates(history=history, exclude_purchased=False, k=50, mode=mode))
-    assert retriever.candidates(exclude=retriever.catalogue.item_ids, mode=mode) == []
+    assert "S1OLIV" in ids(retriever.candidates(RetrievalQuery(history=history, exclude_purchased=False, k=50, mode=mode)))
+    assert retriever.candidates(RetrievalQuery(exclude=retriever.catalogue.item_ids, mode=mode)) == []
 
 
 def test_no_more_of_a_style_than_allowed_as_long_as_there_are_others(make_store: MakeStore) -> None:
     retriever = Retriever.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES), FakeEncoder(), per_style=2)
     asked = {"predicted_title": "Harrow Linen Shirt", "query": "linen shirt"}
-    styles = ["STYLE1" if item_id.startswith("S1") else item_id for item_id in ids(retriever.candidates(**asked, k=10))]
+    styles = ["STYLE1" if item_id.startswith("S1") else item_id for item_id in ids(retriever.candidates(RetrievalQuery(**asked, k=10)))]
     assert styles.count("STYLE1") == 2
-    assert len(retriever.candidates(**asked, k=IN_STOCK)) == IN_STOCK
+    assert len(retriever.candidates(RetrievalQuery(**asked, k=IN_STOCK))) == IN_STOCK
 
 
 def test_products_without_a_parent_are_not_one_style(make_store: MakeStore) -> None:
     lamps = "item_id,title\n" + "".join(f"L{n},Green Lamp {n}\n" for n in range(6)) + "X,Red Chair\n"
-    found = Retriever.build(make_store(lamps), FakeEncoder()).candidates(query="green lamp", k=6)
+    found = Retriever.build(make_store(lamps), FakeEncoder()).candidates(RetrievalQuery(query="green lamp", k=6))
     assert sorted(ids(found)) == [f"L{n}" for n in range(6)]
 
 
 def test_an_empty_store_gives_no_products(make_store: MakeStore) -> None:
     retriever = Retriever.build(make_store(), FakeEncoder())
-    assert [retriever.candidates(query="shirt", k=10, mode=mode) for mode in MODES] == [[], []]
+    assert [retriever.candidates(RetrievalQuery(query="shirt", k=10, mode=mode)) for mode in MODES] == [[], []]
 
 
 def test_an_unknown_mode_is_refused(retriever: Retriever) -> None:
     with pytest.raises(SettingsError, match="'best'"):
-        retriever.candidates(mode="best")
+        retriever.candidates(RetrievalQuery(mode="best"))
 
 
 def test_the_same_question_has_the_same_answer(retriever: Retriever) -> None:
     asked = {"query": "linen", "history": [click(1, "S1OLIV"), click(2, "K1GREY")], "predicted_id": "K2OLIV"}
-    assert retriever.candidates(**asked) == retriever.candidates(**asked)
+    assert retriever.candidates(RetrievalQuery(**asked)) == retriever.candidates(RetrievalQuery(**asked))
 
 
 # -- tools and real parts ----------------------------------------------------------------------------------------------------------
@@ -317,6 +323,6 @@ def test_with_the_real_encoder_a_query_in_other_words_finds_the_product(tmp_path
     with Store.open(tmp_path / "shop.duckdb") as store:
         encoder = encode.TextEncoder()
         retriever, memory = Retriever.build(store, encoder), QueryMemory.build(store, encoder)
-        assert retriever.candidates(query="shoes for trekking in the mountains")[0].item_id == "B2BLCK"
+        assert retriever.candidates(RetrievalQuery(query="shoes for trekking in the mountains"))[0].item_id == "B2BLCK"
         assert memory.lookup("summer blouse made of flax", queries=1)[0].query == "linen shirt"
         assert memory.lookup("woollen pullover for winter", queries=1)[0].query == "wool jumper"

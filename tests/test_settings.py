@@ -1,4 +1,4 @@
-"""Settings: the order of look-up, the values that are refused, and that README tells all of them."""
+"""Settings: the order of look-up, the values that are refused, and that docs/settings.md tells all of them."""
 
 import re
 from dataclasses import fields
@@ -9,7 +9,7 @@ import pytest
 from recgraph.errors import SettingsError
 from recgraph.settings import Settings, load_settings
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+TABLE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 
 
 def test_the_defaults_need_nothing_around_them(tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ def test_the_cache_lies_in_the_home_folder_unless_told(tmp_path: Path) -> None:
     assert Settings(cache=str(tmp_path)).cache_folder == tmp_path
 
 
-def test_readme_lists_every_setting_with_its_default() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+def test_the_documentation_lists_every_setting_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", TABLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     told = {name: default.strip().strip("`") for name, default in rows}
     for field in fields(Settings):
         default = "" if field.default is None else str(field.default)
-        assert told.get(field.name) == default, f"README's settings table has {field.name} = {told.get(field.name)}, it is {default!r}"
+        assert told.get(field.name) == default, f"docs/settings.md has {field.name} = {told.get(field.name)}, it is {default!r}"

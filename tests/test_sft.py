@@ -23,8 +23,10 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.graph.prompts import answer_text
 from recgraph.tools.llm.protocol import Prompt, Usage
 from recgraph.train.examples import Row, write_rows
-from recgraph.train.lora.training import LoraSettings
-from recgraph.train.sft import Job, _negatives, _write_metrics, measure_fit, measure_next, save_small, train_job
+from recgraph.train.lora.exam import measure_fit, measure_next
+from recgraph.train.lora.job import Job, _negatives, train_job
+from recgraph.train.lora.stage import _write_metrics, save_small
+from recgraph.train.lora.training import LoraSettings, TrainedAdapter
 
 # ── What an adapter can do ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -177,7 +179,7 @@ def test_a_job_is_read_from_the_params(params: dict[str, Any], base: Path, tmp_p
     ("where", "to", "said"),
     [
         ("preset", "huge", "preset is 'huge' in params.yaml; it must be one of default, small"),
-        ("presets.default.fit", {"r": 8}, r"presets.default.fit sets 'r', which is no setting"),
+        ("presets.default.fit", {"r": 8}, r"presets.default.fit.r is no parameter"),
         ("presets.default.fit", {"rank": "many"}, r"presets.default.fit.rank is 'many'"),
         ("sft", {"threads": 1}, r"does not set sft.llm"),
         ("presets", None, "no block `presets:`"),
@@ -216,9 +218,9 @@ def test_what_decides_the_weights_decides_the_work_folder(params: dict[str, Any]
 
 
 def test_no_rows_to_train_on_are_an_error_that_names_the_param(params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recgraph.train.sft.Tokens", lambda base: None)
+    monkeypatch.setattr("recgraph.train.lora.job.Tokens", lambda base: None)
     with pytest.raises(StoreError, match=r"examples\.train_cases"):
-        train_job(Job.of(params, tmp_path), 0, lambda line: None)  # all rows are of the part test
+        train_job(Job.of(params, tmp_path), lambda line: None)  # all rows are of the part test
 
 
 # ── What is left behind ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,7 +253,7 @@ def test_metrics_are_one_json_each_and_a_curve_with_one_running_step(tmp_path: P
         ("hard examples", 2, 3.5, 0.0),
     ]
     metrics = {"before": {"exact_id": 0.1}, "before_retraining": {"exact_id": 0.2}, "after": {"exact_id": 0.3}}
-    _write_metrics(tmp_path / "metrics" / "sft" / "default", "next", metrics, curve, {"seconds": 12.5})
+    _write_metrics(tmp_path / "metrics" / "sft" / "default", "next", metrics, TrainedAdapter(tmp_path, curve, [], {"seconds": 12.5}))
     folder = tmp_path / "metrics" / "sft" / "default"
     assert sorted(file.name for file in folder.iterdir()) == ["next.json", "next_cost.json", "next_loss.csv"]
     assert json.loads((folder / "next.json").read_text(encoding="utf-8")) == metrics

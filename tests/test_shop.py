@@ -70,6 +70,13 @@ def test_one_seed_writes_the_same_bytes_in_another_process_with_another_hash_see
     assert digest(tmp_path / "here") != digest(tmp_path / "other")
 
 
+def test_what_is_said_of_products_are_words_not_names_of_code() -> None:
+    """A class `Cut` was renamed once, and "GarmentCut high, with a clean line" stood in descriptions from then on."""
+    said = [text for one in (*CUTS, *MATERIALS.values()) for text in one.said]
+    assert len(said) > 50
+    assert [text for text in said if re.search(r"[a-z][A-Z]", text)] == []
+
+
 def test_a_shop_too_small_to_trade_is_refused_with_its_size(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="products is 5; the simulated shop needs at least 200"):
         write_shop(tmp_path, products=5)

@@ -78,7 +78,7 @@ def test_each_user_can_have_a_cut_and_takes_along_what_their_searches_showed(sho
 
 def test_what_was_published_with_a_store_is_no_content(shop: Store, tmp_path: Path) -> None:
     with shop.writing():
-        for key in ("published", "adapter", "core", "fusion", "textformer", "name"):
+        for key in ("published", "adapter", "core", "fusion", "ranking", "textformer", "name"):
             shop.set_meta(key, "x")
     snapshot.write(shop, tmp_path / "one")
     assert set(snapshot.meta(tmp_path / "one")) == {"name", "revision"}

@@ -169,9 +169,9 @@ def test_what_serves_in_numpy_is_what_was_trained(make_store: Callable[..., Stor
     ]
     temperature = system.settings.temperature
     for one in (former, Served.load(tmp_path / "former"), later):
-        shop = Past(sequences_of(task.train), task.texts, FakeEncoder().encode(task.texts), former=one)
-        assert make("textformer", shop).scores(requests) == pytest.approx(system.scores(asked) * temperature, abs=2e-5)
-    nothing = make("textformer", shop).scores([Request(np.zeros(0, np.int64))])
+        past = Past(sequences_of(task.train), task.texts, FakeEncoder().encode(task.texts), former=one)
+        assert make("textformer", past).scores(requests) == pytest.approx(system.scores(asked) * temperature, abs=2e-5)
+    nothing = make("textformer", past).scores([Request(np.zeros(0, np.int64))])
     assert not nothing.any()
     with pytest.raises(StoreError, match="recgraph train textformer"):
         Served.load(tmp_path / "none")
@@ -183,14 +183,14 @@ def test_an_item_without_a_name_is_not_ranked() -> None:
     system.fit(task, lambda _: None)
     vectors = FakeEncoder().encode(task.texts)
     vectors[4] = 0
-    shop = Past(sequences_of(task.train), task.texts, vectors, former=system.served())
-    found = make("textformer", shop).scores([Request(np.array([0]))])
+    past = Past(sequences_of(task.train), task.texts, vectors, former=system.served())
+    found = make("textformer", past).scores([Request(np.array([0]))])
     assert np.flatnonzero(np.isneginf(found[0])).tolist() == [4]
-    searching = make("textformer", shop).scores([Request(np.array([0]), "red", FakeEncoder().encode(["red"])[0])])
+    searching = make("textformer", past).scores([Request(np.array([0]), "red", FakeEncoder().encode(["red"])[0])])
     assert np.array_equal(found, searching)  # it has learnt from no search
-    assert "textformer" in possible(shop)
+    assert "textformer" in possible(past)
     with pytest.raises(SettingsError, match="without a trained text transformer"):
-        make("textformer", replace(shop, former=None))
+        make("textformer", replace(past, former=None))
 
 
 PARAMS = {

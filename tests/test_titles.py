@@ -236,7 +236,7 @@ def test_an_evaluation_reads_texts_with_the_encoder_that_is_named(
 ) -> None:
     """One of another shop, which is zero-shot there; its answers are not taken for those of the default one."""
     monkeypatch.setenv("RECGRAPH_EMBEDDER", str(saved(tmp_path / "lstm")))
-    assert named_encoder().name == open_encoder(str(tmp_path / "lstm")).name
+    assert named_encoder(str(tmp_path / "lstm")).name == open_encoder(str(tmp_path / "lstm")).name
     days = [f"u{user},2025-01-{day:02d},purchase,I{(user + day) % 6}" for user in range(9) for day in range(1, 5)]
     store = make_store(["item_id,title", *(f"I{n},{'red blue'.split()[n % 2]} shoe {n}" for n in range(6))], ["user_id,ts,action,item_id", *days])
     task = read_task(store, "shop", "loo")
@@ -347,8 +347,8 @@ def test_nothing_after_the_cut_is_learnt_from(make_store: Callable[..., Store], 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"encoder": "bert"}, "encoder is 'bert'.*ready, lstm, finetuned"),
-        ({"lstm": {"width": 3}}, r"lstm\.width .* is no setting"),
+        ({"encoder": "bert"}, "title_embeddings.encoder is 'bert'.*ready, lstm, finetuned"),
+        ({"lstm": {"width": 3}}, r"title_embeddings\.lstm\.width is no parameter"),
         ({"dtype": "int8"}, "dtype is 'int8'"),
     ],
 )

@@ -24,9 +24,9 @@ import torch
 
 from recgraph.errors import LLMError, LLMTimeout, ModelMissing
 from recgraph.tools.llm.adapter_sets import AdapterSet, find_set, portable
-from recgraph.tools.llm.adapters import open_adapted
 from recgraph.tools.llm.forms import form_regex
 from recgraph.tools.llm.local import LocalLLM
+from recgraph.tools.llm.open import open_adapted
 from recgraph.tools.llm.places import find_llm, quiet_transformers
 from recgraph.tools.llm.protocol import Form, Prompt
 from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM

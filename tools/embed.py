@@ -1,7 +1,9 @@
-"""Text embeddings: `TextEncoder` turns texts into unit vectors, `embed` does so once for each distinct text and keeps them in the store.
+"""Text embeddings: `TextEncoder` turns texts into unit vectors, `embed` does so once for each distinct text and keeps
+them in the store.
 
-It knows transformers' encoders and the store's embedding table, not what the texts are (titles, queries, ids). The encoder is run with
-transformers alone: importing sentence-transformers costs seconds and its vectors are the same (cosine above 0.999, checked in the tests).
+It knows transformers' encoders and the store's embedding table, not what the texts are (titles, queries, ids). The
+encoder is run with transformers alone: importing sentence-transformers costs seconds and its vectors are the same
+(cosine above 0.999, checked in the tests).
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,20 +21,31 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from recgraph.errors import ModelMissing, StoreBusy, StoreReadOnly
-from recgraph.settings import load_settings
 from recgraph.store.db import Store
-from recgraph.tools.llm.places import DEFAULT_ENCODER, find_encoder, fingerprint, model_title, placement, quiet_transformers
+from recgraph.tools.llm.places import (
+    DEFAULT_ENCODER,
+    find_encoder,
+    fingerprint,
+    model_title,
+    placement,
+    quiet_transformers,
+)
 from recgraph.tools.lstm import LSTMEncoder, is_lstm
 
 MAX_TOKENS = 128  # a text is read up to here; product titles have 10-60 tokens, and MiniLM was trained with 128
-BATCH_TOKENS = 1024  # tokens of one forward pass: 130 titles a CPU second, 90 with 8192 (they fall out of the CPU's cache)
+BATCH_TOKENS = (
+    1024  # tokens of one forward pass: 130 titles a CPU second, 90 with 8192 (they fall out of the CPU's cache)
+)
 SAVE_EVERY = 4096  # texts computed between two saves: what a kill may lose
+
+LOOK_EVERY = 128  # texts between two looks at the clock: a second on a slow CPU
 
 Progress = Callable[[int, int], None]  # done, total
 
 
 class Encoder(Protocol):
-    """What turns texts into unit vectors. `name` identifies the weights (a key of stored vectors), `dim` is the length of a vector."""
+    """What turns texts into unit vectors. `name` identifies the weights (a key of stored vectors), `dim` is the length
+    of a vector."""
 
     name: str
     dim: int
@@ -41,7 +55,8 @@ class Encoder(Protocol):
 
 
 def open_encoder(path: str = "", dtype: torch.dtype | None = None) -> Encoder:
-    """The encoder that `path` names: a folder with a trained title LSTM or a sentence encoder, a hub id, or "" for all-MiniLM-L6-v2.
+    """The encoder that `path` names: a folder with a trained title LSTM or a sentence encoder, a hub id, or "" for
+    all-MiniLM-L6-v2.
 
     `dtype` is a sentence encoder's number format, None for what suits this machine. Raises ModelMissing.
     """
@@ -50,10 +65,12 @@ def open_encoder(path: str = "", dtype: torch.dtype | None = None) -> Encoder:
 
 
 def encoder_of(store: Store, asked: str = "") -> Encoder:
-    """The encoder to serve a store with: the one `asked` for, else the one its title vectors were made by (meta `embedder`), else the default.
+    """The encoder to serve a store with: the one `asked` for, else the one its title vectors were made by (meta
+    `embedder`), else the default.
 
-    `embedder` is a folder as `publish` wrote it, absolute or relative to the store's folder, the current one or this checkout; or a hub id.
-    Raises ModelMissing: with another encoder every title would be embedded anew, and what was fitted would not be used.
+    `embedder` is a folder as `publish` wrote it, absolute or relative to the store's folder, the current one or this
+    checkout; or a hub id. Raises ModelMissing: with another encoder every title would be embedded anew, and what was
+    fitted would not be used.
     """
     kept = "" if asked else store.meta("embedder") or ""
     places = [root / kept for root in (store.path.parent, Path(), Path(__file__).resolve().parents[1])] if kept else []
@@ -69,21 +86,26 @@ def encoder_of(store: Store, asked: str = "") -> Encoder:
         ) from error
 
 
-def named_encoder() -> Encoder:
-    """The encoder that the settings name (RECGRAPH_EMBEDDER): all-MiniLM-L6-v2, or one that was trained on another shop, which is zero-shot then.
-    ModelMissing where it is not there."""
-    return open_encoder(load_settings().embedder)
+def named_encoder(name: str = "") -> Encoder:
+    """The encoder of that name or folder (the setting `embedder`), "" for all-MiniLM-L6-v2: one that was trained on
+    another shop is zero-shot here. ModelMissing where it is not there."""
+    return open_encoder(name)
 
 
-def text_vectors(texts: Sequence[str], encoder: Encoder, cache: Path | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """float32[len(texts), d], unit vectors; each distinct text is computed once. With a folder `cache` the result is kept and found there."""
+def text_vectors(
+    texts: Sequence[str], encoder: Encoder, cache: Path | None = None
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """float32[len(texts), d], unit vectors; each distinct text is computed once. With a folder `cache` the result is
+    kept and found there."""
     digest = hashlib.sha256("\0".join((encoder.name, *texts)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     file = cache / f"{encoder.name.replace('/', '_')}-{digest}.npy" if cache else None
     if file and file.is_file():
         return np.asarray(np.load(file, allow_pickle=False), np.float32)
     distinct = list(dict.fromkeys(texts))
     row = {text: number for number, text in enumerate(distinct)}
-    found = encoder.encode(distinct)[[row[text] for text in texts]] if distinct else np.zeros((0, encoder.dim), np.float32)
+    found = (
+        encoder.encode(distinct)[[row[text] for text in texts]] if distinct else np.zeros((0, encoder.dim), np.float32)
+    )
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part.npy")
@@ -95,18 +117,27 @@ def text_vectors(texts: Sequence[str], encoder: Encoder, cache: Path | None = No
 class TextEncoder:
     """A sentence encoder: mean (or CLS) pooling over the last layer, L2-normalised.
 
-    `path` is a folder, a hub id, or "" for all-MiniLM-L6-v2. `name` identifies the weights (a key of stored vectors), `dim` is the
-    length of a vector. Safe to use from several threads. Raises ModelMissing.
+    `path` is a folder, a hub id, or "" for all-MiniLM-L6-v2. `name` identifies the weights (a key of stored vectors),
+    `dim` is the length of a vector. Safe to use from several threads. Raises ModelMissing.
     """
 
-    def __init__(self, path: str = "", *, max_tokens: int = MAX_TOKENS, device: str | None = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        path: str = "",
+        *,
+        max_tokens: int = MAX_TOKENS,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         folder = find_encoder(path)
         best_device, best_dtype = placement()
         self.device = torch.device(device or best_device)
         with quiet_transformers():
             try:
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-                self._model: Any = AutoModel.from_pretrained(folder, dtype=dtype or best_dtype, attn_implementation="sdpa")
+                self._model: Any = AutoModel.from_pretrained(
+                    folder, dtype=dtype or best_dtype, attn_implementation="sdpa"
+                )
             except (OSError, ValueError) as error:
                 raise ModelMissing(f"The sentence encoder in {folder} cannot be loaded: {error}") from error
         self._model.to(self.device).eval()
@@ -123,8 +154,12 @@ class TextEncoder:
         if not texts:
             return vectors
         with self._lock:
-            tokens: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
-        order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))  # alike lengths together: less padding, 2-3 times faster
+            tokens: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)[
+                "input_ids"
+            ]
+        order = sorted(
+            range(len(texts)), key=lambda i: len(tokens[i])
+        )  # alike lengths together: less padding, 2-3 times faster
         done = 0
         for batch in _batches(order, tokens):
             vectors[batch] = self._forward([tokens[i] for i in batch])
@@ -159,32 +194,55 @@ def text_key(text: str) -> str:
 def embed(
     store: Store, encoder: Encoder, kind: str, texts: Sequence[str], progress: Progress | None = None, save: bool = True
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Vectors of the texts, float32[len(texts), dim], from the store where it has them; each distinct missing text is computed once.
+    """Vectors of the texts, float32[len(texts), dim], from the store where it has them; each distinct missing text is
+    computed once.
 
-    New vectors are saved every SAVE_EVERY texts, so a kill loses little. A store that cannot be written now (read-only disk, another
-    writer) is no error: the vectors are returned all the same and computed again next time.
+    New vectors are saved every SAVE_EVERY texts, so a kill loses little. A store that cannot be written now (read-only
+    disk, another writer) is no error: the vectors are returned all the same and computed again next time.
     """
+    return embed_until(None, store, encoder, kind, texts, progress, save)[0]
+
+
+def embed_until(
+    until: float | None,
+    store: Store,
+    encoder: Encoder,
+    kind: str,
+    texts: Sequence[str],
+    progress: Progress | None = None,
+    save: bool = True,
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
+    """As `embed`, but the work ends near the moment `until` (`time.monotonic()`); what is done is saved. The texts that
+    were not reached have zeros, and the second value counts the distinct ones."""
     keys = [text_key(text) for text in texts]
     by_key = dict(zip(keys, texts, strict=True))
     known: dict[str, Any] = dict(store.vectors(kind, encoder.name, list(by_key)))
     missing = sorted((key for key in by_key if key not in known), key=lambda key: len(by_key[key]))
-    for start in range(0, len(missing), SAVE_EVERY):
-        chunk = missing[start : start + SAVE_EVERY]
+    step, unsaved, left = SAVE_EVERY if until is None else LOOK_EVERY, 0, 0
+    for start in range(0, len(missing), step):
+        if until is not None and time.monotonic() >= until:
+            left, missing = len(missing) - start, missing[:start]
+            break
 
-        def report(done: int, _: int, start: int = start) -> None:
+        def report(done: int, _: int, start: int = start, of: int = len(missing)) -> None:
             if progress:
-                progress(start + done, len(missing))
+                progress(start + done, of)
 
-        vectors = encoder.encode([by_key[key] for key in chunk], report)
-        known.update(zip(chunk, vectors, strict=True))
-        save = save and _save(store, kind, encoder.name, chunk, vectors)
-    return np.stack([known[key] for key in keys]).astype(np.float32) if keys else np.zeros((0, encoder.dim), dtype=np.float32)
+        chunk = missing[start : start + step]
+        known.update(zip(chunk, encoder.encode([by_key[key] for key in chunk], report), strict=True))
+        if save and start + step - unsaved >= SAVE_EVERY:
+            save, unsaved = _save(store, kind, encoder.name, missing[unsaved : start + step], known), start + step
+    if save and unsaved < len(missing):
+        _save(store, kind, encoder.name, missing[unsaved:], known)
+    nothing = np.zeros(encoder.dim, dtype=np.float32)
+    vectors = np.stack([known.get(key, nothing) for key in keys]) if keys else np.zeros((0, encoder.dim))
+    return vectors.astype(np.float32), left
 
 
-def _save(store: Store, kind: str, model: str, keys: list[str], vectors: np.ndarray[Any, np.dtype[np.float32]]) -> bool:
+def _save(store: Store, kind: str, model: str, keys: Sequence[str], known: Mapping[str, Any]) -> bool:
     try:
         with store.writing():
-            store.save_vectors(kind, model, keys, vectors)
+            store.save_vectors(kind, model, list(keys), np.stack([known[key] for key in keys]))
     except (StoreBusy, StoreReadOnly):
         return False
     return True

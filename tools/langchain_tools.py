@@ -1,4 +1,5 @@
-"""The query memory and the retrieval as langchain-core tools with typed schemas, for agents that choose their tools themselves.
+"""The query memory and the retrieval as langchain-core tools with typed schemas, for agents that choose their tools
+themselves.
 
 recgraph's own graph calls the classes directly; these wrappers only add names, descriptions and JSON-able answers.
 """
@@ -11,7 +12,7 @@ from langchain_core.tools import StructuredTool
 from pydantic import BaseModel, Field
 
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.retrieve import Retriever
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
 
 
 class LookupQueryMemory(BaseModel):
@@ -26,10 +27,14 @@ class RetrieveProducts(BaseModel):
     """Arguments of `retrieve_products`."""
 
     title: str = Field(default="", description="The title of the product to look for, in words.")
-    item_id: str = Field(default="", description="The catalogue id of a product that would fit; similar ones are found too.")
+    item_id: str = Field(
+        default="", description="The catalogue id of a product that would fit; similar ones are found too."
+    )
     query: str = Field(default="", description="What the user searched for.")
     k: int = Field(default=10, ge=1, le=1000, description="How many products to give.")
-    mode: Literal["fused", "paper"] = Field(default="fused", description="fused: all sources; paper: title and id only.")
+    mode: Literal["fused", "paper"] = Field(
+        default="fused", description="fused: all sources; paper: title and id only."
+    )
 
 
 def memory_tool(memory: QueryMemory) -> StructuredTool:
@@ -48,14 +53,21 @@ def memory_tool(memory: QueryMemory) -> StructuredTool:
 
 
 def retrieve_tool(retriever: Retriever) -> StructuredTool:
-    """`retrieve_products`: a list of {item_id, title, score, source, sources}, best first; no repeats, all from the catalogue."""
+    """`retrieve_products`: a list of {item_id, title, score, source, sources}, best first; no repeats, all from the
+    catalogue."""
 
     def retrieve_products(
         title: str = "", item_id: str = "", query: str = "", k: int = 10, mode: Literal["fused", "paper"] = "fused"
     ) -> list[dict[str, object]]:
-        found = retriever.candidates(predicted_id=item_id or None, predicted_title=title, query=query, k=k, mode=mode)
+        found = retriever.candidates(RetrievalQuery(item_id, title, query, k=k, mode=mode))
         return [
-            {"item_id": c.item_id, "title": retriever.name_of(c.item_id), "score": c.score, "source": c.source, "sources": list(c.sources)}
+            {
+                "item_id": c.item_id,
+                "title": retriever.name_of(c.item_id),
+                "score": c.score,
+                "source": c.source,
+                "sources": list(c.sources),
+            }
             for c in found
         ]
 

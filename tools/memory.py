@@ -1,19 +1,20 @@
 """The query-product memory of F 4.2: what shops showed for queries that mean nearly the same. It knows no user.
 
-Keys are the embeddings of the distinct queries of the exposures, values their products by organic position. A memory is built as of a
-time: nothing shown at or after it is found, so it cannot hold the very purchase that is to be predicted.
+Keys are the embeddings of the distinct queries of the exposures, values their products by organic position. A memory is
+built as of a time: nothing shown at or after it is found, so it cannot hold the very purchase that is to be predicted.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 
 from recgraph.store.db import Store
-from recgraph.tools.embed import Encoder, Progress, embed
+from recgraph.tools.embed import Encoder, Progress, embed_until
 from recgraph.tools.index import VectorIndex
 
 
@@ -29,37 +30,58 @@ class MemoryHit:
 class QueryMemory:
     """Nearest stored queries and their products as of `before` (None: everything). Thread-safe.
 
-    The stored queries are embedded at the first look-up, not when the memory is made: a run without a query never pays for it.
+    The stored queries are embedded at the first look-up, not when the memory is made: a run without a query never pays
+    for it.
     """
 
-    def __init__(self, store: Store, encoder: Encoder, before: datetime | None = None, progress: Progress | None = None) -> None:
+    def __init__(
+        self, store: Store, encoder: Encoder, before: datetime | None = None, progress: Progress | None = None
+    ) -> None:
         self._store, self._encoder, self._before, self._progress = store, encoder, before, progress
         self._lock = threading.Lock()
         self._index: VectorIndex | None = None
+        self._unembedded = 0
 
     @classmethod
-    def build(cls, store: Store, encoder: Encoder, before: datetime | None = None, progress: Progress | None = None) -> QueryMemory:
+    def build(
+        cls, store: Store, encoder: Encoder, before: datetime | None = None, progress: Progress | None = None
+    ) -> QueryMemory:
         """A memory of what was shown strictly before `before`."""
         return cls(store, encoder, before, progress)
 
-    def warm(self) -> VectorIndex:
-        """Embeds the stored queries (those the store has no vector of) and returns their index; later calls cost nothing."""
+    @property
+    def complete(self) -> bool:
+        """Always: it goes on by itself, at a look-up with time left."""
+        return True
+
+    @property
+    def unembedded(self) -> int:
+        """How many stored queries are not in the index because the time was up; 0 before it was made."""
+        return self._unembedded
+
+    def warm(self, until: float | None = None) -> VectorIndex:
+        """Embeds the stored queries (those the store has no vector of) and returns their index; later calls cost
+        nothing.
+
+        At `until` (`time.monotonic()`) the work ends, done or not; a later call with time left goes on with it."""
         with self._lock:
-            if self._index is None:
+            if self._index is None or (self._unembedded and (until is None or time.monotonic() < until)):
                 queries = sorted(self._store.memory_queries(self._before))
-                vectors = embed(self._store, self._encoder, "query", queries, self._progress)
+                vectors, self._unembedded = embed_until(
+                    until, self._store, self._encoder, "query", queries, self._progress
+                )
                 self._index = VectorIndex(queries, vectors.reshape(len(queries), self._encoder.dim))
             return self._index
 
-    def lookup(self, query: str, queries: int = 3, products: int = 5) -> list[MemoryHit]:
+    def lookup(self, query: str, queries: int = 3, products: int = 5, until: float | None = None) -> list[MemoryHit]:
         """The nearest `queries` (Q) stored queries, nearest first, each with its top `products` (V).
 
-        The asked query itself, where it is stored, comes first whatever the encoder thinks of its script. Products that the catalogue
-        does not have, had not yet or has no more are left out, and so is a query of which nothing remains. [] for an empty query, an
-        empty memory, or Q or V of 0.
+        The asked query itself, where it is stored, comes first whatever the encoder thinks of its script. Products that
+        the catalogue does not have, had not yet or has no more are left out, and so is a query of which nothing
+        remains. [] for an empty query, an empty memory, or Q or V of 0. `until` as in `warm`.
         """
         wanted = query.strip()
-        if not wanted or queries < 1 or products < 1 or not (index := self.warm()).keys:
+        if not wanted or queries < 1 or products < 1 or not (index := self.warm(until)).keys:
             return []
         same = [key for key in index.keys if key.casefold() == wanted.casefold()]
         near = index.search(self._encoder.encode([wanted]), queries + len(same))[0]
@@ -70,7 +92,11 @@ class QueryMemory:
         known = self._store.items([item_id for ids in shown.values() for item_id in ids])
         hits = []
         for key, score in ranked:
-            kept = [i for i in shown.get(key, []) if i in known and known[i].offered and self._was_there(known[i].first_seen)]
+            kept = [
+                i
+                for i in shown.get(key, [])
+                if i in known and known[i].offered and self._was_there(known[i].first_seen)
+            ]
             if kept:
                 hits.append(MemoryHit(key, round(float(np.clip(score, -1.0, 1.0)), 4), tuple(kept[:products])))
         return hits

@@ -1,9 +1,11 @@
-"""The fusion of sources, at serving time: what each source says of an item becomes a few numbers, and a small learnt network ranks by them.
+"""Ranking by many sources, at serving time: what each source says of an item becomes a few numbers, and a small learnt
+network ranks by them.
 
-A request's pool are the items that stand high with some source (the sum of reciprocal ranks). Of an item in the pool the network reads, for
-each source, how far it lies above the source's other scores and its rank, besides how often it was taken, how long the history is, and whether
-there is a query and a fresh one. The network is averaged from a few; its forward pass is numpy. It is learnt in train/ranking.py, from validation
-cases, and lies in a folder or, published, in a store. Whether an item may be shown comes in as a mask.
+A request's pool are the items that stand high with some source (the sum of reciprocal ranks). Of an item in the pool
+the network reads, for each source, how far it lies above the source's other scores and its rank, besides how often it
+was taken, how long the history is, and whether there is a query and a fresh one. The network is averaged from a few;
+its forward pass is numpy. It is learnt in train/ranking.py, from validation cases, and lies in a folder or, published,
+in a store. Whether an item may be shown comes in as a mask.
 """
 
 from __future__ import annotations
@@ -24,21 +26,25 @@ from recgraph.store.db import Store
 from recgraph.tools.sources.base import Past, Request, Rows, Scores, Source
 from recgraph.tools.sources.layers import Numbers, gelu
 from recgraph.tools.sources.published import publish, published
-from recgraph.tools.sources.registry import SHOWN_AS, make, possible
+from recgraph.tools.sources.registry import SOURCES, make, possible
 
 Mask = NDArray[np.bool_]
 
-META = "fusion"  # the store's fact that holds a published one
-_FILES = ("config.json", "fusion.safetensors")
-AT_ONCE = 32  # requests read together: the scores of 12,000 items stay in the processor's cache, 256 take a third longer each
+META = "ranking"  # the store's fact that holds a published one
+# where it lay until the stage was called `ranking`: stores that were published then go on serving
+_META_BEFORE = "fusion"
+_FILES = ("config.json", "ranking.safetensors")
+# requests read together: the scores of 12,000 items stay in the processor's cache, 256 take a third longer each
+AT_ONCE = 32
 _RRF = 20.0  # added to ranks, so that the first of one source does not decide alone
 _BELOW = 1e3  # what lies between an item of the pool and one outside
 
 
 @dataclass(frozen=True)
 class Pools:
-    """Of n requests the `items` int64[n, pool], their `votes` float32[n, pool] (0 or less: no source has it, or it may not be shown), and what
-    is `read` of them, float32[n, pool, 2 × sources + 4]: of each source the height, of each source the vote, and the besides."""
+    """Of n requests the `items` int64[n, pool], their `votes` float32[n, pool] (0 or less: no source has it, or it may
+    not be shown), and what is `read` of them, float32[n, pool, 2 × sources + 4]: of each source the height, of each
+    source the vote, and the besides."""
 
     items: Rows
     votes: Numbers
@@ -46,16 +52,19 @@ class Pools:
 
 
 class PoolReader:
-    """Asks the sources. `counts` float32[items] are the events of each item; `depth` items of each source are ranked, `pool` of all of them
-    compared. Unless `again`, the history's items are no candidates: where nobody takes an item twice they only take places from others."""
+    """Asks the sources. `counts` float32[items] are the events of each item; `depth` items of each source are ranked,
+    `pool` of all of them compared. Unless `again`, the history's items are no candidates: where nobody takes an item
+    twice they only take places from others."""
 
-    def __init__(self, sources: Mapping[str, Source], counts: NDArray[np.int64], depth: int, pool: int, again: bool) -> None:
+    def __init__(
+        self, sources: Mapping[str, Source], counts: NDArray[np.int64], depth: int, pool: int, again: bool
+    ) -> None:
         self.sources, self.depth, self.pool, self.again = dict(sources), depth, pool, again
         self._counts = np.log1p(counts).astype(np.float32)
 
     def read(self, asked: Sequence[Request], allowed: Mask | None = None, pool: int = 0) -> tuple[Pools, Scores]:
-        """The pools, of `pool` items if that is more, and the votes float32[requests, items] they were taken by: -1 where an item may not be
-        shown. `allowed` is bool[requests, items]."""
+        """The pools, of `pool` items if that is more, and the votes float32[requests, items] they were taken by: -1
+        where an item may not be shown. `allowed` is bool[requests, items]."""
         n, n_items, depth = len(asked), len(self._counts), self.depth
         size, worth = min(max(self.pool, pool), n_items), (1 / (_RRF + np.arange(depth))).astype(np.float32)
         may = np.ones((n, n_items), np.bool_) if allowed is None else allowed.copy()
@@ -67,10 +76,16 @@ class PoolReader:
             scores = source.scores(asked)
             if np.isneginf(scores).any():
                 lowest = np.where(np.isfinite(scores), scores, np.inf).min(1, keepdims=True)
-                scores = np.where(np.isfinite(scores), scores, np.where(np.isfinite(lowest), lowest, 0.0)).astype(np.float32)
+                scores = np.where(np.isfinite(scores), scores, np.where(np.isfinite(lowest), lowest, 0.0)).astype(
+                    np.float32
+                )
             for line, rows in hidden:
                 scores[line, rows] = scores[line].min()
-            vote, mean, deviation = np.zeros((n, n_items), np.float32), np.zeros((n, 1), np.float32), np.ones((n, 1), np.float32)
+            vote, mean, deviation = (
+                np.zeros((n, n_items), np.float32),
+                np.zeros((n, 1), np.float32),
+                np.ones((n, 1), np.float32),
+            )
             if scores.any():  # most requests have no query, and all that reads one says nothing
                 mean, deviation = scores.mean(1, keepdims=True), np.maximum(scores.std(1, keepdims=True), 1e-9)
                 for line, high in enumerate((scores > mean) & may):
@@ -82,8 +97,12 @@ class PoolReader:
         votes[~may] = -1.0
         items = np.sort(np.argpartition(-votes, size - 1, axis=1)[:, :size], axis=1)
         heights = [(np.take_along_axis(scores, items, 1) - mean) / deviation for scores, mean, deviation in said]
-        read = [np.sign(height) * np.sqrt(np.abs(height)) for height in heights] + [np.take_along_axis(vote, items, 1) for vote in every]
-        told = np.array([[np.log1p(len(one.history)), bool(one.query.strip()), one.fresh] for one in asked], np.float32).reshape(n, 3)
+        read = [np.sign(height) * np.sqrt(np.abs(height)) for height in heights] + [
+            np.take_along_axis(vote, items, 1) for vote in every
+        ]
+        told = np.array(
+            [[np.log1p(len(one.history)), bool(one.query.strip()), one.fresh] for one in asked], np.float32
+        ).reshape(n, 3)
         read += [self._counts[items], *(np.broadcast_to(told[:, [column]], items.shape) for column in range(3))]
         return Pools(items, np.take_along_axis(votes, items, 1), np.stack(read, -1).astype(np.float32)), votes
 
@@ -96,42 +115,53 @@ def _first(scores: Scores, rows: Rows, count: int) -> Rows:
 
 
 @dataclass(frozen=True)
-class Fusion:
-    """What was learnt. `sources` are the names of those it reads, in its order; `weights` the networks' by name; `config` has `depth`, `pool`,
-    `again`, `networks`, the `encoder` of the texts and `fitted_before`, beside what it was learnt with."""
+class LearntRanking:
+    """What was learnt. `sources` are the names of those it reads, in its order; `weights` the networks' by name;
+    `config` has `depth`, `pool`, `again`, `networks`, the `encoder` of the texts and `fitted_before`, beside what it
+    was learnt with."""
 
     sources: tuple[str, ...]
     weights: Mapping[str, Numbers]
     config: Mapping[str, Any]
 
     def says(self, read: Numbers) -> Numbers:
-        """float32[...] for what is read of items, float32[..., numbers]: the higher the better, comparable within a request; 0 without
-        a network."""
+        """float32[...] for what is read of items, float32[..., numbers]: the higher the better, comparable within a
+        request; 0 without a network."""
         if not self.config["networks"]:
             return np.zeros(read.shape[:-1], np.float32)
         x = (read - self.weights["mean"]) / self.weights["deviation"]
         total = np.zeros(x.shape[:-1], np.float32)
         for number in range(int(self.config["networks"])):
-            w = {name: self.weights[f"{number}.{name}"] for name in ("straight", "first", "first_bias", "second", "second_bias", "last", "last_bias")}
+            w = {
+                name: self.weights[f"{number}.{name}"]
+                for name in ("straight", "first", "first_bias", "second", "second_bias", "last", "last_bias")
+            }
             once = gelu(np.asarray(x @ w["first"].T + w["first_bias"], np.float32))
             bent = gelu(np.asarray(once @ w["second"].T + w["second_bias"], np.float32))
             total += ((bent @ w["last"].T + w["last_bias"]) + x @ w["straight"].T)[..., 0]
         return total
 
     def save(self, folder: str | Path) -> None:
-        """Writes config.json and fusion.safetensors; the folder is made."""
+        """Writes config.json and ranking.safetensors; the folder is made."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
-        (place / _FILES[0]).write_text(json.dumps({"sources": self.sources, **self.config}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (place / _FILES[0]).write_text(
+            json.dumps({"sources": self.sources, **self.config}, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
         (place / _FILES[1]).write_bytes(save(dict(self.weights)))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Fusion:
+    def load(cls, folder: str | Path) -> LearntRanking:
         """What `save` wrote. Raises StoreError where it is not there."""
         try:
-            config, weights = json.loads((Path(folder) / _FILES[0]).read_text(encoding="utf-8")), (Path(folder) / _FILES[1]).read_bytes()
+            config, weights = (
+                json.loads((Path(folder) / _FILES[0]).read_text(encoding="utf-8")),
+                (Path(folder) / _FILES[1]).read_bytes(),
+            )
         except OSError as error:
-            raise StoreError(f"There is no learnt fusion in {folder} ({error}). Make it with: recgraph train fusion") from None
+            raise StoreError(
+                f"There is no learnt ranking in {folder} ({error}). Make it with: recgraph train ranking"
+            ) from None
         return cls(tuple(config.pop("sources")), load(weights), config)
 
     def publish(self, store: Store) -> None:
@@ -139,15 +169,17 @@ class Fusion:
         publish(store, META, self.weights, {"sources": self.sources, **self.config})
 
     @classmethod
-    def published(cls, store: Store, before: datetime | None = None) -> Fusion | None:
-        """The store's; None where it has none, or one that may know what happened from `before` on (as `Core.published`)."""
-        found = published(store, META, before)
+    def published(cls, store: Store, before: datetime | None = None) -> LearntRanking | None:
+        """The store's; None where it has none, or one that may know what happened from `before` on (as
+        `Core.published`)."""
+        found = published(store, META if store.meta(META) is not None else _META_BEFORE, before)
         return cls(tuple(found[1].pop("sources")), *found) if found else None
 
 
 @dataclass(frozen=True)
 class Found:
-    """An item of an answer: its row, the public name of the source without which it would lose most, and those of all that have it."""
+    """An item of an answer: its row, the public name of the source without which it would lose most, and those of all
+    that have it."""
 
     row: int
     source: str
@@ -155,39 +187,48 @@ class Found:
 
 
 class Ranker:
-    """A fusion with its sources made: it ranks a catalogue. Thread-safe."""
+    """A learnt ranking with its sources made: it ranks a catalogue. Thread-safe."""
 
-    def __init__(self, fusion: Fusion, reader: PoolReader) -> None:
-        self.fusion, self.reader = fusion, reader
+    def __init__(self, learnt: LearntRanking, reader: PoolReader) -> None:
+        self.learnt, self.reader = learnt, reader
         names = tuple(reader.sources)
-        shown = [SHOWN_AS[name] for name in names]
-        self._groups = {group: [place for place, one in enumerate(shown) if one == group] for group in dict.fromkeys(shown)}
+        shown = [SOURCES[name].shown_as for name in names]
+        self._groups = {
+            group: [place for place, one in enumerate(shown) if one == group] for group in dict.fromkeys(shown)
+        }
 
     @classmethod
-    def of(cls, fusion: Fusion, shop: Past) -> Ranker | None:
-        """Makes the sources from the past that `shop` holds; None where it has not what one of them needs."""
-        if not set(fusion.sources) <= set(possible(shop)):
+    def of(cls, learnt: LearntRanking, past: Past) -> Ranker | None:
+        """Makes the sources from what is known of the past; None where it has not what one of them needs."""
+        if not set(learnt.sources) <= set(possible(past)):
             return None
-        counts = np.bincount(shop.events.item, minlength=shop.n_items)
-        config = fusion.config
-        sources = {name: make(name, shop) for name in fusion.sources}
-        return cls(fusion, PoolReader(sources, counts, int(config["depth"]), int(config["pool"]), bool(config["again"])))
+        counts = np.bincount(past.events.item, minlength=past.n_items)
+        config = learnt.config
+        sources = {name: make(name, past) for name in learnt.sources}
+        return cls(
+            learnt, PoolReader(sources, counts, int(config["depth"]), int(config["pool"]), bool(config["again"]))
+        )
 
     def knows(self, *sources: str) -> bool:
         """Whether the network reads one of these sources."""
         return not set(sources).isdisjoint(self.reader.sources)
 
-    def _said(self, pools: Pools) -> Numbers:
+    def _worth(self, pools: Pools) -> Numbers:
         """float32[n, pool]: what the network says; without one, the votes."""
-        return self.fusion.says(pools.read) if self.fusion.config["networks"] else pools.votes
+        return self.learnt.says(pools.read) if self.learnt.config["networks"] else pools.votes
 
     def scores(self, asked: Sequence[Request], allowed: Mask | None = None) -> Scores:
         """float32[requests, items]: the pool by the network, below it all others by the votes of the sources."""
         if len(asked) > AT_ONCE:
             parts = range(0, len(asked), AT_ONCE)
-            return np.concatenate([self.scores(asked[i : i + AT_ONCE], None if allowed is None else allowed[i : i + AT_ONCE]) for i in parts])
+            return np.concatenate(
+                [
+                    self.scores(asked[i : i + AT_ONCE], None if allowed is None else allowed[i : i + AT_ONCE])
+                    for i in parts
+                ]
+            )
         pools, votes = self.reader.read(asked, allowed)
-        said = self._said(pools)
+        said = self._worth(pools)
         in_pool = np.where(pools.votes > 0, said - said.min(1, keepdims=True) + _BELOW, pools.votes)
         np.put_along_axis(votes, pools.items, in_pool.astype(np.float32), 1)
         return votes
@@ -196,7 +237,7 @@ class Ranker:
         """The first k of what may be shown and some source has, best first; `allowed` is bool[items]."""
         pools, _ = self.reader.read([asked], allowed[None], 2 * k)
         known = np.flatnonzero(pools.votes[0] > 0)
-        said = self._said(pools)[0, known]
+        said = self._worth(pools)[0, known]
         order = known[np.argsort(-said, kind="stable")[:k]]
         items, read = pools.items[0, order], pools.read[0, order]
         count = len(self.reader.sources)
@@ -208,8 +249,12 @@ class Ranker:
         for column, places in enumerate(self._groups.values()):
             without = read.copy()
             without[:, [*places, *(count + place for place in places)]] = 0.0  # as if nothing was said of it
-            losses[:, column] = np.where(told[:, column], -self.fusion.says(without), -np.inf)
+            losses[:, column] = np.where(told[:, column], -self.learnt.says(without), -np.inf)
         return [
-            Found(int(row), names[int(loss.argmax())], tuple(name for name, there in zip(names, had, strict=True) if there))
+            Found(
+                int(row),
+                names[int(loss.argmax())],
+                tuple(name for name, there in zip(names, had, strict=True) if there),
+            )
             for row, had, loss in zip(items, has, losses, strict=True)
         ]

@@ -29,8 +29,8 @@ from recgraph.store.db import Catalogue, Store
 from recgraph.store.records import Event
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.ranking import Fusion
-from recgraph.tools.retrieve import Retriever
+from recgraph.tools.ranking import LearntRanking
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, session_vector
@@ -38,13 +38,14 @@ from recgraph.train import leaks
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.metrics import Places, places, places_in_lists, recall, summary
-from recgraph.train.pipeline import Note, Params, needed, progress, split_folder, value
+from recgraph.train.params import Params, block
+from recgraph.train.pipeline import Note, needed, progress, split_folder
 from recgraph.train.prepare import Case, read_cases, read_facts
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Scorer = Callable[[Rows], NDArray[np.floating]]  # a history's catalogue rows, oldest first → float[n items]
-Ranker = Callable[["Asked", Mask, bool], list[str]]  # a case, its candidates, whether what it has seen counts → item_ids, best first
+ListMaker = Callable[["AskedCase", Mask, bool], list[str]]  # a case, its candidates, whether what it has seen counts → item_ids, best first
 
 REPORTED = (10, 50)
 VARIANTS = ("all", "unseen")
@@ -53,7 +54,7 @@ _NEVER = -np.inf
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedCase:
     """A case with its user's history, that history's catalogue rows, the target's row, and which items were listed then."""
 
     case: Case
@@ -87,7 +88,7 @@ def sample(cases: Sequence[Case], most: int, seed: int) -> list[Case]:
     return [case for case in cases if case.user_id in room]
 
 
-def ask(store: Store, catalogue: Catalogue, cases: Sequence[Case]) -> list[Asked]:
+def ask(store: Store, catalogue: Catalogue, cases: Sequence[Case]) -> list[AskedCase]:
     """The cases with what may be known of them; `store` holds everything."""
     row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
     since = listed_since(store)
@@ -95,7 +96,7 @@ def ask(store: Store, catalogue: Catalogue, cases: Sequence[Case]) -> list[Asked
     for case in cases:
         history = store.history(case.user_id, case.as_of)
         rows = np.array([row_of[event.item_id] for event in history if event.item_id], np.int64)
-        asked.append(Asked(case, history, rows, row_of[case.item_id], since < np.datetime64(case.as_of, "us")))
+        asked.append(AskedCase(case, history, rows, row_of[case.item_id], since < np.datetime64(case.as_of, "us")))
     return asked
 
 
@@ -119,28 +120,28 @@ def scorers(store: Store, folder: Path, catalogue: Catalogue) -> dict[str, Score
     return found
 
 
-def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dict[str, Ranker]:
+def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dict[str, ListMaker]:
     """recgraph's retrieval with the default settings and no LLM; `store` is the train part, and vectors are put into it."""
     encoder = read_queries(folder, store)
     if (folder / "data" / "id_embeddings").is_dir():
         Core.load(folder / "data" / "id_embeddings").publish(store)
     if (folder / "data" / "textformer").is_dir() and (former := TextFormer.load(folder / "data" / "textformer")):
         former.publish(store)
-    if (folder / "data" / "fusion").is_dir():
-        fusion = Fusion.load(folder / "data" / "fusion")
-        if fusion.config["networks"]:
-            fusion.publish(store)
+    if (folder / "data" / "ranking").is_dir():
+        learnt = LearntRanking.load(folder / "data" / "ranking")
+        if learnt.config["networks"]:
+            learnt.publish(store)
     titles = VectorIndex(catalogue.item_ids, title_vectors(folder, catalogue.item_ids, catalogue.names))
     retriever = Retriever.build(store, encoder, titles=titles)
     memory = QueryMemory.build(store, encoder)
     settings = Settings()
 
-    def ranker(mode: str) -> Ranker:
-        def rank(asked: Asked, allowed: Mask, purchased: bool) -> list[str]:
-            retriever.eligible = allowed
+    def ranker(mode: str) -> ListMaker:
+        def rank(asked: AskedCase, allowed: Mask, purchased: bool) -> list[str]:
             query = asked.case.query
             hits = memory.lookup(query, settings.memory_queries, settings.memory_products) if query and mode == "fused" else []
-            found = retriever.candidates(query=query, history=asked.history, memory=hits, k=depth, mode=mode, exclude_purchased=not purchased)
+            wanted = RetrievalQuery(query=query, history=asked.history, memory=hits, k=depth, mode=mode, exclude_purchased=not purchased)
+            found = retriever.candidates(wanted, among=allowed)
             return [candidate.item_id for candidate in found]
 
         return rank
@@ -148,7 +149,7 @@ def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dic
     return {mode: ranker(mode) for mode in MODES}
 
 
-def place_scored(scorer: Scorer, asked: Sequence[Asked], variant: str) -> Places:
+def place_scored(scorer: Scorer, asked: Sequence[AskedCase], variant: str) -> Places:
     """Where a scorer puts the targets."""
     better, equal = [], []
     for start in range(0, len(asked), AT_ONCE):
@@ -160,23 +161,32 @@ def place_scored(scorer: Scorer, asked: Sequence[Asked], variant: str) -> Places
     return Places(np.concatenate(better), np.concatenate(equal)) if better else Places(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def place_ranked(ranker: Ranker, asked: Sequence[Asked], variant: str, label: str) -> Places:
+def place_ranked(ranker: ListMaker, asked: Sequence[AskedCase], variant: str, label: str) -> Places:
     """Where a ranker's list has the targets."""
     lists = [ranker(one, one.allowed(variant), variant == "all") for one in progress(asked, f"Evaluating {label}")]
     return places_in_lists(lists, [one.case.item_id for one in asked])
 
 
+@dataclass(frozen=True)
+class EvaluateParams:
+    """The block `evaluate` of params.yaml: at most so many test cases, drawn with the seed (0: all), and the ks of the curve."""
+
+    cases: int
+    seed: int
+    ks: tuple[int, ...]
+
+
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: cases, seed, ks. Reads data/prepare, title_embeddings, memory and id_embeddings; writes metrics/evaluate.{json,csv}."""
-    ks = sorted(int(k) for k in value(params, "evaluate", "ks"))
-    split = split_folder(params, folder)
+    """Params: split, the fields of `EvaluateParams`. Reads data/prepare, title_embeddings, memory and id_embeddings; writes
+    metrics/evaluate.{json,csv}."""
+    own, split = block(params, "evaluate", EvaluateParams), split_folder(params, folder)
+    ks = sorted(own.ks)
     leaks.check_folder(folder, split, ("id_embeddings", "title_embeddings", "memory", "textformer"))
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as everything:
         catalogue = everything.catalogue()
-        cases = read_cases(split, "test")
-        asked = ask(everything, catalogue, sample(cases, int(value(params, "evaluate", "cases")), int(value(params, "evaluate", "seed"))))
+        asked = ask(everything, catalogue, sample(read_cases(split, "test"), own.cases, own.seed))
     unseen = [one for one in asked if not (one.rows == one.target).any()]
-    chosen: Mapping[str, Sequence[Asked]] = dict(zip(VARIANTS, (asked, unseen), strict=True))
+    chosen: Mapping[str, Sequence[AskedCase]] = dict(zip(VARIANTS, (asked, unseen), strict=True))
     found: dict[str, dict[str, Places]] = {variant: {} for variant in VARIANTS}
     with snapshot.open_folder(split / "train") as train:
         leaks.check_train(train, leaks.Cut.of(split))

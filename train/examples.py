@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from recgraph.graph import prompts
-from recgraph.graph.nodes import Nodes
+from recgraph.graph.nodes import Nodes, NodeSettings
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summarize import ProfileSummarizer, build_summarize
 from recgraph.settings import Settings
@@ -39,11 +39,33 @@ from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.memory import QueryMemory
 from recgraph.train import leaks
 from recgraph.train.memory import read_queries
-from recgraph.train.pipeline import Note, Params, progress, split_folder, value
+from recgraph.train.params import Params, block
+from recgraph.train.pipeline import Note, progress, split_folder
 from recgraph.train.prepare import PARTS, Case, read_cases
 from recgraph.train.summary.examples import Plan, summary_examples
 
 POOLS = ("random", "alike", "shown")
+
+
+@dataclass(frozen=True)
+class ExamplesParams:
+    """The block `examples` of params.yaml. Cases are targets to learn from (0: all), `held_out` the share of users no adapter learns from,
+    `summary_users` those whose histories are summarised (0: all), `pool` the negatives of each kind, `llm` whose tokens measure the prompts."""
+
+    seed: int
+    train_cases: int
+    valid_cases: int
+    test_cases: int
+    held_out: float
+    summary_users: int
+    pool: int
+    wording: Literal["fashion", "general"]
+    llm: str
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """How many cases there are of each part at most."""
+        return dict(zip(PARTS, (self.train_cases, self.valid_cases, self.test_cases), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +118,9 @@ class Writer:
             store,
             cast(Any, _Counter(chat)),
             cast(Any, None),
-            lambda as_of: self._memory(_week(as_of)),
-            wording=settings.wording,
-            recent=settings.recent,
-            history=settings.history,
-            prompt_tokens=settings.prompt_tokens,
-            memory_queries=settings.memory_queries,
-            memory_products=settings.memory_products,
+            lambda as_of, until=None: self._memory(_week(as_of)),
+            catalogue,
+            NodeSettings.of(settings),
         )
 
     def rows(self, case: Case, group: int) -> tuple[Row, list[Row]]:
@@ -123,7 +141,7 @@ class Writer:
         pool = self._negatives(case, target)
         items = self._store.items([item_id for item_id, _ in pool])
         known = [(item_id, kind) for item_id, kind in pool if item_id in items]
-        asked = prompts.fit_prompts(self._nodes.shared(state), [target, *(items[i] for i, _ in known)], wording=self._nodes.wording)
+        asked = prompts.fit_prompts(self._nodes.shared(state), [target, *(items[i] for i, _ in known)], wording=self._nodes.settings.wording)
 
         def row(item_id: str, text: Prompt, answer: str, kind: str) -> Row:
             return Row(case.part, case.user_id, case.seq, group, item_id, text.system, text.user, answer, kind)
@@ -188,25 +206,24 @@ def _share(text: str) -> float:
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: seed, {train,valid,test}_cases, summary_users, held_out, pool, wording, llm. Reads data/prepare and data/memory."""
-    settings = Settings(wording=value(params, "examples", "wording"))
-    seed = int(value(params, "examples", "seed"))
-    limits = {part: int(value(params, "examples", f"{part}_cases")) for part in PARTS}
-    cases = choose(read_cases(split_folder(params, folder)), limits, float(value(params, "examples", "held_out")), seed)
+    """Params: split, the fields of `ExamplesParams`. Reads data/prepare and data/memory."""
+    own, split = block(params, "examples", ExamplesParams), split_folder(params, folder)
+    settings, seed = Settings(wording=own.wording), own.seed
+    cases = choose(read_cases(split), own.limits, own.held_out, seed)
     target = folder / "data" / "examples"
     target.mkdir(parents=True, exist_ok=True)
     with snapshot.open_folder(folder / "data" / "prepare" / "all") as store:
         encoder = read_queries(folder, store)
-        chat = _chat(find_llm(value(params, "examples", "llm")))
-        writer = Writer(store, encoder, chat, settings, int(value(params, "examples", "pool")), seed)
+        chat = _chat(find_llm(own.llm))
+        writer = Writer(store, encoder, chat, settings, own.pool, seed)
         following, fit = list[Row](), list[Row]()
         for group, case in enumerate(progress(cases, "Writing examples")):
             one, several = writer.rows(case, group)
             following.append(one)
             fit += several
-    plan = Plan(settings.wording, settings.block, settings.merge, held_out=float(value(params, "examples", "held_out")) / 2)
-    with snapshot.open_folder(split_folder(params, folder) / "train") as store:
-        told = list(summary_examples(store, plan, seed, int(value(params, "examples", "summary_users"))))
+    plan = Plan(settings.wording, settings.block, settings.merge, held_out=own.held_out / 2)
+    with snapshot.open_folder(split / "train") as store:
+        told = list(summary_examples(store, plan, seed, own.summary_users))
     told.sort(key=lambda row: _digest(f"{seed}:summary:{row.user_id}:{row.seq}:{row.kind}"))
     summaries = [Row(*(getattr(row, name) for name in Row.__slots__)) for row in told]
     write_rows(target / "next.parquet", following)

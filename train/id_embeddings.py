@@ -1,12 +1,16 @@
 """Stage `id_embeddings`: trains CORE on the events before the cut (F 4.4). Command: `recgraph train id_embeddings`.
 
-    data/id_embeddings/items.parquet      item_id, vector (length 1), norm, sorted by item_id; an item without events has no row
-    data/id_embeddings/core.safetensors   the encoder's weights, `cold` (the vector of all items without a row) among them
-    data/id_embeddings/config.json        settings, fitted_before, and what it was trained on; evidence.parquet is what it saw (train/evidence.py)
+    data/id_embeddings/items.parquet      item_id, vector (length 1), norm, sorted by item_id; an item without events
+                                          has no row
+    data/id_embeddings/core.safetensors   the encoder's weights, `cold` (the vector of all items without a row) among
+                                          them
+    data/id_embeddings/config.json        settings, fitted_before, and what it was trained on
+    data/id_embeddings/evidence.parquet   what it saw (train/evidence.py)
     metrics/id_embeddings.json, metrics/id_embeddings_loss.csv
 
-What CORE learns from are all events with an item, an event that repeats the item before it left out. `data/id_embeddings.part` is the
-checkpoint: it is there while a training is under way, and the next run goes on from it. How the model works is in `train.core`.
+What CORE learns from are all events with an item, an event that repeats the item before it left out.
+`data/id_embeddings.part` is the checkpoint: it is there while a training is under way, and the next run goes on from
+it. How the model works is in `train.core`.
 """
 
 from __future__ import annotations
@@ -28,16 +32,19 @@ from recgraph.store.columns import Sequences
 from recgraph.store.parquet import read_table, write_table
 from recgraph.train import evidence
 from recgraph.train.metrics import Places, summary
-from recgraph.train.networks.core import CoreSettings, HeldOut, Rows, TrainedCore, ranks, train
-from recgraph.train.pipeline import Note, Params, block, needed, split_folder
+from recgraph.train.networks.batches import Rows
+from recgraph.train.networks.core import CoreSettings, HeldOut, TrainedCore, ranks, train
+from recgraph.train.params import Params, block
+from recgraph.train.pipeline import Note, needed, split_folder
 
 OUT = Path("data") / "id_embeddings"
 PURCHASE = 2  # in Sequences.action
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: the fields of `CoreSettings`. Reads data/prepare/all and data/prepare/<split>, writes data/id_embeddings and metrics."""
-    settings = CoreSettings.of(block(params, "id_embeddings"))
+    """Params: the fields of `CoreSettings`. Reads data/prepare/all and data/prepare/<split>, writes data/id_embeddings
+    and metrics."""
+    settings = block(params, "id_embeddings", CoreSettings)
     split, part = split_folder(params, folder), folder / OUT.with_suffix(".part")
     facts = json.loads((split / "split.json").read_text(encoding="utf-8"))
     with snapshot.open_folder(split / "train") as store:
@@ -45,21 +52,35 @@ def run(params: Params, folder: Path, note: Note) -> None:
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as store:
         everything = store.sequences()
     if not len(learnt.item):
-        raise StoreError(f"No event in {split / 'train'} names an item, so there is nothing to train CORE on. Ingest events first.")
+        raise StoreError(
+            f"No event in {split / 'train'} names an item, so there is nothing to train CORE on. Ingest events first."
+        )
     warm = np.unique(learnt.item)
     row_of = np.full(len(item_ids), -1, dtype=np.int64)
     row_of[warm] = np.arange(len(warm))
     items, starts = sequences(learnt, row_of)
     cases = read_cases(read_table(split / "cases.parquet"), everything, item_ids, row_of)
-    note(f"CORE: {len(items):,} events of {len(starts) - 1:,} users on {len(warm):,} items; {len(item_ids) - len(warm):,} items have none")
+    note(
+        f"CORE: {len(items):,} events of {len(starts) - 1:,} users on {len(warm):,} items; "
+        f"{len(item_ids) - len(warm):,} items have none"
+    )
     trained = train(items, starts, len(warm), settings, cases["valid"], part)
     best, last = trained.epochs[trained.best], len(trained.epochs)
     shown = {name: places for name, one in cases.items() if len(one) for places in [ranks(trained.model, one)]}
     note(f"best epoch {trained.best + 1} of {last}, loss {best['loss']:.3f}, {trained.seconds:.1f} s an epoch")
     for name, (_, served) in shown.items():
         found = summary(served)
-        note(f"{name}: Recall@10 {found['recall@10']:.4f}, NDCG@10 {found['ndcg@10']:.4f} over {len(served):,} cases, purchased items left out")
-    config = {**asdict(settings), "fitted_before": facts["fitted_before"], "split": facts["split"], "items": len(warm), "events": len(items)}
+        note(
+            f"{name}: Recall@10 {found['recall@10']:.4f}, NDCG@10 {found['ndcg@10']:.4f} over {len(served):,} cases, "
+            "purchased items left out"
+        )
+    config = {
+        **asdict(settings),
+        "fitted_before": facts["fitted_before"],
+        "split": facts["split"],
+        "items": len(warm),
+        "events": len(items),
+    }
     save(trained, [item_ids[row] for row in warm], config, folder / OUT)
     evidence.keep(folder / OUT, evidence.of_sequences("CORE", "id_embeddings", learnt, item_ids))
     _metrics(trained, shown, folder / "metrics")
@@ -76,7 +97,8 @@ def sequences(events: Sequences, row_of: Rows) -> tuple[Rows, Rows]:
 
 
 def read_cases(table: dict[str, Any], events: Sequences, item_ids: list[str], row_of: Rows) -> dict[str, HeldOut]:
-    """The valid and the test cases with their users' histories: all events with an item before `as_of`, in rows of the model, cold ones -1.
+    """The valid and the test cases with their users' histories: all events with an item before `as_of`, in rows of the
+    model, cold ones -1.
 
     What was purchased before is hidden from the ranking, as it is when recommending.
     """

@@ -4,13 +4,15 @@
     data/index/ids.{faiss,json}      CORE's item table, likewise; an item CORE never saw has no vector
     data/index/index.json            what made the vectors, and what it was fitted on
 
-Small catalogues are searched exactly and such an index costs nothing to build; above 100,000 items it is a graph that takes minutes.
+Small catalogues are searched exactly and such an index costs nothing to build; above 100,000 items it is a graph that
+takes minutes.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,23 @@ from recgraph.store.parquet import read_table
 from recgraph.store.records import is_named
 from recgraph.tools.embed import text_key
 from recgraph.tools.index import VectorIndex, Vectors, faiss
-from recgraph.train.pipeline import Note, Params, needed, value
+from recgraph.train.params import Params, block
+from recgraph.train.pipeline import Note, needed
 
 OUT = Path("data") / "index"
 
 
 def title_vectors(folder: Path, item_ids: list[str], names: list[str]) -> Vectors:
-    """float32[n, d] of the catalogue from data/title_embeddings; a zero row where nothing but the id is known of an item."""
+    """float32[n, d] of the catalogue from data/title_embeddings; a zero row where nothing but the id is known of an
+    item."""
     columns = read_table(needed(folder / "data" / "title_embeddings" / "titles.parquet", "title_embeddings"))
     row_of = {key: row for row, key in enumerate(columns["key"])}
-    # An untitled product without attributes is embedded by nobody (tools/retrieve.py), though its placeholder may be in the table.
-    rows = [row_of.get(text_key(name), -1) if is_named(item_id, name) else -1 for item_id, name in zip(item_ids, names, strict=True)]
+    # An untitled product without attributes is embedded by nobody (tools/retrieve.py), though its placeholder may be in
+    # the table.
+    rows = [
+        row_of.get(text_key(name), -1) if is_named(item_id, name) else -1
+        for item_id, name in zip(item_ids, names, strict=True)
+    ]
     return _pick(columns["vector"], rows)
 
 
@@ -43,12 +51,21 @@ def id_vectors(folder: Path, item_ids: list[str]) -> Vectors:
 
 
 def _pick(vectors: Vectors, rows: list[int]) -> Vectors:
-    return np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])[rows].astype(np.float32)  # row -1 is the zero one
+    # row -1 is the zero one
+    return np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])[rows].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class IndexParams:
+    """The block `index` of params.yaml: fewer vectors are searched exactly, more through a graph."""
+
+    exact_below: int
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: exact_below. Reads data/prepare/all, data/title_embeddings and data/id_embeddings, writes data/index."""
-    exact_below = int(value(params, "index", "exact_below"))
+    """Params: the fields of `IndexParams`. Reads data/prepare/all, data/title_embeddings and data/id_embeddings, writes
+    data/index."""
+    exact_below = block(params, "index", IndexParams).exact_below
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as store:
         catalogue = store.catalogue()
     target = folder / OUT
@@ -65,7 +82,9 @@ def run(params: Params, folder: Path, note: Note) -> None:
             index = VectorIndex(catalogue.item_ids, vectors, exact_below)
             index.save(target, name)
             kind = "exact" if index.exact else "a graph"
-            note(f"{name}: {len(index):,} items, {int(vectors.any(axis=1).sum()):,} with a vector of {index.dim}, {kind}")
+            note(
+                f"{name}: {len(index):,} items, {int(vectors.any(axis=1).sum()):,} with a vector of {index.dim}, {kind}"
+            )
     finally:
         faiss.omp_set_num_threads(before)
     _write_facts(folder, target)

@@ -2,7 +2,7 @@
 is measured.
 
     fitted ahead          CORE, the text transformer, the title encoder and the memory's vectors with it, SFT examples: nothing from the cut on
-                          (`check_folder`); the fusion learns from validation cases and may know nothing from the test cases on
+                          (`check_folder`); the ranking learns from validation cases and may know nothing from the test cases on
     fitted to be measured popularity, transitions and query memory of the stage `evaluate` (`check_train`), all systems of
                           `recgraph evaluate` (`check_task`, `fit`): the same
     given with a case     its history and its summary: nothing from the moment on in which it is asked (`check_given`; `check_summaries` of
@@ -121,8 +121,8 @@ def check_folder(folder: Path, split_folder: Path, stages: Sequence[str] = STAGE
     for stage in stages:
         if stage != "examples" and (data / stage).is_dir():
             refuse(cut, *kept(data / stage, stage))
-    if (data / "fusion").is_dir():  # it learns from validation cases
-        refuse(Cut.of(split_folder, "test"), *kept(data / "fusion", "fusion"))
+    if (data / "ranking").is_dir():  # it learns from validation cases
+        refuse(Cut.of(split_folder, "test"), *kept(data / "ranking", "ranking"))
     if "examples" in stages and (files := sorted((data / "examples").glob("*.parquet"))):
         with snapshot.open_folder(needed(data / "prepare" / "all", "prepare")) as store:
             refuse(cut, *(of_examples(store, file) for file in files))

@@ -1,18 +1,20 @@
-"""Stage `prepare`: what the fitted parts may see, and the cases to learn from, to choose by and to be measured on. `recgraph train prepare`.
+"""Stage `prepare`: what the fitted parts may see, and the cases to learn from, to choose by and to be measured on.
+`recgraph train prepare`.
 
     data/prepare/all/           everything, as a snapshot
     data/prepare/<split>/train/ a snapshot of what fitted parts may see; cases.parquet; split.json
 
-Two splits (DESIGN 7). `time`, the default: test is the last `test_days`, valid the `valid_days` before, everything earlier is train, for all
-users at once; nothing that is fitted can know a later day. `loo`, leave one out, as most papers report: a user's last target is test, the
-last but one valid, and train is what they did before; of a user with fewer than three targets everything is train. It leaks other users'
-future and is there to compare.
+Two splits (DESIGN 7). `time`, the default: test is the last `test_days`, valid the `valid_days` before, everything
+earlier is train, for all users at once; nothing that is fitted can know a later day. `loo`, leave one out, as most
+papers report: a user's last target is test, the last but one valid, and train is what they did before; of a user with
+fewer than three targets everything is train. It leaks other users' future and is there to compare.
 
-A case is a target (`store/cases.py`) and the moment `as_of` from which it is to be predicted: the user's history is what they did strictly
-before. With `start: search` that is the moment of the search that led to it, so that the visit's own clicks on the product (five purchases
-in six were clicked just before) are not in the history; F 5.1 filters those clicks, which needs the label. Without a search, and with
-`start: purchase`, it is the target's own time; where a set knows only days, its day, so that nothing of the same basket is in the history.
-A case belongs to the part its `as_of` falls into; one that straddles a cut is dropped and counted.
+A case is a target (`store/cases.py`) and the moment `as_of` from which it is to be predicted: the user's history is
+what they did strictly before. With `start: search` that is the moment of the search that led to it, so that the visit's
+own clicks on the product (five purchases in six were clicked just before) are not in the history; F 5.1 filters those
+clicks, which needs the label. Without a search, and with `start: purchase`, it is the target's own time; where a set
+knows only days, its day, so that nothing of the same basket is in the history. A case belongs to the part its `as_of`
+falls into; one that straddles a cut is dropped and counted.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +35,20 @@ from recgraph.store import snapshot
 from recgraph.store.cases import Targets, Times, span, targets
 from recgraph.store.db import Store
 from recgraph.store.parquet import read_table, write_table
-from recgraph.train.pipeline import Note, Params, needed, split_folder, value
+from recgraph.train.params import Params, block, text
+from recgraph.train.pipeline import Note, needed, split_folder
 
 PARTS = ("train", "valid", "test")
 _CLOCK_STARTS = datetime(1971, 1, 1)  # earlier times are event numbers (store/records.py)
+
+
+@dataclass(frozen=True)
+class PrepareParams:
+    """The block `prepare` of params.yaml. `valid_days` and `test_days` are whole days, for the split by time alone."""
+
+    start: Literal["search", "purchase"]
+    valid_days: int
+    test_days: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Split:
-    """Which part each target is in ("" dropped), and the cuts: one moment for everybody (`time`) or one a user (`loo`)."""
+    """Which part each target is in ("" dropped), and the cuts: one moment for everybody (`time`) or one a user
+    (`loo`)."""
 
     name: str
     part: NDArray[np.object_]
@@ -75,7 +88,8 @@ def starts(found: Targets, start: str) -> Times:
 
 
 def split_by_time(found: Targets, as_of: Times, last: datetime, valid_days: int, test_days: int) -> Split:
-    """Whole days, counted back from the day of the last event. SettingsError where a length is no positive number of days."""
+    """Whole days, counted back from the day of the last event. SettingsError where a length is no positive number of
+    days."""
     for name, days in (("valid_days", valid_days), ("test_days", test_days)):
         if not isinstance(days, int) or days < 1:
             raise SettingsError(f"prepare.{name} is {days} in params.yaml; it must be at least 1 day.")
@@ -92,7 +106,9 @@ def split_last_out(found: Targets, as_of: Times) -> Split:
     """Leave one out. Train cases end before their user's valid case begins, as the train snapshot does."""
     part = np.full(len(found.ts), "", dtype=object)
     until: dict[str, datetime] = {}
-    edges = np.flatnonzero(np.r_[True, found.user_id[1:] != found.user_id[:-1], True]) if len(found.ts) else np.array([0])
+    edges = (
+        np.flatnonzero(np.r_[True, found.user_id[1:] != found.user_id[:-1], True]) if len(found.ts) else np.array([0])
+    )
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if high - low < 3:
             part[low:high] = "train"
@@ -111,13 +127,23 @@ def write_split(store: Store, folder: Path, found: Targets, as_of: Times, split:
     cold = np.array([item_id not in known for item_id in found.item_id.tolist()], bool)
     kept = np.flatnonzero(split.part != "")
     order = kept[np.lexsort((found.seq[kept], found.user_id[kept].astype(str), split.part[kept].astype(str)))]
-    columns = {"part": split.part, "user_id": found.user_id, "as_of": as_of, "query": found.query, "item_id": found.item_id}
+    columns = {
+        "part": split.part,
+        "user_id": found.user_id,
+        "as_of": as_of,
+        "query": found.query,
+        "item_id": found.item_id,
+    }
     columns |= {"ts": found.ts, "seq": found.seq, "cold": cold}
     write_table(folder / "cases.parquet", {name: column[order] for name, column in columns.items()})
     counts: dict[str, int] = {f"train_{table}": count for table, count in rows.items()}
     for name in PARTS:
         here = split.part == name
-        counts |= {f"{name}_cases": int(here.sum()), f"{name}_users": len(set(found.user_id[here])), f"{name}_cold": int(cold[here].sum())}
+        counts |= {
+            f"{name}_cases": int(here.sum()),
+            f"{name}_users": len(set(found.user_id[here])),
+            f"{name}_cold": int(cold[here].sum()),
+        }
     facts = {
         "split": split.name,
         "valid_from": _iso(split.valid_from),
@@ -130,9 +156,12 @@ def write_split(store: Store, folder: Path, found: Targets, as_of: Times, split:
 
 
 def read_cases(folder: Path, *parts: str) -> list[Case]:
-    """The cases of data/prepare/<split> in their order; of the named parts, or of all. StoreError where they are missing."""
+    """The cases of data/prepare/<split> in their order; of the named parts, or of all. StoreError where they are
+    missing."""
     columns = read_table(needed(folder / "cases.parquet", "prepare"))
-    plain = (columns[name].tolist() if isinstance(columns[name], np.ndarray) else columns[name] for name in Case.__slots__)
+    plain = (
+        columns[name].tolist() if isinstance(columns[name], np.ndarray) else columns[name] for name in Case.__slots__
+    )
     return [Case(*row) for row in zip(*plain, strict=True) if not parts or row[0] in parts]
 
 
@@ -142,22 +171,26 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: data (a snapshot folder or a store), start, valid_days, test_days. Writes data/prepare."""
-    start, valid_days, test_days = (value(params, "prepare", name) for name in ("start", "valid_days", "test_days"))
-    source, target = folder / value(params, "", "data"), folder / "data" / "prepare"
+    """Params: data (a snapshot folder or a store), split, the fields of `PrepareParams`. Writes data/prepare."""
+    own = block(params, "prepare", PrepareParams)
+    source, target = folder / text(params, "data"), folder / "data" / "prepare"
     if not source.exists() and source == folder / "data" / "shop":
         needed(source, "shop")
     with snapshot.open_source(source) as store:
         shutil.rmtree(target, ignore_errors=True)
         snapshot.write(store, target / "all")
         found = targets(store)
-        as_of = starts(found, start)
+        as_of = starts(found, own.start)
         between = span(store)
         splits = [split_last_out(found, as_of)]
-        if between is None or between[0] < _CLOCK_STARTS or between[1] - between[0] <= timedelta(days=valid_days + test_days):
+        if (
+            between is None
+            or between[0] < _CLOCK_STARTS
+            or between[1] - between[0] <= timedelta(days=own.valid_days + own.test_days)
+        ):
             note("no time split: the events have no dates, or span too few days for it")
         else:
-            splits.insert(0, split_by_time(found, as_of, between[1], valid_days, test_days))
+            splits.insert(0, split_by_time(found, as_of, between[1], own.valid_days, own.test_days))
         for split in splits:
             counts = write_split(store, target / split.name, found, as_of, split)["counts"]
             note(f"{split.name}: " + ", ".join(f"{counts[f'{part}_cases']:,} {part} cases" for part in PARTS))

@@ -1,17 +1,19 @@
-"""Stage `publish`: everything the other stages made, in the one store that `recgraph run` uses. Command: `recgraph train publish`.
+"""Stage `publish`: everything the other stages made, in the one store that `recgraph run` uses. Command:
+`recgraph train publish`.
 
-The store holds the shop's tables, the summaries of both paradigms, the vectors of all titles and queries, CORE with its item table, the
-text transformer and the learnt fusion; so a run over it has nothing to train and nothing to write. What each piece was fitted on is in its meta
-`published`, which adapters go with it in `adapter`.
+The store holds the shop's tables, the summaries of both paradigms, the vectors of all titles and queries, CORE with its
+item table, the text transformer and the learnt ranking; so a run over it has nothing to train and nothing to write.
+What each piece was fitted on is in its meta `published`, which adapters go with it in `adapter`.
 
-The file is built beside its place and renamed, so that a killed publish leaves the old store. Only a store that `publish` or `recgraph demo`
-made is ever replaced: your own is never touched.
+The file is built beside its place and renamed, so that a killed publish leaves the old store. Only a store that
+`publish` or `recgraph demo` made is ever replaced: your own is never touched.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +21,31 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.tools.llm.adapter_sets import AdapterCard, adapter_fingerprint
-from recgraph.tools.ranking import Fusion
+from recgraph.tools.ranking import LearntRanking
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.train import leaks
 from recgraph.train.memory import read_queries
-from recgraph.train.pipeline import TASKS, Note, Params, needed, split_folder, value
+from recgraph.train.params import Params, block, text
+from recgraph.train.pipeline import TASKS, Note, needed, split_folder
 from recgraph.train.prepare import read_cases, read_facts
-from recgraph.train.summarize import check_summaries
+from recgraph.train.summarize import SummarizeParams, check_summaries
 from recgraph.train.title_embeddings import encoder_place, sample
 
 CHECKED = 50  # held-out cases whose summaries are looked at: 65 ms each in the simulated shop
-META = "published"  # JSON: revision, split, and fitted_before of each piece (null: fitted on everything before its user's own cut)
+# JSON: revision, split, and fitted_before of each piece (null: fitted on everything before its user's own cut)
+META = "published"
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises StoreError where `path` is anything but a store that `publish` or `recgraph demo` made and nobody has added to since."""
+    """Raises StoreError where `path` is anything but a store that `publish` or `recgraph demo` made and nobody has
+    added to since."""
     if not path.exists():
         return
-    instead = "Let publish write elsewhere: set publish.store in params.yaml (or: dvc exp run -S publish.store=other.duckdb), or move the file away."
+    instead = (
+        "Let publish write elsewhere: set publish.store in params.yaml "
+        "(or: dvc exp run -S publish.store=other.duckdb), or move the file away."
+    )
     try:
         with Store.open(path) as store:
             published, simulated, revision = store.meta(META), store.meta("simulated"), store.revision()
@@ -46,7 +54,9 @@ def check_replaceable(path: Path) -> None:
     if published is None and simulated is None:
         raise StoreError(f"publish will not replace {path}: neither it nor `recgraph demo` made that store. {instead}")
     if published is not None and json.loads(published)["revision"] != revision:
-        raise StoreError(f"publish will not replace {path}: something was ingested into it since it was published. {instead}")
+        raise StoreError(
+            f"publish will not replace {path}: something was ingested into it since it was published. {instead}"
+        )
 
 
 def adapters_of(folder: Path, preset: str) -> dict[str, dict[str, Any]]:
@@ -56,17 +66,21 @@ def adapters_of(folder: Path, preset: str) -> dict[str, dict[str, Any]]:
         place = folder / "adapters" / preset / task
         card = AdapterCard.read(place)
         if card is not None:
-            found[task] = {"weights": adapter_fingerprint(place), "fitted_before": card.data.get("fitted_before"), "source": card.data.get("source")}
+            found[task] = {
+                "weights": adapter_fingerprint(place),
+                "fitted_before": card.data.get("fitted_before"),
+                "source": card.data.get("source"),
+            }
     return found
 
 
-def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
-    """Puts summaries, vectors, CORE, the text transformer and the fusion into the store and returns what `published` says. SettingsError where one
-    knows what it may not."""
-    split_at, summaries = split_folder(params, folder), needed(folder / "data" / "summarize" / "summaries.parquet", "summarize")
+def fill(store: Store, folder: Path, split_at: Path, preset: str, summarized: SummarizeParams) -> dict[str, Any]:
+    """Puts summaries, vectors, CORE, the text transformer and the ranking into the store and returns what `published`
+    says. SettingsError where one knows what it may not."""
+    summaries = needed(folder / "data" / "summarize" / "summaries.parquet", "summarize")
     leaks.check_folder(folder, split_at)
-    blocks = {name: int(value(params, "summarize", name)) for name in ("block", "merge")}
-    check_summaries(store, snapshot.read_summaries(summaries), sample(read_cases(split_at, "valid", "test"), CHECKED, seed=7), **blocks)
+    cases = sample(read_cases(split_at, "valid", "test"), CHECKED, seed=7)
+    check_summaries(store, snapshot.read_summaries(summaries), cases, block=summarized.block, merge=summarized.merge)
     snapshot.load_summaries(store, summaries)
     encoder = read_queries(folder, store)
     core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings"))
@@ -74,10 +88,10 @@ def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
     former = TextFormer.load(needed(folder / "data" / "textformer", "textformer"))
     if former:
         former.publish(store)
-    fusion = Fusion.load(needed(folder / "data" / "fusion", "fusion"))
-    if fusion.config["networks"]:
-        fusion.publish(store)
-    preset, split = str(value(params, "", "preset")), read_facts(split_at)
+    ranking = LearntRanking.load(needed(folder / "data" / "ranking", "ranking"))
+    if ranking.config["networks"]:
+        ranking.publish(store)
+    split = read_facts(split_at)
     titles = json.loads((folder / "data" / "title_embeddings" / "encoder.json").read_text(encoding="utf-8"))
     store.set_meta("adapter", preset)
     place = encoder_place(folder)
@@ -89,7 +103,10 @@ def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
         "split": split["split"],
         "core": {"model": core.name, "fitted_before": core.config.get("fitted_before")},
         "textformer": {"fitted_before": former.config["fitted_before"]} if former else None,
-        "fusion": {"sources": fusion.sources if fusion.config["networks"] else [], "fitted_before": fusion.config["fitted_before"]},
+        "ranking": {
+            "sources": ranking.sources if ranking.config["networks"] else [],
+            "fitted_before": ranking.config["fitted_before"],
+        },
         "titles": {"model": encoder.name, "fitted_before": titles.get("fitted_before")},
         "adapters": adapters_of(folder, preset),
     }
@@ -97,23 +114,42 @@ def fill(store: Store, params: Params, folder: Path) -> dict[str, Any]:
     return told
 
 
+@dataclass(frozen=True)
+class PublishParams:
+    """The block `publish` of params.yaml: the path of the store, from params.yaml's folder."""
+
+    store: str
+
+
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: publish.store, data, split, preset. Reads the outs of prepare, summarize, the embeddings and memory, and the adapters' cards."""
-    target = folder / str(value(params, "publish", "store"))
+    """Params: publish.store, data, split, preset, summarize. Reads the outs of prepare, summarize, the embeddings and
+    memory, and the adapters' cards."""
+    target = folder / block(params, "publish", PublishParams).store
     if target.suffix != ".duckdb":
         raise SettingsError(f"publish.store is '{target.name}' in params.yaml; it must be the path of a .duckdb file.")
-    if target.resolve() == (folder / str(value(params, "", "data"))).resolve():
-        raise SettingsError(f"publish.store is '{target.name}', the store of `data`. Name another: dvc exp run -S publish.store=other.duckdb")
+    if target.resolve() == (folder / text(params, "data")).resolve():
+        raise SettingsError(
+            f"publish.store is '{target.name}', the store of `data`. Name another: dvc exp run -S "
+            "publish.store=other.duckdb"
+        )
     check_replaceable(target)
+    split, preset, summarized = (
+        split_folder(params, folder),
+        text(params, "preset"),
+        block(params, "summarize", SummarizeParams),
+    )
     building = target.with_name(target.name + ".publish")
     _remove(building)
     with snapshot.load(needed(folder / "data" / "prepare" / "all", "prepare"), building) as store:
-        told, counts = fill(store, params, folder), store.counts()
-    target.with_name(target.name + ".wal").unlink(missing_ok=True)  # of the old store; DuckDB would replay it on the new one
+        published, counts = fill(store, folder, split, preset, summarized), store.counts()
+    # of the old store; DuckDB would replay it on the new one
+    target.with_name(target.name + ".wal").unlink(missing_ok=True)
     building.replace(target)
     note(
-        f"{target}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events, {counts['summaries']:,} summaries, "
-        f"{counts['embeddings']:,} vectors; adapters: {', '.join(told['adapters']) or 'none in adapters/' + str(params['preset'])}"
+        f"{target}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events, "
+        f"{counts['summaries']:,} summaries, "
+        f"{counts['embeddings']:,} vectors; adapters: "
+        f"{', '.join(published['adapters']) or f'none in adapters/{preset}'}"
     )
 
 

@@ -1,15 +1,20 @@
-"""Stage `fusion`: learns from validation cases how far each source of candidates is to be believed. Command: `recgraph train fusion`.
+"""Stage `ranking`: learns from validation cases how far each source of candidates is to be believed. Command:
+`recgraph train ranking`.
 
-    data/fusion/fusion.safetensors, config.json   what tools/ranking.py serves with; no network where there was no case to learn from
-    data/fusion/evidence.parquet                  the cases it has seen
-    metrics/fusion.json                           how it stands against the plain sum of reciprocal ranks, on users it does not learn from
+    data/ranking/ranking.safetensors, config.json   what tools/ranking.py serves with; no network where there was no
+                                                    case to learn from
+    data/ranking/evidence.parquet                   the cases it has seen
+    metrics/ranking.json                            how it stands against the plain sum of reciprocal ranks, on
+                                                    users it does not learn from
 
-The sources (tools/sources/registry.py) are made of the train part alone, so that what they say of validation cases is as honest as what they will say
-later; the network has few weights, learns by a softmax among a pool which item was next, and stops by a part of the cases that it does not learn
-from. A case is learnt as it is asked: with its query and without, at the search and, where the visit went on, at the moment of the purchase with
-what was looked at meanwhile. So the network learns when a query matters and when the products under it say more.
+The sources (tools/sources/registry.py) are made of the train part alone, so that what they say of validation cases is
+as honest as what they will say later; the network has few weights, learns by a softmax among a pool which item was
+next, and stops by a part of the cases that it does not learn from. A case is learnt as it is asked: with its query and
+without, at the search and, where the visit went on, at the moment of the purchase with what was looked at meanwhile. So
+the network learns when a query matters and when the products under it say more.
 
-The LLM's prediction is no source here: an answer for each validation case would cost seconds. Serving adds it with a weight of its own.
+The LLM's prediction is no source here: an answer for each validation case would cost seconds. Serving adds it with a
+weight of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ from recgraph.store.cases import listed_since
 from recgraph.store.db import Store
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.ranking import AT_ONCE, Fusion, Mask, PoolReader
+from recgraph.tools.ranking import AT_ONCE, LearntRanking, Mask, PoolReader
 from recgraph.tools.retrieve import Retriever
 from recgraph.tools.sources.base import Past, Request, Rows, Source
 from recgraph.tools.sources.core import Core
@@ -42,20 +47,22 @@ from recgraph.train import evidence
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.metrics import Places, ndcg, summary
-from recgraph.train.pipeline import Note, Params, block, needed, progress, settings_of, split_folder
+from recgraph.train.params import Params, block
+from recgraph.train.pipeline import Note, needed, progress, split_folder
 from recgraph.train.prepare import Case, read_cases, read_facts
 
 Numbers = NDArray[np.float32]
 
-OUT = Path("data") / "fusion"
+OUT = Path("data") / "ranking"
 _CHUNK = 256  # pools judged at once
 _REPEATS = 0.01  # the share of lessons whose answer is in the history from which on the history is ranked too
 
 
 @dataclass(frozen=True)
-class FusedSettings:
-    """The block `fusion` of params.yaml. `depth` items of each source are ranked, `pool` items of all of them compared. `learn` validation cases
-    at most are learnt from, a share `held` of them to stop by. `networks` are averaged."""
+class RankerSettings:
+    """The block `ranking` of params.yaml. `depth` items of each source are ranked, `pool` items of all of them
+    compared. `learn` validation cases at most are learnt from, a share `held` of them to stop by. `networks` are
+    averaged."""
 
     depth: int = 100
     pool: int = 200
@@ -81,8 +88,8 @@ class FusedSettings:
 
 @dataclass(frozen=True)
 class Lessons:
-    """What is learnt from: requests, the row that was the answer, `case` int64[n], equal for lessons of one case, and `listed`, which gives
-    bool[len(rows), items], what could be shown in the lessons with these numbers."""
+    """What is learnt from: requests, the row that was the answer, `case` int64[n], equal for lessons of one case, and
+    `listed`, which gives bool[len(rows), items], what could be shown in the lessons with these numbers."""
 
     asked: Sequence[Request]
     target: Rows
@@ -90,7 +97,18 @@ class Lessons:
     listed: Callable[[Rows], Mask]
 
 
-class _Ranker(nn.Module):
+@dataclass(frozen=True)
+class _Read:
+    """What networks learn from: what is read of each lesson's pool, float16[n, pool, numbers], where the answer is in
+    it (-1: not there), and which lessons are learnt (`kept`) and which held back to stop by."""
+
+    pools: NDArray[np.float16]
+    place: Rows
+    kept: Rows
+    held: Rows
+
+
+class _RankingNetwork(nn.Module):
     """A number for each item of a pool: a weighted sum of what is read, and what a layer between adds to it."""
 
     mean: Tensor
@@ -110,49 +128,69 @@ class _Ranker(nn.Module):
         return found
 
     def weights(self) -> dict[str, Numbers]:
-        """By the names that `Fusion.says` knows."""
+        """By the names that `LearntRanking.says` knows."""
         first, second, last = (layer for layer in self.bent if isinstance(layer, nn.Linear))
-        named = {"straight": self.straight.weight, "first": first.weight, "first_bias": first.bias, "second": second.weight}
+        named = {
+            "straight": self.straight.weight,
+            "first": first.weight,
+            "first_bias": first.bias,
+            "second": second.weight,
+        }
         named |= {"second_bias": second.bias, "last": last.weight, "last_bias": last.bias}
         return {name: value.detach().numpy().copy() for name, value in named.items()}
 
 
-def learn(sources: Mapping[str, Source], counts: NDArray[np.int64], lessons: Lessons, settings: FusedSettings, note: Note) -> Fusion:
-    """The fusion of fitted sources. Those that say nothing in any lesson are not in it, nor is any network where there is no lesson to learn by.
+def learn(
+    sources: Mapping[str, Source], counts: NDArray[np.int64], lessons: Lessons, settings: RankerSettings, note: Note
+) -> LearntRanking:
+    """The ranking by fitted sources. Those that say nothing in any lesson are not in it, nor is any network where there
+    is no lesson to learn by.
 
     `counts` int64[items] are the train events of each item. Deterministic for the settings' seed.
     """
     repeats = [target in one.history for one, target in zip(lessons.asked, lessons.target, strict=True)]
     again = bool(repeats) and float(np.mean(repeats)) > _REPEATS
-    config = {"depth": settings.depth, "pool": settings.pool, "again": again, "networks": 0, "lessons": len(lessons.asked)}
+    config = {
+        "depth": settings.depth,
+        "pool": settings.pool,
+        "again": again,
+        "networks": 0,
+        "lessons": len(lessons.asked),
+    }
     if not len(lessons.asked):
-        return Fusion(tuple(sources), {}, config)
+        return LearntRanking(tuple(sources), {}, config)
     read, place, plain = _pools(PoolReader(sources, counts, settings.depth, settings.pool, again), lessons)
     said = [number for number in range(len(sources)) if read[:, :, number].any()]
     silent = [name for number, name in enumerate(sources) if number not in said]
     read = read[:, :, [*said, *(len(sources) + number for number in said), *range(2 * len(sources), read.shape[2])]]
     names = tuple(name for name in sources if name not in silent)
-    note(f"fusion: {len(place):,} lessons, the answer among the {settings.pool} compared in {(place >= 0).mean():.1%}; sources {', '.join(names)}")
+    note(
+        f"ranking: {len(place):,} lessons, the answer among the {settings.pool} compared in "
+        f"{(place >= 0).mean():.1%}; sources {', '.join(names)}"
+    )
     if silent:
-        note(f"fusion: nothing is said by {', '.join(silent)}")
+        note(f"ranking: nothing is said by {', '.join(silent)}")
     rng = np.random.default_rng(settings.seed)
     cases = rng.permutation(np.unique(lessons.case))
     is_held = np.isin(lessons.case, cases[: round(settings.held * len(cases))])
     held, kept = np.flatnonzero(is_held), np.flatnonzero(~is_held & (place >= 0))
     if not len(kept) or not len(held):
-        return Fusion(names, {}, config)
-    weights, shown = _train(read, place, kept, held, settings, rng, note)
-    learnt = Fusion(names, weights, {**config, "networks": settings.networks})
+        return LearntRanking(names, {}, config)
+    weights, shown = _train_networks(_Read(read, place, kept, held), settings, rng, note)
+    learnt = LearntRanking(names, weights, {**config, "networks": settings.networks})
     stands = places_in_pools(
-        np.concatenate([learnt.says(part.astype(np.float32)) for part in np.array_split(read[held], len(held) // _CHUNK + 1)]), place[held]
+        np.concatenate(
+            [learnt.says(part.astype(np.float32)) for part in np.array_split(read[held], len(held) // _CHUNK + 1)]
+        ),
+        place[held],
     )
     told = {"lessons": len(held), **summary(stands), "plain_sum": summary(Places(plain[0][held], plain[1][held]))}
-    return Fusion(names, weights, {**learnt.config, "held": told, "best_ndcg@10": shown})
+    return LearntRanking(names, weights, {**learnt.config, "held": told, "best_ndcg@10": shown})
 
 
 def _pools(reader: PoolReader, lessons: Lessons) -> tuple[NDArray[np.float16], Rows, tuple[Rows, Rows]]:
-    """Of each lesson what is read of its pool, float16[n, pool, numbers], where the answer is in it (-1: not there), and where the plain votes
-    put it, as `Places` says it."""
+    """Of each lesson what is read of its pool, float16[n, pool, numbers], where the answer is in it (-1: not there),
+    and where the plain votes put it, as `Places` says it."""
     read, place, better, equal = [], [], [], []
     for start in range(0, len(lessons.asked), AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, len(lessons.asked)))
@@ -166,11 +204,11 @@ def _pools(reader: PoolReader, lessons: Lessons) -> tuple[NDArray[np.float16], R
     return np.concatenate(read), np.concatenate(place), (np.concatenate(better), np.concatenate(equal))
 
 
-def _train(
-    read: NDArray[np.float16], place: Rows, kept: Rows, held: Rows, settings: FusedSettings, rng: np.random.Generator, note: Note
+def _train_networks(
+    read: _Read, settings: RankerSettings, rng: np.random.Generator, note: Note
 ) -> tuple[dict[str, Numbers], list[float]]:
-    """The networks' weights by the names of `Fusion`, and the best NDCG@10 of each on the lessons held back."""
-    part = torch.from_numpy(read[kept[:2000]].reshape(-1, read.shape[-1]).astype(np.float32))
+    """The networks' weights by the names of `LearntRanking`, and the best NDCG@10 of each on the lessons held back."""
+    part = torch.from_numpy(read.pools[read.kept[:2000]].reshape(-1, read.pools.shape[-1]).astype(np.float32))
     spread = part.std(0)
     # What never differs says nothing; if it differs later, that must not count.
     mean, deviation = part.mean(0), torch.where(spread > 1e-3, spread, torch.inf)
@@ -181,28 +219,34 @@ def _train(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             for number in range(settings.networks):
-                network = _Ranker(mean, deviation, settings.hidden, settings.dropout)
-                shown.append(round(_fit(network, read, place, kept, held, settings, rng), 6))
+                network = _RankingNetwork(mean, deviation, settings.hidden, settings.dropout)
+                shown.append(round(_train_network(network, read, settings, rng), 6))
                 weights |= {f"{number}.{name}": value for name, value in network.weights().items()}
-                note(f"fusion: network {number + 1} of {settings.networks}; NDCG@10 of what is held back {shown[-1]:.4f}")
+                note(
+                    f"ranking: network {number + 1} of {settings.networks}; NDCG@10 of what is held back "
+                    f"{shown[-1]:.4f}"
+                )
     finally:
         torch.set_num_threads(threads)
     return weights, shown
 
 
-def _fit(network: _Ranker, read: NDArray[np.float16], place: Rows, kept: Rows, held: Rows, s: FusedSettings, rng: np.random.Generator) -> float:
+def _train_network(network: _RankingNetwork, read: _Read, s: RankerSettings, rng: np.random.Generator) -> float:
+    """Trains it, keeps its best epoch, and returns that one's NDCG@10 on the lessons held back."""
     best, since = -1.0, 0
     optimizer = torch.optim.AdamW(network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     for _ in range(s.epochs):
         network.train()
-        for part in np.array_split(order := rng.permutation(kept), max(1, len(order) // s.batch)):
-            said = network(torch.from_numpy(read[part].astype(np.float32)))
-            loss = nn.functional.cross_entropy(said, torch.from_numpy(place[part]))
+        for part in np.array_split(order := rng.permutation(read.kept), max(1, len(order) // s.batch)):
+            said = network(torch.from_numpy(read.pools[part].astype(np.float32)))
+            loss = nn.functional.cross_entropy(said, torch.from_numpy(read.place[part]))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        shown = float(ndcg(places_in_pools(_said(network.eval(), read[held]), place[held]), 10).mean())
+        shown = float(
+            ndcg(places_in_pools(_scored(network.eval(), read.pools[read.held]), read.place[read.held]), 10).mean()
+        )
         since += 1
         if shown > best:
             best, since, weights = shown, 0, {name: value.clone() for name, value in network.state_dict().items()}
@@ -212,9 +256,12 @@ def _fit(network: _Ranker, read: NDArray[np.float16], place: Rows, kept: Rows, h
     return best
 
 
-def _said(network: _Ranker, read: NDArray[np.float16]) -> Numbers:
+def _scored(network: _RankingNetwork, read: NDArray[np.float16]) -> Numbers:
     with torch.inference_mode():
-        parts = [network(torch.from_numpy(part.astype(np.float32))).numpy() for part in np.array_split(read, len(read) // _CHUNK + 1)]
+        parts = [
+            network(torch.from_numpy(part.astype(np.float32))).numpy()
+            for part in np.array_split(read, len(read) // _CHUNK + 1)
+        ]
     return np.concatenate(parts)
 
 
@@ -225,11 +272,12 @@ def places_in_pools(said: Numbers, place: Rows) -> Places:
     return Places(better.astype(np.int64), np.where(place < 0, 0, (said == own).sum(1) - 1).astype(np.int64))
 
 
-# ── The stage ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The stage ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def lessons_of(cases: Sequence[Case], everything: Store, retriever: Retriever, memory: QueryMemory) -> Lessons:
-    """The cases as they would be asked of the product. `everything` has the histories; `retriever` and `memory` know the train part alone."""
+    """The cases as they would be asked of the product. `everything` has the histories; `retriever` and `memory` know
+    the train part alone."""
     since, settings = listed_since(everything), Settings()
     row_of = {item_id: row for row, item_id in enumerate(retriever.catalogue.item_ids)}
     asked: list[Request] = []
@@ -248,35 +296,48 @@ def lessons_of(cases: Sequence[Case], everything: Store, retriever: Retriever, m
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: the fields of `FusedSettings`. Reads data/prepare, id_embeddings, title_embeddings, memory and textformer; writes
-    data/fusion and metrics."""
-    settings = settings_of(FusedSettings, block(params, "fusion"), "fusion")
+    """Params: split, the fields of `RankerSettings`. Reads data/prepare, id_embeddings, title_embeddings, memory and
+    textformer; writes data/ranking and metrics."""
+    settings = block(params, "ranking", RankerSettings)
     split = split_folder(params, folder)
     facts, cases = read_facts(split), read_cases(split, "valid")
     if len(cases) > settings.learn:
         drawn = np.random.default_rng(settings.seed).permutation(len(cases))[: settings.learn]
         cases = [cases[number] for number in np.sort(drawn)]
-    with snapshot.open_folder(split / "train") as train, snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as everything:
+    with (
+        snapshot.open_folder(split / "train") as train,
+        snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as everything,
+    ):
         catalogue, encoder = train.catalogue(), read_queries(folder, train)
         vectors = title_vectors(folder, catalogue.item_ids, catalogue.names)
         core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings")).over(catalogue.item_ids)
-        retriever = Retriever.build(train, encoder, titles=VectorIndex(catalogue.item_ids, vectors), core=core)
+        retriever = Retriever.build(train, encoder, titles=VectorIndex(catalogue.item_ids, vectors))
         lessons = lessons_of(cases, everything, retriever, QueryMemory.build(train, encoder))
         former = TextFormer.load(needed(folder / "data" / "textformer", "textformer"))
         if former and former.config["encoder"] != encoder.name:
-            wrong = f"The text transformer reads vectors of {former.config['encoder']}, those of the titles are {encoder.name}'s."
-            raise SettingsError(f"{wrong} Train it again with: recgraph train textformer")
-        shop = Past(train.sequences(), catalogue.names, vectors, core, former)
-    sources = {name: make(name, shop) for name in possible(shop)}
-    found = learn(sources, np.bincount(shop.events.item, minlength=shop.n_items), lessons, settings, note)
+            raise SettingsError(
+                f"The text transformer reads vectors of {former.config['encoder']}, those of the titles are "
+                f"{encoder.name}'s. Train it again with: recgraph train textformer"
+            )
+        past = Past(train.sequences(), catalogue.names, vectors, core, former)
+    sources = {name: make(name, past) for name in possible(past)}
+    found = learn(sources, np.bincount(past.events.item, minlength=past.n_items), lessons, settings, note)
     held = found.config.get("held", {})
     # The network knows what the validation cases were, so it is of the moment the test cases begin.
-    config = {**asdict(settings), **found.config, "encoder": encoder.name, "split": facts["split"], "fitted_before": facts["test_from"]}
+    config = {
+        **asdict(settings),
+        **found.config,
+        "encoder": encoder.name,
+        "split": facts["split"],
+        "fitted_before": facts["test_from"],
+    }
     shutil.rmtree(folder / OUT, ignore_errors=True)
-    Fusion(found.sources, found.weights, config).save(folder / OUT)
-    evidence.keep(folder / OUT, evidence.of_cases("The fusion", "fusion", cases))
+    LearntRanking(found.sources, found.weights, config).save(folder / OUT)
+    evidence.keep(folder / OUT, evidence.of_cases("The learnt ranking", "ranking", cases))
     (folder / "metrics").mkdir(exist_ok=True)
-    (folder / "metrics" / "fusion.json").write_text(json.dumps({"cases": len(cases), **held}, indent=2) + "\n", encoding="utf-8")
+    (folder / "metrics" / "ranking.json").write_text(
+        json.dumps({"cases": len(cases), **held}, indent=2) + "\n", encoding="utf-8"
+    )
     if held:
         told = [f"NDCG@10 {one['ndcg@10']:.4f}, Recall@10 {one['recall@10']:.4f}" for one in (held, held["plain_sum"])]
         note(f"on cases held back {told[0]}; the plain sum of reciprocal ranks {told[1]}")

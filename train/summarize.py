@@ -13,45 +13,59 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from recgraph.errors import SettingsError
 from recgraph.graph.grounding import Vocabulary
-from recgraph.graph.prompts import PROMPT_VERSION
+from recgraph.graph.prompts import VERSIONS
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
-from recgraph.settings import PARADIGMS, Settings, load_settings
+from recgraph.settings import Settings, load_settings
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.store.records import Summary
-from recgraph.tools.llm.places import open_llm
+from recgraph.tools.llm.open import open_llm
 from recgraph.train import leaks
-from recgraph.train.pipeline import Note, Params, block, needed, progress, value
+from recgraph.train.params import Params, block
+from recgraph.train.pipeline import Note, needed, progress
 from recgraph.train.prepare import Case
 
 _ALL = 1 << 40
 _SERVED_AT_ONCE = 16  # users asked about at once where a server batches them (CPU server: 67 tokens/s for one, 423 for 16)
 
 
+@dataclass(frozen=True)
+class SummarizeParams:
+    """The block `summarize` of params.yaml. `block` and `merge` as in Settings; of `users` (0: all) a seeded sample; `llm` and `adapter`, the
+    folder or served name of a `summarize` adapter, are for `summarizer: llm`."""
+
+    summarizer: Literal["profile", "llm"]
+    paradigms: tuple[Literal["recurrent", "hierarchical"], ...]
+    block: int
+    merge: int
+    users: int = 0
+    seed: int = 0
+    llm: str = ""
+    adapter: str = ""
+
+
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Reads data/prepare/all, writes data/summarize/summaries.parquet. SettingsError, StoreError, and the LLM's errors."""
-    own = block(params, "summarize")
-    paradigms = [str(name) for name in value(params, "summarize", "paradigms")]
-    if unknown := sorted(set(paradigms) - set(PARADIGMS)):
-        raise SettingsError(f"summarize.paradigms has '{unknown[0]}' in params.yaml; it may hold {' and '.join(PARADIGMS)}.")
-    settings = load_settings(folder=folder, summarizer=value(params, "summarize", "summarizer"), block=own["block"], merge=own["merge"])
-    if settings.summarizer == "auto":
-        raise SettingsError("summarize.summarizer is 'auto' in params.yaml; it must be profile or llm.")
+    """Params: the fields of `SummarizeParams`. Reads data/prepare/all, writes data/summarize/summaries.parquet. SettingsError, StoreError, and
+    the LLM's errors."""
+    own = block(params, "summarize", SummarizeParams)
+    paradigms = list(own.paradigms)
+    # A stage's door: where a server or a cache is named by the environment, it is the one a run would take.
+    settings = load_settings(folder=folder, summarizer=own.summarizer, block=own.block, merge=own.merge)
     part = folder / "data" / "summarize.part"
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as store:
-        users = chosen_users([row.user_id for row in store.users(limit=_ALL)], int(own.get("users", 0)), int(own.get("seed", 0)))
+        users = chosen_users([row.user_id for row in store.users(limit=_ALL)], own.users, own.seed)
         if settings.summarizer == "profile":
             found, notes = summarize_users(store, users, ProfileSummarizer(store.meta("currency") or ""), paradigms, settings)
         else:
-            writer = llm_summarizer(store, settings, str(own.get("llm", "")), str(own.get("adapter", "")), note)
+            writer = llm_summarizer(store, settings, own.llm, own.adapter, note)
             at_once = _SERVED_AT_ONCE if settings.llm_url else 1
-            kept = part / _identity(writer.name, PROMPT_VERSION, store.revision(), settings.wording, settings.block, settings.merge, paradigms)
+            kept = part / _identity(writer.name, VERSIONS["summarize"], store.revision(), settings.wording, settings.block, settings.merge, paradigms)
             found, notes = summarize_users(store, users, writer, paradigms, settings, kept, at_once)
     out = folder / "data" / "summarize" / "summaries.parquet"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -32,18 +32,17 @@ from recgraph.evaluation.baselines.train_cases import train_cases
 from recgraph.evaluation.systems import systems, tuned_settings
 from recgraph.graph import prompts
 from recgraph.graph.grounding import Vocabulary
-from recgraph.graph.nodes import blend
-from recgraph.graph.recommender import SMALL_WEIGHT
+from recgraph.graph.nodes import SMALL_WEIGHT, blend
 from recgraph.graph.state import RunContext
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.store.db import Store
 from recgraph.store.records import EPOCH, Action, Event, Item, Summary
+from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.adapter_sets import find_set
 from recgraph.tools.llm.chat import ChatText
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.places import find_llm, fingerprint
 from recgraph.tools.llm.protocol import Prompt, Usage
-from recgraph.tools.retrieve import Candidate
 from recgraph.train.task import NEGATIVES, Cases, Note, Rows, Scores, System, Task, drawn
 
 ADAPTERS = ("trained", "none")  # or the name or folder of one that is there
@@ -186,9 +185,7 @@ class _Asked:
     def _text(self, summary: str, query: str, shown: Sequence[Event], items: Mapping[str, Item]) -> str:
         if self.settings.paradigm:
             return prompts.shared_text(summary, query, shown, items)
-        # The product shows ids, for its other task names them. Of a raw history they would take a third of the room.
-        lines = [f"{number}. {prompts.event_text(event, items, with_id=False)}" for number, event in enumerate(shown, 1)]
-        return "\n\n".join(filter(None, [prompts.shared_text("", query, [], items), "\n".join(["[Recent Items]", *lines]) if lines else ""]))
+        return prompts.raw_history_text(query, shown, items)
 
     def _user(self, cases: Cases, row: int) -> str:
         user = int(cases.user[row])
@@ -234,10 +231,12 @@ class _Asked:
 
     def _train(self, task: Task, note: Note) -> Path:
         # trl takes seconds to be imported, and is needed for training only.
-        from recgraph.train.lora.training import LoraSettings, Tokens, train
+        from recgraph.train.lora.tokens import Tokens
+        from recgraph.train.lora.training import LoraSettings, train
+        from recgraph.train.params import settings_of
 
         where = f"baselines.{self.name}.lora"
-        settings = LoraSettings.of({**self.lora, **self.settings.lora, "seed": self.settings.seed}, where)
+        settings = settings_of(LoraSettings, {**self.lora, **self.settings.lora, "seed": self.settings.seed}, where)
         cases = self.learnt_from(task)
         if not len(cases):
             raise SettingsError(f"{task.name} has no train case for {self.name} to learn from; set baselines.{self.name}.adapter to none.")
@@ -307,7 +306,7 @@ class YesNoSystem(_Asked):
     def _epochs(self, cases: Cases, settings: Any, tokens: Any) -> list[Any]:
         """The target, answered Yes, among items drawn evenly, answered No."""
         from recgraph.train.examples import Row
-        from recgraph.train.sft import draw
+        from recgraph.train.lora.job import draw
 
         among = drawn(self._task, cases, self.settings.seed, count=self._room(cases, settings.negatives * settings.epochs))
         groups: dict[int, list[Any]] = {}
@@ -320,9 +319,6 @@ class YesNoSystem(_Asked):
                 for place, (item, prompt) in enumerate(zip(items, asked, strict=True))
             ]
         return [draw(groups, settings, epoch, tokens) for epoch in range(settings.epochs)]
-
-
-_LIST = "[Task]\nCHOOSE the next item among the candidates. Answer with its letter alone.\n\n[Candidates]\n"
 
 
 class LettersSystem(_Asked):
@@ -358,9 +354,8 @@ class LettersSystem(_Asked):
         return np.asarray(rng.permutation(there), np.int64)
 
     def _prompt(self, cases: Cases, row: int, items: Rows) -> Prompt:
-        lines = "\n".join(f"{letter}. {prompts.clean(self._items[item].name)}" for letter, item in zip(LETTERS, items, strict=False))
-        shared = self.shared(cases, row)
-        return Prompt(prompts.system_text(self.settings.wording), (f"{shared}\n\n" if shared else "") + _LIST + lines)
+        listed = {letter: self._items[item] for letter, item in zip(LETTERS, items, strict=False)}
+        return prompts.choice_prompt(self.shared(cases, row), listed, wording=self.settings.wording)
 
     def _epochs(self, cases: Cases, settings: Any, tokens: Any) -> list[Any]:
         found = []

@@ -35,7 +35,7 @@ from recgraph.train.id_embeddings import save
 from recgraph.train.networks import attention, text
 from recgraph.train.networks.core import CoreSettings
 from recgraph.train.networks.text import TextSettings
-from recgraph.train.ranking import FusedSettings, Lessons, learn
+from recgraph.train.ranking import Lessons, RankerSettings, learn
 from recgraph.train.task import Cases, Note, Scores, Task
 
 Vectors = NDArray[np.float32]
@@ -125,13 +125,13 @@ class FusedSystem:
 
     def __init__(
         self,
-        settings: FusedSettings | None = None,
+        settings: RankerSettings | None = None,
         encoder: Encoder | None = None,
         cache: Path | None = None,
         names: Sequence[str] = NAMES,
         store: Path | None = None,
     ) -> None:
-        self.settings, self._texts, self._names, self._store = settings or FusedSettings(), _OfTexts(encoder, cache), names, store
+        self.settings, self._texts, self._names, self._store = settings or RankerSettings(), _OfTexts(encoder, cache), names, store
         self.seen: tuple[Seen, ...] = ()
 
     def fit(self, task: Task, note: Note) -> None:
@@ -146,10 +146,10 @@ class FusedSystem:
         counts = np.bincount(task.train.item, minlength=task.n_items)
         self._listed = task.listed
         valid = task.valid.some(self.settings.learn, self.settings.seed)
-        self.fusion = learn(sources, counts, self._lessons(valid), self.settings, note)
-        config = self.fusion.config
-        reader = PoolReader({name: sources[name] for name in self.fusion.sources}, counts, config["depth"], config["pool"], config["again"])
-        self.served = Served(self.fusion, reader)
+        self.learnt = learn(sources, counts, self._lessons(valid), self.settings, note)
+        config = self.learnt.config
+        reader = PoolReader({name: sources[name] for name in self.learnt.sources}, counts, config["depth"], config["pool"], config["again"])
+        self.served = Served(self.learnt, reader)
 
     def requests(self, cases: Cases) -> list[Request]:
         """What is asked of each case. All queries are fresh: a case ends before the search that led to its target."""

@@ -1,6 +1,8 @@
-"""Chat prompts as text and tokens: the template applied, control tokens kept out of contents, the tokens of answers, line ends.
+"""Chat prompts as text and tokens: the template applied, control tokens kept out of contents, the tokens of answers,
+line ends.
 
-It knows one tokenizer and no model. Training renders its examples with the same class, so serving and training see the same tokens.
+It knows one tokenizer and no model. Training renders its examples with the same class, so serving and training see the
+same tokens.
 """
 
 from __future__ import annotations
@@ -17,29 +19,43 @@ from recgraph.tools.llm.protocol import Prompt
 
 
 class ChatText:
-    """A tokenizer with its chat template. Raises ModelMissing for a tokenizer without one (a base model that never learnt to chat)."""
+    """A tokenizer with its chat template. Raises ModelMissing for a tokenizer without one (a base model that never
+    learnt to chat)."""
 
     def __init__(self, tokenizer: Any) -> None:
         if not tokenizer.chat_template:
-            raise ModelMissing(f"{tokenizer.name_or_path} has no chat template; recgraph needs an instruction-tuned model.")
+            raise ModelMissing(
+                f"{tokenizer.name_or_path} has no chat template; recgraph needs an instruction-tuned model."
+            )
         self._tokenizer = tokenizer
         self._lock = threading.Lock()  # a fast tokenizer may not be called from two threads at once
-        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special or str(token) in tokenizer.chat_template}
+        added = {
+            str(token)
+            for token in tokenizer.added_tokens_decoder.values()
+            if token.special or str(token) in tokenizer.chat_template
+        }
+        self.end = int(tokenizer.eos_token_id)
         self._control = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
         self._control_ids = frozenset(tokenizer.convert_tokens_to_ids(self._control))
         self._system = self._takes_system()
         self._own = self._count_control(self.encode(self._apply("a", "b")))
         pieces: list[str] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         breaks = ("Ċ", "\n", "<0x0A>")  # how byte-level and SentencePiece vocabularies write a line end
-        self.line_ends = frozenset(i for i, piece in enumerate(pieces) if piece and any(mark in piece for mark in breaks))
+        self.line_ends = frozenset(
+            i for i, piece in enumerate(pieces) if piece and any(mark in piece for mark in breaks)
+        )
         self._blanks = [i for i, piece in enumerate(pieces) if piece and piece[0] in "Ġ▁ " and i not in self.line_ends]
 
     def render(self, prompt: Prompt) -> tuple[str, list[int]]:
-        """The prompt as the model reads it, ready for its answer: text and tokens. Control tokens inside its texts are broken up."""
+        """The prompt as the model reads it, ready for its answer: text and tokens. Control tokens inside its texts are
+        broken up."""
         text = self._apply(self._defuse(prompt.system), self._defuse(prompt.user))
         tokens = self.encode(text)
         if (found := self._count_control(tokens)) != self._own:
-            raise LLMError(f"A prompt has {found} control tokens where its template has {self._own}; its text cannot be shown to the model.")
+            raise LLMError(
+                f"A prompt has {found} control tokens where its template has {self._own}; its text cannot be shown to "
+                "the model."
+            )
         return text, tokens
 
     def encode(self, text: str) -> list[int]:
@@ -47,14 +63,22 @@ class ChatText:
         with self._lock:
             return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of several texts at once."""
+        with self._lock:
+            return [list(tokens) for tokens in self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
     def decode(self, tokens: Sequence[int]) -> str:
         with self._lock:
-            return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            return str(
+                self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            )
 
     def answer_tokens(self, rendered: str, answers: Sequence[str]) -> list[int]:
         """The first token of each answer as it would follow the prompt ("Yes" and " Yes" are different tokens).
 
-        Raises ValueError where two begin with the same token or one melts into the prompt, so that a score would mean nothing.
+        Raises ValueError where two begin with the same token or one melts into the prompt, so that a score would mean
+        nothing.
         """
         before = self.encode(rendered)
         first = []
@@ -64,7 +88,9 @@ class ChatText:
                 raise ValueError(f"The answer '{answer}' has no token of its own after this prompt.")
             first.append(after[len(before)])
             if first[-1] in first[:-1]:
-                raise ValueError(f"The answers '{answers[first.index(first[-1])]}' and '{answer}' begin with the same token.")
+                raise ValueError(
+                    f"The answers '{answers[first.index(first[-1])]}' and '{answer}' begin with the same token."
+                )
         return first
 
     def blank_mask(self, size: int) -> torch.Tensor:
@@ -84,12 +110,15 @@ class ChatText:
         """Some templates (Gemma's) refuse a system message or drop it; then it goes in front of the user text."""
         messages = [{"role": "system", "content": "recgraph-probe"}, {"role": "user", "content": "b"}]
         try:
-            return "recgraph-probe" in self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return "recgraph-probe" in self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
         except TemplateError:
             return False
 
     def _defuse(self, text: str) -> str:
-        """A blank after the first character of every control token: it stays readable and is no control token any more."""
+        """A blank after the first character of every control token: it stays readable and is no control token any
+        more."""
         for token in self._control:
             if token in text:
                 text = text.replace(token, f"{token[0]} {token[1:]}")

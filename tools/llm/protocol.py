@@ -1,7 +1,7 @@
 """What recgraph asks of a language model: `generate` text and `score` given answers, both batched, with an adapter name.
 
-Two implementations share this protocol: `tools.llm_local.LocalLLM` (transformers + peft, in process) and `tools.llm_server.ServerLLM`
-(vLLM's OpenAI API). This file knows neither: it holds the protocol, its records and `open_llm`, which chooses.
+Two implementations share this protocol: `LocalLLM` (local.py: transformers + peft, in process) and `ServerLLM` (server.py: vLLM's OpenAI API).
+This file knows neither: it holds the protocol and its records; open.py chooses.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class LLM(Protocol):
     """A causal language model with a chat template.
 
     `name` identifies the weights (for cache keys and the run's record); `parameters` is their number, None where unknown;
-    `adapters` are the adapter names that may be asked for; `max_choices` is the number of choices of the largest Form it takes.
+    `adapters` are the adapter names that may be asked for; `max_choices` is the number of choices of the largest Form it takes;
+    `on_cpu` says that it computes on this machine's processor, where a written token costs tens of milliseconds.
     `deadline` is a `time.monotonic()` value or None.
 
     Raises LLMUnavailable, LLMTimeout (the deadline passed), LLMGarbled; ValueError for an unknown adapter.
@@ -71,6 +72,7 @@ class LLM(Protocol):
     parameters: int | None
     adapters: tuple[str, ...]
     max_choices: int
+    on_cpu: bool
 
     def generate(
         self,
@@ -94,6 +96,7 @@ class LLM(Protocol):
     ) -> tuple[list[tuple[float, float]], Usage]:
         """For each prompt the log-probabilities of the first token of the two answers (T eq. 2), natural log.
 
+        Where the deadline passes after some prompts were scored, the first so many may be given; LLMTimeout where there are none.
         Their difference is the logit difference, so p = sigmoid(difference) (DESIGN 7, first row).
         """
         ...

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class ServerLLM:
-    """A served causal language model (see `tools.llm.LLM` for the protocol).
+    """A served causal language model (see `protocol.LLM`).
 
     `model` is the served name of the base model, "" for the first one; `adapters` maps names nodes ask for to served names of LoRA
     adapters, and every served adapter also answers to its own name. `timeout` in seconds holds where a call has no deadline.
@@ -64,6 +64,7 @@ class ServerLLM:
         self.adapters: tuple[str, ...] = tuple(self._aliases)
         self.roots: dict[str, str] = {}  # served adapter → the folder the server read it from, which may be on another machine
         self.max_choices = MAX_CHOICES
+        self.on_cpu = False  # whatever it runs on, it answers many at once
         try:
             self.connect(time.monotonic() + CONNECT_SECONDS)
         except (LLMUnavailable, LLMTimeout, LLMGarbled) as error:

@@ -1,11 +1,12 @@
-"""What sources of candidates (tools/sources/registry.py) are made of, a `Past`: the past as it is known at some moment; and what they are asked."""
+"""What sources of candidates (tools/sources/registry.py) are made of, a `Past`: the past as it is known at some moment;
+and what they are asked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,13 +23,16 @@ Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
 Vectors = NDArray[np.float32]
 
+Need = Literal["names", "vectors", "core", "former"]  # what a source may need of the past, beside its events
+
 HISTORY = 50  # items of a history that are read, the newest
 
 
 @dataclass(frozen=True)
 class Past:
-    """What sources are made of: the events of the past, and the catalogue's names with their unit `vectors` (zero where nothing is known of
-    an item; None without an encoder). `core`, over this catalogue, and `former` are None where none was trained."""
+    """What sources are made of: the events of the past, and the catalogue's names with their unit `vectors` (zero where
+    nothing is known of an item; None without an encoder). `core`, over this catalogue, and `former` are None where none
+    was trained."""
 
     events: Sequences
     names: Sequence[str]
@@ -40,6 +44,13 @@ class Past:
     def n_items(self) -> int:
         return len(self.names)
 
+    def has(self, need: Need) -> bool:
+        """Whether it holds what a source needs: names that tell items apart, text vectors, a trained CORE, a trained
+        text transformer."""
+        if need == "names":
+            return len(set(self.names)) > 1
+        return {"vectors": self.vectors, "core": self.core, "former": self.former}[need] is not None
+
     @cached_property
     def words(self) -> Words:
         """The names as words."""
@@ -49,14 +60,17 @@ class Past:
     def known_vectors(self) -> Vectors:
         """The vectors. SettingsError where there are none."""
         if self.vectors is None:
-            raise SettingsError("A source that reads texts was asked for without text vectors; give the shop an encoder.")
+            raise SettingsError(
+                "A source that reads texts was asked for without text vectors; give the past an encoder's."
+            )
         return self.vectors
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked: the rows of a history's items, oldest first; the query, and its vector where there is an encoder; what the query memory
-    holds of it, (row, score) pairs; and whether the query is fresh: nothing was looked at under it yet."""
+    """What is asked: the rows of a history's items, oldest first; the query, and its vector where there is an encoder;
+    what the query memory holds of it, (row, score) pairs; and whether the query is fresh: nothing was looked at under
+    it yet."""
 
     history: Rows
     query: str = ""
@@ -74,7 +88,8 @@ class Source(Protocol):
 
 
 def read_weights(histories: Sequence[Rows], n_items: int, recency: float, length: int = HISTORY) -> sp.csr_matrix:
-    """float32[requests, n_items]: the newest item of a history weighs 1, each one before it `recency` of the one after; repeats add up."""
+    """float32[requests, n_items]: the newest item of a history weighs 1, each one before it `recency` of the one after;
+    repeats add up."""
     newest = [one[-length:] for one in histories]
     starts = np.concatenate([[0], np.cumsum([len(one) for one in newest])]).astype(np.int64)
     weights = recency_weights(length, recency).astype(np.float32)

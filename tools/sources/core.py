@@ -1,10 +1,12 @@
-"""CORE at serving time (F 4.4): the item table as ID embedding, and the encoder that turns a history into a vector of the same space.
+"""CORE at serving time (F 4.4): the item table as ID embedding, and the encoder that turns a history into a vector of
+the same space.
 
-A trained CORE is a folder (`train/id_embeddings.py` writes it) or lies in a store, published there. The forward pass is numpy: a history has
-some dozen items, and serving need not start torch for that. How it is trained is unknown here.
+A trained CORE is a folder (`train/id_embeddings.py` writes it) or lies in a store, published there. The forward pass is
+numpy: a history has some dozen items, and serving need not start torch for that. How it is trained is unknown here.
 
-Items without interactions (F 5.4) share one vector, the cold one. In a history they are read as that; they are never found by it, because
-all of them would be at once: in `units` their rows are zero, which no index returns, and titles and queries are left to bring them.
+Items without interactions (F 5.4) share one vector, the cold one. In a history they are read as that; they are never
+found by it, because all of them would be at once: in `units` their rows are zero, which no index returns, and titles
+and queries are left to bring them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from recgraph.errors import StoreError
 from recgraph.store.db import Store
@@ -36,7 +39,8 @@ _EPS = 1e-12
 
 @dataclass(frozen=True)
 class Core:
-    """A trained CORE over n items. `items` float32[n, d] is the table as the encoder reads it, the cold vector where `cold` bool[n].
+    """A trained CORE over n items. `items` float32[n, d] is the table as the encoder reads it, the cold vector where
+    `cold` bool[n].
 
     `weights` are the encoder's, by name; `config` is what it was trained with, `fitted_before` among it.
     """
@@ -49,14 +53,18 @@ class Core:
 
     @classmethod
     def load(cls, folder: str | Path) -> Core:
-        """From the folder that `recgraph train id_embeddings` writes. Raises StoreError where it is missing or incomplete."""
-        from safetensors.numpy import load_file
-
+        """From the folder that `recgraph train id_embeddings` writes. Raises StoreError where it is missing or
+        incomplete."""
         place = Path(folder)
         try:
-            config, weights = json.loads((place / "config.json").read_text(encoding="utf-8")), load_file(place / "core.safetensors")
+            config, weights = (
+                json.loads((place / "config.json").read_text(encoding="utf-8")),
+                load_file(place / "core.safetensors"),
+            )
         except OSError as error:
-            raise StoreError(f"There is no trained CORE in {place} ({error}). Make it with: recgraph train id_embeddings") from None
+            raise StoreError(
+                f"There is no trained CORE in {place} ({error}). Make it with: recgraph train id_embeddings"
+            ) from None
         columns = read_table(place / "items.parquet")
         items = np.asarray(columns["vector"] * columns["norm"][:, None], dtype=np.float32)
         return cls(tuple(columns["item_id"]), items, np.zeros(len(items), dtype=np.bool_), weights, config)
@@ -81,7 +89,13 @@ class Core:
             size = int(np.prod(shape))
             weights[name], numbers = numbers[:size].reshape(shape), numbers[size:]
         norms = weights.pop("norms")
-        return cls(tuple(item_ids), np.asarray(units * norms[:, None], np.float32), np.zeros(len(item_ids), np.bool_), weights, config)
+        return cls(
+            tuple(item_ids),
+            np.asarray(units * norms[:, None], np.float32),
+            np.zeros(len(item_ids), np.bool_),
+            weights,
+            config,
+        )
 
     def publish(self, store: Store) -> None:
         """Puts it into a store, which is open for writing, in place of what was published before."""
@@ -92,7 +106,11 @@ class Core:
         flat = np.concatenate([value.astype(np.float32).ravel() for value in parts.values()])
         dim = self.items.shape[1]
         packed = np.concatenate([flat, np.zeros(-len(flat) % dim, np.float32)]).reshape(-1, dim)
-        config = {**self.config, "model": self.name, "shapes": {name: list(value.shape) for name, value in parts.items()}}
+        config = {
+            **self.config,
+            "model": self.name,
+            "shapes": {name: list(value.shape) for name, value in parts.items()},
+        }
         with store.writing():
             store.save_vectors("id", self.name, [self.item_ids[row] for row in known], self.units()[known])
             store.save_vectors(KIND, self.name, [str(row) for row in range(len(packed))], packed)
@@ -123,7 +141,8 @@ class Core:
     def session_vector(self, history: Sequence[int] | Rows) -> Vectors:
         """float32[d] of length 1 from the rows of a history, oldest first; zero where no item of it is known.
 
-        A row that repeats the one before says nothing new: in training, too, a click and the purchase of the same item are one.
+        A row that repeats the one before says nothing new: in training, too, a click and the purchase of the same item
+        are one.
         """
         rows = np.asarray(history, dtype=np.int64)
         rows = rows[np.insert(rows[1:] != rows[:-1], 0, True)][-int(self.config["max_length"]) :] if len(rows) else rows
@@ -136,11 +155,14 @@ class Core:
         return np.asarray(session / max(float(np.linalg.norm(session)), 1e-12), dtype=np.float32)
 
     def _logits(self, x: Vectors) -> Vectors:
-        """float32[l]: what the transformer says of each of a history's items; `train/networks/core.py` is the same with gradients."""
+        """float32[l]: what the transformer says of each of a history's items; `train/networks/core.py` is the same with
+        gradients."""
         w, heads = self.weights, int(self.config["heads"])
         hidden = normed(x + w["positions.weight"][: len(x)], w, "norm", _EPS)
         for layer in range(int(self.config["layers"])):
             at = f"blocks.{layer}"
             hidden = normed(hidden + attended(hidden, w, at, heads), w, f"{at}.norm1", _EPS)
-            hidden = normed(hidden + linear(gelu(linear(hidden, w, f"{at}.up")), w, f"{at}.down"), w, f"{at}.norm2", _EPS)
+            hidden = normed(
+                hidden + linear(gelu(linear(hidden, w, f"{at}.up")), w, f"{at}.down"), w, f"{at}.norm2", _EPS
+            )
         return np.asarray(linear(hidden, w, "weigh")[:, 0], dtype=np.float32)

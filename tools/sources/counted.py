@@ -1,4 +1,5 @@
-"""Sources of candidates that are counted from events: what is popular, what was seen, what follows what, neighbours by shoppers, and makers."""
+"""Sources of candidates that are counted from events: what is popular, what was seen, what follows what, neighbours by
+shoppers, and makers."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ _BLOCK = 2048  # rows of a table made at once
 class Popularity:
     """The number of an item's events."""
 
-    def __init__(self, shop: Past) -> None:
-        self._counts = np.bincount(shop.events.item, minlength=shop.n_items).astype(np.float32)
+    def __init__(self, past: Past) -> None:
+        self._counts = np.bincount(past.events.item, minlength=past.n_items).astype(np.float32)
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """The same for each request; 0 for an item without an event."""
@@ -30,8 +31,8 @@ class Popularity:
 class Viewed:
     """The history's own items, the newest first; 0 for all others."""
 
-    def __init__(self, shop: Past) -> None:
-        self._n_items = shop.n_items
+    def __init__(self, past: Past) -> None:
+        self._n_items = past.n_items
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         found = np.zeros((len(asked), self._n_items), np.float32)
@@ -40,13 +41,13 @@ class Viewed:
         return found
 
 
-# ── What follows what ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What follows what ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class TransitionSettings:
-    """`recency` is the weight of a history item against the one after it, `window` how many later events of a user count as followers.
-    A step from a row is divided by (the row's sum)^`out` × (the follower's sum)^`into`."""
+    """`recency` is the weight of a history item against the one after it, `window` how many later events of a user
+    count as followers. A step from a row is divided by (the row's sum)^`out` × (the follower's sum)^`into`."""
 
     recency: float = 0.6
     window: int = 50
@@ -59,24 +60,25 @@ class TransitionSettings:
 
 
 class Transitions:
-    """What shoppers took after an item of the history; the steps are counted, with their decay, by tools/sources/transitions.py."""
+    """What shoppers took after an item of the history; the steps are counted, with their decay, by
+    tools/sources/transitions.py."""
 
-    def __init__(self, shop: Past, settings: TransitionSettings | None = None) -> None:
+    def __init__(self, past: Past, settings: TransitionSettings | None = None) -> None:
         s = self._settings = settings or TransitionSettings()
-        self._table = scaled(transition_counts(shop.events, shop.n_items, s.window), s.out, s.into).astype(np.float32)
+        self._table = scaled(transition_counts(past.events, past.n_items, s.window), s.out, s.into).astype(np.float32)
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """0 for what never followed."""
         return dense(read(asked, self._table.shape[1], self._settings.recency) @ self._table)
 
 
-# ── Neighbours ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Neighbours ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class ItemKNNSettings:
-    """`recency` as in TransitionSettings. `shrink` is added below the fraction of the cosine, so that few users say less; `neighbours` are
-    kept of each item (0: all); a user counts (number of the user's items)^-`user_power`."""
+    """`recency` as in TransitionSettings. `shrink` is added below the fraction of the cosine, so that few users say
+    less; `neighbours` are kept of each item (0: all); a user counts (number of the user's items)^-`user_power`."""
 
     recency: float = 0.7
     shrink: float = 40.0
@@ -92,18 +94,22 @@ class ItemKNNSettings:
 class ItemKNN:
     """Items that the same users had: the cosine of columns of the 0/1 matrix of users and items."""
 
-    def __init__(self, shop: Past, settings: ItemKNNSettings | None = None) -> None:
+    def __init__(self, past: Past, settings: ItemKNNSettings | None = None) -> None:
         s = self._settings = settings or ItemKNNSettings()
-        user = np.unique(shop.events.user, return_inverse=True)[1].ravel()
-        had = sp.csr_matrix((np.ones(len(user), np.float32), (user, shop.events.item)), shape=(user.max(initial=-1) + 1, shop.n_items))
+        user = np.unique(past.events.user, return_inverse=True)[1].ravel()
+        had = sp.csr_matrix(
+            (np.ones(len(user), np.float32), (user, past.events.item)), shape=(user.max(initial=-1) + 1, past.n_items)
+        )
         had.data[:] = 1.0  # summed where an item was had twice
         weight = np.maximum(np.asarray(had.sum(axis=1)).ravel(), 1.0) ** -s.user_power
         of_users = (sp.diags(weight) @ had).tocsr()
         norm = np.sqrt(np.asarray(of_users.sum(axis=0)).ravel())
-        blocks = [self._rows(had, of_users, norm, start) for start in range(0, shop.n_items, _BLOCK)]
+        blocks = [self._rows(had, of_users, norm, start) for start in range(0, past.n_items, _BLOCK)]
         self._table = sp.vstack(blocks).tocsr() if blocks else sp.csr_matrix((0, 0), dtype=np.float32)
 
-    def _rows(self, had: sp.csr_matrix, of_users: sp.csr_matrix, norm: NDArray[np.float32], start: int) -> sp.csr_matrix:
+    def _rows(
+        self, had: sp.csr_matrix, of_users: sp.csr_matrix, norm: NDArray[np.float32], start: int
+    ) -> sp.csr_matrix:
         together = (had[:, start : start + _BLOCK].T @ of_users).tocoo()
         other = together.col != together.row + start  # an item is no neighbour of itself
         row, column, both = together.row[other], together.col[other], together.data[other]
@@ -122,9 +128,10 @@ class ItemKNN:
 
 @dataclass(frozen=True)
 class SessionKNNSettings:
-    """The `neighbours` users who share most with the history vote for what they had. A shared item weighs `recency`^(items after it in the
-    history) × (its users)^-`rarity`; a user's sum is divided by (number of their items)^`long`. A vote for an item loses by `near` for each
-    place between it and the shared item nearest to it, and counts `before` times where it came before that item."""
+    """The `neighbours` users who share most with the history vote for what they had. A shared item weighs
+    `recency`^(items after it in the history) × (its users)^-`rarity`; a user's sum is divided by (number of their
+    items)^`long`. A vote for an item loses by `near` for each place between it and the shared item nearest to it, and
+    counts `before` times where it came before that item."""
 
     neighbours: int = 100
     recency: float = 0.6
@@ -140,19 +147,28 @@ class SessionKNNSettings:
 
 
 class SessionKNN:
-    """Session-kNN with decays by place (V-SKNN, Ludewig and Jannach 2018; STAN, Garg et al. 2019); a session is all that a user had."""
+    """Session-kNN with decays by place (V-SKNN, Ludewig and Jannach 2018; STAN, Garg et al. 2019); a session is all
+    that a user had."""
 
-    def __init__(self, shop: Past, settings: SessionKNNSettings | None = None) -> None:
+    def __init__(self, past: Past, settings: SessionKNNSettings | None = None) -> None:
         s = self._settings = settings or SessionKNNSettings()
-        self._n_items, self._items = shop.n_items, shop.events.item.astype(np.int64)
-        fresh = np.flatnonzero(np.diff(shop.events.user)) + 1
-        self._starts = np.concatenate([[0], fresh, [len(self._items)]]).astype(np.int64) if len(self._items) else np.zeros(1, np.int64)
+        self._n_items, self._items = past.n_items, past.events.item.astype(np.int64)
+        fresh = np.flatnonzero(np.diff(past.events.user)) + 1
+        self._starts = (
+            np.concatenate([[0], fresh, [len(self._items)]]).astype(np.int64)
+            if len(self._items)
+            else np.zeros(1, np.int64)
+        )
         user = np.repeat(np.arange(len(self._starts) - 1), np.diff(self._starts))
-        had = sp.csr_matrix((np.ones(len(user), np.float32), (self._items, user)), shape=(shop.n_items, len(self._starts) - 1))
+        had = sp.csr_matrix(
+            (np.ones(len(user), np.float32), (self._items, user)), shape=(past.n_items, len(self._starts) - 1)
+        )
         had.data[:] = 1.0
         users = np.maximum(np.asarray(had.sum(axis=1)).ravel(), 1.0)
         size = np.maximum(np.diff(self._starts), 1).astype(np.float64)
-        self._had = (sp.diags((users**-s.rarity).astype(np.float32)) @ had @ sp.diags((size**-s.long).astype(np.float32))).tocsr()
+        self._had = (
+            sp.diags((users**-s.rarity).astype(np.float32)) @ had @ sp.diags((size**-s.long).astype(np.float32))
+        ).tocsr()
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """0 for what no neighbour had."""
@@ -180,20 +196,25 @@ class SessionKNN:
             return
         shared = np.flatnonzero(np.isin(item, history))
         # The shared item nearest before a place, and nearest after it (of the same user).
-        left, right = np.searchsorted(shared, np.arange(len(item)), "right") - 1, np.searchsorted(shared, np.arange(len(item)))
+        left, right = (
+            np.searchsorted(shared, np.arange(len(item)), "right") - 1,
+            np.searchsorted(shared, np.arange(len(item))),
+        )
         low, high = shared[np.maximum(left, 0)], shared[np.minimum(right, len(shared) - 1)]
         after = np.where((left >= 0) & (of[low] == of), s.near ** (np.arange(len(item)) - low).clip(0), 0.0)
-        before = np.where((right < len(shared)) & (of[high] == of), s.before * s.near ** (high - np.arange(len(item))).clip(0), 0.0)
+        before = np.where(
+            (right < len(shared)) & (of[high] == of), s.before * s.near ** (high - np.arange(len(item))).clip(0), 0.0
+        )
         np.add.at(row, item, (value[of] * np.maximum(after, before)).astype(np.float32))
 
 
-# ── Makers ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Makers ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class MakerSettings:
-    """`recency` as in TransitionSettings; an item has its count^`share` of what its maker gets, whose steps are divided by (the number into
-    it)^`into`."""
+    """`recency` as in TransitionSettings; an item has its count^`share` of what its maker gets, whose steps are divided
+    by (the number into it)^`into`."""
 
     recency: float = 0.8
     share: float = 0.5
@@ -203,14 +224,17 @@ class MakerSettings:
 class MakerTransitions:
     """Which makers' items follow which makers', and how often an item is taken of its maker's."""
 
-    def __init__(self, shop: Past, settings: MakerSettings | None = None) -> None:
-        s, maker = settings or MakerSettings(), makers(shop.names)
-        of = sp.csr_matrix((np.ones(len(maker), np.float32), (np.arange(len(maker)), maker)), shape=(len(maker), maker.max(initial=0) + 1))
+    def __init__(self, past: Past, settings: MakerSettings | None = None) -> None:
+        s, maker = settings or MakerSettings(), makers(past.names)
+        of = sp.csr_matrix(
+            (np.ones(len(maker), np.float32), (np.arange(len(maker)), maker)),
+            shape=(len(maker), maker.max(initial=0) + 1),
+        )
         self._settings, self._of, self._maker = s, of, maker
-        steps = (of.T @ transition_counts(shop.events, shop.n_items) @ of).tocsr()
+        steps = (of.T @ transition_counts(past.events, past.n_items) @ of).tocsr()
         into = np.maximum(np.asarray(steps.sum(axis=0)).ravel(), 1.0) ** -s.into
         self._steps = scaled(steps @ sp.diags(into), 1.0, 0.0).astype(np.float32)
-        count = (np.bincount(shop.events.item, minlength=shop.n_items) + 0.5) ** s.share
+        count = (np.bincount(past.events.item, minlength=past.n_items) + 0.5) ** s.share
         self._share = (count / np.bincount(maker, count, of.shape[1])[maker] ** 0.5).astype(np.float32)
 
     def scores(self, asked: Sequence[Request]) -> Scores:

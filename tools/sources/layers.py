@@ -1,4 +1,5 @@
-"""Forward passes in numpy of layers that torch has trained: serving reads some dozen items at a time and need not start torch for that.
+"""Forward passes in numpy of layers that torch has trained: serving reads some dozen items at a time and need not start
+torch for that.
 
 `weights` are float32 arrays under the names that torch gives them, "blocks.0.up.weight" and the like.
 """
@@ -36,7 +37,8 @@ def gelu(x: Numbers) -> Numbers:
 
 
 def attended(x: Numbers, weights: Weights, name: str, heads: int) -> Numbers:
-    """float32[l, d] → float32[l, d]: `heads` of attention, each place on itself and those before it; `name`.qkv and `name`.out are its layers."""
+    """float32[l, d] → float32[l, d]: `heads` of attention, each place on itself and those before it; `name`.qkv and
+    `name`.out are its layers."""
     length, dim = x.shape
     q, k, v = linear(x, weights, f"{name}.qkv").reshape(length, 3, heads, dim // heads).transpose(1, 2, 0, 3)
     later = np.triu(np.ones((length, length), np.bool_), 1)

@@ -16,11 +16,14 @@ from recgraph.tools.sources.layers import Weights
 
 def publish(store: Store, fact: str, weights: Weights, config: Mapping[str, Any]) -> None:
     """Puts it into a store, which is open for writing, in place of what was published before."""
-    store.set_meta(fact, json.dumps({**config, "weights": base64.b64encode(save(dict(weights))).decode()}, sort_keys=True))
+    store.set_meta(
+        fact, json.dumps({**config, "weights": base64.b64encode(save(dict(weights))).decode()}, sort_keys=True)
+    )
 
 
 def published(store: Store, fact: str, before: datetime | None = None) -> tuple[Weights, dict[str, Any]] | None:
-    """What `publish` put there; None where there is nothing, or what may know what happened from `before` on (`usable`)."""
+    """What `publish` put there; None where there is nothing, or what may know what happened from `before` on
+    (`usable`)."""
     told = store.meta(fact)
     if told is None:
         return None
@@ -30,7 +33,7 @@ def published(store: Store, fact: str, before: datetime | None = None) -> tuple[
 
 
 def usable(config: Mapping[str, Any], before: datetime | None) -> bool:
-    """Whether what was fitted may be used where nothing from `before` on may be known. One fitted without a cut in time (leave-one-out) is used only
-    where nothing is hidden."""
+    """Whether what was fitted may be used where nothing from `before` on may be known. One fitted without a cut in time
+    (leave-one-out) is used only where nothing is hidden."""
     fitted = config.get("fitted_before")
     return before is None or (fitted is not None and datetime.fromisoformat(fitted) <= before)

@@ -1,16 +1,23 @@
-"""Candidate sources by name: what follows what, neighbours by shoppers, words, makers and texts, what fits a query, and what trained encoders expect.
+"""Candidate sources by name: what follows what, neighbours by shoppers, words, makers and texts, what fits a query, and
+what trained encoders expect.
 
-A source is made of a `Past` and asked with `Request`s (tools/sources/base.py): a history as catalogue rows, a query. It answers all of them at once
-with a score for each item of the catalogue; 0 (or the same for all) means that it has nothing to say. No random number is used, and a single
-request costs about a millisecond. What weighs one source against another is in tools/ranking.py; evaluation uses the same classes
-(evaluation/baselines/counted.py), so what is measured is what serves.
+A source is made of a `Past` and asked with `Request`s (tools/sources/base.py): a history as catalogue rows, a query. It
+answers all of them at once with a score for each item of the catalogue; 0 (or the same for all) means that it has
+nothing to say. No random number is used, and a single request costs about a millisecond. What weighs one source against
+another is in tools/ranking.py; evaluation uses the same classes (evaluation/baselines/counted.py), so what is measured
+is what serves.
+
+A new source is a class with `scores` in a file of this room and an entry below: how it is made, as what an answer shows
+it, and what it needs. The stage `ranking` then learns how far to believe it, and what is published serves with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
-from recgraph.tools.sources.base import Past, Source
+from recgraph.tools.sources.base import Need, Past, Source
 from recgraph.tools.sources.counted import (
     ItemKNN,
     ItemKNNSettings,
@@ -23,35 +30,44 @@ from recgraph.tools.sources.counted import (
 )
 from recgraph.tools.sources.text import Encoded, NextText, QueryText, QueryWords, Remembered, TextKNN, WordKNN
 
-_KINDS: Mapping[str, tuple[str, Callable[[Past], Source]]] = {
-    "popularity": ("popular", Popularity),
-    "transitions": ("sequence", Transitions),
-    "next-step": ("sequence", lambda shop: Transitions(shop, TransitionSettings(window=1, recency=0.3))),
-    "item-knn": ("sequence", lambda shop: ItemKNN(shop, ItemKNNSettings(user_power=0.5, shrink=1.0))),
-    "session-knn": ("sequence", SessionKNN),
-    "maker-transitions": ("sequence", MakerTransitions),
-    "viewed": ("sequence", Viewed),
-    "word-knn": ("title", WordKNN),
-    "text-knn": ("title", TextKNN),
-    "query-text": ("text", QueryText),
-    "query-words": ("text", QueryWords),
-    "memory": ("memory", Remembered),
-    "core": ("sequence", Encoded),
-    "textformer": ("text", NextText),
+# `source` in the public JSON (DESIGN 8)
+ShownAs = Literal["id", "title", "sequence", "memory", "text", "lexical", "popular"]
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """How a source is made of the past, as what an answer shows it, and what of the past it cannot be made without."""
+
+    make: Callable[[Past], Source]
+    shown_as: ShownAs
+    needs: tuple[Need, ...] = ()
+
+
+# In this order a network reads them.
+SOURCES: dict[str, SourceEntry] = {
+    "popularity": SourceEntry(Popularity, "popular"),
+    "transitions": SourceEntry(Transitions, "sequence"),
+    "next-step": SourceEntry(lambda past: Transitions(past, TransitionSettings(window=1, recency=0.3)), "sequence"),
+    "item-knn": SourceEntry(lambda past: ItemKNN(past, ItemKNNSettings(user_power=0.5, shrink=1.0)), "sequence"),
+    "session-knn": SourceEntry(SessionKNN, "sequence"),
+    "maker-transitions": SourceEntry(MakerTransitions, "sequence", needs=("names",)),
+    "viewed": SourceEntry(Viewed, "sequence"),
+    "word-knn": SourceEntry(WordKNN, "title", needs=("names",)),
+    "text-knn": SourceEntry(TextKNN, "title", needs=("names", "vectors")),
+    "query-text": SourceEntry(QueryText, "text", needs=("names", "vectors")),
+    "query-words": SourceEntry(QueryWords, "text", needs=("names",)),
+    "memory": SourceEntry(Remembered, "memory"),
+    "core": SourceEntry(Encoded, "sequence", needs=("core",)),
+    "textformer": SourceEntry(NextText, "text", needs=("names", "vectors", "former")),
 }
-_NAMED, _ENCODED = ("word-knn", "maker-transitions", "query-words"), ("text-knn", "query-text", "textformer")  # what reads names, and their vectors
-NAMES = tuple(_KINDS)
-SHOWN_AS: Mapping[str, str] = {name: shown for name, (shown, _) in _KINDS.items()}  # the names of DESIGN 8
+NAMES = tuple(SOURCES)
 
 
-def possible(shop: Past) -> tuple[str, ...]:
-    """The names of the sources that can be made: of names only where there are some, of vectors where there is an encoder, and what is trained."""
-    named = len(set(shop.names)) > 1
-    left_out = () if named and shop.vectors is not None else _ENCODED if named else (*_NAMED, *_ENCODED)
-    untrained = [name for name, there in (("core", shop.core), ("textformer", shop.former)) if there is None]
-    return tuple(name for name in NAMES if name not in (*left_out, *untrained))
+def possible(past: Past) -> tuple[str, ...]:
+    """The names of the sources that can be made of what is known of the past."""
+    return tuple(name for name, entry in SOURCES.items() if all(past.has(need) for need in entry.needs))
 
 
-def make(name: str, shop: Past) -> Source:
-    """A source by its name. KeyError for an unknown name, SettingsError where the shop has not what it needs."""
-    return _KINDS[name][1](shop)
+def make(name: str, past: Past) -> Source:
+    """A source by its name. KeyError for an unknown name, SettingsError where the past has not what it needs."""
+    return SOURCES[name].make(past)

@@ -1,4 +1,5 @@
-"""Sources of candidates that read texts, queries or what was trained: words, vectors, the query memory, CORE and the text transformer."""
+"""Sources of candidates that read texts, queries or what was trained: words, vectors, the query memory, CORE and the
+text transformer."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from recgraph.tools.sources.transitions import RECENCY
 _BLOCK = 65_536  # items whose texts are read at once
 LEANING = 0.3  # how far a query's vector is moved towards the history's titles: .15 to .5 are alike
 
-# ── Words ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Words ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class WordsSettings:
 class WordKNN:
     """Items whose names share words with the history's, rare words counting more."""
 
-    def __init__(self, shop: Past, settings: WordsSettings | None = None) -> None:
-        self._settings, self._table = settings or WordsSettings(), shop.words.table
+    def __init__(self, past: Past, settings: WordsSettings | None = None) -> None:
+        self._settings, self._table = settings or WordsSettings(), past.words.table
         self._turned = self._table.T.tocsr()
 
     def scores(self, asked: Sequence[Request]) -> Scores:
@@ -40,15 +41,15 @@ class WordKNN:
 class QueryWords:
     """Items whose names share words with the query."""
 
-    def __init__(self, shop: Past) -> None:
-        self._words, self._turned = shop.words, shop.words.table.T.tocsr()
+    def __init__(self, past: Past) -> None:
+        self._words, self._turned = past.words, past.words.table.T.tocsr()
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """0 where no word is shared."""
         return dense(self._words.read([one.query for one in asked]) @ self._turned)
 
 
-# ── Texts ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Texts ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ class TextKNNSettings:
 
 
 class TextKNN:
-    """Items whose text is near to the history's: the cosine with the weighted mean of the history's vectors; cold items like all others."""
+    """Items whose text is near to the history's: the cosine with the weighted mean of the history's vectors; cold items
+    like all others."""
 
-    def __init__(self, shop: Past, settings: TextKNNSettings | None = None) -> None:
-        self._settings, self._vectors = settings or TextKNNSettings(), shop.known_vectors
+    def __init__(self, past: Past, settings: TextKNNSettings | None = None) -> None:
+        self._settings, self._vectors = settings or TextKNNSettings(), past.known_vectors
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """Cosines; 0 without a history."""
@@ -75,8 +77,8 @@ class TextKNN:
 class QueryText:
     """Items whose text is near to the query's, moved a little (`LEANING`) towards the history's."""
 
-    def __init__(self, shop: Past) -> None:
-        self._vectors = shop.known_vectors
+    def __init__(self, past: Past) -> None:
+        self._vectors = past.known_vectors
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """0 without a query."""
@@ -84,7 +86,9 @@ class QueryText:
         given = [(row, one.vector) for row, one in enumerate(asked) if one.vector is not None and one.vector.any()]
         if given:
             there = [row for row, _ in given]
-            wanted = np.stack([vector for _, vector in given]) + LEANING * _taste([asked[row] for row in there], self._vectors, RECENCY)
+            wanted = np.stack([vector for _, vector in given]) + LEANING * _taste(
+                [asked[row] for row in there], self._vectors, RECENCY
+            )
             found[there] = wanted @ self._vectors.T
         return found
 
@@ -99,8 +103,8 @@ def _taste(asked: Sequence[Request], vectors: Vectors, recency: float) -> Vector
 class Remembered:
     """What the query memory (F 4.2) holds of the query, as the request brings it."""
 
-    def __init__(self, shop: Past) -> None:
-        self._n_items = shop.n_items
+    def __init__(self, past: Past) -> None:
+        self._n_items = past.n_items
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """0 for what it does not hold."""
@@ -111,20 +115,25 @@ class Remembered:
         return found
 
 
-# ── Trained ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Trained ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Encoded:
-    """What is near to the history for CORE's encoder; a cold item is not ranked. SettingsError where the shop has none."""
+    """What is near to the history for CORE's encoder; a cold item is not ranked. SettingsError where the past has
+    none."""
 
-    def __init__(self, shop: Past) -> None:
-        if shop.core is None:
-            raise SettingsError("The source core was asked for without a trained CORE; give the shop one.")
-        self._core, self._units = shop.core, shop.core.units()
+    def __init__(self, past: Past) -> None:
+        if past.core is None:
+            raise SettingsError("The source core was asked for without a trained CORE; give the past one.")
+        self._core, self._units = past.core, past.core.units()
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """Cosines; all 0 where the encoder knows nothing of a history."""
-        sessions = np.stack([self._core.session_vector(one.history) for one in asked]) if asked else np.zeros((0, self._units.shape[1]), np.float32)
+        sessions = (
+            np.stack([self._core.session_vector(one.history) for one in asked])
+            if asked
+            else np.zeros((0, self._units.shape[1]), np.float32)
+        )
         found = sessions @ self._units.T
         found[:, self._core.cold] = -np.inf
         found[~sessions.any(axis=1)] = 0.0
@@ -132,20 +141,24 @@ class Encoded:
 
 
 class NextText:
-    """What the text transformer expects after the history's texts and the query's, which it reads if it has learnt from any; an item of which
-    nothing is known is not ranked. SettingsError where the shop has none."""
+    """What the text transformer expects after the history's texts and the query's, which it reads if it has learnt from
+    any; an item of which nothing is known is not ranked. SettingsError where the past has none."""
 
-    def __init__(self, shop: Past) -> None:
-        if shop.former is None:
-            raise SettingsError("The source textformer was asked for without a trained text transformer; give the shop one.")
-        self._former, self._vectors = shop.former, shop.known_vectors
-        self._nameless, self._searches = ~self._vectors.any(axis=1), bool(shop.former.config["queries"])
-        parts = range(0, max(shop.n_items, 1), _BLOCK)
+    def __init__(self, past: Past) -> None:
+        if past.former is None:
+            raise SettingsError(
+                "The source textformer was asked for without a trained text transformer; give the past one."
+            )
+        self._former, self._vectors = past.former, past.known_vectors
+        self._nameless, self._searches = ~self._vectors.any(axis=1), bool(past.former.config["queries"])
+        parts = range(0, max(past.n_items, 1), _BLOCK)
         self._units = np.concatenate([unit(self._former.items(self._vectors[part : part + _BLOCK])) for part in parts])
 
     def scores(self, asked: Sequence[Request]) -> Scores:
         """Cosines; all 0 where there is neither a history nor a query."""
-        states = np.stack([self._state(one) for one in asked]) if asked else np.zeros((0, self._units.shape[1]), np.float32)
+        states = (
+            np.stack([self._state(one) for one in asked]) if asked else np.zeros((0, self._units.shape[1]), np.float32)
+        )
         found = states @ self._units.T
         found[:, self._nameless] = -np.inf
         found[~states.any(axis=1)] = 0.0

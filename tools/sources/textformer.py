@@ -1,8 +1,9 @@
 """The text transformer at serving time: from the texts of what was looked at and the query to the texts that come next.
 
-An item is nothing but its title's vector, so one that nobody has had yet is ranked like any other; a query is a text among them (after
-Recformer, Li et al. 2023). It is trained by train/textformer.py, lies in a folder or, published, in a store, and runs in numpy. Where the
-vectors come from is unknown here; they must be those of the encoder it was trained with.
+An item is nothing but its title's vector, so one that nobody has had yet is ranked like any other; a query is a text
+among them (after Recformer, Li et al. 2023). It is trained by train/textformer.py, lies in a folder or, published, in a
+store, and runs in numpy. Where the vectors come from is unknown here; they must be those of the encoder it was trained
+with.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ _FILES = ("config.json", "textformer.safetensors")
 
 @dataclass(frozen=True)
 class TextFormer:
-    """A trained one. `weights` are the network's by name; `config` has `layers`, `heads`, `max_length`, how many different `queries` it
-    has learnt from, the `encoder` of the texts and `fitted_before`, beside what it was trained with."""
+    """A trained one. `weights` are the network's by name; `config` has `layers`, `heads`, `max_length`, how many
+    different `queries` it has learnt from, the `encoder` of the texts and `fitted_before`, beside what it was trained
+    with."""
 
     weights: Mapping[str, Numbers]
     config: Mapping[str, Any]
@@ -49,7 +51,8 @@ class TextFormer:
         return np.asarray(self.items(texts) + self.weights["asked"], np.float32)
 
     def state(self, read: Numbers) -> Numbers:
-        """float32[d] of length 1 after items and queries float32[l, d], oldest first, of which the newest `max_length` are read; l is at least 1."""
+        """float32[d] of length 1 after items and queries float32[l, d], oldest first, of which the newest `max_length`
+        are read; l is at least 1."""
         w, x = self.weights, read[-self.length :]
         x = np.asarray(x + w["positions.weight"][: len(x)], np.float32)
         for layer in range(int(self.config["layers"])):
@@ -73,7 +76,9 @@ class TextFormer:
         try:
             config = json.loads((place / _FILES[0]).read_text(encoding="utf-8"))
         except OSError as error:
-            raise StoreError(f"There is no trained text transformer in {folder} ({error}). Make it with: recgraph train textformer") from None
+            raise StoreError(
+                f"There is no trained text transformer in {folder} ({error}). Make it with: recgraph train textformer"
+            ) from None
         return cls(load((place / _FILES[1]).read_bytes()), config) if (place / _FILES[1]).exists() else None
 
     def publish(self, store: Store) -> None:
@@ -82,7 +87,8 @@ class TextFormer:
 
     @classmethod
     def published(cls, store: Store, before: datetime | None = None) -> TextFormer | None:
-        """The store's; None where it has none, or one that may know what happened from `before` on (as `Core.published`)."""
+        """The store's; None where it has none, or one that may know what happened from `before` on (as
+        `Core.published`)."""
         found = published(store, META, before)
         return cls(*found) if found else None
 

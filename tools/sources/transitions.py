@@ -1,11 +1,11 @@
 """What follows what: item-item transitions of all users, as a next-item table and as an ID embedding.
 
-`TransitionTable` answers "what do people take after this history" straight from the counts; `fit` compresses the same counts into one vector
-an item, the ID embedding of F 4.4 until CORE is trained. Both see only the `Sequences` they are given: whoever calls decides the cut in
-time. Texts, catalogues and stores are unknown here.
+`TransitionTable` answers "what do people take after this history" straight from the counts; `fit` compresses the same
+counts into one vector an item, the ID embedding of F 4.4 until CORE is trained. Both see only the `Sequences` they are
+given: whoever calls decides the cut in time. Texts, catalogues and stores are unknown here.
 
-Amazon Beauty, last item held out, full ranking, seen items excluded, every fifth user, Recall@10/NDCG@10: transitions .095/.057, embedding
-with 128 dimensions .078/.045, with 64 .071/.039; titles near the last one .057/.035.
+Amazon Beauty, last item held out, full ranking, seen items excluded, every fifth user, Recall@10/NDCG@10: transitions
+.095/.057, embedding with 128 dimensions .078/.045, with 64 .071/.039; titles near the last one .057/.035.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ Rows = NDArray[np.int64]
 
 ACTION_WEIGHTS = (1.0, 2.0, 3.0)  # click, cart, purchase, as Sequences.action codes them
 WINDOW = 10  # later events of the same user that count as followers
-HALF_LIFE_DAYS = 30.0  # a follower this much later counts half; where there is no clock the gap is seconds, so nothing changes
-RECENCY = 0.6  # weight of a history item against the one after it, measured on Beauty: .4 to .7 differ by less than .002 Recall@10
+# a follower this much later counts half; where there is no clock the gap is seconds, so nothing changes
+HALF_LIFE_DAYS = 30.0
+# weight of a history item against the one after it, measured on Beauty: .4 to .7 differ by less than .002 Recall@10
+RECENCY = 0.6
 _OUT_POWER, _IN_POWER = 0.3, 0.1  # how far a row (start) and a column (popular follower) is scaled down by its total
 _HISTORY = 50  # older items weigh less than 1e-10 of the newest
 
@@ -33,14 +35,16 @@ _HISTORY = 50  # older items weigh less than 1e-10 of the newest
 def transition_counts(sequences: Sequences, n_items: int, window: int = WINDOW) -> sp.csr_matrix:
     """float64[n_items, n_items]: how strongly column j followed row i.
 
-    Each pair of events of one user at most `window` apart adds (action weight of j) / sqrt(distance in events) × 0.5^(gap / 30 days).
-    An item may follow itself: a click and then its purchase is the commonest step there is.
+    Each pair of events of one user at most `window` apart adds (action weight of j) / sqrt(distance in events) ×
+    0.5^(gap / 30 days). An item may follow itself: a click and then its purchase is the commonest step there is.
     """
     user, item, ts = sequences.user, sequences.item.astype(np.int64), sequences.ts
     weight = np.asarray(ACTION_WEIGHTS)[sequences.action]
     counts = sp.csr_matrix((n_items, n_items))
     for distance in range(1, window + 1):
-        same = np.flatnonzero(user[distance:] == user[:-distance]) if len(user) > distance else np.empty(0, dtype=np.int64)
+        same = (
+            np.flatnonzero(user[distance:] == user[:-distance]) if len(user) > distance else np.empty(0, dtype=np.int64)
+        )
         if not len(same):
             break
         days = (ts[same + distance] - ts[same]) / np.timedelta64(1, "D")
@@ -59,9 +63,9 @@ def scaled(counts: sp.csr_matrix, rows: float, columns: float) -> sp.csr_matrix:
 def fit(sequences: Sequences, n_items: int, dim: int = 128, seed: int = 0) -> Vectors:
     """An L2-normalised float32[n_items, dim] embedding of the items; a cold item (in no pair of events) is a zero row.
 
-    Truncated SVD of the degree-normalised symmetric transitions D^-½ (A + Aᵀ) D^-½ by randomised subspace iteration. Four rounds and
-    no more: converging fully is slower and worse (Beauty, Recall@10 .090 after 4 rounds, .085 after 16, .074 by Lanczos), because the
-    exact leading directions are tiny cliques of items.
+    Truncated SVD of the degree-normalised symmetric transitions D^-½ (A + Aᵀ) D^-½ by randomised subspace iteration.
+    Four rounds and no more: converging fully is slower and worse (Beauty, Recall@10 .090 after 4 rounds, .085 after 16,
+    .074 by Lanczos), because the exact leading directions are tiny cliques of items.
     """
     counts = transition_counts(sequences, n_items)
     symmetric = scaled(counts + counts.T, 0.5, 0.5).astype(np.float32)
@@ -90,7 +94,8 @@ def recency_weights(n: int, recency: float = RECENCY) -> NDArray[np.float64]:
 
 
 def session_vector(vectors: Vectors, history_rows: Sequence[int] | Rows, recency: float = RECENCY) -> Vectors:
-    """The recency-weighted mean of the history's vectors, L2-normalised float32[d]; zero for an empty or entirely cold history."""
+    """The recency-weighted mean of the history's vectors, L2-normalised float32[d]; zero for an empty or entirely cold
+    history."""
     rows = np.asarray(history_rows, dtype=np.int64)[-_HISTORY:]
     mean = recency_weights(len(rows), recency) @ vectors[rows]
     norm = float(np.linalg.norm(mean))
@@ -115,8 +120,11 @@ class TransitionTable:
         weights = sp.csr_matrix(recency_weights(len(rows), recency))
         return np.asarray((weights @ self.table[rows]).todense()).ravel()
 
-    def next(self, history_rows: Sequence[int] | Rows, k: int, allowed: NDArray[np.bool_] | None = None) -> list[tuple[int, float]]:
-        """The k likeliest next (row, score), best first, ties by row; only rows with a positive score, so possibly fewer."""
+    def next(
+        self, history_rows: Sequence[int] | Rows, k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> list[tuple[int, float]]:
+        """The k likeliest next (row, score), best first, ties by row; only rows with a positive score, so possibly
+        fewer."""
         scores = self.scores(history_rows)
         rows = np.flatnonzero(scores if allowed is None else np.where(allowed, scores, 0.0))
         best = rows[np.lexsort((rows, -np.round(scores[rows], 12)))][:k]

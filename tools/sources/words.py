@@ -1,4 +1,5 @@
-"""The names of a catalogue as words: their TF-IDF vectors, and the makers that names begin with. Which items are asked about is unknown here."""
+"""The names of a catalogue as words: their TF-IDF vectors, and the makers that names begin with. Which items are asked
+about is unknown here."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Words:
-    """Texts as rows of TF-IDF weights of length 1, float32[texts, words]. A text's first word and its first two count once again: names of
-    shops begin with the maker. `columns` has the words, `rarity` float32[words] their weights."""
+    """Texts as rows of TF-IDF weights of length 1, float32[texts, words]. A text's first word and its first two count
+    once again: names of shops begin with the maker. `columns` has the words, `rarity` float32[words] their weights."""
 
     table: sp.csr_matrix
     columns: Mapping[str, int]
@@ -44,10 +45,15 @@ class Words:
 
     def read(self, texts: Sequence[str]) -> sp.csr_matrix:
         """float32[texts, words]: other texts, of which only known words count, without beginnings."""
-        told = [sorted({self.columns[word] for word in _WORD.findall(text.lower()) if word in self.columns}) for text in texts]
+        told = [
+            sorted({self.columns[word] for word in _WORD.findall(text.lower()) if word in self.columns})
+            for text in texts
+        ]
         starts = np.concatenate([[0], np.cumsum([len(one) for one in told])]).astype(np.int64)
         places = np.array([place for one in told for place in one], np.int64)
-        return _of_length_one(sp.csr_matrix((self.rarity[places], places, starts), shape=(len(texts), self.table.shape[1])))
+        return _of_length_one(
+            sp.csr_matrix((self.rarity[places], places, starts), shape=(len(texts), self.table.shape[1]))
+        )
 
 
 def _of_length_one(table: sp.csr_matrix) -> sp.csr_matrix:
@@ -56,7 +62,8 @@ def _of_length_one(table: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def makers(names: Sequence[str], least: int = 3) -> NDArray[np.int64]:
-    """int64[names]: the number of each name's maker, read off its beginning: two words where `least` names share them, else the first."""
+    """int64[names]: the number of each name's maker, read off its beginning: two words where `least` names share them,
+    else the first."""
     words = [_WORD.findall(text.lower())[:2] for text in names]
     pairs = Counter(" ".join(one) for one in words if len(one) == 2)
     numbers: dict[str, int] = {}

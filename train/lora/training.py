@@ -1,9 +1,11 @@
-"""LoRA and QLoRA training of one task on trl + peft, over token trees (`train/lora/trees.py`). Knows tokens and settings, not what the task is.
+"""LoRA and QLoRA training of one task on trl + peft, over token trees (`train/lora/trees.py`). Knows tokens and
+settings, not what the task is.
 
-F 4.2 trains the prediction of the next item, T 4.3 the Yes/No judgement; both are the same here: prompts, answers, weights. An epoch is a list
-of trees in a seeded order; all epochs are laid end to end, so a run is one sequence of steps that a kill interrupts and a new start
-continues from the last checkpoint with the same result. With `retrain_share` the examples the model found hardest are trained further
-(F 4.3). Devices are accelerate's business: `train/sft.py` starts this under its launcher, nothing here is distributed code of our own.
+F 4.2 trains the prediction of the next item, T 4.3 the Yes/No judgement; both are the same here: prompts, answers,
+weights. An epoch is a list of trees in a seeded order; all epochs are laid end to end, so a run is one sequence of
+steps that a kill interrupts and a new start continues from the last checkpoint with the same result. With
+`retrain_share` the examples the model found hardest are trained further (F 4.3). Devices are accelerate's business:
+`train/lora/launch.py` starts this under its launcher, nothing here is distributed code of our own.
 """
 
 from __future__ import annotations
@@ -13,9 +15,8 @@ import math
 import os
 import resource
 import time
-from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,13 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from torch.utils.data import SequentialSampler
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from recgraph.errors import SettingsError
-from recgraph.tools.llm.chat import ChatText
 from recgraph.tools.llm.places import placement, quiet_transformers
-from recgraph.tools.llm.protocol import Prompt
+from recgraph.train.lora.tokens import Tokens
 from recgraph.train.lora.trees import Example, build, grow
 from recgraph.train.pipeline import Note
 
@@ -55,7 +55,8 @@ class LoraSettings:
     warmup: float = 0.05  # share of the steps
     epochs: int = 1
     cases: int = 0  # cases used of the train part, 0 all
-    unseen_ids: bool = True  # NEXT: also learn ids that their prompt does not show; a small model cannot, and makes ids up instead
+    # NEXT: also learn ids that their prompt does not show; a small model cannot, and makes ids up instead
+    unseen_ids: bool = True
     negatives: int = 8  # FIT: drawn anew for each case and epoch; T: 1
     batch: int = 16  # examples a step (T: 64)
     max_tokens: int = 1024  # longest prompt with answer; a longer one is an error, never cut
@@ -70,81 +71,49 @@ class LoraSettings:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        for name, allowed in (("modules", tuple(MODULES)), ("loss", ("completion", "prompt")), ("quantize", ("none", "nf4"))):
+        for name, allowed in (
+            ("modules", tuple(MODULES)),
+            ("loss", ("completion", "prompt")),
+            ("quantize", ("none", "nf4")),
+        ):
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"{name} is '{getattr(self, name)}'; it must be one of {', '.join(allowed)}.")
-        for name in ("rank", "alpha", "epochs", "negatives", "batch", "max_tokens", "tree_tokens", "save_steps", "eval_cases"):
+        for name in (
+            "rank",
+            "alpha",
+            "epochs",
+            "negatives",
+            "batch",
+            "max_tokens",
+            "tree_tokens",
+            "save_steps",
+            "eval_cases",
+        ):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.retrain_share < 1:
             raise SettingsError(f"retrain_share is {self.retrain_share}; it must be at least 0 and below 1.")
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any], where: str) -> LoraSettings:
-        """From a block of params.yaml; SettingsError names an unknown key or a value of the wrong kind."""
-        kinds: dict[str, type[Any]] = {field.name: type(field.default) for field in fields(cls)}
-        found: dict[str, Any] = {}
-        for name, value in values.items():
-            if name not in kinds:
-                raise SettingsError(f"{where} sets '{name}', which is no setting of an adapter. Known: {', '.join(kinds)}.")
-            try:
-                found[name] = kinds[name](value)
-            except (TypeError, ValueError):
-                raise SettingsError(f"{where}.{name} is '{value}'; it must be a {kinds[name].__name__}.") from None
-        return cls(**found)
-
-
-class Tokens:
-    """Turns prompts and answers into examples with the template and tokenizer that serving uses."""
-
-    def __init__(self, base: Path) -> None:
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
-        self._chat = ChatText(self.tokenizer)
-        self._end: list[int] = [self.tokenizer.eos_token_id]
-
-    def example(
-        self, prompt: Prompt, answer: str, *, weight: float = 1.0, group: int = 0, stop: bool = True, limit: int = 0, silent: str = ""
-    ) -> Example:
-        """One example; with `stop` the model also learns to end there. The first place of `silent` in the answer is not learnt.
-
-        SettingsError where it is longer than `limit` (0: no limit).
-        """
-        text, tokens = self._chat.render(prompt)
-        whole = self._chat.encode(text + answer)
-        if whole[: len(tokens)] != tokens:
-            raise ValueError(f"The answer {answer[:40]!r} melts into its prompt.")
-        learnt = array("i", whole[len(tokens) :] + (self._end if stop else []))
-        found = Example(array("i", tokens), learnt, weight, group, self._place(text, answer, silent) if silent else (0, 0))
-        if limit and len(found) > limit:
-            raise SettingsError(f"An example has {len(found)} tokens and max_tokens is {limit}: raise it, or shorten the history of the prompts.")
-        return found
-
-    def _place(self, text: str, answer: str, part: str) -> tuple[int, int]:
-        """Which tokens of an answer to the prompt `text` hold `part` of it; a token that also holds something else counts to neither end."""
-        before = answer.index(part)
-        whole, tokens = self._chat.encode(text + answer), len(self._chat.encode(text))
-        start, end = (_shared(whole, self._chat.encode(text + answer[:size].rstrip(" "))) - tokens for size in (before, before + len(part)))
-        return start, end
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences have in common from their start."""
-    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
 
 def load_base(folder: Path, quantize: str = "none") -> Any:
-    """The base model, ready to be trained on: bf16 where the hardware multiplies it, or its weights in 4 bits (nf4, doubly quantised)."""
+    """The base model, ready to be trained on: bf16 where the hardware multiplies it, or its weights in 4 bits (nf4,
+    doubly quantised)."""
     _, dtype = placement()
     config = None
     if quantize == "nf4":
         packed: Any = BitsAndBytesConfig
-        config = packed(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+        config = packed(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
     with quiet_transformers():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", quantization_config=config)
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="sdpa", quantization_config=config
+        )
 
 
 def tree_loss(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Weighted cross-entropy of a tree's targets, float32[targets]: only at places that predict something is the vocabulary computed."""
+    """Weighted cross-entropy of a tree's targets, float32[targets]: only at places that predict something is the
+    vocabulary computed."""
     logits = model(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
@@ -152,13 +121,16 @@ def tree_loss(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         logits_to_keep=batch["positions"],
         use_cache=False,
     ).logits[0]
-    losses: torch.Tensor = torch.nn.functional.cross_entropy(logits[batch["rows"]].float(), batch["labels"], reduction="none")
+    losses: torch.Tensor = torch.nn.functional.cross_entropy(
+        logits[batch["rows"]].float(), batch["labels"], reduction="none"
+    )
     return losses * batch["weights"]
 
 
 @torch.no_grad()
 def perplexities(model: Any, examples: Sequence[Example], tree_tokens: int = 1536) -> list[float]:
-    """Perplexity of each example's answer given its prompt: exp of the mean negative log-likelihood of the answer's tokens."""
+    """Perplexity of each example's answer given its prompt: exp of the mean negative log-likelihood of the answer's
+    tokens."""
     model.eval()
     device = next(model.parameters()).device
     found: list[float] = []
@@ -167,15 +139,20 @@ def perplexities(model: Any, examples: Sequence[Example], tree_tokens: int = 153
         chosen = [examples[place] for place in places]
         batch = {name: tensor.to(device) for name, tensor in build(chosen).tensors().items()}
         losses = tree_loss(model, {**batch, "weights": torch.ones_like(batch["weights"])}).cpu()
-        parts = torch.split(losses, [len(example.answer) - (example.silent[1] - example.silent[0]) for example in chosen])
+        parts = torch.split(
+            losses, [len(example.answer) - (example.silent[1] - example.silent[0]) for example in chosen]
+        )
         found += [math.exp(min(50.0, float(part.mean()))) for part in parts]
     return found
 
 
 class _Trees(SFTTrainer):
-    """trl's trainer over trees: one tree a device and forward pass, in the order planned, the loss a weighted mean over its targets."""
+    """trl's trainer over trees: one tree a device and forward pass, in the order planned, the loss a weighted mean over
+    its targets."""
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> torch.Tensor:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         total: torch.Tensor = inputs["weights"].sum()
         return tree_loss(model, inputs).sum() / total
 
@@ -193,11 +170,11 @@ class _Watch(TrainerCallback):
     def __init__(self, label: str, sizes: Sequence[int], note: Note) -> None:
         self.label, self.note, self.sizes = label, note, sizes
         self.curve: list[tuple[int, float, float]] = []
-        self._started = self._told = time.monotonic()
+        self._started = self._last_note = time.monotonic()
         self._first = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._started = self._told = time.monotonic()
+        self._started = self._last_note = time.monotonic()
         self._first = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
@@ -205,14 +182,17 @@ class _Watch(TrainerCallback):
             return
         self.curve.append((state.global_step, float(logs["loss"]), float(logs.get("learning_rate", 0.0))))
         now, done = time.monotonic(), state.global_step - self._first
-        if now - self._told >= 20 or state.global_step == state.max_steps:
-            self._told = now
+        if now - self._last_note >= 20 or state.global_step == state.max_steps:
+            self._last_note = now
             left = (now - self._started) / done * (state.max_steps - state.global_step)
             each = args.gradient_accumulation_steps * args.world_size
             tokens = sum(self.sizes[self._first * each : state.global_step * each])
             mean = sum(loss for _, loss, _ in self.curve[-20:]) / len(self.curve[-20:])
             speed = f"{tokens / (now - self._started):,.0f} tok/s"
-            self.note(f"{self.label}: step {state.global_step}/{state.max_steps}, loss {mean:.3f}, {speed}, {_clock(left)} left")
+            self.note(
+                f"{self.label}: step {state.global_step}/{state.max_steps}, loss {mean:.3f}, {speed}, {_clock(left)} "
+                "left"
+            )
 
 
 def _clock(seconds: float) -> str:
@@ -221,11 +201,13 @@ def _clock(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """What a training gives: the folder of the saved PEFT adapter, loss per step as (phase, step, loss, learning rate), and what it cost.
+    """What a training gives: the folder of the saved PEFT adapter, loss per step as (phase, step, loss, learning rate),
+    and what it cost.
 
-    `hard` are the places (in the last epoch) of the examples that were trained further; cost: examples, tokens computed, tokens that plain
-    sequences would have had, seconds and tokens_per_second of this process, flops_per_token (2 for each weight read forward, 2 more where
-    the gradient passes back through it; attention not counted), peak_memory_gib.
+    `hard` are the places (in the last epoch) of the examples that were trained further; cost: examples, tokens
+    computed, tokens that plain sequences would have had, seconds and tokens_per_second of this process, flops_per_token
+    (2 for each weight read forward, 2 more where the gradient passes back through it; attention not counted),
+    peak_memory_gib.
     """
 
     adapter: Path
@@ -243,12 +225,12 @@ def train(
     after: Callable[[Path], None] | None = None,
     start: Path | None = None,
 ) -> TrainedAdapter:
-    """Trains an adapter on `epochs`, each a sequence of examples in the order to be seen. It begins from nothing, or as the adapter in the folder
-    `start`, whose rank, modules and layers it then has.
+    """Trains an adapter on `epochs`, each a sequence of examples in the order to be seen. It begins from nothing, or as
+    the adapter in the folder `start`, whose rank, modules and layers it then has.
 
-    `work` holds checkpoints: a run that was killed goes on there, to the same result. `after(adapter folder)` is called between the epochs and
-    the further training of hard examples. The same settings, examples, machine kind and number of threads give
-    the same weights.
+    `work` holds checkpoints: a run that was killed goes on there, to the same result. `after(adapter folder)` is called
+    between the epochs and the further training of hard examples. The same settings, examples, machine kind and number
+    of threads give the same weights.
     """
     torch.manual_seed(settings.seed)
     model = load_base(base, settings.quantize)
@@ -260,57 +242,89 @@ def train(
         layers_to_transform=_last_layers(model, settings.layers),
         task_type="CAUSAL_LM",
     )
-    tokenizer = Tokens(base).tokenizer
-    started = time.monotonic()
-    cost = {"examples": 0.0, "tokens": 0.0, "plain_tokens": 0.0, "flops_per_token": _flops(model, settings.layers)}
+    plan = _Plan(Tokens(base).tokenizer, settings, work, note)
+    started, flops = time.monotonic(), _flops(model, settings.layers)
     every = [example for epoch in epochs for example in epoch]
     if start is not None:
         model = PeftModel.from_pretrained(model, str(start), is_trainable=True)
-    model, curve, folder = _phase(model, None if start else lora, tokenizer, every, settings, work / "epochs", "epochs", cost, note)
+    phases = [_train_phase(plan, model, None if start else lora, every, "epochs")]
     if after is not None:
-        after(folder)
+        after(phases[0].adapter)
     hard: list[int] = []
     if settings.retrain_share and settings.retrain_epochs:
         last = list(epochs[-1])
-        kept = work / "hard.json"
-        if kept.is_file():
-            hard = json.loads(kept.read_text(encoding="utf-8"))
-        else:
-            note("perplexity of each training prompt")
-            found = perplexities(model, last, settings.tree_tokens)
-            order = sorted(range(len(last)), key=lambda place: (-found[place], place))
-            hard = sorted(order[: max(1, round(settings.retrain_share * len(last)))])
-            kept.write_text(json.dumps(hard), encoding="utf-8")
+        hard = _hardest(plan, phases[0].model, last)
         again = [last[place] for _ in range(settings.retrain_epochs) for place in hard]
-        model, further, folder = _phase(model, None, tokenizer, again, settings, work / "hard", "hard examples", cost, note)
-        curve += further
+        phases.append(_train_phase(plan, phases[0].model, None, again, "hard examples"))
     seconds = time.monotonic() - started
-    peak = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    cost |= {"seconds": round(seconds, 1), "tokens_per_second": round(cost["tokens"] / seconds, 1), "peak_memory_gib": round(peak, 2)}
-    return TrainedAdapter(folder, curve, hard, cost)
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**30
+        if torch.cuda.is_available()
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    )
+    tokens = float(sum(phase.tokens for phase in phases))
+    cost = {"examples": float(sum(phase.examples for phase in phases)), "tokens": tokens}
+    cost |= {"plain_tokens": float(sum(phase.plain_tokens for phase in phases)), "flops_per_token": flops}
+    cost |= {
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "peak_memory_gib": round(peak, 2),
+    }
+    return TrainedAdapter(phases[-1].adapter, [line for phase in phases for line in phase.curve], hard, cost)
 
 
-def _phase(
-    model: Any,
-    lora: LoraConfig | None,
-    tokenizer: Any,
-    examples: Sequence[Example],
-    settings: LoraSettings,
-    work: Path,
-    label: str,
-    cost: dict[str, float],
-    note: Note,
-) -> tuple[Any, list[tuple[str, int, float, float]], Path]:
+@dataclass(frozen=True)
+class _Plan:
+    """What all phases of a training share; the checkpoints of each lie in a folder of its own in `work`."""
+
+    tokenizer: Any
+    settings: LoraSettings
+    work: Path
+    note: Note
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """What came out of one run over a list of examples: the model, the folder of its adapter, its curve, and how much
+    was read."""
+
+    model: Any
+    adapter: Path
+    curve: list[tuple[str, int, float, float]]
+    examples: int
+    tokens: int
+    plain_tokens: int
+
+
+def _hardest(plan: _Plan, model: Any, examples: Sequence[Example]) -> list[int]:
+    """The places of the examples whose answers surprise the model most, kept in `work`, so that a run that goes on
+    trains the same ones."""
+    kept = plan.work / "hard.json"
+    if kept.is_file():
+        known: list[int] = json.loads(kept.read_text(encoding="utf-8"))
+        return known
+    plan.note("perplexity of each training prompt")
+    found = perplexities(model, examples, plan.settings.tree_tokens)
+    order = sorted(range(len(examples)), key=lambda place: (-found[place], place))
+    hard = sorted(order[: max(1, round(plan.settings.retrain_share * len(examples)))])
+    kept.write_text(json.dumps(hard), encoding="utf-8")
+    return hard
+
+
+def _train_phase(plan: _Plan, model: Any, lora: LoraConfig | None, examples: Sequence[Example], label: str) -> _Phase:
+    """One run of trl's trainer, from the last checkpoint of its folder where there is one. `lora` is the adapter to
+    begin; None: the model's own."""
+    settings, note, work = plan.settings, plan.note, plan.work / label.split()[0]
     whole = settings.loss == "prompt"
     trees = list(grow(examples, settings.tree_tokens, whole=whole))
     sizes = [len(build([examples[place] for place in places], whole=whole)) for places in trees]
-    cost["examples"] += len(examples)
-    cost["tokens"] += sum(sizes)
-    cost["plain_tokens"] += sum(map(len, examples))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     a_step = max(1, round(settings.batch / (len(examples) / len(trees)) / world))
     steps = math.ceil(len(trees) / (a_step * world))
-    note(f"{label}: {len(examples):,} examples in {len(trees):,} trees of {sum(sizes) / len(trees):,.0f} tokens, {steps:,} steps")
+    note(
+        f"{label}: {len(examples):,} examples in {len(trees):,} trees of {sum(sizes) / len(trees):,.0f} tokens, "
+        f"{steps:,} steps"
+    )
     watch = _Watch(label, sizes, note)
     arguments = _arguments(settings, work, a_step, steps, world)
 
@@ -323,21 +337,25 @@ def _phase(
             args=arguments,
             data_collator=collate,
             train_dataset=Dataset.from_dict({"tree": list(range(len(trees)))}),
-            processing_class=tokenizer,
+            processing_class=plan.tokenizer,
             peft_config=lora,
             callbacks=[watch],
         )
-        # The loss above is a mean already; with this off, transformers divides by the steps that are accumulated and no more.
+        # The loss above is a mean already; with this off, transformers divides by the steps that are accumulated and no
+        # more.
         trainer.model_accepts_loss_kwargs = False
-        trainer.pop_callback(_printer(trainer))
+        trainer.pop_callback(PrinterCallback)
         last = _last_checkpoint(work)
         if last:
             note(f"{label}: going on from {Path(last).name}")
         trainer.train(resume_from_checkpoint=last)
         trainer.save_model(str(work / "adapter"))  # every process takes part: a sharded model is gathered here
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
-    curve = [(label, int(entry["step"]), float(entry["loss"]), float(entry.get("learning_rate", 0.0))) for entry in logged]
-    return trainer.accelerator.unwrap_model(trainer.model), curve, work / "adapter"
+    curve = [
+        (label, int(entry["step"]), float(entry["loss"]), float(entry.get("learning_rate", 0.0))) for entry in logged
+    ]
+    adapted = trainer.accelerator.unwrap_model(trainer.model)
+    return _Phase(adapted, work / "adapter", curve, len(examples), sum(sizes), sum(map(len, examples)))
 
 
 def _flops(model: Any, layers: int) -> float:
@@ -381,7 +399,8 @@ def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, worl
 
 
 def _last_checkpoint(work: Path) -> str | None:
-    """The newest whole checkpoint. Its state is written last, so a run killed while it wrote one left no state there, or the half of one."""
+    """The newest whole checkpoint. Its state is written last, so a run killed while it wrote one left no state there,
+    or the half of one."""
     found = [folder for folder in work.glob("checkpoint-*") if _is_json(folder / "trainer_state.json")]
     return str(max(found, key=lambda folder: int(folder.name.split("-")[1]))) if found else None
 
@@ -397,9 +416,3 @@ def _is_json(path: Path) -> bool:
 def _last_layers(model: Any, count: int) -> list[int] | None:
     total = int(model.config.num_hidden_layers)
     return list(range(max(0, total - count), total)) if count else None
-
-
-def _printer(trainer: Any) -> type[TrainerCallback]:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback

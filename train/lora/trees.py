@@ -1,9 +1,10 @@
-"""Packs training examples into token trees: what prompts share from the start is computed once, forward and backward, and nothing is padded.
+"""Packs training examples into token trees: what prompts share from the start is computed once, forward and backward,
+and nothing is padded.
 
-A causal model's state after a prefix does not depend on what follows, so the examples of one tree may hang on one trunk: the system text
-all share, then one shopper's part, then a branch for each candidate. The loss and its gradient are those of the same examples one by one
-(tested), at a fraction of the tokens: a case of 16 candidates costs about 900 tokens instead of 7,000. This module knows tokens only:
-no model, no text, no file.
+A causal model's state after a prefix does not depend on what follows, so the examples of one tree may hang on one
+trunk: the system text all share, then one shopper's part, then a branch for each candidate. The loss and its gradient
+are those of the same examples one by one (tested), at a fraction of the tokens: a case of 16 candidates costs about 900
+tokens instead of 7,000. This module knows tokens only: no model, no text, no file.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One prompt and its answer in tokens. `weight` multiplies its loss; `group` names examples that are drawn together (one case); the
-    tokens answer[silent[0]:silent[1]] are read but not learnt."""
+    """One prompt and its answer in tokens. `weight` multiplies its loss; `group` names examples that are drawn together
+    (one case); the tokens answer[silent[0]:silent[1]] are read but not learnt."""
 
     prompt: Sequence[int]
     answer: Sequence[int]
@@ -32,8 +33,9 @@ class Example:
 class Tree:
     """Examples as a trie of their tokens, in depth-first order. Grows by `add`; `len` is the tokens computed.
 
-    Targets are (place whose output predicts, label, weight): the answers' tokens, each example's weights summing to its `weight`; with
-    `whole` also every token of the prompts (T eq. 1), where a shared token counts once for each example that runs through it.
+    Targets are (place whose output predicts, label, weight): the answers' tokens, each example's weights summing to its
+    `weight`; with `whole` also every token of the prompts (T eq. 1), where a shared token counts once for each example
+    that runs through it.
     """
 
     def __init__(self, whole: bool = False) -> None:
@@ -82,8 +84,9 @@ class Tree:
         self.examples += 1
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Model inputs of a batch of one: input_ids and position_ids int64[1, n], attention_mask bool[1, 1, n, n] (a token sees itself and
-        its ancestors); and what to predict: positions int64[m] ascending, each once, and `rows` (into positions), labels, weights [t]."""
+        """Model inputs of a batch of one: input_ids and position_ids int64[1, n], attention_mask bool[1, 1, n, n] (a
+        token sees itself and its ancestors); and what to predict: positions int64[m] ascending, each once, and `rows`
+        (into positions), labels, weights [t]."""
         n = len(self.tokens)
         mask = torch.zeros((n, n), dtype=torch.bool)
         for place, parent in enumerate(self.parents):
@@ -104,9 +107,11 @@ class Tree:
 
 
 def grow(examples: Sequence[Example], limit: int, *, whole: bool = False) -> Iterator[list[int]]:
-    """Cuts examples, in the order given, into trees of at most `limit` computed tokens; yields the places of each tree's examples.
+    """Cuts examples, in the order given, into trees of at most `limit` computed tokens; yields the places of each
+    tree's examples.
 
-    An example longer than the limit makes a tree of its own. Examples that share much should stand together (see `Example.group`).
+    An example longer than the limit makes a tree of its own. Examples that share much should stand together (see
+    `Example.group`).
     """
     tree, places = Tree(whole), list[int]()
     for place, example in enumerate(examples):

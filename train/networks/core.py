@@ -1,14 +1,17 @@
 """CORE (Hou et al. 2022) in PyTorch: item embeddings and the encoder that turns a history into one of them.
 
-A session is a weighted sum of its items' own embeddings; the weights, a softmax over what a small causal transformer says of each item, are
-all that the encoder adds, so sessions and items share one space and the score of an item is their cosine over a temperature. Because the
-transformer looks back only, as in the reference, what it says of an item is the same in every prefix: one pass over a sequence gives the
-session after each of its items, and every item is a target once, without a copy of the sequence for each.
+A session is a weighted sum of its items' own embeddings; the weights, a softmax over what a small causal transformer
+says of each item, are all that the encoder adds, so sessions and items share one space and the score of an item is
+their cosine over a temperature. Because the transformer looks back only, as in the reference, what it says of an item
+is the same in every prefix: one pass over a sequence gives the session after each of its items, and every item is a
+target once, without a copy of the sequence for each.
 
-Two things differ from the reference: a weight also depends, by a learnt number, on how long ago the item was; and a session's own items do not
-compete with the target, because a cosine puts them first anyway (`history_competes` brings that back).
+Two things differ from the reference: a weight also depends, by a learnt number, on how long ago the item was; and a
+session's own items do not compete with the target, because a cosine puts them first anyway (`history_competes` brings
+that back).
 
-Items are numbers here and sequences arrays; catalogues, files and the stage around it are in `train.id_embeddings`, serving in `tools.core`.
+Items are numbers here and sequences arrays (train/networks/batches.py); catalogues, files and the stage around it are
+in train/id_embeddings.py, serving in tools/sources/core.py.
 """
 
 from __future__ import annotations
@@ -17,14 +20,13 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -32,9 +34,9 @@ from torch.nn import functional as F  # noqa: N812 - as everybody writes it
 
 from recgraph.errors import SettingsError
 from recgraph.train.metrics import MISS, Places, summary
+from recgraph.train.networks.batches import Rows, batches, windows
 from recgraph.train.pipeline import progress
 
-Rows = NDArray[np.int64]
 _EPS = 1e-12  # of the layer norms, as in the reference
 _PIECE = 128  # sessions scored at once: their scores of 12,000 items stay in the processor's cache
 _SCORES = 2**24  # scores held at once while ranking: 64 MB
@@ -67,28 +69,32 @@ class CoreSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("dim", 1), ("heads", 1), ("max_length", 1), ("batch", 1), ("epochs", 1), ("patience", 1), ("threads", 1), ("layers", 0)):
+        for name, least in (
+            ("dim", 1),
+            ("heads", 1),
+            ("max_length", 1),
+            ("batch", 1),
+            ("epochs", 1),
+            ("patience", 1),
+            ("threads", 1),
+            ("layers", 0),
+        ):
             if getattr(self, name) < least:
-                raise SettingsError(f"id_embeddings.{name} is {getattr(self, name)}; it must be at least {least}.")
-        for name in ("hidden_dropout", "attention_dropout", "session_dropout", "item_dropout", "rare_share", "cold_share"):
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        for name in (
+            "hidden_dropout",
+            "attention_dropout",
+            "session_dropout",
+            "item_dropout",
+            "rare_share",
+            "cold_share",
+        ):
             if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(f"id_embeddings.{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
+                raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
         if self.dim % self.heads:
-            raise SettingsError(f"id_embeddings.dim is {self.dim}; it must be a multiple of id_embeddings.heads, {self.heads}.")
+            raise SettingsError(f"dim is {self.dim}; it must be a multiple of heads, {self.heads}.")
         if self.temperature <= 0:
-            raise SettingsError(f"id_embeddings.temperature is {self.temperature}; it must be above 0.")
-
-    @classmethod
-    def of(cls, block: Mapping[str, Any]) -> CoreSettings:
-        """From a block of params.yaml. Raises SettingsError for an unknown name or a value of another kind."""
-        known: dict[str, Any] = {field.name: type(field.default) for field in fields(cls)}
-        for name, value in block.items():
-            if name not in known:
-                raise SettingsError(f"id_embeddings.{name} is no parameter; known are {', '.join(known)}.")
-            if isinstance(value, bool) != (known[name] is bool) or not isinstance(value, (int, float) if known[name] is float else known[name]):
-                kind = {float: "a number", int: "a whole number", bool: "true or false"}[known[name]]
-                raise SettingsError(f"id_embeddings.{name} is {value!r}; it must be {kind}.")
-        return cls(**{name: known[name](value) for name, value in block.items()})
+            raise SettingsError(f"temperature is {self.temperature}; it must be above 0.")
 
 
 class _Block(nn.Module):
@@ -105,7 +111,9 @@ class _Block(nn.Module):
         batch, length, dim = x.shape
         s = self.settings
         q, k, v = self.qkv(x).view(batch, length, 3, s.heads, dim // s.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=s.attention_dropout if self.training else 0.0)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, dropout_p=s.attention_dropout if self.training else 0.0
+        )
         mixed = self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
         x = self.norm1(x + F.dropout(mixed, s.hidden_dropout, self.training))
         found: Tensor = self.norm2(x + F.dropout(self.down(F.gelu(self.up(x))), s.hidden_dropout, self.training))
@@ -113,7 +121,8 @@ class _Block(nn.Module):
 
 
 class CoreModel(nn.Module):
-    """The table of n items with the cold one as row n, and the encoder. Padding may be any row: what comes later is never seen."""
+    """The table of n items with the cold one as row n, and the encoder. Padding may be any row: what comes later is
+    never seen."""
 
     def __init__(self, n_items: int, settings: CoreSettings) -> None:
         super().__init__()
@@ -131,14 +140,19 @@ class CoreModel(nn.Module):
         nn.init.uniform_(self.items.weight, -(settings.dim**-0.5), settings.dim**-0.5)
 
     def sessions(self, rows: Tensor) -> Tensor:
-        """int64[b, l] item rows, padded at the end → float32[b, l, d], the unit vector of the session after each item."""
+        """int64[b, l] item rows, padded at the end → float32[b, l, d], the unit vector of the session after each
+        item."""
         length, s = rows.shape[1], self.settings
         x = F.dropout(self.items(rows), s.session_dropout, self.training)
         hidden = F.dropout(self.norm(x + self.positions.weight[:length]), s.hidden_dropout, self.training)
         for block in self.blocks:
             hidden = block(hidden)
         age = torch.arange(length, device=rows.device)[:, None] - torch.arange(length, device=rows.device)
-        weights = (self.weigh(hidden).transpose(1, 2) + self.recency[age.clamp(min=0)]).masked_fill(age < 0, -math.inf).softmax(-1)
+        weights = (
+            (self.weigh(hidden).transpose(1, 2) + self.recency[age.clamp(min=0)])
+            .masked_fill(age < 0, -math.inf)
+            .softmax(-1)
+        )
         return F.normalize(weights @ x, dim=-1)
 
     def loss(self, rows: Tensor, targets: Tensor) -> Tensor:
@@ -147,7 +161,8 @@ class CoreModel(nn.Module):
         sessions, targets = self.sessions(rows)[wanted], targets[wanted]
         if not s.negatives:
             past = None if s.history_competes else _prefixes(rows)[wanted]
-            found: Tensor = _FullSoftmax.apply(sessions, self._scored(self.items.weight), targets, past, s.temperature)  # type: ignore[no-untyped-call]
+            softmax: Any = _FullSoftmax  # torch leaves its `apply` untyped
+            found: Tensor = softmax.apply(sessions, self._scored(self.items.weight), targets, past, s.temperature)
             return found
         drawn = torch.randint(self.cold + 1, (s.negatives,), device=rows.device)
         scores = sessions @ self._scored(self.items(drawn)).T / s.temperature
@@ -168,19 +183,27 @@ def _prefixes(rows: Tensor) -> Tensor:
 
 
 class _FullSoftmax(torch.autograd.Function):
-    """Mean cross-entropy over the whole table but the rows in `past`, its gradient made in the same pass, a piece of the sessions at a time.
+    """Mean cross-entropy over the whole table but the rows in `past`, its gradient made in the same pass, a piece of
+    the sessions at a time.
 
-    Stored and read again, the scores of 1,024 sessions would be 50 MB for 12,000 items, and moving them costs more than computing them. A
-    cosine over the temperature needs no maximum taken off before exp (float32 holds e^88; temperatures below .012 do not fit). The column of
-    ones gives the sum of each row with the product that is needed anyway.
+    Stored and read again, the scores of 1,024 sessions would be 50 MB for 12,000 items, and moving them costs more than
+    computing them. A cosine over the temperature needs no maximum taken off before exp (float32 holds e^88;
+    temperatures below .012 do not fit). The column of ones gives the sum of each row with the product that is needed
+    anyway.
     """
 
     @staticmethod
-    def forward(ctx: Any, sessions: Tensor, table: Tensor, targets: Tensor, past: Tensor | None, temperature: float) -> Tensor:
+    def forward(
+        ctx: Any, sessions: Tensor, table: Tensor, targets: Tensor, past: Tensor | None, temperature: float
+    ) -> Tensor:
         count, dim = sessions.shape
         turned = (table / temperature).T.contiguous()
         with_ones = torch.cat([table, table.new_ones(len(table), 1)], dim=1)
-        space, sums, d_table = sessions.new_empty(min(count, _PIECE), len(table)), sessions.new_empty(count, dim + 1), torch.zeros_like(table)
+        space, sums, d_table = (
+            sessions.new_empty(min(count, _PIECE), len(table)),
+            sessions.new_empty(count, dim + 1),
+            torch.zeros_like(table),
+        )
         for start in range(0, count, _PIECE):
             piece = sessions[start : start + _PIECE]
             odds = torch.mm(piece, turned, out=space[: len(piece)]).exp_()
@@ -193,7 +216,10 @@ class _FullSoftmax(torch.autograd.Function):
         own = table[targets]
         loss = sums[:, dim].log() - (sessions * own).sum(1) / temperature
         scale = 1 / (temperature * count)
-        ctx.save_for_backward((sums[:, :dim] / sums[:, dim:] - own) * scale, d_table.index_add_(0, targets, sessions, alpha=-1).mul_(scale))
+        ctx.save_for_backward(
+            (sums[:, :dim] / sums[:, dim:] - own) * scale,
+            d_table.index_add_(0, targets, sessions, alpha=-1).mul_(scale),
+        )
         return loss.mean()
 
     @staticmethod
@@ -202,48 +228,13 @@ class _FullSoftmax(torch.autograd.Function):
         return gradients[0] * d_sessions, gradients[0] * d_table, None, None, None
 
 
-# -- sequences in batches ----------------------------------------------------------------------------------------------------------
-
-
-def windows(starts: Rows, max_length: int, prefixes: bool = False) -> Rows:
-    """int64[w, 3]: (first, end, first target) of what is read at once; each item of a sequence but its first is a target in one window.
-
-    Sequence i is `starts[i]:starts[i + 1]`. One of up to max_length + 1 items is one window; a longer one goes on in windows that share half
-    of what they read. With `prefixes`, each target has a window of its own, the reference's form.
-    """
-    found: list[tuple[int, int, int]] = []
-    for first, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        target, step = first + 1, 1 if prefixes else max_length
-        while target < end:
-            until = min(end, target + step)
-            found.append((max(first, until - 1 - max_length), until, target))
-            target, step = until, 1 if prefixes else max(1, max_length // 2)
-    return np.array(found, dtype=np.int64).reshape(-1, 3)
-
-
-def batches(items: Rows, spans: Rows, size: int, padding: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows, targets) int64[b, l] of about `size` targets each, windows of like length together, in random order; a target -1 is none."""
-    if not len(spans):
-        return
-    lengths = spans[:, 1] - spans[:, 0] - 1
-    order = np.lexsort((rng.random(len(spans)), lengths))
-    number = (np.cumsum((spans[:, 1] - spans[:, 2])[order]) - 1) // size
-    groups = np.split(order, np.flatnonzero(np.diff(number)) + 1)
-    for place in rng.permutation(len(groups)):
-        part = spans[groups[place]]
-        at = part[:, :1] + np.arange((part[:, 1] - part[:, 0]).max())
-        inside = at < part[:, 1:2]
-        rows = np.where(inside, items[np.minimum(at, len(items) - 1)], padding)
-        targets = np.where((inside & (at >= part[:, 2:3]))[:, 1:], rows[:, 1:], -1)
-        yield torch.from_numpy(rows[:, :-1]), torch.from_numpy(targets)
-
-
-# -- measuring ---------------------------------------------------------------------------------------------------------------------
+# -- measuring ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What to predict: for each case the rows of the history, oldest first, the target's row, and rows that are not shown (-1: a cold item)."""
+    """What to predict: for each case the rows of the history, oldest first, the target's row, and rows that are not
+    shown (-1: a cold item)."""
 
     history: Sequence[Rows]
     target: Rows
@@ -278,7 +269,9 @@ def ranks(model: CoreModel, cases: HeldOut) -> tuple[Places, Places]:
             for line, one in enumerate(part):
                 newest = cases.history[one][-lengths[one] :]
                 rows[line, : lengths[one]] = np.where(newest < 0, model.cold, newest)
-            sessions = model.sessions(torch.from_numpy(rows))[torch.arange(len(part)), torch.from_numpy(lengths[part] - 1)]
+            sessions = model.sessions(torch.from_numpy(rows))[
+                torch.arange(len(part)), torch.from_numpy(lengths[part] - 1)
+            ]
             scores = sessions @ table
             own = scores.gather(1, torch.from_numpy(cases.target[part])[:, None])
             better[:, part] = (scores > own).sum(1).numpy()
@@ -294,12 +287,13 @@ def ranks(model: CoreModel, cases: HeldOut) -> tuple[Places, Places]:
     return Places(better[0], equal[0]), Places(better[1], equal[1])
 
 
-# -- training ----------------------------------------------------------------------------------------------------------------------
+# -- training ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TrainedCore:
-    """The best epoch's model, what each epoch showed (`epoch`, `loss`, `recall@10`, `ndcg@10`), and seconds an epoch (of this run)."""
+    """The best epoch's model, what each epoch showed (`epoch`, `loss`, `recall@10`, `ndcg@10`), and seconds an epoch
+    (of this run)."""
 
     model: CoreModel
     epochs: list[dict[str, float]]
@@ -314,26 +308,28 @@ def train(
     settings: CoreSettings,
     valid: HeldOut | None = None,
     part: Path | None = None,
-    prefixes: bool = False,
 ) -> TrainedCore:
-    """Trains on the sequences `items[starts[i]:starts[i + 1]]` of rows below `n_items`, each of which is in at least one of them.
+    """Trains on the sequences `items[starts[i]:starts[i + 1]]` of rows below `n_items`, each of which is in at least
+    one of them.
 
-    It ends after `epochs`, or when the NDCG@10 of `valid`, hidden rows left out, has not risen for `patience` epochs; the best epoch is kept.
-    In the folder `part`, if given, everything is saved after each epoch, and the same call goes on from there with the same result. Equal
-    bytes come out for equal arguments on machines of a kind. What torch draws and how many threads it uses is as before afterwards. With
-    `prefixes`, every target has a copy of the history before it (see `windows`), as a comparison.
+    It ends after `epochs`, or when the NDCG@10 of `valid`, hidden rows left out, has not risen for `patience` epochs;
+    the best epoch is kept. In the folder `part`, if given, everything is saved after each epoch, and the same call goes
+    on from there with the same result. Equal bytes come out for equal arguments on machines of a kind. What torch draws
+    and how many threads it uses is as before afterwards.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
         with torch.random.fork_rng(devices=[]):
             checked = valid.some(settings.validate, settings.seed) if valid and len(valid) else None
-            return _train(items, windows(starts, settings.max_length, prefixes), n_items, settings, checked, part)
+            return _train(items, windows(starts, settings.max_length), n_items, settings, checked, part)
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(items: Rows, spans: Rows, n_items: int, settings: CoreSettings, valid: HeldOut | None, part: Path | None) -> TrainedCore:
+def _train(
+    items: Rows, spans: Rows, n_items: int, settings: CoreSettings, valid: HeldOut | None, part: Path | None
+) -> TrainedCore:
     torch.manual_seed(settings.seed)
     model = CoreModel(n_items, settings)
     rare = np.argsort(np.bincount(items, minlength=n_items), kind="stable")[: math.ceil(settings.rare_share * n_items)]
@@ -356,7 +352,9 @@ def _train(items: Rows, spans: Rows, n_items: int, settings: CoreSettings, valid
     return TrainedCore(model.eval(), state.epochs, state.best, seconds)
 
 
-def _epoch(model: CoreModel, optimizers: Sequence[torch.optim.Optimizer], items: Rows, spans: Rows, rng: np.random.Generator) -> float:
+def _epoch(
+    model: CoreModel, optimizers: Sequence[torch.optim.Optimizer], items: Rows, spans: Rows, rng: np.random.Generator
+) -> float:
     """One pass; the mean loss of all targets."""
     model.train()
     total, count = 0.0, 0
@@ -388,7 +386,9 @@ class _State:
         rest = [weight for name, weight in model.named_parameters() if name != "items.weight"]
         table = [weight for name, weight in model.named_parameters() if name == "items.weight"]
         # A sampled softmax touches few rows of the table; only those are moved.
-        lazy: list[torch.optim.Optimizer] = [torch.optim.SparseAdam(table, lr=settings.learning_rate)] if settings.negatives else []
+        lazy: list[torch.optim.Optimizer] = (
+            [torch.optim.SparseAdam(table, lr=settings.learning_rate)] if settings.negatives else []
+        )
         self.optimizers = [torch.optim.Adam(rest if lazy else table + rest, lr=settings.learning_rate), *lazy]
         self.epochs: list[dict[str, float]] = []
         self.best, self.kept = -1, _copied(model)
@@ -405,10 +405,15 @@ class _State:
             self._save(self.file)
 
     def _save(self, file: Path) -> None:
-        tensors = {f"now.{name}": value for name, value in _copied(self.model).items()} | {f"best.{name}": value for name, value in self.kept.items()}
+        tensors = {f"now.{name}": value for name, value in _copied(self.model).items()} | {
+            f"best.{name}": value for name, value in self.kept.items()
+        }
         for place, optimizer in enumerate(self.optimizers):
             for number, values in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{place}.{number}.{name}": torch.as_tensor(value).contiguous() for name, value in values.items()}
+                tensors |= {
+                    f"optimizer.{place}.{number}.{name}": torch.as_tensor(value).contiguous()
+                    for name, value in values.items()
+                }
         file.parent.mkdir(parents=True, exist_ok=True)
         facts = {"identity": self.identity, "best": str(self.best), "epochs": json.dumps(self.epochs)}
         save_file(tensors, half := file.with_suffix(".new"), facts)
@@ -421,7 +426,9 @@ class _State:
                 return
             tensors = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118 - not a dict
         self.best, self.epochs = int(facts["best"]), json.loads(facts["epochs"])
-        self.model.load_state_dict({name.removeprefix("now."): value for name, value in tensors.items() if name.startswith("now.")})
+        self.model.load_state_dict(
+            {name.removeprefix("now."): value for name, value in tensors.items() if name.startswith("now.")}
+        )
         self.kept = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
         for place, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Any]] = {}
@@ -429,7 +436,9 @@ class _State:
                 kind, *where = name.split(".")
                 if kind == "optimizer" and int(where[0]) == place:
                     # SparseAdam counts its steps in a plain int, Adam in a tensor.
-                    state.setdefault(int(where[1]), {})[where[2]] = int(value) if where[2] == "step" and place else value
+                    state.setdefault(int(where[1]), {})[where[2]] = (
+                        int(value) if where[2] == "step" and place else value
+                    )
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

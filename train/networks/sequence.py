@@ -27,7 +27,7 @@ from torch.nn import functional as F  # noqa: N812 - as everybody writes it
 
 from recgraph.errors import SettingsError
 from recgraph.train.metrics import ndcg, places
-from recgraph.train.networks.core import batches, windows
+from recgraph.train.networks.batches import batches, windows
 from recgraph.train.task import Cases, Events, Note, Rows, Scores, Task
 
 LOSSES = ("sampled", "bce")

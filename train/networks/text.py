@@ -26,7 +26,7 @@ from recgraph.tools.embed import Encoder, named_encoder, text_vectors
 from recgraph.tools.sources.textformer import TextFormer as Served
 from recgraph.train.evidence import Seen
 from recgraph.train.networks.attention import AttentionSettings, SASRecModel
-from recgraph.train.networks.core import windows
+from recgraph.train.networks.batches import windows
 from recgraph.train.networks.sequence import Items, SequenceSystem, sequences
 from recgraph.train.task import CLICK, Cases, Events, Note, Rows, Scores, Task
 

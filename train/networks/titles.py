@@ -1,8 +1,10 @@
-"""Trains the two title encoders of recgraph: the LSTM of F 4.4 with a triplet loss, and the sentence encoder fine-tuned on the same pairs.
+"""Trains the two title encoders of recgraph: the LSTM of F 4.4 with a triplet loss, and the sentence encoder fine-tuned
+on the same pairs.
 
-Both see the same positive pairs and hard negatives (`train/networks/title_pairs.py`), mined anew for each epoch with the encoder as it is then. After
-each epoch the state goes to a checkpoint folder (safetensors and JSON); a run that is started again with the same data and settings goes on
-there, and ends with the same weights. Which encoder is wanted and what becomes of it is in `train/title_embeddings.py`.
+Both see the same positive pairs and hard negatives (`train/networks/title_pairs.py`), mined anew for each epoch with
+the encoder as it is then. After each epoch the state goes to a checkpoint folder (safetensors and JSON); a run that is
+started again with the same data and settings goes on there, and ends with the same weights. Which encoder is wanted and
+what becomes of it is in `train/title_embeddings.py`.
 """
 
 from __future__ import annotations
@@ -35,12 +37,14 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LSTMSettings:
-    """Of the LSTM. `margin` of the triplet loss is in cosine; an epoch takes at most `pairs` pairs, drawn anew (0: all).
+    """Of the LSTM. `margin` of the triplet loss is in cosine; an epoch takes at most `pairs` pairs, drawn anew (0:
+    all).
 
-    A hard negative is drawn among the `nearest` non-matches. F 4.4 takes the very nearest, 1; where many products would have served a query,
-    as in the simulated shop, those are mostly matches that nobody happened to buy. Recall@10 on its validation queries (ready encoder: .646),
-    4 epochs on purchases: nearest 20 .408, 100 .743; with random word vectors .535 and .713. Nearest 1, with random words and dim 256,
-    stayed at a loss of about `margin` and .158. With clicks as positives too, nearest 200, 2 epochs: .752.
+    A hard negative is drawn among the `nearest` non-matches. F 4.4 takes the very nearest, 1; where many products would
+    have served a query, as in the simulated shop, those are mostly matches that nobody happened to buy. Recall@10 on
+    its validation queries (ready encoder: .646), 4 epochs on purchases: nearest 20 .408, 100 .743; with random word
+    vectors .535 and .713. Nearest 1, with random words and dim 256, stayed at a loss of about `margin` and .158. With
+    clicks as positives too, nearest 200, 2 epochs: .752.
     """
 
     words: str = "encoder"  # where word vectors start: encoder (the sentence encoder's, projected) | random
@@ -60,7 +64,8 @@ class LSTMSettings:
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """Of the fine-tuning. At most `pairs` pairs, drawn anew, are in an epoch (0: all); the learning rate falls from epoch to epoch."""
+    """Of the fine-tuning. At most `pairs` pairs, drawn anew, are in an epoch (0: all); the learning rate falls from
+    epoch to epoch."""
 
     base: str = ""  # what is fine-tuned, as `find_encoder` reads it
     nearest: int = 10
@@ -77,7 +82,9 @@ class Checkpoint:
 
     def __init__(self, folder: Path, pairs: Pairs, titles: Titles, settings: LSTMSettings | FinetuneSettings) -> None:
         self.folder = folder
-        digest = hashlib.sha256(json.dumps([type(settings).__name__, asdict(settings), pairs.queries, titles.texts]).encode())
+        digest = hashlib.sha256(
+            json.dumps([type(settings).__name__, asdict(settings), pairs.queries, titles.texts]).encode()
+        )
         digest.update(pairs.positive.tobytes() + titles.group.tobytes())
         self.identity = digest.hexdigest()
 
@@ -90,13 +97,16 @@ class Checkpoint:
         return {"epoch": 0, "losses": []}
 
     def write(self, epoch: int, losses: list[float], save: Callable[[Path], None]) -> None:
-        """`save` writes the weights into a new folder, which then takes the place of the old one: a kill leaves one or the other."""
+        """`save` writes the weights into a new folder, which then takes the place of the old one: a kill leaves one or
+        the other."""
         fresh, old = self.folder.with_name(self.folder.name + ".new"), self.folder.with_name(self.folder.name + ".old")
         for left in (fresh, old):
             shutil.rmtree(left, ignore_errors=True)
         fresh.mkdir(parents=True)
         save(fresh)
-        (fresh / "checkpoint.json").write_text(json.dumps({"identity": self.identity, "epoch": epoch, "losses": losses}), encoding="utf-8")
+        (fresh / "checkpoint.json").write_text(
+            json.dumps({"identity": self.identity, "epoch": epoch, "losses": losses}), encoding="utf-8"
+        )
         if self.folder.exists():
             self.folder.rename(old)
         fresh.rename(self.folder)
@@ -105,7 +115,8 @@ class Checkpoint:
 
 @contextlib.contextmanager
 def threads(number: int) -> Iterator[None]:
-    """torch with so many threads inside the block: sums are added in another order with another number, and the last bits differ."""
+    """torch with so many threads inside the block: sums are added in another order with another number, and the last
+    bits differ."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -114,7 +125,9 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def triplet_loss(query: torch.Tensor, title: torch.Tensor, negatives: torch.Tensor, there: torch.Tensor, margin: float) -> torch.Tensor:
+def triplet_loss(
+    query: torch.Tensor, title: torch.Tensor, negatives: torch.Tensor, there: torch.Tensor, margin: float
+) -> torch.Tensor:
     """Mean over n pairs and both sides of max(0, margin - cos(query, title) + cos(pair's side, its negative)) (F 4.4).
 
     float[n, d] unit vectors, `negatives` float[n, 2, d] (title for the query, query for the title), `there` bool[n, 2].
@@ -125,8 +138,11 @@ def triplet_loss(query: torch.Tensor, title: torch.Tensor, negatives: torch.Tens
     return losses.sum() / there.sum().clamp(min=1)
 
 
-def train_lstm(pairs: Pairs, titles: Titles, settings: LSTMSettings, checkpoint: Path, note: Note = lambda _: None) -> tuple[TitleLSTM, list[float]]:
-    """A trained LSTM in eval mode, and the mean loss of each epoch. The words are those of the default sentence encoder's tokenizer."""
+def train_lstm(
+    pairs: Pairs, titles: Titles, settings: LSTMSettings, checkpoint: Path, note: Note = lambda _: None
+) -> tuple[TitleLSTM, list[float]]:
+    """A trained LSTM in eval mode, and the mean loss of each epoch. The words are those of the default sentence
+    encoder's tokenizer."""
     tokenizer = read_tokenizer(find_encoder() / "tokenizer.json", settings.max_tokens)
     query_rows, title_rows = token_rows(tokenizer, pairs.queries), token_rows(tokenizer, titles.texts)
     torch.manual_seed(settings.seed)
@@ -145,7 +161,15 @@ def train_lstm(pairs: Pairs, titles: Titles, settings: LSTMSettings, checkpoint:
         torch.manual_seed(settings.seed + 1_000 * (epoch + 1))
         model.eval()
         positive = rng.permutation(pairs.positive)[: settings.pairs or None]
-        negatives = mine(pairs, titles, positive, encode_rows(model, query_rows), encode_rows(model, title_rows), settings.nearest, rng)
+        negatives = mine(
+            pairs,
+            titles,
+            positive,
+            encode_rows(model, query_rows),
+            encode_rows(model, title_rows),
+            settings.nearest,
+            rng,
+        )
         model.train()
         total = 0.0
         for start in progress(range(0, len(positive), settings.batch), f"LSTM, epoch {epoch + 1} of {settings.epochs}"):
@@ -153,7 +177,13 @@ def train_lstm(pairs: Pairs, titles: Titles, settings: LSTMSettings, checkpoint:
             rows = [query_rows[q] for q in batch[:, 0]] + [title_rows[t] for t in batch[:, 1]]
             rows += [title_rows[t] for t in against[:, 0]] + [query_rows[q] for q in against[:, 1]]
             query, title, other_title, other_query = model(*padded(rows)).chunk(4)
-            loss = triplet_loss(query, title, torch.stack([other_title, other_query], dim=1), torch.from_numpy(against >= 0), settings.margin)
+            loss = triplet_loss(
+                query,
+                title,
+                torch.stack([other_title, other_query], dim=1),
+                torch.from_numpy(against >= 0),
+                settings.margin,
+            )
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -165,7 +195,8 @@ def train_lstm(pairs: Pairs, titles: Titles, settings: LSTMSettings, checkpoint:
 
 
 def word_vectors(dim: int) -> torch.Tensor:
-    """float32[words, dim]: the default sentence encoder's word vectors on their first principal components, unit variance overall."""
+    """float32[words, dim]: the default sentence encoder's word vectors on their first principal components, unit
+    variance overall."""
     rows = load_file(find_encoder() / "model.safetensors")["embeddings.word_embeddings.weight"].float()
     rows = rows - rows.mean(0)
     _, directions = torch.linalg.eigh(rows.T @ rows)  # ascending
@@ -182,7 +213,9 @@ def _save_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, file: 
 
 def _load_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> None:
     tensors = load_file(file)
-    model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
+    model.load_state_dict(
+        {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    )
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("adam."):
@@ -191,12 +224,14 @@ def _load_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, file: 
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def finetune(pairs: Pairs, titles: Titles, settings: FinetuneSettings, checkpoint: Path, note: Note = lambda _: None) -> tuple[Any, list[float]]:
+def finetune(
+    pairs: Pairs, titles: Titles, settings: FinetuneSettings, checkpoint: Path, note: Note = lambda _: None
+) -> tuple[Any, list[float]]:
     """The fine-tuned SentenceTransformer and the mean loss of each epoch.
 
-    MultipleNegativesRankingLoss in both directions: query → title against the other titles of the batch and the hard one, and title → query
-    the same way. Each epoch is a run of sentence-transformers' trainer of its own with fresh optimizer state, because the negatives change;
-    so the weights are the whole state.
+    MultipleNegativesRankingLoss in both directions: query → title against the other titles of the batch and the hard
+    one, and title → query the same way. Each epoch is a run of sentence-transformers' trainer of its own with fresh
+    optimizer state, because the negatives change; so the weights are the whole state.
     """
     from sentence_transformers import SentenceTransformer
 
@@ -204,7 +239,9 @@ def finetune(pairs: Pairs, titles: Titles, settings: FinetuneSettings, checkpoin
     kept = keeper.read()
     losses: list[float] = kept["losses"]
     with _quiet_training():
-        model = SentenceTransformer(str(keeper.folder if kept["epoch"] else find_encoder(settings.base)), device="cpu", local_files_only=True)
+        model = SentenceTransformer(
+            str(keeper.folder if kept["epoch"] else find_encoder(settings.base)), device="cpu", local_files_only=True
+        )
         model.max_seq_length = settings.max_tokens
         model.float()
         if kept["epoch"]:
@@ -212,25 +249,50 @@ def finetune(pairs: Pairs, titles: Titles, settings: FinetuneSettings, checkpoin
         for epoch in range(kept["epoch"], settings.epochs):
             rng = np.random.default_rng([settings.seed, epoch])
             positive = rng.permutation(pairs.positive)[: settings.pairs or None]
-            negatives = mine(pairs, titles, positive, _vectors(model, pairs.queries), _vectors(model, titles.texts), settings.nearest, rng)
-            losses.append(round(_finetune_epoch(model, pairs, titles, positive, negatives, settings, epoch, checkpoint.with_name("trainer")), 6))
+            negatives = mine(
+                pairs,
+                titles,
+                positive,
+                _vectors(model, pairs.queries),
+                _vectors(model, titles.texts),
+                settings.nearest,
+                rng,
+            )
+            losses.append(
+                round(
+                    _finetune_epoch(
+                        model, pairs, titles, positive, negatives, settings, epoch, checkpoint.with_name("trainer")
+                    ),
+                    6,
+                )
+            )
             note(f"Fine-tuning, epoch {epoch + 1} of {settings.epochs}: loss {losses[-1]:.4f}")
             keeper.write(epoch + 1, losses, lambda folder: save_finetuned(model, folder))
     return model, losses
 
 
 def save_finetuned(model: Any, folder: Path) -> None:
-    """Writes a folder that `TextEncoder` and sentence-transformers read; without a model card, whose text names the machine's packages."""
+    """Writes a folder that `TextEncoder` and sentence-transformers read; without a model card, whose text names the
+    machine's packages."""
     with _quiet_training():
         model.save_pretrained(str(folder), create_model_card=False, safe_serialization=True)
 
 
 def _vectors(model: Any, texts: list[str]) -> Matrix:
-    return np.asarray(model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False), dtype=np.float32)
+    return np.asarray(
+        model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=False), dtype=np.float32
+    )
 
 
 def _finetune_epoch(
-    model: Any, pairs: Pairs, titles: Titles, positive: Numbers, negatives: Numbers, settings: FinetuneSettings, epoch: int, scratch: Path
+    model: Any,
+    pairs: Pairs,
+    titles: Titles,
+    positive: Numbers,
+    negatives: Numbers,
+    settings: FinetuneSettings,
+    epoch: int,
+    scratch: Path,
 ) -> float:
     """One epoch over the pairs that have both negatives; returns the mean loss."""
     from datasets import Dataset
@@ -241,8 +303,12 @@ def _finetune_epoch(
 
     whole = (negatives >= 0).all(axis=1)
     positive, negatives = positive[whole], negatives[whole]
-    query, title = ([texts[place] for place in positive[:, side]] for side, texts in enumerate((pairs.queries, titles.texts)))
-    wrong_title, wrong_query = ([texts[place] for place in negatives[:, side]] for side, texts in enumerate((titles.texts, pairs.queries)))
+    query, title = (
+        [texts[place] for place in positive[:, side]] for side, texts in enumerate((pairs.queries, titles.texts))
+    )
+    wrong_title, wrong_query = (
+        [texts[place] for place in negatives[:, side]] for side, texts in enumerate((titles.texts, pairs.queries))
+    )
     steps = 2 * math.ceil(len(positive) / settings.batch)
     bar = progress(range(steps), f"Fine-tuning, epoch {epoch + 1} of {settings.epochs}")
 

@@ -193,7 +193,7 @@ CUTS: tuple[GarmentCut, ...] = (
     _cut("Trousers: Trousers", "WM", 1.2, 79, "Linen|Tencel", "Wide-Leg|Relaxed|Tapered", "Holiday|Everyday|Office", "trousers|pants|summer trousers",
          "A drawstring inside the waistband for long lunches.", "A flat front, an easy rise and deep pockets."),
     _cut("Trousers: Trousers", "WM", 1.0, 89, "Wool|Corduroy|Cotton Twill", "Wide-Leg|Tapered|Pleated|Straight", "Office|Everyday",
-         "trousers|pants|smart trousers", "Lined to the knee, so that they never cling.", "GarmentCut high, with a clean line to the hem."),
+         "trousers|pants|smart trousers", "Lined to the knee, so that they never cling.", "Cut high, with a clean line to the hem."),
     _cut("Trousers: Chinos", "M", 0.7, 65, "Cotton Twill|Cotton", "Slim|Straight|Relaxed", "Everyday|Office", "chinos|chino trousers|khakis",
          "Slanted pockets and a neat, narrow hem.", "Rinsed for softness before they reach you."),
     _cut("Jeans: Jeans", "WM", 1.9, 79, "Stretch|Rigid|Selvedge", "Straight|Slim|Wide-Leg|Tapered|Cropped", "Everyday|Weekend",

@@ -1,17 +1,19 @@
 """The simulated shop: who shops, when, and the year written as the raw tables of an ingest. Command: `recgraph demo`.
 
-No public data set joins users, text searches with positions, clicks and purchases with product text, so recgraph plants one, labelled as
-simulated wherever it shows. Everything comes from one seeded generator: the same seed writes the same bytes. What happens within a visit
-is in `train/shop/trade.py` (season, searches, positions, comparison, complements, each with what controls it), the products in
-`train/shop/catalogue.py`, the words in `train/shop/words.py`. Nothing here knows a recommender. Planted here:
+No public data set joins users, text searches with positions, clicks and purchases with product text, so recgraph plants
+one, labelled as simulated wherever it shows. Everything comes from one seeded generator: the same seed writes the same
+bytes. What happens within a visit is in `train/shop/trade.py` (season, searches, positions, comparison, complements,
+each with what controls it), the products in `train/shop/catalogue.py`, the words in `train/shop/words.py`. Nothing here
+knows a recommender. Planted here:
 
-- Taste: likes over brands, colours, categories, shapes, materials and price tiers, from two of eight PERSONAS (LIKE) plus FAVOURITES of
-  one's own; TASTE_NOISE is how far shoppers of one persona differ.
+- Taste: likes over brands, colours, categories, shapes, materials and price tiers, from two of eight PERSONAS (LIKE)
+  plus FAVOURITES of one's own; TASTE_NOISE is how far shoppers of one persona differ.
 - Drift: a share DRIFTERS of the shoppers moves to another persona around a day of their own (`Shopper.turn`).
-- Activity: log-normal with ACTIVITY_SPREAD, cut at about MOST_EVENTS a shopper; VISIT_EVENTS is what a visit makes on average, BURST the
-  chance that another follows within five days, JOIN the share that joins during the year.
+- Activity: log-normal with ACTIVITY_SPREAD, cut at about MOST_EVENTS a shopper; VISIT_EVENTS is what a visit makes on
+  average, BURST the chance that another follows within five days, JOIN the share that joins during the year.
 
-U123, the first shopper a new user meets, comes out of the same machinery: a chosen taste (GUEST_OF_HONOUR) and chosen visits (STORY).
+U123, the first shopper a new user meets, comes out of the same machinery: a chosen taste (GUEST_OF_HONOUR) and chosen
+visits (STORY).
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ GUEST_OF_HONOUR = (  # what U123 likes at the start and at the end of the year
     "Harrow & Pine|Saltmarsh Row|Olive|Sage|Sand|White|Linen|Relaxed|Wide-Leg|tier 1",
     "Harrow & Pine|Brackenfold|Oatmeal|Moss|Olive|Camel|Wool|Lambswool|Suede|Leather|Chunky|Cable-Knit|tier 1",
 )
-STORY: tuple[tuple[float, float, str, bool], ...] = (  # part of the year, hour, what is wanted, does it end in a purchase
+# part of the year, hour, what is wanted, does it end in a purchase
+STORY: tuple[tuple[float, float, str, bool], ...] = (
     (0.225, 20.2, "Shirts & Blouses|noun Shirt|Linen|Olive", True),
     (0.367, 21.1, "Dresses|noun Midi Dress|Linen|Sage", True),
     (0.455, 19.4, "Sandals|noun Sandals|Leather|Tan", True),
@@ -99,10 +102,16 @@ def _draw_shoppers(rng: np.random.Generator, count: int, days: int) -> list[Shop
         before = _draw_taste(rng, personas[:2])
         moved = before * 0.4 + _draw_taste(rng, [personas[2], personas[0]]) * 0.8
         step = int(np.clip(round(float(rng.normal(2.0, 0.95))), 0, 4))
-        steps = {"letter": step, "shoe": int(np.clip(step + rng.integers(-1, 2), 0, 4)), "waist": int(np.clip(step + rng.integers(-1, 2), 0, 4))}
+        steps = {
+            "letter": step,
+            "shoe": int(np.clip(step + rng.integers(-1, 2), 0, 4)),
+            "waist": int(np.clip(step + rng.integers(-1, 2), 0, 4)),
+        }
         department = "W" if rng.random() < 0.6 else "M"
         after = moved if rng.random() < DRIFTERS else before
-        shoppers.append(Shopper(user_id, department, steps | {"one": 0}, before, after, float(rng.uniform(0.3, 0.8)) * days))
+        shoppers.append(
+            Shopper(user_id, department, steps | {"one": 0}, before, after, float(rng.uniform(0.3, 0.8)) * days)
+        )
     first, last = (likes_of(names.split("|"), LIKE * 1.5) for names in GUEST_OF_HONOUR)
     shoppers[0] = Shopper(SHOPPER, "W", {"letter": 2, "shoe": 2, "waist": 2, "one": 0}, first, last, 0.66 * days)
     return shoppers
@@ -126,7 +135,10 @@ def _plan(rng: np.random.Generator, shoppers: int, events: int, days: int) -> li
                 times.append(day)
         hours = rng.choice(24, count, p=_HOURS)
         whole = sorted({int(day) for day in times if day < days})
-        visits.extend(Visit(day + (int(hour) + float(rng.random())) / 24.6, shopper) for day, hour in zip(whole, hours, strict=False))
+        visits.extend(
+            Visit(day + (int(hour) + float(rng.random())) / 24.6, shopper)
+            for day, hour in zip(whole, hours, strict=False)
+        )
     return sorted(visits, key=lambda visit: (visit.day, visit.shopper))
 
 
@@ -139,10 +151,24 @@ def _write(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) ->
 
 def _item_row(product: Product, first: datetime) -> tuple[object, ...]:
     style = product.style
-    facts = {"material": style.material, "fit": style.shape, "occasion": style.occasion, "season": SEASON_NAMES[style.season]}
+    facts = {
+        "material": style.material,
+        "fit": style.shape,
+        "occasion": style.occasion,
+        "season": SEASON_NAMES[style.season],
+    }
     facts["department"] = DEPARTMENTS[style.department]
     seen = first + timedelta(days=product.arrived)
-    head = (product.item_id, product.title, style.cut.category, style.brand, product.colour, product.size, f"{style.price:.2f}", style.description)
+    head = (
+        product.item_id,
+        product.title,
+        style.cut.category,
+        style.brand,
+        product.colour,
+        product.size,
+        f"{style.price:.2f}",
+        style.description,
+    )
     return (*head, json.dumps(facts), style.parent_id, seen.isoformat(" "), str(product.left == float("inf")).lower())
 
 
@@ -155,12 +181,18 @@ def write_shop(
     days: int = 365,
     progress: Progress | None = None,
 ) -> ShopFacts:
-    """Simulates the shop and writes items.csv, events.csv and exposures.csv (columns as in store/schema.sql) into `folder`.
+    """Simulates the shop and writes items.csv, events.csv and exposures.csv (columns as in store/schema.sql) into
+    `folder`.
 
-    The last day is 2025-12-31. `products` is exact, `events` is met within a few per cent. `progress` is told each stage in words.
-    Raises SettingsError for a shop too small to trade.
+    The last day is 2025-12-31. `products` is exact, `events` is met within a few per cent. `progress` is told each
+    stage in words. Raises SettingsError for a shop too small to trade.
     """
-    for name, value, least in (("shoppers", shoppers, 1), ("products", products, 200), ("events", events, 1), ("days", days, 28)):
+    for name, value, least in (
+        ("shoppers", shoppers, 1),
+        ("products", products, 200),
+        ("events", events, 1),
+        ("days", days, 28),
+    ):
         if value < least:
             raise SettingsError(f"{name} is {value}; the simulated shop needs at least {least}.")
     tell = progress or (lambda text: None)
@@ -168,46 +200,62 @@ def write_shop(
     first = LAST_DAY - timedelta(days=days - 1)
     tell(f"making {products:,} products")
     listings = build_listings(rng, products, days)
-    shop = Trade(rng, listings, _draw_shoppers(rng, shoppers, days), days)
+    trade = Trade(rng, listings, _draw_shoppers(rng, shoppers, days), days)
     tell(f"letting {shoppers:,} shoppers shop for {days} days")
     for visit in _plan(rng, shoppers, events, days):
-        shop.visit(visit)
+        trade.visit(visit)
     tell("writing the tables")
-    target = Path(folder)
+    trade.events.sort(key=lambda event: event[0])
+    trade.exposures.sort(key=lambda exposure: exposure[0])
+    _write_tables(Path(folder), trade, listings.products, first)
+    return _facts(trade, products, first)
+
+
+def _write_tables(target: Path, trade: Trade, products: Sequence[Product], first: datetime) -> None:
+    """items.csv by item_id, events.csv and exposures.csv by time; `first` is midnight of the first day."""
     target.mkdir(parents=True, exist_ok=True)
-    ids = [product.item_id for product in listings.products]
-    shop.events.sort(key=lambda event: event[0])
-    shop.exposures.sort(key=lambda exposure: exposure[0])
+    ids = [product.item_id for product in products]
 
     def when(second: int) -> str:
         return (first + timedelta(seconds=second)).isoformat(" ")
 
     head = "item_id title category brand color size price description attributes parent_id first_seen in_stock".split()
-    _write(target / "items.csv", head, (_item_row(product, first) for product in sorted(listings.products, key=lambda product: product.item_id)))
+    _write(
+        target / "items.csv",
+        head,
+        (_item_row(product, first) for product in sorted(products, key=lambda product: product.item_id)),
+    )
     _write(
         target / "events.csv",
         "user_id ts action item_id query position".split(),
-        ((user, when(second), action, ids[item] if item >= 0 else "", query, place) for second, user, action, item, query, place in shop.events),
+        (
+            (user, when(second), action, ids[item] if item >= 0 else "", query, place)
+            for second, user, action, item, query, place in trade.events
+        ),
     )
     _write(
         target / "exposures.csv",
         "query item_id position ts".split(),
-        ((query, ids[item], place, when(second)) for second, query, item, place in shop.exposures),
+        ((query, ids[item], place, when(second)) for second, query, item, place in trade.exposures),
     )
-    kinds = [event[2] for event in shop.events]
+
+
+def _facts(trade: Trade, products: int, first: datetime) -> ShopFacts:
+    """The facts of a year whose events are in order of time."""
+    kinds = [event[2] for event in trade.events]
     return ShopFacts(
-        users=len({event[1] for event in shop.events}),
+        users=len({event[1] for event in trade.events}),
         items=products,
-        styles=len(shop.siblings),
+        styles=len(trade.siblings),
         events=len(kinds),
         searches=kinds.count("search"),
         clicks=kinds.count("click"),
         carts=kinds.count("cart"),
         purchases=kinds.count("purchase"),
-        exposures=len(shop.exposures),
-        queries=len({event[4] for event in shop.events if event[2] == "search"}),
-        first=first + timedelta(seconds=shop.events[0][0]),
-        last=first + timedelta(seconds=shop.events[-1][0]),
+        exposures=len(trade.exposures),
+        queries=len({event[4] for event in trade.events if event[2] == "search"}),
+        first=first + timedelta(seconds=trade.events[0][0]),
+        last=first + timedelta(seconds=trade.events[-1][0]),
     )
 
 
@@ -220,15 +268,18 @@ def make_demo(
     days: int = 365,
     progress: Progress | None = None,
 ) -> IngestReport:
-    """Simulates the shop and ingests it into the store, which is made where missing; meta says that it is simulated, its name, its
-    currency and that the shipped adapters, the set "default", are its own.
+    """Simulates the shop and ingests it into the store, which is made where missing; meta says that it is simulated,
+    its name, its currency and that the shipped adapters, the set "default", are its own.
 
     A rerun with the same arguments changes nothing. StoreBusy, StoreReadOnly and StoreError as `ingest`.
     """
     with tempfile.TemporaryDirectory(prefix="recgraph-shop-") as folder:
         facts = write_shop(folder, seed, shoppers, products, events, days, progress)
         report = ingest(store_path, "tables", [folder], progress=progress or (lambda text: None))
-    label = f"Simulated shop (seed {seed}): {facts.users:,} invented shoppers and {facts.items:,} invented products; no real person, brand or sale."
+    label = (
+        f"Simulated shop (seed {seed}): {facts.users:,} invented shoppers and {facts.items:,} invented products; "
+        "no real person, brand or sale."
+    )
     with Store.create(store_path) as store, store.writing():
         for key, value in (("simulated", label), ("name", NAME), ("currency", CURRENCY)):
             store.set_meta(key, value)

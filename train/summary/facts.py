@@ -1,7 +1,9 @@
-"""What a summary says: the facts of the counting summarizer as values, without their words (`train/summary/phrases.py` puts them into words).
+"""What a summary says: the facts of the counting summarizer as values, without their words (`train/summary/phrases.py`
+puts them into words).
 
-Counted as `graph/profile.py` counts and by its thresholds, but only what the prompt itself shows: a model that learns from these facts must be
-able to read each of them off its prompt, a recurrent or merged summary from the summaries it builds on. Knows no wording and no model.
+Counted as `graph/profile.py` counts and by its thresholds, but only what the prompt itself shows: a model that learns
+from these facts must be able to read each of them off its prompt, a recurrent or merged summary from the summaries it
+builds on. Knows no wording and no model.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _NAME_LIMIT = 45  # characters of a product's name; a longer one is not worth it
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class VariantsSeen:
     """Variants looked at: how many colours (or sizes) of what, and which was bought, "" for none."""
 
     name: str
@@ -34,7 +36,8 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Gist:
-    """One summary's facts. Names are as shown: categories in the plural, brands and colours as the catalogue writes them."""
+    """One summary's facts. Names are as shown: categories in the plural, brands and colours as the catalogue writes
+    them."""
 
     kind: Kind
     doing: str  # buys | looks | goes | reads
@@ -51,7 +54,7 @@ class Gist:
     searches: tuple[str, ...] = ()
     unmet: bool = False  # something was bought, but nothing that answers the searches
     bought: str = ""
-    compared: Comparison | None = None
+    compared: VariantsSeen | None = None
     compares: bool = False  # as a habit
     came: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
@@ -86,33 +89,51 @@ def _stems(text: str) -> frozenset[str]:
     return frozenset(stem(word) for word in words(clean(text)))
 
 
-def gist(kind: Kind, covered: Sequence[Event], new: Sequence[Event], items: Mapping[str, Item], parts: Sequence[Gist], shown: Shown) -> Gist | None:
+def gist(
+    kind: Kind,
+    covered: Sequence[Event],
+    new: Sequence[Event],
+    items: Mapping[str, Item],
+    parts: Sequence[Gist],
+    shown: Shown,
+) -> Gist | None:
     """The facts of one summary; None where there is nothing to say.
 
-    `covered` is every event it is about, `new` those its prompt shows (none for a merge), `parts` what the summaries in the prompt say, oldest
-    first, `shown` the prompt's lines and summaries.
+    `covered` is every event it is about, `new` those its prompt shows (none for a merge), `parts` what the summaries in
+    the prompt say, oldest first, `shown` the prompt's lines and summaries.
     """
     facts = Facts(covered, items, shown.currency)
     if not facts.seen:
         return None
     recent = Facts(new, items, shown.currency) if new else None
     doing = {"follows": "reads", "buys": "buys", "looks at": "looks"}.get(facts.verb(), "goes")
-    colors = _readable(shown.counts(facts.colors), recent.colors if recent else [], [name for part in parts for name in part.colors])
-    brands = _readable(shown.counts(facts.brands), recent.brands if recent else [], [name for part in parts for name in part.brands])
+    colors = _readable(
+        shown.counts(facts.colors), recent.colors if recent else [], [name for part in parts for name in part.colors]
+    )
+    brands = _readable(
+        shown.counts(facts.brands), recent.brands if recent else [], [name for part in parts for name in part.brands]
+    )
     said: dict[str, object] = {
         **_categories(facts, shown),
         **_colors(facts, colors if parts else shown.counts(facts.colors)),
         **_brands(facts, brands if parts else shown.counts(facts.brands)),
         **_price(facts, recent, parts, shown),
     }
-    if not facts.news and (people := audiences(facts.seen)[:1]) and len(people[0].seqs) * 2 > len(facts.seen) and shown.holds(people[0].name):
+    if (
+        not facts.news
+        and (people := audiences(facts.seen)[:1])
+        and len(people[0].seqs) * 2 > len(facts.seen)
+        and shown.holds(people[0].name)
+    ):
         said["audience"] = people[0].name
     drift = _drift(facts, recent, parts) if kind == "recurrent" else _shift(parts) if kind == "merge" else {}
-    return Gist(kind, doing, **said, **drift, **_extras(kind, facts, recent, parts, shown, bool(drift)))  # type: ignore[arg-type]
+    extras = _extras(kind, facts, recent, parts, shown, bool(drift))
+    return Gist(kind, doing, **said, **drift, **extras)  # type: ignore[arg-type]
 
 
 def _readable(counts: Sequence[Count], recent: Sequence[Count], earlier: Sequence[str]) -> list[Count]:
-    """Those that earlier summaries name, and those that come more than once in the new events: what a reader of the prompt can know to matter."""
+    """Those that earlier summaries name, and those that come more than once in the new events: what a reader of the
+    prompt can know to matter."""
     known = {name.casefold() for name in earlier} | {one.name.casefold() for one in recent if len(one.seqs) > 1}
     return [one for one in counts if one.name.casefold() in known]
 
@@ -154,7 +175,8 @@ def _brands(facts: Facts, counts: Sequence[Count]) -> dict[str, object]:
 
 
 def _price(facts: Facts, recent: Facts | None, parts: Sequence[Gist], shown: Shown) -> dict[str, object]:
-    """The range of what was paid, or of what was looked at. With earlier summaries it is theirs, widened by the new prices."""
+    """The range of what was paid, or of what was looked at. With earlier summaries it is theirs, widened by the new
+    prices."""
     earlier = [part for part in parts if part.price]
     paid = all(part.paid for part in earlier) if earlier else len(facts.bought) > 1
     source = recent if parts else facts
@@ -170,8 +192,15 @@ def _drift(facts: Facts, recent: Facts | None, parts: Sequence[Gist]) -> dict[st
     if not recent or not recent.seen or not parts:
         return {}
     fresh = {one.event.seq for one in recent.seen}
-    first = [[one for one in kind if fresh.issuperset(one.seqs)][:1] for kind in (facts.categories, facts.brands, facts.colors)]
-    came = [*(_noun(facts, one) for one in first[0]), *(one.name for one in first[1]), *(f"the colour {one.name}" for one in first[2])][:2]
+    first = [
+        [one for one in kind if fresh.issuperset(one.seqs)][:1]
+        for kind in (facts.categories, facts.brands, facts.colors)
+    ]
+    came = [
+        *(_noun(facts, one) for one in first[0]),
+        *(one.name for one in first[1]),
+        *(f"the colour {one.name}" for one in first[2]),
+    ][:2]
     now = {_noun(recent, one) for one in recent.categories}, {one.name for one in recent.brands}
     gone = [name for name in parts[-1].categories[:1] if name not in now[0] and len(recent.seen) > 1]
     if not now[0] and len(recent.seen) > 1:
@@ -189,25 +218,33 @@ def _shift(parts: Sequence[Gist]) -> dict[str, object]:
     return {"came": tuple(came), "gone": tuple(gone)} if came and gone and first != last else {}
 
 
-def _extras(kind: Kind, facts: Facts, recent: Facts | None, parts: Sequence[Gist], shown: Shown, drift: bool) -> dict[str, object]:
-    """One more fact, the first there is: searches, comparing (as a habit in merges), the last purchase. Beside `drift` only searches that are
-    open: each sentence is a second of writing on a CPU."""
+def _extras(
+    kind: Kind, facts: Facts, recent: Facts | None, parts: Sequence[Gist], shown: Shown, drift: bool
+) -> dict[str, object]:
+    """One more fact, the first there is: searches, comparing (as a habit in merges), the last purchase. Beside `drift`
+    only searches that are open: each sentence is a second of writing on a CPU."""
     unmet = [one.query for one in reversed(searches(facts.events, facts.items)) if not one.answers]
     asked = {query for part in parts for query in part.searches} if kind == "merge" else _queries(recent)
-    open_ones = [query for query in unmet if query in asked and len(query) <= _NAME_LIMIT and shown.holds(query)][: 2 if kind == "block" else 1]
+    open_ones = [query for query in unmet if query in asked and len(query) <= _NAME_LIMIT and shown.holds(query)][
+        : 2 if kind == "block" else 1
+    ]
     if open_ones:
         return {"searches": tuple(open_ones), "unmet": bool(facts.bought)}
     if drift:
         return {}
     if kind == "merge":
         return {"compares": True} if sum(part.compared is not None or part.compares for part in parts) > 1 else {}
-    if recent and (compared := _compared(recent.seen)):
+    if recent and (compared := _latest_variants(recent.seen)):
         return {"compared": compared}
     return {"bought": name} if recent and recent.bought and (name := short_name(recent.bought[-1].item)) else {}
 
 
 def _queries(facts: Facts | None) -> set[str]:
-    return {clean(event.query) for event in facts.events if event.query and len(event.query) < QUERY_LIMIT} if facts else set()
+    return (
+        {clean(event.query) for event in facts.events if event.query and len(event.query) < QUERY_LIMIT}
+        if facts
+        else set()
+    )
 
 
 def short_name(item: Item) -> str:
@@ -217,13 +254,15 @@ def short_name(item: Item) -> str:
     return name if " " in name and len(name) <= _NAME_LIMIT and name != line.rstrip("…") + "…" else ""
 
 
-def _compared(seen: Sequence[ItemEvent]) -> Comparison | None:
+def _latest_variants(seen: Sequence[ItemEvent]) -> VariantsSeen | None:
     """The latest comparison that has a name and differs in colour or size."""
     for one in reversed(comparisons(seen)):
         name = short_name(one.views[0].item)
-        colors, sizes = ({getattr(view.item, kind).casefold() for view in one.views} - {""} for kind in ("color", "size"))
+        colors, sizes = (
+            {getattr(view.item, kind).casefold() for view in one.views} - {""} for kind in ("color", "size")
+        )
         if name and len(colors) > 1:
-            return Comparison(name, "colour", len(colors), value(one.bought.item.color) if one.bought else "")
+            return VariantsSeen(name, "colour", len(colors), value(one.bought.item.color) if one.bought else "")
         if name and len(sizes) > 1:
-            return Comparison(name, "size", len(sizes), value(one.bought.item.size) if one.bought else "")
+            return VariantsSeen(name, "size", len(sizes), value(one.bought.item.size) if one.bought else "")
     return None

@@ -1,0 +1,99 @@
+"""The first screen: ids and true numbers on it at any width, nothing of the shop's text acts, and an empty answer says
+why."""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
+
+from recgraph.graph.recommendation import Recommendation
+from recgraph.graph.recommender import Recommender
+from recgraph.panel import recommendation
+from recgraph.settings import load_settings
+from recgraph.store.db import Store
+from recgraph.terminal import console_class
+
+GOOD = "ID: K2OLIV\nTitle: Harrow Wool Jumper, Olive, M"
+
+
+def panel(found: Recommendation, width: int = 80, shop: str = "Shop") -> str:
+    file = io.StringIO()
+    console_class()(file=file, width=width).print(recommendation(found, shop=shop, simulated="", currency="€"))
+    return file.getvalue()
+
+
+@pytest.fixture
+def ask(make_store: Callable[..., Store]) -> Callable[..., Recommendation]:
+    def run(
+        user: str,
+        query: str = "",
+        *,
+        llm: FakeLLM | None = None,
+        items: str = SHOP_ITEMS,
+        events: str = SHOP_EVENTS,
+        **asked: Any,
+    ) -> Recommendation:
+        store = make_store(items, events, SHOP_EXPOSURES if items == SHOP_ITEMS else "")
+        settings = load_settings({}, "/nonexistent", store=str(store.path), llm="none" if llm is None else "")
+        with Recommender(Store.open(store.path), settings, FakeEncoder(), llm) as recommender:  # type: ignore[arg-type]
+            return recommender.recommend(user, query, new_user=True, **asked)
+
+    return run
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_every_product_has_its_id_and_its_reason_on_the_screen(ask: Callable[..., Recommendation], width: int) -> None:
+    found = ask("U1", "wool jumper", llm=FakeLLM(GOOD), k=5)
+    text = panel(found, width)
+    assert max(map(len, text.splitlines())) <= width
+    words = text.replace("│", " ").split()
+    for line in found.items:
+        assert line.item.item_id in words
+        assert all(word in words for word in line.reason.split())
+    assert "Yes" in words
+    assert "fake and retrieval" in text
+
+
+def test_what_was_not_asked_takes_no_room(ask: Callable[..., Recommendation]) -> None:
+    text = panel(ask("U1", k=3))
+    assert "Yes" not in text.split()
+    assert "tokens" not in text
+    assert "Answered by  retrieval alone, in " in text
+
+
+def test_the_newest_events_stand_with_the_numbers_that_the_summary_names(ask: Callable[..., Recommendation]) -> None:
+    lines = [line.strip("│ ").split() for line in panel(ask("U1"), 120).splitlines()]
+    assert ["6", "2025-03-01", "09:01", "click", "Fenn", "Cable", "Cardigan,", "Grey,", "M"] in lines
+
+
+def test_an_empty_answer_says_why_and_shows_no_guess(ask: Callable[..., Recommendation]) -> None:
+    items = "item_id,title,in_stock\nA,Red scarf,false\nB,Blue kettle,false"
+    text = panel(
+        ask(
+            "u",
+            llm=FakeLLM("ID: A\nTitle: Red scarf"),
+            items=items,
+            events="user_id,ts,action,item_id\nu,2026-05-02 10:00,purchase,A",
+        )
+    )
+    assert "Nothing to recommend: all products are sold out or already bought." in " ".join(
+        text.replace("│", " ").split()
+    )
+    assert "guess" not in text
+    assert "Product" not in text
+
+
+def test_titles_users_queries_and_shops_are_data(ask: Callable[..., Recommendation]) -> None:
+    bad = "\x1b[31mred\x9b2J\u202e [/x][red]loud[/red]"
+    items, events = (
+        f"item_id,title\ne1,Tee {bad}\ne\x1b2,Tee two",
+        f"user_id,ts,action,item_id\n{bad},2026-05-01 10:00,click,e1",
+    )
+    text = panel(ask(bad, f"tee {bad}", items=items, events=events), shop=bad)
+    assert not {c for c in text if unicodedata.category(c) in ("Cc", "Cf")} - {"\n"}
+    assert "[/x][red]loud[/red]" in text

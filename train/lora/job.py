@@ -1,0 +1,156 @@
+"""One adapter to train: the job as params.yaml describes it, its examples, and the order they are learnt in. How a step
+is made is train/lora/training.py's; what an adapter can do, train/lora/exam.py's. Checkpoints lie in
+data/sft/<preset>-<task>-<hash of settings and data>, so that a killed run goes on and changed settings begin anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from recgraph.errors import SettingsError, StoreError
+from recgraph.store.parquet import read_table
+from recgraph.tools.llm.places import find_llm, fingerprint
+from recgraph.tools.llm.protocol import Prompt
+from recgraph.train.examples import POOLS, Row
+from recgraph.train.lora.tokens import Tokens
+from recgraph.train.lora.training import Epoch, LoraSettings, TrainedAdapter, train
+from recgraph.train.params import RESTORE, Params, block, settings_of, text
+from recgraph.train.pipeline import Note, needed
+
+Groups = Mapping[int, Sequence[Row]]
+
+
+@dataclass(frozen=True)
+class SftParams:
+    """The block `sft` of params.yaml. `llm` is the base model, a folder or hub id ("" the default one); `engine` says
+    who runs the training: this process, or accelerate's launcher with so many `processes`; `threads` are torch's (0: as
+    it is), equal threads give equal weights."""
+
+    llm: str
+    engine: Literal["single", "torchrun", "deepspeed", "fsdp"]
+    processes: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One adapter to train: everything that decides what comes out."""
+
+    task: str
+    preset: str
+    settings: LoraSettings
+    sft: SftParams
+    base: Path
+    examples: Path
+    work: Path
+
+    @classmethod
+    def of(cls, params: Params, folder: Path) -> Job:
+        """From params.yaml and params["task"]. SettingsError, StoreError, ModelMissing."""
+        task, sft = str(params["task"]), block(params, "sft", SftParams)
+        if not isinstance(presets := params.get("presets"), Mapping):
+            raise SettingsError(f"params.yaml has no block `presets:`. {RESTORE}")
+        preset = text(params, "preset", *presets)
+        settings = settings_of(LoraSettings, presets[preset].get(task, {}), f"presets.{preset}.{task}")
+        base = find_llm(sft.llm)
+        examples = needed(folder / "data" / "examples" / f"{task}.parquet", "examples")
+        decisive = {name: given for name, given in asdict(settings).items() if name not in ("eval_cases", "save_steps")}
+        # A step of two processes is another one: their checkpoints must not be taken up by one, nor the other way
+        # round.
+        together = [] if sft.engine == "single" else [sft.engine, sft.processes]
+        identity = json.dumps(
+            [decisive, fingerprint(base), sha256_of(examples), sft.threads, *together], sort_keys=True
+        )
+        work = folder / "data" / "sft" / f"{preset}-{task}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        return cls(task, preset, settings, sft, base, examples, work)
+
+    def groups(self, part: str) -> dict[int, list[Row]]:
+        """The rows of a part, by group."""
+        return read_rows(self.examples, part)
+
+
+def train_job(job: Job, note: Note, after: Callable[[Path], None] | None = None) -> TrainedAdapter:
+    """Trains, in this process or as one of several."""
+    if job.sft.threads:
+        torch.set_num_threads(job.sft.threads)
+    tokens = Tokens(job.base)
+    groups = first(job.groups("train"), job.settings.cases)
+    if not groups:
+        raise StoreError(
+            f"{job.examples} has no rows to train on. Raise examples.train_cases, or give a shop with purchases "
+            "before the cut."
+        )
+    epochs = [draw(groups, job.settings, epoch, tokens) for epoch in range(job.settings.epochs)]
+    return train(job.base, epochs, job.settings, job.work, note, after)
+
+
+def read_rows(file: Path, part: str) -> dict[int, list[Row]]:
+    """The rows of one part of an examples file, by group, in the file's order."""
+    columns = read_table(needed(file, "examples"))
+    plain = (
+        columns[name].tolist() if isinstance(columns[name], np.ndarray) else columns[name] for name in Row.__slots__
+    )
+    groups: dict[int, list[Row]] = {}
+    for row in zip(*plain, strict=True):
+        if row[0] == part:
+            groups.setdefault(row[3], []).append(Row(*row))
+    return groups
+
+
+def draw(groups: Groups, settings: LoraSettings, epoch: int, tokens: Tokens) -> Epoch:
+    """One epoch's examples: the groups in a seeded order, the rows of one together so that they share a trunk.
+
+    Of a FIT case the target and `negatives` drawn from its pool, kinds in turn (T draws one); the target weighs as much
+    as its negatives together, so that Yes and No are equally frequent. Only tasks that write learn to stop.
+    """
+    random = np.random.default_rng([settings.seed, epoch])
+    names = sorted(groups)
+    chosen: list[Any] = []
+    for name in [names[place] for place in random.permutation(len(names))]:
+        rows = groups[name]
+        judged = rows[0].answer in ("Yes", "No")
+        if judged:
+            wrong = _negatives([row for row in rows if row.answer == "No"], settings.negatives, random)
+            rows = [*(row for row in rows if row.answer == "Yes"), *wrong]
+        for row in rows:
+            weight = 1.0 if not judged or row.answer == "Yes" else 1.0 / max(1, len(rows) - 1)
+            prompt = Prompt(row.system, row.user)
+            silent = "" if judged or settings.unseen_ids or not row.item_id or row.item_id in row.user else row.item_id
+            chosen.append(
+                tokens.example(
+                    prompt,
+                    row.answer,
+                    weight=weight,
+                    group=name,
+                    stop=not judged,
+                    limit=settings.max_tokens,
+                    silent=silent,
+                )
+            )
+    return chosen
+
+
+def _negatives(pool: Sequence[Row], count: int, random: np.random.Generator) -> list[Row]:
+    by_kind = [[row for row in pool if row.kind == kind] for kind in POOLS]
+    shuffled = [[rows[place] for place in random.permutation(len(rows))] for rows in by_kind if rows]
+    in_turn = [shuffled[kind] for kind in random.permutation(len(shuffled))]
+    found = [rows[turn] for turn in range(max(map(len, in_turn), default=0)) for rows in in_turn if turn < len(rows)]
+    return found[:count]
+
+
+def first(groups: Groups, count: int) -> dict[int, Sequence[Row]]:
+    """The first `count` groups (0: all): examples are written in a seeded order, so any cut is a fair sample."""
+    return {name: groups[name] for name in sorted(groups)[: count or None]}
+
+
+def sha256_of(file: Path) -> str:
+    """Of its bytes, in hex."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
