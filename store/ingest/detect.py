@@ -14,7 +14,7 @@ from recgraph.store.files.plain import SourceFile
 from recgraph.store.ingest.amazon import AMAZON, M2
 from recgraph.store.ingest.exports import EXPORTS, Export
 from recgraph.store.ingest.guess import Guess
-from recgraph.store.ingest.parts import COLUMNS, Column, Look, Part, look_at
+from recgraph.store.ingest.parts import COLUMNS, FileColumn, Look, Part, look_at
 from recgraph.store.ingest.research import INSTACART, MIND, OPEN_ECOMMERCE, SEQUENCES, UCI_ESHOP
 from recgraph.store.ingest.staging import Format, Reading, Staging
 from recgraph.store.ingest.tables import RECBOLE, extras_of, mapped, read_look
@@ -179,7 +179,7 @@ def _is_export(export: Export, look: Look) -> bool:
     return not look.headless and export.fits(look.plain)
 
 
-def _guessed(look: Look, given: dict[str, dict[str, str | Column]], staging: Staging) -> _Found:
+def _guessed(look: Look, given: dict[str, dict[str, str | FileColumn]], staging: Staging) -> _Found:
     guess = Guess(look, given)
     if events := guess.events():
         parts = [Part("events", events)]
@@ -196,7 +196,7 @@ def _guessed(look: Look, given: dict[str, dict[str, str | Column]], staging: Sta
         return _Found(
             look,
             "titles",
-            (Part("items", {"item_id": Column(first), "title": Column(second)}),),
+            (Part("items", {"item_id": FileColumn(first), "title": FileColumn(second)}),),
             ("two columns: an id and a title",),
         )
     raise guess.error()

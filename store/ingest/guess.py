@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from recgraph.errors import IngestError
 from recgraph.store.files.names import ORDER, RATING, looks_like_action, looks_like_time, plain_name, rank
-from recgraph.store.ingest.parts import COLUMNS, Column, Look
+from recgraph.store.ingest.parts import COLUMNS, FileColumn, Look
 from recgraph.store.ingest.tables import names_of
 
 _PURCHASES, _CARTS = (
@@ -26,7 +26,7 @@ _OUTER = frozenset("action event eventtype eventname behavior behaviortype behav
 class Guess:
     """The columns of one file by their names and values. `given` is what the mapping says already."""
 
-    def __init__(self, look: Look, given: dict[str, dict[str, str | Column]]) -> None:
+    def __init__(self, look: Look, given: dict[str, dict[str, str | FileColumn]]) -> None:
         self.look, self.given, self.notes = look, given, list[str]()
         self._arrays = {found.name: found.outer for found in look.fields if found.inner}
 
@@ -65,7 +65,7 @@ class Guess:
             return alike[0]
         return None
 
-    def events(self) -> dict[str, str | Column]:
+    def events(self) -> dict[str, str | FileColumn]:
         """The columns of events, or {} where the file tells of none: someone, a time, and a product or a query."""
         values = dict(self.given["events"])
         self.notes.clear()
@@ -77,11 +77,11 @@ class Guess:
         apart = self._apart(found["item_id"], outer=True)
         for ours, name in found.items():
             if name and ours not in values and name not in apart:
-                values[ours] = Column(name)
+                values[ours] = FileColumn(name)
         if self.given["events"] and "item_id" not in values and "item_id" in self.given["items"]:
             values["item_id"] = self.given["items"]["item_id"]
         if "ts" not in values and (name := self._time()):
-            values["ts"] = Column(name)
+            values["ts"] = FileColumn(name)
             if at := self._time_of_day(name):
                 values["ts"] = f"blank({{{name}}}) || ' ' || blank({{{at}}})"
         if (
@@ -92,7 +92,7 @@ class Guess:
             return {}
         if "action" not in values:
             values["action"] = self._action(values)
-        if isinstance(user := values.get("user_id"), Column) and "mail" in plain_name(user.name):
+        if isinstance(user := values.get("user_id"), FileColumn) and "mail" in plain_name(user.name):
             self.notes.append(f"users are told apart by '{user.name}': no other column says who")
         return values
 
@@ -110,8 +110,8 @@ class Guess:
         ]
         return clock[0] if clock and not any(":" in value for value in self.look.sample(date)) else None
 
-    def _action(self, values: dict[str, str | Column]) -> str | Column:
-        taken = {value.name for value in values.values() if isinstance(value, Column)}
+    def _action(self, values: dict[str, str | FileColumn]) -> str | FileColumn:
+        taken = {value.name for value in values.values() if isinstance(value, FileColumn)}
         ranked = sorted(
             (found, name)
             for name in self.look.names
@@ -122,7 +122,7 @@ class Guess:
             if any(looks_like_action(value) for value in sample) or (
                 plain_name(name.split(".")[-1]) in _OUTER and not _only_numbers(sample)
             ):
-                return Column(name)
+                return FileColumn(name)
         plain = {plain_name(name.split(".")[-1]) for name in self.look.names}
         if "item_id" not in values:
             return "=search"
@@ -142,14 +142,14 @@ class Guess:
         )
         return f"={action}"
 
-    def items_of_events(self, events: dict[str, str | Column]) -> dict[str, str | Column]:
+    def items_of_events(self, events: dict[str, str | FileColumn]) -> dict[str, str | FileColumn]:
         """What a file of events says of its products; {} where it says too little to name one."""
         if "item_id" not in events:
             return {}
         values = dict(self.given["items"])
-        taken = [value.name for value in events.values() if isinstance(value, Column)]
+        taken = [value.name for value in events.values() if isinstance(value, FileColumn)]
         values.setdefault("item_id", events["item_id"])
-        item = values["item_id"].name if isinstance(values["item_id"], Column) else None
+        item = values["item_id"].name if isinstance(values["item_id"], FileColumn) else None
         array, apart = self._arrays.get(item or ""), self._apart(item, outer=False)
         told_apart = any(
             re.search("firstname|lastname|customername|billingname", plain_name(n)) for n in self.look.names
@@ -160,21 +160,21 @@ class Guess:
                 continue
             if ours == "title" and not array and not told_apart and plain_name(name) in _BARE_NAMES:
                 continue  # maybe the customer's name
-            values[ours] = Column(name)
+            values[ours] = FileColumn(name)
             taken.append(name)
         return values if any(name in values for name in ("title", "category", "brand")) else {}
 
-    def exposures(self) -> dict[str, str | Column]:
+    def exposures(self) -> dict[str, str | FileColumn]:
         values = dict(self.given["exposures"])
         self.notes.clear()
         for ours in ("query", "item_id", "position"):
             if ours not in values and (name := self._best(ours)):
-                values[ours] = Column(name)
+                values[ours] = FileColumn(name)
         if "ts" not in values and (name := self._time()):
-            values["ts"] = Column(name)
+            values["ts"] = FileColumn(name)
         return values if all(ours in values for ours in COLUMNS["exposures"]) else {}
 
-    def items(self) -> dict[str, str | Column]:
+    def items(self) -> dict[str, str | FileColumn]:
         """The columns of products: an id, and something that describes it. A file that names users tells of no
         products."""
         values = dict(self.given["items"])
@@ -187,17 +187,17 @@ class Guess:
             values |= self._variant() or self._item_id()
         if "item_id" not in values:
             return {}
-        taken = [value.name for value in values.values() if isinstance(value, Column)]
-        item = values["item_id"].name if isinstance(values["item_id"], Column) else None
+        taken = [value.name for value in values.values() if isinstance(value, FileColumn)]
+        item = values["item_id"].name if isinstance(values["item_id"], FileColumn) else None
         apart = self._apart(item, outer=True)
         for ours in COLUMNS["items"]:
             name = self._best(ours, [*taken, *apart])
             if ours not in values and name is not None:
-                values[ours] = Column(name)
+                values[ours] = FileColumn(name)
                 taken.append(name)
         return values if len(values) > 1 else {}
 
-    def _item_id(self) -> dict[str, str | Column]:
+    def _item_id(self) -> dict[str, str | FileColumn]:
         """The column of a product's id: a bare `id` before weak names such as a bar code."""
         own = next((name for name in self.look.names if plain_name(name) == "id"), None)
         named = self._best("item_id")
@@ -206,9 +206,9 @@ class Guess:
             self.notes.append(
                 f"'{name}' is taken for the product's id, '{named}' is not; --map items.item_id={named} says otherwise"
             )
-        return {"item_id": Column(name)} if name else {}
+        return {"item_id": FileColumn(name)} if name else {}
 
-    def _variant(self) -> dict[str, str | Column]:
+    def _variant(self) -> dict[str, str | FileColumn]:
         """The id inside an array of a product's variants, which have a price or a size, and the product's own as
         their parent's."""
         for array in dict.fromkeys(self._arrays.values()):
@@ -217,7 +217,7 @@ class Guess:
                 self._best("price", outside) or self._best("size", outside)
             ):
                 parent = self._best("item_id", list(self._arrays)) or ("id" if "id" in self.look.names else None)
-                return {"item_id": Column(name), **({"parent_id": Column(parent)} if parent else {})}
+                return {"item_id": FileColumn(name), **({"parent_id": FileColumn(parent)} if parent else {})}
         return {}
 
     def _apart(self, item: str | None, outer: bool) -> set[str]:

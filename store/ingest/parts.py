@@ -28,7 +28,7 @@ _DEPTH = 5
 
 
 @dataclass(frozen=True)
-class Column:
+class FileColumn:
     """A column of a file by its exact name."""
 
     name: str
@@ -37,13 +37,13 @@ class Column:
 @dataclass(frozen=True)
 class Part:
     """How rows become rows of one kind. A value is a column's name, `a|b` the first of several (as `plain_name`
-    writes them), `=text` the same for all rows, SQL in which {a|b} stands for a column, or a Column. `actions` are a
+    writes them), `=text` the same for all rows, SQL in which {a|b} stands for a column, or a FileColumn. `actions` are a
     make's words for ours: rows with another word are left out, and counted. `where` is SQL for the rows that count.
     With `grouped` a product's rows become one, in which the last value that is not empty counts. `extras` are
     columns that become attributes."""
 
     kind: str
-    values: Mapping[str, str | Column]
+    values: Mapping[str, str | FileColumn]
     where: str = ""
     grouped: bool = False
     extras: tuple[str, ...] = ()
@@ -174,8 +174,8 @@ class _Columns:
         for number, name in enumerate(look.names):
             self._places.setdefault(plain_name(name), number)
 
-    def sql(self, ours: str, value: str | Column) -> str:
-        if isinstance(value, Column):
+    def sql(self, ours: str, value: str | FileColumn) -> str:
+        if isinstance(value, FileColumn):
             return self._at(self.look.names.index(value.name), ours == "item_id")
         if value.startswith("="):
             return literal(value[1:])
@@ -216,7 +216,7 @@ def _take_part(staging: Staging, look: Look, part: Part) -> list[str]:
     values = {ours: columns.sql(ours, value) for ours, value in part.values.items()}
     if part.extras:
         values["attributes"] = with_extras(
-            values.get("attributes", "NULL::VARCHAR"), {name: columns.sql("", Column(name)) for name in part.extras}
+            values.get("attributes", "NULL::VARCHAR"), {name: columns.sql("", FileColumn(name)) for name in part.extras}
         )
     wheres = [columns.filled(part.where)] if part.where else []
     notes = list[str]()

@@ -22,8 +22,8 @@ from recgraph.store.files.names import ORDER, is_of_events, is_personal, plain_n
 from recgraph.store.files.plain import SourceFile
 from recgraph.store.ingest.parts import (
     COLUMNS,
-    Column,
     Field,
+    FileColumn,
     Look,
     Part,
     best_of_array,
@@ -62,10 +62,10 @@ def missing(look: Look, kind: str, column: str, given: str = "") -> IngestError:
     )
 
 
-def mapped(staging: Staging, look: Look, kind: str) -> tuple[Look, dict[str, str | Column], list[str]]:
+def mapped(staging: Staging, look: Look, kind: str) -> tuple[Look, dict[str, str | FileColumn], list[str]]:
     """What the mapping says of one kind of row in a file: its values by our column, and our columns whose mapped
     name the file lacks. The look comes back with the names that lie beyond the file's beginning."""
-    values, lacking = dict[str, str | Column](), list[str]()
+    values, lacking = dict[str, str | FileColumn](), list[str]()
     for column in COLUMNS[kind]:
         given = staging.mapping.get(f"{kind}.{column}")
         if given is None:
@@ -77,7 +77,7 @@ def mapped(staging: Staging, look: Look, kind: str) -> tuple[Look, dict[str, str
         if name is None:
             lacking.append(column)
         else:
-            values[column] = Column(name)
+            values[column] = FileColumn(name)
     return look, values, lacking
 
 
@@ -107,12 +107,12 @@ def _occurs(staging: Staging, source: SourceFile, given: str) -> bool:
     return False
 
 
-def extras_of(look: Look, used: Sequence[str | Column], staging: Staging) -> tuple[str, ...]:
+def extras_of(look: Look, used: Sequence[str | FileColumn], staging: Staging) -> tuple[str, ...]:
     """The columns that become attributes of products: none that is used, mapped for events, or tells of a person,
     and none at all of a file that tells of orders and shoppers."""
     if any(rank("user_id", name) is not None or plain_name(name) in ORDER for name in look.names):
         return ()
-    taken = {value.name for value in used if isinstance(value, Column)}
+    taken = {value.name for value in used if isinstance(value, FileColumn)}
     taken |= {name for key, name in staging.mapping.items() if not key.startswith("items.")}
     inside = {found.name for found in look.fields if found.inner or found.name.startswith("attributes.")}
     arrays = {name for name in look.names if any(other.startswith(name + ".") for other in look.names)}
@@ -132,7 +132,7 @@ def described(look: Look, part: Part) -> tuple[tuple[str, str], ...]:
         if isinstance(value, str) and value.startswith("="):
             pairs.append((f"{part.kind}.{ours}", f"always {value[1:]}"))
             continue
-        groups = [value.name] if isinstance(value, Column) else re.findall(r"\{([^{}]+)\}", value) or [value]
+        groups = [value.name] if isinstance(value, FileColumn) else re.findall(r"\{([^{}]+)\}", value) or [value]
         names = [
             next((own[plain_name(name)] for name in group.split("|") if plain_name(name) in own), "")
             for group in groups
@@ -173,10 +173,10 @@ def _named_parts(staging: Staging, look: Look, kind: str, kinds: set[str]) -> tu
     if lacking:
         raise missing(look, kind, lacking[0], staging.mapping[f"{kind}.{lacking[0]}"])
     lower = {name.strip().lower(): name for name in reversed(look.names)}
-    taken = {value for value in values.values() if isinstance(value, Column)}
+    taken = {value for value in values.values() if isinstance(value, FileColumn)}
     for column in COLUMNS[kind]:
-        if column in lower and Column(lower[column]) not in taken:
-            values.setdefault(column, Column(lower[column]))
+        if column in lower and FileColumn(lower[column]) not in taken:
+            values.setdefault(column, FileColumn(lower[column]))
         elif column in REQUIRED[kind] and column not in values and not (column == "user_id" and "session_id" in lower):
             raise missing(look, kind, column)
     parts = [Part(kind, values, extras=extras_of(look, list(values.values()), staging) if kind == "items" else ())]
