@@ -145,7 +145,7 @@ class Recommender:
         if store.counts()["items"] == 0:
             self.close()
             raise EmptyStore(
-                f"The store {store.path} has no items. Load some with `recgraph ingest FORMAT PATH... --store {store.path}`."
+                f"The store {store.path} has no items. Load some with `recgraph ingest PATH... --store {store.path}`."
             )
         self._titles: VectorIndex | None = None
         self._retriever = _Fitted(lambda as_of, until: self._fit_retriever(as_of, until, progress))

@@ -102,36 +102,57 @@ def demo(store: str | None, seed: int) -> None:
 
 
 @main.command()
-@click.argument("format", metavar="FORMAT")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--format", "form", metavar="FORMAT", default="", help="what the files are, where `ingest` is not to find out")
 @click.option(
-    "--map", "mapping", multiple=True, metavar="TABLE.COLUMN=NAME", help="for `tables`: your name of a column, e.g. events.user_id=customer"
+    "--map", "mapping", multiple=True, metavar="TABLE.COLUMN=NAME", help="your name of a column, e.g. events.user_id=customer; `=text` sets it"
 )
+@click.option("--encoding", default="", help="of text files, where it is not told right, e.g. cp1252")
+@click.option("--dry-run", is_flag=True, help="say how the files would be read, and write nothing")
 @click.option("--complete", is_flag=True, help="the items are the whole catalogue: what they no longer list is off sale")
 @click.option("--wait", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="SECONDS", help="for another ingest, and for readers")
 @store_option
-def ingest(format: str, paths: tuple[Path, ...], mapping: tuple[str, ...], complete: bool, wait: float, store: str | None) -> None:
-    """Load raw logs into the store.
+def ingest(paths: tuple[Path, ...], form: str, mapping: tuple[str, ...], dry_run: bool, store: str | None, **how: Any) -> None:
+    """Load raw logs and catalogues into the store.
 
-    FORMAT is one of: tables, sequences, amazon-2014, amazon-2018, amazon-2023, amazon-m2, mind, recbole, open-ecommerce, uci-eshop.
+    PATH... are files or folders: CSV, JSON, Excel, Parquet or XML, packed or not. What they are and what their columns mean is found out and
+    said; --map names a column that is not told right: items.title=Bezeichnung, events.action==purchase (the same for all rows),
+    events.item_id=object.id (inside JSON), events.action:view=click (a value), events.ts:format=%d.%m.%Y (a way to write times).
+
+    FORMAT is one of: auto, tables, sequences, amazon-2014, amazon-2018, amazon-2023, amazon-m2, mind, recbole, open-ecommerce, uci-eshop,
+    instacart; it may also stand before the paths.
     Loading the same file again changes nothing; a killed load leaves the store as it was; bad rows are kept in `recgraph rejects`.
     """
     from recgraph import panel
     from recgraph.settings import load_settings
+    from recgraph.store.ingest.load import FORMATS, preview
     from recgraph.store.ingest.load import ingest as load
 
     console, _ = consoles()
+    given = [str(path) for path in paths]
+    if not form and given[0] in FORMATS and not Path(given[0]).exists():
+        form, given = given[0], given[1:]
+    if not given:
+        raise SettingsError(f"No files: recgraph ingest {form} PATH...")
+    if dry_run:
+        console.print(panel.previewed(preview(form or "auto", given, mapping=_renamed(mapping), encoding=how["encoding"])))
+        return
+    path = load_settings(store=store).store
+    report = load(path, form or "auto", given, mapping=_renamed(mapping), progress=_waiting, **how)
+    console.print(panel.ingested(report, path))
+    if report.alarming:
+        raise SystemExit(1)
+
+
+def _renamed(mapping: tuple[str, ...]) -> dict[str, str]:
+    """--map as a dictionary: "events.user_id=customer" names a column, "events.action:view=click" a value."""
     renamed: dict[str, str] = {}
     for pair in mapping:
         column, equals, name = pair.partition("=")
         if not equals or "." not in column:
             raise SettingsError(f"--map is '{pair}'; write TABLE.COLUMN=NAME, e.g. events.user_id=customer.")
         renamed[column] = name
-    path = load_settings(store=store).store
-    report = load(path, format, list(paths), mapping=renamed or None, progress=_waiting, complete=complete, wait=wait)
-    console.print(panel.ingested(report, path))
-    if report.alarming:
-        raise SystemExit(1)
+    return renamed
 
 
 def _waiting(step: str) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 INSTALL = "make install   (or, in the sources: pip install -c constraints.txt -e '.[local,vllm]')"
 INSTALL_TRAIN = "pip install -c constraints.txt -e '.[train]'   (in the sources)"
-DEMO = "recgraph demo --store {store}   (a simulated shop), or recgraph ingest FORMAT PATH... --store {store}"
+DEMO = "recgraph demo --store {store}   (a simulated shop), or recgraph ingest PATH... --store {store}"
 SERVER_SECONDS = 2.0
 LEAST_DISK = 1.0  # GiB; the converted base model takes 0.3, the rest is room for a store and its log
 LEAST_MEMORY = 2.0  # GiB; torch, the base model in float32 and the sentence encoder together take about 1.5

@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from recgraph.graph.recommendation import Recommendation
     from recgraph.graph.recommender import Step
     from recgraph.store.columns import Reject, Rejected, UserRow
+    from recgraph.store.ingest.load import Preview
     from recgraph.store.ingest.report import IngestReport
+    from recgraph.store.ingest.staging import Reading
 
     Tell = Callable[..., None]  # (what, done, of)
 
@@ -276,6 +278,7 @@ def ingested(report: IngestReport, store: str) -> RenderableType:
         if count or name not in seldom:
             table.add_row(name, Text(f"{count:,}", justify="right"))
     parts: list[RenderableType] = [
+        *_readings(report.readings),
         Text(f"{report.files} file{'s' if report.files != 1 else ''} of format {report.format} into {store} in {report.seconds:.1f} s"),
         table,
         *(Text(f"· {printable(note)}") for note in report.notes),
@@ -305,6 +308,34 @@ def rejected(reasons: Sequence[Rejected], rows: Sequence[Reject]) -> RenderableT
         place = f"{row.source.rsplit('/', 1)[-1]}:{row.line}"
         lines.append(Text(f"{printable(place)}  {printable(row.reason)}  {printable(row.raw)}", no_wrap=True, overflow="ellipsis"))
     return Group(*parts, Text(), *lines)
+
+
+def _readings(readings: Sequence[Reading]) -> list[Text]:
+    """What each file was taken for, and where each of our columns comes from: one line a file, its columns and notes below."""
+    lines = []
+    for reading in readings:
+        line = Text(f"{printable(reading.source.label)}: {reading.name}")
+        for ours, theirs in reading.columns:
+            line.append(f"\n  {ours} ", style="cyan").append("← " + printable(theirs if len(theirs) < 90 else theirs[:87] + "..."))
+        for note in reading.notes:
+            line.append(f"\n  ! {printable(note)}", style="yellow")
+        lines.append(line)
+    return lines
+
+
+def previewed(found: Preview) -> RenderableType:
+    """What `recgraph ingest --dry-run` would do: what each file is, and the first rows as they would be stored."""
+    lines = [*_readings(found.readings), *(Text(f"· {printable(note)}") for note in found.notes)]
+    for kind, rows in found.rows:
+        for number, row in enumerate(rows):
+            if not number:
+                lines.append(Text(f"{kind}, the first of {found.counts[kind]:,} that were looked at:", style="bold"))
+            filled = {name: value for name, value in row.items() if value not in (None, "", {})}
+            lines.append(Text("  " + ", ".join(f"{name}={printable(str(value)[:60])}" for name, value in filled.items())))
+    if found.counts["rejects"]:
+        lines.append(Text(f"rows rejected: {found.counts['rejects']:,}", style="red"))
+        lines += [Text(f"  {printable(source)}, line {line}: {printable(reason)}") for source, line, reason in found.rejects[:5]]
+    return Group(*lines, Text("A dry run: nothing was written."))
 
 
 def users(rows: Sequence[UserRow]) -> Table:

@@ -36,7 +36,7 @@ END_OF_TIME = datetime(9999, 12, 31, 23, 59, 59)  # ingest rejects later times, 
 def _missing(path: Path) -> StoreError:
     return StoreError(
         f"There is no store at {path}. Make a simulated shop with: recgraph demo --store {path} - or read your own logs with: "
-        f"recgraph ingest FORMAT PATH... --store {path}"
+        f"recgraph ingest PATH... --store {path}"
     )
 
 

@@ -220,7 +220,7 @@ def test_a_mapping_renames_columns_or_sets_them(tmp_path: Path) -> None:
 def test_what_cannot_be_read_says_what_was_expected_and_leaves_no_store(tmp_path: Path) -> None:
     folder, path = _write(tmp_path / "in", sales__csv="a,b\n1,2", events__csv="user_id,ts,action,item_id\n,1,click,A"), tmp_path / "s.duckdb"
     for form, given, message in [
-        ("parchment", folder, r"'parchment' is no known format\. Known: tables, sequences"),
+        ("parchment", folder, r"'parchment' is no known format\. Known: auto, tables, sequences"),
         ("tables", folder / "sales.csv", r"sales\.csv is no file of the format tables: expected files named items\*"),
         ("mind", folder, r"holds no file of the format mind: expected news\.tsv and behaviors\.tsv"),
         ("tables", folder / "none.csv", "There is no file or folder"),
@@ -474,7 +474,8 @@ def test_uci_eshop_composes_a_title_and_says_so(tmp_path: Path) -> None:
 
 def test_every_format_says_what_it_expects() -> None:
     assert set(FORMATS) == {
-        *("tables", "sequences", "amazon-2014", "amazon-2018", "amazon-2023", "amazon-m2", "mind", "recbole", "open-ecommerce", "uci-eshop"),
+        *("auto", "tables", "sequences", "amazon-2014", "amazon-2018", "amazon-2023", "amazon-m2", "mind", "recbole"),
+        *("open-ecommerce", "uci-eshop", "instacart"),
     }
     assert all(form.about for form in FORMATS.values())
 

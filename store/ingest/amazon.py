@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.read import header
-from recgraph.store.ingest.staging import Format, SourceFile, Staging, columns_of, pick
+from recgraph.store.files.plain import SourceFile
+from recgraph.store.ingest.staging import Format, Staging, columns_of, pick
 
 # Lists of texts come as JSON: of description parts, of category names, of category paths.
 _MACROS = r"""
@@ -36,10 +36,30 @@ _REVIEW_PATHS = {
     "amazon-2023": ("user_id", "parent_asin", "asin", "timestamp"),
 }
 _ITEM_PATHS = {
-    "amazon-2014": ("asin", "title", "brand", "price", "description", "categories", "categories", "color", "size", "details"),
+    "amazon-2014": (
+        "asin",
+        "title",
+        "brand",
+        "price",
+        "description",
+        "categories",
+        "categories",
+        "color",
+        "size",
+        "details",
+    ),
     "amazon-2018": ("asin", "title", "brand", "price", "description", "category", "main_cat", "color", "size", "none"),
     "amazon-2023": (
-        *("parent_asin", "title", "details.Brand", "price", "description", "categories", "main_category", "details.Color"),
+        *(
+            "parent_asin",
+            "title",
+            "details.Brand",
+            "price",
+            "description",
+            "categories",
+            "main_category",
+            "details.Color",
+        ),
         *("details.Size", "details", "store", "features"),
     ),
 }
@@ -60,7 +80,7 @@ _ITEMS = {
 def _read_amazon(name: str, staging: Staging, files: Sequence[SourceFile]) -> None:
     staging.cursor.execute(_MACROS)
     for source in files:
-        staging.begin(source.path).read_json_lines(literals=name == "amazon-2014")
+        staging.begin(source).read_json_lines(literals=name == "amazon-2014")
         if source.kind == "events":
             staging.parse([f"$.{path}" for path in _REVIEW_PATHS[name]])
             staging.define("events", _EVENTS, "parsed")
@@ -68,7 +88,10 @@ def _read_amazon(name: str, staging: Staging, files: Sequence[SourceFile]) -> No
         else:
             values = dict(_ITEMS)
             if name == "amazon-2023":
-                values |= {"brand": "coalesce(v[3], v[11])", "description": "coalesce(nullif(joined(v[5]), ''), joined(v[12]))"}
+                values |= {
+                    "brand": "coalesce(v[3], v[11])",
+                    "description": "coalesce(nullif(joined(v[5]), ''), joined(v[12]))",
+                }
             staging.parse([f"$.{path}" for path in _ITEM_PATHS[name]])
             staging.name("products", {"v": "v", "path": "first_path(v[6])"}, "parsed")
             staging.define("items", values, "products")
@@ -76,9 +99,12 @@ def _read_amazon(name: str, staging: Staging, files: Sequence[SourceFile]) -> No
 
 
 def _amazon(name: str) -> Format:
-    ending = r"\.jsonl?(\.gz)?"
+    ending = r"\.jsonl?"
     reviews = "reviews_.*" if name == "amazon-2014" else "(?!meta_).*"
-    shown = {"amazon-2014": "reviews_*.json.gz and meta_*.json.gz", "amazon-2018": "NAME.json.gz or NAME_5.json.gz and meta_NAME.json.gz"}
+    shown = {
+        "amazon-2014": "reviews_*.json.gz and meta_*.json.gz",
+        "amazon-2018": "NAME.json.gz or NAME_5.json.gz and meta_NAME.json.gz",
+    }
     return Format(
         name,
         shown.get(name, "NAME.jsonl.gz and meta_NAME.jsonl.gz") + " (also unpacked), or a folder of them",
@@ -91,13 +117,16 @@ def read_m2(staging: Staging, files: Sequence[SourceFile]) -> None:
     """Amazon-M2. A product id names other texts and prices in each locale, so an item is ID_LOCALE (parent_id is the bare id). Session n of
     the file is user S<n>; only the order of its clicks is known, and next_item is the last of them."""
     for source in files:
-        names, delimiter = header(source.path)
-        columns = columns_of(names)
+        raw = staging.begin(source)
+        layout = raw.layout()
+        columns = columns_of(layout.names)
         needed = ("id", "locale", "title") if source.kind == "items" else ("prev_items", "locale")
         lacking = [name for name in needed if name not in columns]
         if lacking:
-            raise IngestError(f"{source.path} has no column '{lacking[0]}' (it has: {', '.join(names)}); Amazon-M2 has {', '.join(needed)} ...")
-        staging.begin(source.path).read_delimited([f"x{n}" for n in range(len(names))], delimiter)
+            raise IngestError(
+                f"{source} has no column '{lacking[0]}' (it has: {', '.join(layout.names)}); Amazon-M2 has {', '.join(needed)} ..."
+            )
+        raw.read_delimited(layout)
         if source.kind == "items":
             _m2_items(staging, columns)
         else:
@@ -128,14 +157,21 @@ def _m2_sessions(staging: Staging, columns: dict[str, str]) -> None:
                list_concat(regexp_extract_all(prev_items, '''([^'']+)''', 1),
                    CASE WHEN blank(next_item) <> '' THEN [blank(next_item)] ELSE [] END) AS items FROM named"""
     )
-    staging.note_rows("SELECT place, 'prev_items holds no item' AS reason FROM sessions WHERE coalesce(len(items), 0) = 0")
+    staging.note_rows(
+        "SELECT place, 'prev_items holds no item' AS reason FROM sessions WHERE coalesce(len(items), 0) = 0"
+    )
     staging.cursor.execute(
         """CREATE OR REPLACE TEMP VIEW clicks AS
            SELECT place, locale, generate_subscripts(items, 1) AS number, unnest(items) AS item FROM sessions"""
     )
     staging.define(
         "events",
-        {"user_id": "'S' || (place + 1)", "ts": "number::VARCHAR", "action": "'click'", "item_id": "item || '_' || locale"},
+        {
+            "user_id": "'S' || (place + 1)",
+            "ts": "number::VARCHAR",
+            "action": "'click'",
+            "item_id": "item || '_' || locale",
+        },
         "clicks",
     )
     staging.take_events()
@@ -145,6 +181,6 @@ AMAZON = [_amazon(name) for name in ("amazon-2014", "amazon-2018", "amazon-2023"
 M2 = Format(
     "amazon-m2",
     "products_train.csv and sessions_train.csv (also .gz), or their folder",
-    {"items": r"products_train.*\.csv(\.gz)?", "events": r"sessions_train.*\.csv(\.gz)?"},
+    {"items": r"products_train.*\.csv", "events": r"sessions_train.*\.csv"},
     read_m2,
 )

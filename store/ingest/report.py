@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import duckdb
 
 from recgraph.store.columns import GENERAL_REASON, Rejected
+from recgraph.store.ingest.staging import Reading
 
 ALARM = 0.2  # of the rows rejected: above, the report is an alarm and the command fails
 
@@ -15,7 +16,8 @@ ALARM = 0.2  # of the rows rejected: above, the report is an alarm and the comma
 class IngestReport:
     """What one ingest did. `users` are those of the files' events; `items_unlisted` of `items_new` are named by events only, so have no
     title; `rejects` are noted in the store with file, line and reason, and `rows_lost` of them are not in it (the others were kept without one
-    value). `rows` is what the files hold; `items_off_sale` are those that a complete feed no longer lists."""
+    value). `rows` is what the files hold; `items_off_sale` are those that a complete feed no longer lists.
+    `readings` say what each file was taken for."""
 
     format: str
     files: int
@@ -33,6 +35,7 @@ class IngestReport:
     rows_lost: int = 0
     rejected: tuple[Rejected, ...] = ()
     notes: tuple[str, ...] = ()
+    readings: tuple[Reading, ...] = ()
 
     @property
     def share_lost(self) -> float:

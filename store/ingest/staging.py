@@ -11,12 +11,12 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 
 from recgraph.errors import IngestError
-from recgraph.store.ingest.read import RawFile
+from recgraph.store.files.plain import SourceFile
+from recgraph.store.ingest.read import Desk, RawFile
 from recgraph.store.ingest.returns import match_in_files
 from recgraph.store.ingest.times import Column, literal, read_times
 from recgraph.store.ingest.values import MACROS, check_option, read_actions, read_ids, read_prices, stock
@@ -38,6 +38,7 @@ _TABLES = """
     CREATE TABLE stage_returns (user_id VARCHAR, ts TIMESTAMP, item_id VARCHAR);
     CREATE TABLE stage_exposures (query VARCHAR, item_id VARCHAR, position INTEGER, ts TIMESTAMP);
     CREATE TABLE stage_rejects (source VARCHAR, line BIGINT, reason VARCHAR, raw VARCHAR);
+    CREATE TEMP TABLE broken_lines (line BIGINT);
 """
 _MOMENT_PROBLEM = """CASE WHEN {text} = '' THEN '{name} is missing'
     WHEN {ts} IS NULL THEN coalesce({problem}, '{name} ''' || {text} || ''' is not a time')
@@ -119,7 +120,7 @@ _NOTE_ROWS = """
         breaks AS (SELECT place, length(t) - length(replace(t, chr(10), '')) AS n
                    FROM (SELECT place, concat(*COLUMNS(* EXCLUDE (place))) AS t FROM raw) WHERE contains(t, chr(10))),
         moved AS (SELECT place, reason, place + $first + coalesce((SELECT sum(n) FROM breaks WHERE breaks.place < bad.place), 0) AS line FROM bad),
-        broken AS (SELECT line - row_number() OVER (ORDER BY line) + 1 AS line FROM stage_rejects WHERE source = $source AND line > 0)
+        broken AS (SELECT line - row_number() OVER (ORDER BY line) + 1 AS line FROM broken_lines)
     SELECT $source, line + (SELECT count(*) FROM broken WHERE broken.line <= moved.line), reason, left(RAW, 1000)
     FROM moved JOIN raw USING (place)
 """
@@ -139,11 +140,13 @@ class Format:
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """A file of an ingest and the part it plays in its format, e.g. "items"."""
+class Reading:
+    """What a file was taken for, for people: `columns` are (ours, where it comes from), `notes` what was decided or left out."""
 
-    kind: str
-    path: Path
+    source: SourceFile
+    name: str
+    columns: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Staging:
@@ -151,9 +154,11 @@ class Staging:
     their values are to be read ("events.ts:format": "%d.%m.%Y"; store/ingest/values.py)."""
 
     def __init__(
-        self, cursor: duckdb.DuckDBPyConnection, scratch: Path, mapping: dict[str, str], progress: Callable[[str], None] = lambda _: None
+        self, cursor: duckdb.DuckDBPyConnection, desk: Desk, mapping: Mapping[str, str], progress: Callable[[str], None] = lambda _: None
     ) -> None:
-        self.cursor, self.scratch, self.mapping, self.progress = cursor, scratch, mapping, progress
+        self.cursor, self.desk, self.mapping, self.progress = cursor, desk, mapping, progress
+        self.readings: list[Reading] = []  # what the files were taken for, in the order of reading
+        self.sources = set[str]()  # the files and sheets that were read
         self._raw: RawFile | None = None
         self.rows = 0  # that were looked at, the bad ones included
         self.notes: list[str] = []  # what a person should know of how the columns were read
@@ -166,10 +171,12 @@ class Staging:
             if ":" in name:
                 check_option(cursor, name, value)
 
-    def begin(self, path: Path) -> RawFile:
+    def begin(self, source: SourceFile) -> RawFile:
         """The next file to read; call one of its read_ methods, define a `new_` view over `raw`, then take."""
-        self.progress(f"reading {path.name}")
-        self._raw = RawFile(self.cursor, path, self.scratch)
+        self.progress(f"reading {source.filename}")
+        self.cursor.execute("DELETE FROM broken_lines")
+        self.sources.add(str(source))
+        self._raw = RawFile(self.cursor, source, self.desk)
         return self._raw
 
     def take_items(self) -> None:
@@ -178,7 +185,7 @@ class Staging:
         names = {"attributes": "attributes_text", "price": "price_text", "first_seen": "first_text", "in_stock": "stock_text"}
         self._take_text("new_items", {column: names.get(column, column) for column in ITEM_COLUMNS}, texts)
         raw = self._current()
-        typed = raw.text_rows or ".parquet" in raw.path.suffixes
+        typed = raw.text_rows or raw.table.form == "parquet"
         price = read_prices(self.cursor, "taken", "price_text", self.mapping.get("items.price:decimal", ""), typed)
         first = self._times("first_text", "items.first_seen")
         self._check(
@@ -239,7 +246,7 @@ class Staging:
         return found.value
 
     def _note(self, notes: Sequence[str]) -> None:
-        self.notes += [f"{self._current().path.name}: {note}" for note in notes]
+        self.notes += [f"{self._current().source.filename}: {note}" for note in notes]
 
     def _check(self, sql: str, **expressions: str) -> None:
         self.cursor.execute(sql.format(**expressions))
@@ -248,7 +255,7 @@ class Staging:
 
     def _note_checked(self) -> None:
         raw = self._current()
-        place = {"source": str(raw.path), "first": raw.first}
+        place = {"source": str(raw.source), "first": raw.first}
         if raw.text_rows:
             self.cursor.execute(_NOTE_TEXT, place)
             return
@@ -262,7 +269,8 @@ class Staging:
         raw = self._current()
         if raw.broken:
             self.rows += len(raw.broken)
-            self.cursor.executemany("INSERT INTO stage_rejects VALUES (?, ?, ?, left(?, 1000))", [(str(raw.path), *row) for row in raw.broken])
+            self.cursor.executemany("INSERT INTO stage_rejects VALUES (?, ?, ?, left(?, 1000))", [(str(raw.source), *row) for row in raw.broken])
+            self.cursor.executemany("INSERT INTO broken_lines VALUES (?)", [(line,) for line, _, _ in raw.broken if line > 0] or [(2**40,)])
             raw.broken = []
 
     def note_rows(self, sql: str) -> None:
