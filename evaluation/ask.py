@@ -1,15 +1,19 @@
 """What every system is asked, and where its answers put the targets: cases, candidates, scores in pieces, masks, ties.
 
-What is asked (`ask`) is fixed before any system is: which cases count, which items may answer each. A fitted system's scores are read in
-pieces, masked, and turned into where the target stands (train/metrics.py: the expected rank where scores are equal) and the first items.
-Rankings from elsewhere (evaluation/rankings.py) are masked and measured by the same rules (DESIGN 7):
+What is asked (`ask`) is fixed before any system is: which cases count, which items may answer each. A fitted system's
+scores are read in pieces, masked, and turned into where the target stands (train/metrics.py: the expected rank where
+scores are equal) and the first items. Rankings from elsewhere (evaluation/rankings.py) are masked and measured by the
+same rules (DESIGN 7):
 
-    seen: excluded   items of the history are no candidates; a case whose target is one of them is asked of nobody, and counted
+    seen: excluded   items of the history are no candidates; a case whose target is one of them is asked of nobody, and
+                     counted
     seen: ranked     every item is a candidate, the history's too
-    an item that is not listed before the moment of a case is no candidate; a target that a system cannot rank (-inf) is a miss
+    an item that is not listed before the moment of a case is no candidate; a target that a system cannot rank (-inf) is
+    a miss
 
-A system that is too slow for a whole catalogue, an LLM, may be asked for given items only (`Reranker`): for the candidates where a protocol draws
-them, and else for the first `depth` of its own quick first stage, all others staying below in that stage's order.
+A system that is too slow for a whole catalogue, an LLM, may be asked for given items only (`Reranker`): for the
+candidates where a protocol draws them, and else for the first `depth` of its own quick first stage, all others staying
+below in that stage's order.
 
 Metrics and comparisons are in evaluation/compare.py.
 """
@@ -20,7 +24,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +32,7 @@ from recgraph.errors import SettingsError
 from recgraph.evaluation.rankings import Rankings, case_ids
 from recgraph.tools.llm.protocol import Usage
 from recgraph.train.metrics import MISS, Places, places
-from recgraph.train.task import Cases, Note, Rows, Scores, System, Task, cold, drawn, few_records
+from recgraph.train.task import Cases, Note, Reranker, Rows, Scores, System, Task, Within, cold, drawn, few_records
 
 PROTOCOLS = ("full", "category", "sampled", "cold")
 SEEN = ("excluded", "ranked")
@@ -38,16 +41,28 @@ FIRST = 10  # items of a list that coverage, novelty and invalid are counted ove
 
 Values = NDArray[np.float64]
 Tell = Callable[..., None]  # (what, done, of)
-Remember = Callable[[str, Callable[[], "Measured"]], "Measured"]  # a piece of the answers by its name, made where it is not kept
+Remember = Callable[
+    [str, Callable[[], "Measured"]], "Measured"
+]  # a piece of the answers by its name, made where it is not kept
 
 _CASES, _SCORES = 256, 2**22  # at once: at most so many cases and so many scores
 _RERANKED = 16  # cases of a reranker at once: it takes long, and what is done is told
 
 
 @dataclass(frozen=True)
+class Reporter:
+    """How a long work is told: `note` takes a line of what happened, `tell` what is done now, and of how much how much
+    is."""
+
+    note: Note = lambda _: None
+    tell: Tell = lambda *_: None
+
+
+@dataclass(frozen=True)
 class Options:
-    """How it is asked. `sample` cases at most (0: all); `seed` draws them, negatives, ties in lists and resamples; `seeds` fit the systems.
-    `negatives` of the protocol sampled are drawn evenly, or both evenly and, asked anew, by popularity."""
+    """How it is asked. `sample` cases at most (0: all); `seed` draws them, negatives, ties in lists and resamples;
+    `seeds` fit the systems. `negatives` of the protocol sampled are drawn evenly, or both evenly and, asked anew, by
+    popularity."""
 
     protocol: str = "full"
     seen: str = "excluded"
@@ -70,8 +85,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked: the cases, and of case i the items that may answer it, `candidates[i]` (the target first), else all that
-    `protocol` and `seen` leave. `dropped` says why how many cases are not asked."""
+    """What is asked: the cases, and of case i the items that may answer it, `candidates[i]` (the target first), else
+    all that `protocol` and `seen` leave. `dropped` says why how many cases are not asked."""
 
     task: Task
     cases: Cases
@@ -105,38 +120,12 @@ class Asked:
         return np.asarray(nothing == 0)
 
 
-@runtime_checkable
-class Reranker(Protocol):
-    """A system that orders some items of a case. `scores` is its first stage, of which the first `depth` are reranked; `used` are all tokens
-    it has read and written so far."""
-
-    name: str
-    depth: int
-    used: Usage
-
-    def fit(self, task: Task, note: Note) -> None: ...
-
-    def scores(self, cases: Cases) -> Scores: ...
-
-    def scores_among(self, cases: Cases, candidates: Rows) -> Scores:
-        """float32[cases, c] of the rows candidates int64[cases, c] (-1: none, its score does not count). The order in which they are given
-        says nothing, the target may stand anywhere."""
-        ...
-
-
-@runtime_checkable
-class Within(Protocol):
-    """A system that compares only some items with care, and is told among which to look for them where a protocol leaves a part of the catalogue.
-    `scores_within` is as `scores`; what is not allowed may get any score. allowed: bool[cases, items], the mask that all systems' scores get."""
-
-    def scores_within(self, cases: Cases, allowed: NDArray[np.bool_]) -> Scores: ...
-
-
 @dataclass(frozen=True)
 class Measured:
-    """What a system answered: where the targets stand, its first items int64[n, k] best first (-1: no more), the share of its first ten that
-    name no product float64[n], which targets it could not rank, and the seconds its answers took. Of a reranker also the tokens of all answers
-    and, where it had a first stage, float64[n] whether the target was among what that gave it to rerank, its ceiling."""
+    """What a system answered: where the targets stand, its first items int64[n, k] best first (-1: no more), the share
+    of its first ten that name no product float64[n], which targets it could not rank, and the seconds its answers took.
+    Of a reranker also the tokens of all answers and, where it had a first stage, float64[n] whether the target was
+    among what that gave it to rerank, its ceiling."""
 
     places: Places
     first: Rows
@@ -151,7 +140,8 @@ class Measured:
 
 
 def ask(task: Task, options: Options, *, cases: Cases | None = None, popular: bool = False) -> Asked:
-    """The cases of a task (`cases` for others than its test cases) under a protocol. `popular` draws negatives by popularity (sampled).
+    """The cases of a task (`cases` for others than its test cases) under a protocol. `popular` draws negatives by
+    popularity (sampled).
 
     SettingsError where no case is left.
     """
@@ -167,18 +157,26 @@ def ask(task: Task, options: Options, *, cases: Cases | None = None, popular: bo
         dropped["target seen"] = int((~new).sum())
         left = left.of(new)
     if not len(left):
-        why = ", ".join(f"{count:,} for {reason}" for reason, count in dropped.items() if count) or "the split has no test case"
-        raise SettingsError(f"No case of {task.name} (split {task.split}) is left under protocol {options.protocol}: {why}.")
+        why = (
+            ", ".join(f"{count:,} for {reason}" for reason, count in dropped.items() if count)
+            or "the split has no test case"
+        )
+        raise SettingsError(
+            f"No case of {task.name} (split {task.split}) is left under protocol {options.protocol}: {why}."
+        )
     left = left.some(options.sample, options.seed)
     candidates = drawn(task, left, options.seed, popular=popular) if options.protocol == "sampled" else None
     return Asked(task, left, options.protocol, options.seen, candidates, dropped)
 
 
-# ── Measuring one system ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Measuring one system ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def measure(system: System, asked: Asked, *, first: int = FIRST, seed: int = 7, tell: Tell = lambda *_: None) -> Measured:
-    """Asks a fitted system. `first` is how long the lists are that come back. SettingsError for scores that are no such thing."""
+def measure(
+    system: System, asked: Asked, *, first: int = FIRST, seed: int = 7, tell: Tell = lambda *_: None
+) -> Measured:
+    """Asks a fitted system. `first` is how long the lists are that come back. SettingsError for scores that are no such
+    thing."""
     return measure_all(system, [asked], first=first, seed=seed, tell=tell)[0]
 
 
@@ -191,10 +189,13 @@ def measure_all(
     tell: Tell = lambda *_: None,
     remember: Remember | None = None,
 ) -> list[Measured]:
-    """Measures the same cases under several sets of candidates, with one pass over the scores where the system gives them all; what a reranker
-    answers, which takes long, goes through `remember` in pieces."""
+    """Measures the same cases under several sets of candidates, with one pass over the scores where the system gives
+    them all; what a reranker answers, which takes long, goes through `remember` in pieces."""
     if isinstance(system, Reranker):
-        return [_measure_reranker(system, one, first, seed, tell, remember or _make, str(place)) for place, one in enumerate(asked)]
+        return [
+            _measure_reranker(system, one, first, seed, tell, remember or _make, str(place))
+            for place, one in enumerate(asked)
+        ]
     cases, n_items = asked[0].cases, asked[0].task.n_items
     better, equal = np.zeros((len(asked), len(cases)), np.int64), np.zeros((len(asked), len(cases)), np.int64)
     width = min(first, n_items if asked[0].candidates is None else asked[0].candidates.shape[1])
@@ -207,7 +208,11 @@ def measure_all(
         for place, one in enumerate(asked):
             if within or not place:  # else one pass serves all
                 started = time.perf_counter()
-                given = within.scores_within(part, one.allowed(int(rows[0]), int(rows[-1]) + 1)) if within else system.scores(part)
+                given = (
+                    within.scores_within(part, one.allowed(int(rows[0]), int(rows[-1]) + 1))
+                    if within
+                    else system.scores(part)
+                )
                 took = time.perf_counter() - started
                 _check(system, given, (len(rows), n_items), begin)
             seconds[place] += took
@@ -224,16 +229,24 @@ def _make(name: str, make: Callable[[], Measured]) -> Measured:
     return make()
 
 
-def _measure_reranker(system: Reranker, asked: Asked, first: int, seed: int, tell: Tell, remember: Remember, label: str) -> Measured:
+def _measure_reranker(
+    system: Reranker, asked: Asked, first: int, seed: int, tell: Tell, remember: Remember, label: str
+) -> Measured:
     n, width = len(asked), min(first, asked.task.n_items if asked.candidates is None else asked.candidates.shape[1])
     if asked.candidates is None:
         system.scores(asked.cases.of(np.arange(1)))  # what is fitted at the first question is not the time of an answer
     pieces = []
     for begin in range(0, n, _RERANKED):
         rows = np.arange(begin, min(begin + _RERANKED, n))
-        pieces.append(remember(f"{label}-{begin}", partial(_rerank, system, asked, rows, width, np.random.default_rng([seed, begin]))))
+        pieces.append(
+            remember(
+                f"{label}-{begin}", partial(_rerank, system, asked, rows, width, np.random.default_rng([seed, begin]))
+            )
+        )
         tell(f"Asking {system.name}", int(rows[-1]) + 1, n)
-    at = Places(np.concatenate([one.places.better for one in pieces]), np.concatenate([one.places.equal for one in pieces]))
+    at = Places(
+        np.concatenate([one.places.better for one in pieces]), np.concatenate([one.places.equal for one in pieces])
+    )
     used = sum((one.used for one in pieces if one.used), Usage())
     reached = [one.ceiling for one in pieces if one.ceiling is not None]
     ceiling, seconds = np.concatenate(reached) if reached else None, sum(one.seconds for one in pieces)
@@ -257,31 +270,38 @@ def _rerank(system: Reranker, asked: Asked, rows: Rows, width: int, rng: np.rand
     if asked.candidates is not None:
         at, best = _among(given, (items == part.target[:, None]).argmax(axis=1), items, width, rng)
     else:
-        _raise(scores, items, given)
+        _lift(scores, items, given)
         at, best = _piece(scores, asked, rows, width, rng)
     used = Usage(after.prompt - before.prompt, after.completion - before.completion, after.cached - before.cached)
     return Measured(at, best, np.zeros(len(rows)), seconds, used, ceiling)
 
 
-def _raise(scores: NDArray[np.float64], items: Rows, given: Scores) -> None:
+def _lift(scores: NDArray[np.float64], items: Rows, given: Scores) -> None:
     """Puts the items a case each above all others of scores[b, items], in the order of `given`, equal ones equal."""
-    for row, (chosen, told) in enumerate(zip(items, given, strict=True)):
+    for row, (chosen, order) in enumerate(zip(items, given, strict=True)):
         there = chosen >= 0
         if there.any():
-            rank = np.unique(told[there], return_inverse=True)[1]
+            rank = np.unique(order[there], return_inverse=True)[1]
             scores[row, chosen[there]] = scores[row].max() + 1.0 + rank
 
 
 def _check(system: System, scores: Scores, shape: tuple[int, int], begin: int) -> None:
     if scores.shape != shape or scores.dtype.kind != "f":
-        raise SettingsError(f"{system.name} gave {scores.dtype} scores of shape {scores.shape}; it must be float32 {shape}.")
+        raise SettingsError(
+            f"{system.name} gave {scores.dtype} scores of shape {scores.shape}; it must be float32 {shape}."
+        )
     bad = np.isnan(scores.max(axis=1))  # the largest of numbers and NaN is NaN
     if bad.any():
         case = begin + int(np.flatnonzero(bad)[0])
-        raise SettingsError(f"{system.name} gave case {case} a score that is not a number; a smaller learning rate may mend its training.")
+        raise SettingsError(
+            f"{system.name} gave case {case} a score that is not a number; "
+            "a smaller learning rate may mend its training."
+        )
 
 
-def _piece(given: NDArray[np.floating], asked: Asked, rows: Rows, width: int, rng: np.random.Generator) -> tuple[Places, Rows]:
+def _piece(
+    given: NDArray[np.floating], asked: Asked, rows: Rows, width: int, rng: np.random.Generator
+) -> tuple[Places, Rows]:
     """Of the cases `rows`: where the targets stand, and the first items."""
     if asked.candidates is None:
         scores, target = given.copy(), asked.cases.target[rows]
@@ -291,8 +311,11 @@ def _piece(given: NDArray[np.floating], asked: Asked, rows: Rows, width: int, rn
     return _among(np.take_along_axis(given, items, axis=1), np.zeros(len(rows), np.int64), items, width, rng)
 
 
-def _among(scores: NDArray[np.floating], target: Rows, items: Rows | None, width: int, rng: np.random.Generator) -> tuple[Places, Rows]:
-    """Where the columns `target` of scores[b, c] stand, and the first items; the columns are the rows `items`, else the catalogue's."""
+def _among(
+    scores: NDArray[np.floating], target: Rows, items: Rows | None, width: int, rng: np.random.Generator
+) -> tuple[Places, Rows]:
+    """Where the columns `target` of scores[b, c] stand, and the first items; the columns are the rows `items`, else the
+    catalogue's."""
     at = places(scores, target)
     missed = np.isneginf(scores[np.arange(len(scores)), target])  # many may share -inf, but that is no rank
     at.better[missed], at.equal[missed] = MISS, 0
@@ -303,7 +326,8 @@ def _among(scores: NDArray[np.floating], target: Rows, items: Rows | None, width
 
 
 def _first(scores: NDArray[np.floating], count: int, rng: np.random.Generator) -> Rows:
-    """int64[b, count]: the columns of the largest scores, best first, equal ones in random order; -1 where all that is left is -inf."""
+    """int64[b, count]: the columns of the largest scores, best first, equal ones in random order; -1 where all that is
+    left is -inf."""
     n = scores.shape[1]
     chosen = np.argpartition(scores, n - count, axis=1)[:, n - count :]
     values = np.take_along_axis(scores, chosen, axis=1)
@@ -319,8 +343,9 @@ def _first(scores: NDArray[np.floating], count: int, rng: np.random.Generator) -
 
 
 def measure_lists(lists: Rankings, asked: Asked, *, first: int = FIRST) -> Measured:
-    """Measures rankings that somebody else made. A case without a list is a miss; an entry that is no candidate is left out, as it is of a
-    system's scores; an unknown product keeps its place, since whoever gets the list would see it there."""
+    """Measures rankings that somebody else made. A case without a list is a miss; an entry that is no candidate is left
+    out, as it is of a system's scores; an unknown product keeps its place, since whoever gets the list would see it
+    there."""
     n = len(asked)
     better, equal, invalid = np.full(n, MISS, np.int64), np.zeros(n, np.int64), np.zeros(n)
     best = np.full((n, first), -1, np.int64)

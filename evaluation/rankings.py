@@ -1,13 +1,14 @@
 """Rankings as files, so that anybody's system is measured by the same evaluator: Parquet or a TREC run.
 
-    FILE.parquet   columns `user` (text), `seq` (the target event's number, as in data/prepare/<split>/cases.parquet; may be left out where
-                   no user has two cases), `items` (a list of item ids, best first)
-    any other      a TREC run, six words a line: `user#seq Q0 item rank score tag`; `user` alone will do where no user has two cases. Names
-                   with white space, # or % are percent-encoded. As in trec_eval the score orders a list; equal scores are ties and their
-                   order, like that of a scorer's, gains nothing. A rank that contradicts the score is refused.
+    FILE.parquet   columns `user` (text), `seq` (the target event's number, as in data/prepare/<split>/cases.parquet;
+                   may be left out where no user has two cases), `items` (a list of item ids, best first)
+    any other      a TREC run, six words a line: `user#seq Q0 item rank score tag`; `user` alone will do where no user
+                   has two cases. Names with white space, # or % are percent-encoded. As in trec_eval the score orders a
+                   list; equal scores are ties and their order, like that of a scorer's, gains nothing. A rank that
+                   contradicts the score is refused.
 
-An item that the shop does not have stays in its place and is counted as invalid, a case that the run leaves out is a miss, one the shop does
-not have is counted. Nothing is measured here.
+An item that the shop does not have stays in its place and is counted as invalid, a case that the run leaves out is a
+miss, one the shop does not have is counted. Nothing is measured here.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _PARQUET = b"PAR1"
 
 @dataclass(frozen=True)
 class Rankings:
-    """`lists` by the case's name (`case_ids`): item rows int64[m] (-1: no product of the shop), and the place of each among different
-    scores int64[m], from 0, ascending. A name may be of no case."""
+    """`lists` by the case's name (`case_ids`): item rows int64[m] (-1: no product of the shop), and the place of each
+    among different scores int64[m], from 0, ascending. A name may be of no case."""
 
     name: str
     lists: Mapping[str, tuple[Rows, Rows]]
@@ -42,24 +43,38 @@ def case_ids(task: Task, cases: Cases) -> list[str]:
     """The name of each case: `user#seq`, percent-encoded. SettingsError for cases that are of no store."""
     if not task.user_ids or len(cases.seq) != len(cases):
         raise SettingsError(f"The cases of {task.name} name no users and events; read the task from a store.")
-    return [f"{_word(task.user_ids[user])}#{seq}" for user, seq in zip(cases.user.tolist(), cases.seq.tolist(), strict=True)]
+    return [
+        f"{_word(task.user_ids[user])}#{seq}" for user, seq in zip(cases.user.tolist(), cases.seq.tolist(), strict=True)
+    ]
 
 
 def write_rankings(file: str | Path, task: Task, cases: Cases, first: Rows, tag: str = "recgraph") -> None:
-    """Writes the items `first` int64[n, k] of each case, best first, -1 where there is no more; the file's ending says in which form."""
+    """Writes the items `first` int64[n, k] of each case, best first, -1 where there is no more; the file's ending says
+    in which form."""
     path, lists = Path(file), [[task.item_ids[item] for item in row if item >= 0] for row in first.tolist()]
     names = case_ids(task, cases)
     if path.suffix == ".parquet":
-        write_table(path, {"user": [task.user_ids[user] for user in cases.user.tolist()], "seq": cases.seq.astype(np.int32), "items": lists})
+        write_table(
+            path,
+            {
+                "user": [task.user_ids[user] for user in cases.user.tolist()],
+                "seq": cases.seq.astype(np.int32),
+                "items": lists,
+            },
+        )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as opened:
         for name, items in zip(names, lists, strict=True):
-            opened.writelines(f"{name} Q0 {_word(item)} {rank} {len(items) + 1 - rank} {_word(tag)}\n" for rank, item in enumerate(items, 1))
+            opened.writelines(
+                f"{name} Q0 {_word(item)} {rank} {len(items) + 1 - rank} {_word(tag)}\n"
+                for rank, item in enumerate(items, 1)
+            )
 
 
 def read_rankings(file: str | Path, task: Task, name: str = "") -> Rankings:
-    """Reads a run of `task`'s test cases. StoreError, naming the line, for what is none: a line too short, an item twice, a list twice."""
+    """Reads a run of `task`'s test cases. StoreError, naming the line, for what is none: a line too short, an item
+    twice, a list twice."""
     path = Path(file)
     if not path.is_file():
         raise StoreError(f"There is no file {path}.")
@@ -89,7 +104,9 @@ def _read_parquet(path: Path, task: Task, alone: Mapping[str, str]) -> dict[str,
     columns: dict[str, Any] = read_table(path)
     missing = [column for column in ("user", "items") if column not in columns]
     if missing:
-        raise StoreError(f"{path} has no column {missing[0]} but {', '.join(columns)}; it must have user, seq and items.")
+        raise StoreError(
+            f"{path} has no column {missing[0]} but {', '.join(columns)}; it must have user, seq and items."
+        )
     users, lists, row_of = list(columns["user"]), columns["items"], _rows(task)
     numbers = columns.get("seq")
     found: dict[str, tuple[Rows, Rows]] = {}
@@ -123,7 +140,9 @@ def _read_trec(path: Path, task: Task, alone: Mapping[str, str]) -> dict[str, tu
                     continue
                 where = f"{path}, line {number}"
                 if len(words) != 6:
-                    raise StoreError(f"{where}: {len(words)} words; a run has six a line: user#seq Q0 item rank score tag.")
+                    raise StoreError(
+                        f"{where}: {len(words)} words; a run has six a line: user#seq Q0 item rank score tag."
+                    )
                 try:
                     rank, score = int(words[3]), float(words[4])
                 except ValueError:
@@ -146,7 +165,9 @@ def _ordered(entries: list[tuple[float, int, int, int]], path: Path) -> tuple[Ro
     level = [0] * len(entries)
     for place, (before, after) in enumerate(pairwise(entries), 1):
         if after[1] < before[1]:
-            raise StoreError(f"{path}, line {after[3]}: rank {after[1]} has a smaller score than rank {before[1]} of the same list.")
+            raise StoreError(
+                f"{path}, line {after[3]}: rank {after[1]} has a smaller score than rank {before[1]} of the same list."
+            )
         level[place] = level[place - 1] + (after[0] < before[0])
     return np.array([entry[2] for entry in entries], np.int64), np.array(level, np.int64)
 

@@ -1,9 +1,11 @@
-"""How sure a comparison is: bootstrap intervals, a paired randomisation test, and Holm's correction for many comparisons.
+"""How sure a comparison is: bootstrap intervals, a paired randomisation test, and Holm's correction for many
+comparisons.
 
-Values are one number a case and column, columns being metrics or systems over the same cases in the same order. What is drawn is the user,
-with all their cases, because cases of one user resemble each other: taken for independent, 1,000 users with ten cases each would look like
-10,000. Every function draws with its own seed, so equal values give equal numbers, and columns of one call share their draws, so that
-differences between them are paired. Nothing here knows what the values measure.
+Values are one number a case and column, columns being metrics or systems over the same cases in the same order. What is
+drawn is the user, with all their cases, because cases of one user resemble each other: taken for independent, 1,000
+users with ten cases each would look like 10,000. Every function draws with its own seed, so equal values give equal
+numbers, and columns of one call share their draws, so that differences between them are paired. Nothing here knows what
+the values measure.
 """
 
 from __future__ import annotations
@@ -45,10 +47,12 @@ def _by_cluster(values: Values, clusters: Clusters | None) -> tuple[Values, Valu
 
 
 def resampled(values: ArrayLike, clusters: Clusters | None = None, *, resamples: int = 2000, seed: int = 7) -> Values:
-    """float64[resamples, m]: the mean of each of m columns of values[n, m] (or [n]) in each resample of the clusters with replacement.
+    """float64[resamples, m]: the mean of each of m columns of values[n, m] (or [n]) in each resample of the clusters
+    with replacement.
 
-    `clusters` int64[n] says whose a case is; None: each its own. The means of all columns come from the same draws, so their differences
-    are those of a paired bootstrap. ValueError for a value that is not a number or for no case at all.
+    `clusters` int64[n] says whose a case is; None: each its own. The means of all columns come from the same draws, so
+    their differences are those of a paired bootstrap. ValueError for a value that is not a number or for no case at
+    all.
     """
     table = _table(values)
     if not len(table):
@@ -59,23 +63,33 @@ def resampled(values: ArrayLike, clusters: Clusters | None = None, *, resamples:
     rows = max(1, _PIECE // count)
     for start in range(0, resamples, rows):
         here = min(rows, resamples - start)
-        drawn = rng.integers(0, count, (here, count), dtype=np.int32) + (np.arange(here, dtype=np.int32) * count)[:, None]
+        drawn = (
+            rng.integers(0, count, (here, count), dtype=np.int32) + (np.arange(here, dtype=np.int32) * count)[:, None]
+        )
         weights = np.bincount(drawn.ravel(), minlength=here * count).reshape(here, count).astype(np.float64)
         found[start : start + here] = (weights @ sums) / (weights @ sizes)[:, None]
     return found
 
 
-def intervals(values: ArrayLike, clusters: Clusters | None = None, *, level: float = 0.95, resamples: int = 2000, seed: int = 7) -> list[Interval]:
+def intervals(
+    values: ArrayLike, clusters: Clusters | None = None, *, level: float = 0.95, resamples: int = 2000, seed: int = 7
+) -> list[Interval]:
     """The mean of each column of values[n, m] with its percentile interval."""
     table = _table(values)
     if not len(table):
         return [Interval(float("nan"), float("nan"), float("nan"))] * table.shape[1]
     bounds = _bounds(resampled(table, clusters, resamples=resamples, seed=seed), level)
-    return [Interval(float(mean), float(low), float(high)) for mean, low, high in zip(table.mean(axis=0), *bounds, strict=True)]
+    return [
+        Interval(float(mean), float(low), float(high))
+        for mean, low, high in zip(table.mean(axis=0), *bounds, strict=True)
+    ]
 
 
-def interval(values: ArrayLike, clusters: Clusters | None = None, *, level: float = 0.95, resamples: int = 2000, seed: int = 7) -> Interval:
-    """The mean of values[n] with its percentile interval. For a paired difference of two systems give the differences of their values."""
+def interval(
+    values: ArrayLike, clusters: Clusters | None = None, *, level: float = 0.95, resamples: int = 2000, seed: int = 7
+) -> Interval:
+    """The mean of values[n] with its percentile interval. For a paired difference of two systems give the differences
+    of their values."""
     return intervals(np.asarray(values, np.float64)[:, None], clusters, level=level, resamples=resamples, seed=seed)[0]
 
 
@@ -86,11 +100,15 @@ def _bounds(means: Values, level: float) -> tuple[Values, Values]:
     return low, high
 
 
-def sign_flips(differences: ArrayLike, clusters: Clusters | None = None, *, resamples: int = 10_000, seed: int = 7) -> Values:
-    """float64[m]: two-sided p-values of a paired randomisation test, that each column of differences[n, m] (or [n]) has mean 0.
+def sign_flips(
+    differences: ArrayLike, clusters: Clusters | None = None, *, resamples: int = 10_000, seed: int = 7
+) -> Values:
+    """float64[m]: two-sided p-values of a paired randomisation test, that each column of differences[n, m] (or [n]) has
+    mean 0.
 
-    If two systems were the same, a user's differences could as well have the other sign. p is the share of random sign choices whose mean
-    is at least as far from 0 as the one seen, which counts as one of them, so p is never 0: (hits + 1) / (resamples + 1).
+    If two systems were the same, a user's differences could as well have the other sign. p is the share of random sign
+    choices whose mean is at least as far from 0 as the one seen, which counts as one of them, so p is never 0: (hits +
+    1) / (resamples + 1).
     """
     table = _table(differences)
     if not len(table):
@@ -103,20 +121,25 @@ def sign_flips(differences: ArrayLike, clusters: Clusters | None = None, *, resa
     rows = max(1, _PIECE // max(count, 1))
     for start in range(0, resamples, rows):
         here = min(rows, resamples - start)
-        bits = np.unpackbits(np.frombuffer(rng.bytes(here * -(-count // 8)), np.uint8).reshape(here, -1), axis=1, count=count)
+        bits = np.unpackbits(
+            np.frombuffer(rng.bytes(here * -(-count // 8)), np.uint8).reshape(here, -1), axis=1, count=count
+        )
         # A sum with flipped signs is the whole sum less twice what was flipped.
         flipped = sums.sum(axis=0) - 2 * (bits.astype(np.float64) @ sums)
         hits += (np.abs(flipped) >= least).sum(axis=0)
     return np.asarray((hits + 1) / (resamples + 1), np.float64)
 
 
-def sign_flip(differences: ArrayLike, clusters: Clusters | None = None, *, resamples: int = 10_000, seed: int = 7) -> float:
+def sign_flip(
+    differences: ArrayLike, clusters: Clusters | None = None, *, resamples: int = 10_000, seed: int = 7
+) -> float:
     """The p-value of differences[n]; see `sign_flips`."""
     return float(sign_flips(differences, clusters, resamples=resamples, seed=seed)[0])
 
 
 def holm(p_values: Sequence[float] | Values) -> Values:
-    """float64[m]: p-values that keep the chance of any false alarm among m comparisons below the level they are read at (Holm 1979)."""
+    """float64[m]: p-values that keep the chance of any false alarm among m comparisons below the level they are read at
+    (Holm 1979)."""
     given = np.asarray(p_values, np.float64)
     order = np.argsort(given, kind="stable")
     adjusted = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))

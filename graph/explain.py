@@ -60,7 +60,7 @@ def _reason(item: Item, source: str, state: State, evidence: Evidence) -> _Reaso
     own = _own_style(item, seen, items) or _own_taste(item, seen, items)
     if own and remembered:
         return _Reason(
-            f"{own.text}; also shown to shoppers who searched “{clean(remembered, 40)}”.", own.events, (remembered,)
+            f"{own.text}; also shown for “{clean(remembered, 40)}”.", own.events, (remembered,)
         )
     if own:
         return _Reason(f"{own.text}.", own.events)

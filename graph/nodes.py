@@ -163,9 +163,9 @@ class Nodes:
             note = f"{NOTHING_LEFT}: all products{there} are sold out or already bought."
             nothing: State = {"memory": [], "summary": None, "prediction": None, "candidates": [], "scored": []}
             return Command(update={**update, **nothing, "degraded": [*update["degraded"], note]}, goto="explain")
+        self.retriever(update["as_of"], context.ready_by)  # first: titles are needed by every request, stored queries by searches
         if update["query"] and s.memory_queries:
             self.memory(update["as_of"]).warm(context.ready_by)
-        self.retriever(update["as_of"], context.ready_by)
         return Command(update=cast("dict[str, Any]", update), goto="recall_memory")
 
     def _left(self, history: Sequence[Event], as_of: datetime | None) -> bool:

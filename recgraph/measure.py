@@ -1,46 +1,196 @@
-"""The commands that measure: evaluate, leaderboard, tune, ablate. They are part of `recgraph` (cli.py) and follow its rules."""
+"""The commands that measure: evaluate, leaderboard, tune, ablate. They are part of `recgraph` (cli.py) and follow its
+rules.
+
+What is measured, and how, is in evaluation/; what a terminal shows of it in recgraph/tables.py.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from recgraph.options import consoles, open_store, store_option
+from recgraph.errors import SettingsError
+from recgraph.options import consoles, store_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from recgraph.evaluation.ask import Options, Reporter
+    from recgraph.evaluation.compare import EvaluationPlan
+    from recgraph.evaluation.workshop import Workshop
+
+SPLIT = click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
 
 
-@click.command()
-@click.option("--systems", "--system", "names", default="", metavar="NAMES", help="with commas between; `all` without LLM, `llm` with [four fast]")
-@click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
-@click.option("--protocol", type=click.Choice(["full", "category", "sampled", "cold"]), default="full", show_default=True)
-@click.option("--seen", type=click.Choice(["excluded", "ranked"]), default="excluded", show_default=True, help="what becomes of the history's items")
-@click.option("--seeds", default="7", show_default=True, metavar="NUMBERS", help="each trains every system that draws; figures are means over them")
-@click.option("--sample", type=click.IntRange(0), default=0, metavar="N", help="so many cases, drawn with a fixed seed [all]")
-@click.option("--negatives", type=click.Choice(["both", "even"]), default="both", show_default=True, help="sampled: also by popularity, or not")
-@click.option("--items", type=click.Choice(["all", "named"]), default="all", show_default=True, help="named: leave out what has an id alone")
-@click.option("--shares", default="", metavar="NUMBERS", help="low resource: learn from such shares of the users too, e.g. .1,.3")
-@click.option("--run", "runs", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="measure rankings made elsewhere (see below)")
-@click.option("--export", "exported", type=click.Path(path_type=Path), metavar="FILE", help="write the rankings of the one --system instead")
+def asked_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what all systems are asked alike; the command gets it as `options`."""
+
+    @click.option(
+        "--protocol", type=click.Choice(["full", "category", "sampled", "cold"]), default="full", show_default=True
+    )
+    @click.option(
+        "--seen",
+        type=click.Choice(["excluded", "ranked"]),
+        default="excluded",
+        show_default=True,
+        help="what becomes of the history's items",
+    )
+    @click.option(
+        "--seeds",
+        default="7",
+        show_default=True,
+        metavar="NUMBERS",
+        help="each trains every system that draws; figures are means over them",
+    )
+    @click.option(
+        "--sample", type=click.IntRange(0), default=0, metavar="N", help="so many cases, drawn with a fixed seed [all]"
+    )
+    @click.option(
+        "--negatives",
+        type=click.Choice(["both", "even"]),
+        default="both",
+        show_default=True,
+        help="sampled: also by popularity, or not",
+    )
+    @wraps(command)
+    def with_options(protocol: str, seen: str, seeds: str, sample: int, negatives: str, **others: Any) -> Any:
+        return command(options=_options(protocol, seen, seeds, sample, negatives), **others)
+
+    return with_options
+
+
+def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds which cases of a store are asked, what else is measured on them, and where answers are kept; the command
+    gets all of it as `plan`."""
+
+    @SPLIT
+    @asked_options
+    @click.option(
+        "--items",
+        type=click.Choice(["all", "named"]),
+        default="all",
+        show_default=True,
+        help="named: leave out what has an id alone",
+    )
+    @click.option(
+        "--shares",
+        default="",
+        metavar="NUMBERS",
+        help="low resource: learn from such shares of the users too, e.g. .1,.3",
+    )
+    @click.option(
+        "--run",
+        "runs",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="measure rankings made elsewhere (see below)",
+    )
+    @click.option(
+        "--keep",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="FOLDER",
+        help="keep each system's answers: go on after a kill",
+    )
+    @wraps(command)
+    def with_plan(
+        split: str, items: str, options: Options, shares: str, runs: tuple[Path, ...], keep: Path | None, **others: Any
+    ) -> Any:
+        from recgraph.evaluation.compare import EvaluationPlan
+
+        return command(
+            plan=EvaluationPlan(split, items, options, runs, _shares(shares), keep, _command_line()), **others
+        )
+
+    return with_plan
+
+
+def _options(protocol: str, seen: str, seeds: str, sample: int, negatives: str) -> Options:
+    from recgraph.evaluation.ask import Options
+
+    try:
+        numbers = tuple(int(seed) for seed in seeds.split(","))
+    except ValueError:
+        raise SettingsError(f"--seeds is '{seeds}'; give whole numbers, e.g. 7 or 7,8,9.") from None
+    return Options(protocol, seen, numbers, sample, negatives=negatives)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(sorted({float(share) for share in _words(text)}))
+    except ValueError:
+        raise SettingsError(f"--shares is '{text}'; give numbers above 0 and below 1, e.g. .1,.3.") from None
+
+
+def _words(text: str) -> list[str]:
+    """What stands between commas."""
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
+def _command_line() -> str:
+    import sys
+    from shlex import join
+
+    return join(["recgraph", *sys.argv[1:]])
+
+
+def _workshop(store: str | None) -> Workshop:
+    """What systems share, by this folder's settings and its params.yaml."""
+    from recgraph.evaluation.systems import tuned_settings
+    from recgraph.evaluation.workshop import Workshop
+    from recgraph.settings import load_settings
+
+    settings = load_settings(store=store)
+    return Workshop(Path(settings.store).expanduser(), settings.cache_folder, settings.embedder, tuned_settings())
+
+
+def _reporter(screen: Console, tell: Callable[..., None]) -> Reporter:
+    from recgraph.evaluation.ask import Reporter
+
+    return Reporter(lambda text: screen.print(text, style="dim"), tell)
+
+
+class _NamingSystems(click.Command):
+    """A command whose help ends in the systems there are, read where they are registered, and only when it is asked."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from recgraph.evaluation.systems import entries
+
+        with formatter.section("Systems"):
+            formatter.write_dl(
+                [
+                    ("all", ", ".join(entries(["all"]))),
+                    ("llm", ", ".join(entries(["llm"])) + " (a second or more a case: --sample)"),
+                ]
+            )
+        formatter.write_paragraph()
+        formatter.write_text("Tuned settings of a system: the block `baselines` of params.yaml in this folder.")
+
+
+@click.command(cls=_NamingSystems)
+@click.option(
+    "--systems",
+    "--system",
+    "names",
+    default="",
+    metavar="NAMES",
+    help="with commas between; `all` without LLM, `llm` with [four fast]",
+)
+@plan_options
+@click.option(
+    "--export",
+    "exported",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="write the rankings of the one --system instead",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="keep the whole result as JSON")
-@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="keep each system's answers: go on after a kill")
 @store_option
-def evaluate(
-    names: str,
-    split: str,
-    protocol: str,
-    seen: str,
-    seeds: str,
-    sample: int,
-    negatives: str,
-    items: str,
-    shares: str,
-    runs: tuple[Path, ...],
-    exported: Path | None,
-    out: Path | None,
-    keep: Path | None,
-    store: str | None,
-) -> None:
+def evaluate(names: str, plan: EvaluationPlan, exported: Path | None, out: Path | None, store: str | None) -> None:
     """Measure recommenders on the purchases of a store that were held out.
 
     \b
@@ -52,40 +202,40 @@ def evaluate(
                 cold      only targets that nobody had before the cut (F 5.4)
 
     \b
-    Systems: popularity, popular-7d, transitions, item-knn, text-knn, statistics, gru4rec, narm, nextitnet, sasrec-bce, sasrec,
-             sasrec-text, bert4rec, core, ncf, din, dien, ncf-text, din-text, dien-text, session-knn, word-knn, paper, fused,
-             textformer, textformer-query;
-             with a language model (a second or more a case: --sample): tallrec, llamarec, recgraph-hierarchical, recgraph-recurrent, fused-llm;
-             tuned settings: the block `baselines` of params.yaml in this folder.
-    Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in and out.
+    Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in
+              and out.
     """
-    import sys
-    from shlex import join
-
-    from recgraph import evaluate_command as command
-    from recgraph import panel
-    from recgraph.settings import load_settings
+    from recgraph import panel, tables
+    from recgraph.evaluation import compare, result_files
+    from recgraph.evaluation.systems import QUICK
 
     console, screen = consoles()
-    path, options = load_settings(store=store).store, command.options_of(protocol, seen, seeds, sample, negatives)
+    workshop = _workshop(store)
     with panel.bars(screen) as tell:
-        told: dict[str, Any] = {"note": lambda text: screen.print(text, style="dim"), "tell": tell, "items": items}
+        reporter = _reporter(screen, tell)
         if exported:
-            count = command.export(path, split, options, names, exported, **told)
+            count = compare.export(plan, _words(names), exported, workshop, reporter)
         else:
-            told |= {"command": join(["recgraph", *sys.argv[1:]]), "keep": keep}
-            result = command.evaluate(path, split, options, names, runs, shares=shares, **told)
+            found = compare.evaluate_store(plan, _words(names) or (() if plan.runs else QUICK), workshop, reporter)
     if exported:
-        click.echo(f"{exported}: {count:,} rankings; measure them with: recgraph evaluate --split {split} --run {exported}")
+        click.echo(
+            f"{exported}: {count:,} rankings; "
+            f"measure them with: recgraph evaluate --split {plan.split} --run {exported}"
+        )
         return
-    console.print(command.table(result))
+    console.print(tables.evaluation(found))
     if out:
-        command.write(result, out)
+        result_files.write(found, out)
         click.echo(f"Kept in {out}")
 
 
 @click.command()
-@click.option("--folder", default=".", type=click.Path(path_type=Path, exists=True, file_okay=False), help="where metrics/leaderboard is")
+@click.option(
+    "--folder",
+    default=".",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="where metrics/leaderboard is",
+)
 @click.option("--check", is_flag=True, help="write nothing; fail where a file is not what the results give")
 def leaderboard(folder: Path, check: bool) -> None:
     """Make tables and a page of all results in metrics/leaderboard.
@@ -105,7 +255,7 @@ def leaderboard(folder: Path, check: bool) -> None:
 
 @click.command()
 @click.option("--systems", "--system", "names", required=True, metavar="NAMES", help="with commas between")
-@click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
+@SPLIT
 @click.option("--trials", type=int, default=6, show_default=True, help="of each system; the first is what it has now")
 @click.option("--minutes", type=float, default=10.0, show_default=True, help="of each system; no trial begins later")
 @click.option("--share", type=float, default=1.0, show_default=True, help="of the users, to learn from")
@@ -114,33 +264,78 @@ def leaderboard(folder: Path, check: bool) -> None:
 def tune(names: str, split: str, trials: int, minutes: float, share: float, out: Path, store: str | None) -> None:
     """Choose settings of the systems of `recgraph evaluate` on validation cases, with the same budget for each.
 
-    FILE becomes a block `baselines` for params.yaml. Beside it the trials are kept as JSON lines: after a kill the same command goes on.
+    FILE becomes a block `baselines` for params.yaml. Beside it the trials are kept as JSON lines: after a kill the same
+    command goes on.
     """
-    from recgraph import panel
+    from recgraph import panel, tables
     from recgraph.evaluation import tune
-    from recgraph.settings import load_settings
 
     console, screen = consoles()
-    with panel.bars(screen), open_store(load_settings(store=store).store) as opened:
+    with panel.bars(screen) as tell:
         budget = tune.Budget(trials, minutes, share)
-        chosen = [name.strip() for name in names.split(",")]
-        told = tune.tune_store(opened, split, chosen, budget, out, note=lambda text: screen.print(text, style="dim"))
-    console.print(tune.table(told))
+        found = tune.tune_store(split, _words(names), _workshop(store), budget, out, _reporter(screen, tell).note)
+    console.print(tables.trials(found))
     click.echo(f"{out.read_text(encoding='utf-8')}\nKept in {out}; put it into params.yaml.")
+
+
+def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what some ablations have to be told, and settings of all variants; the command gets them as `given` and
+    `common`."""
+
+    @click.option("--models", default="", metavar="FOLDERS", help="for models: base models, with commas between")
+    @click.option("--adapters", default="", metavar="SETS", help="for perplexity: without and with further training")
+    @click.option(
+        "--encoder", default="", metavar="FOLDER", help="for table3: another text embedding (CLIP) beside the default"
+    )
+    @click.option(
+        "--set",
+        "sets",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="a setting of all variants: adapter=none, wording=general, ...",
+    )
+    @wraps(command)
+    def with_variants(models: str, adapters: str, encoder: str, sets: tuple[str, ...], **others: Any) -> Any:
+        given = {"models": _words(models), "adapters": _words(adapters), "encoder": encoder}
+        return command(given=given, common=_pairs(sets), **others)
+
+    return with_variants
+
+
+def _pairs(sets: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for pair in sets:
+        setting, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"--set is '{pair}'; write NAME=VALUE, e.g. adapter=none.")
+        found[setting] = value
+    return found
 
 
 @click.command()
 @click.argument("name", metavar="NAME")
-@click.option("--cases", type=click.IntRange(0), default=100, show_default=True, metavar="N", help="drawn with a fixed seed; 0: all")
-@click.option("--split", type=click.Choice(["time", "loo"]), default="time", show_default=True)
-@click.option("--models", default="", metavar="FOLDERS", help="for models: base models, with commas between")
-@click.option("--adapters", "adapter_sets", default="", metavar="SETS", help="for perplexity: without and with further training")
-@click.option("--encoder", default="", metavar="FOLDER", help="for table3: another text embedding (CLIP) beside the default")
-@click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="a setting of all variants: adapter=none, wording=general, ...")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="where the result goes [metrics/ablations/NAME.json]")
+@click.option(
+    "--cases",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="drawn with a fixed seed; 0: all",
+)
+@SPLIT
+@variant_options
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="where the result goes [metrics/ablations/NAME.json]"
+)
 @store_option
 def ablate(
-    name: str, cases: int, split: str, models: str, adapter_sets: str, encoder: str, sets: tuple[str, ...], out: Path | None, store: str | None
+    name: str,
+    cases: int,
+    split: str,
+    given: dict[str, Any],
+    common: dict[str, str],
+    out: Path | None,
+    store: str | None,
 ) -> None:
     """Measure the recommender in several variants on held-out purchases.
 
@@ -154,20 +349,17 @@ def ablate(
 
     Answers are kept in data/ablations/NAME: the same command goes on after a kill.
     """
-    import sys
-    from shlex import join
-
-    from recgraph import ablate_command as command
-    from recgraph import evaluate_command, panel
+    from recgraph import panel, tables
+    from recgraph.evaluation import result_files
+    from recgraph.evaluation.ablate import Question, ablate, variants
     from recgraph.settings import load_settings
 
     console, screen = consoles()
-    listed = {"models": models, "adapters": adapter_sets, "encoder": encoder}
+    place = Path(load_settings(store=store).store).expanduser()
+    question = Question(place, Path("data") / "ablations" / name, split, cases, common=common, command=_command_line())
     with panel.bars(screen) as tell:
-        told: dict[str, Any] = {"note": lambda text: screen.print(text, style="dim"), "tell": tell}
-        place = load_settings(store=store).store
-        result = command.ablate(name, place, split, cases, listed, sets, command=join(["recgraph", *sys.argv[1:]]), **told)
-    console.print(command.table(result))
-    file = out or command.OUT / f"{name}.json"
-    evaluate_command.write(result, file)
+        found = ablate(name, variants(name, **given), question, reporter=_reporter(screen, tell))
+    console.print(tables.ablation(found))
+    file = out or Path("metrics") / "ablations" / f"{name}.json"
+    result_files.write(found, file)
     click.echo(f"Kept in {file}")

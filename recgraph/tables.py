@@ -1,4 +1,5 @@
-"""What a person sees of adapter sets in the terminal: the list, one set's cards, two sets side by side. No logic."""
+"""Tables in the terminal: adapter sets (the list, one set's cards, two side by side), an evaluation, an ablation, a
+tuning's trials. No logic."""
 
 from __future__ import annotations
 
@@ -13,24 +14,46 @@ from rich.text import Text
 from recgraph.errors import ModelMissing
 
 if TYPE_CHECKING:
+    from recgraph.evaluation.result import Ablation, Against, Figure, Line, Result
+    from recgraph.evaluation.tune import Trial
     from recgraph.tools.llm.adapter_sets import AdapterCard, AdapterSet
+
+# ── Adapter sets ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def listed(sets: Sequence[AdapterSet], default: str, problems: Mapping[str, str]) -> RenderableType:
     """Every set on a line, the default marked; `problems` says by name why a set cannot be read or does not fit."""
     if not sets:
-        return Text("No adapter sets here. `dvc repro` trains one into adapters/default; `recgraph run` answers untrained until then.", style="dim")
+        return Text(
+            "No adapter sets here. `dvc repro` trains one into adapters/default; "
+            "`recgraph run` answers untrained until then.",
+            style="dim",
+        )
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("", "set", "tasks", "base model", "trained on", "MB"):
         table.add_column(name, justify="right" if name == "MB" else "left", overflow="fold")
     for one in sets:
         cards = _readable(one)
-        bases, sources = (", ".join(dict.fromkeys(filter(None, told))) for told in ((c.base_name for c in cards), map(_source, cards)))
+        bases, sources = (
+            ", ".join(dict.fromkeys(filter(None, names)))
+            for names in ((c.base_name for c in cards), map(_source, cards))
+        )
         mark = Text("*" if one.name == default else "", style="bold green")
-        table.add_row(mark, Text(one.name, style="bold"), ", ".join(one.tasks), bases or "?", sources or "?", f"{one.bytes / 1e6:.1f}")
+        table.add_row(
+            mark,
+            Text(one.name, style="bold"),
+            ", ".join(one.tasks),
+            bases or "?",
+            sources or "?",
+            f"{one.bytes / 1e6:.1f}",
+        )
     notes = [Text(f"! {text}", style="yellow") for text in problems.values() if text]
-    said = f"A run takes the set marked * ({default})." if default else "A run takes none by default; to choose one: recgraph adapters use SET"
-    return Group(table, *notes, Text(said, style="dim"))
+    default_set = (
+        f"A run takes the set marked * ({default})."
+        if default
+        else "A run takes none by default; to choose one: recgraph adapters use SET"
+    )
+    return Group(table, *notes, Text(default_set, style="dim"))
 
 
 def shown(one: AdapterSet) -> RenderableType:
@@ -42,7 +65,11 @@ def shown(one: AdapterSet) -> RenderableType:
             parts.append(Text.assemble("\n", (task, "bold cyan"), f"  {folder.name}: without a card (recgraph.json)"))
             continue
         facts = {name: value for name, value in card.flat().items() if not name.startswith("metrics.")}
-        parts += [Text.assemble("\n", (task, "bold cyan"), f"  weights {one.weights[task] or 'unreadable'}"), _facts(facts), _metrics(card)]
+        parts += [
+            Text.assemble("\n", (task, "bold cyan"), f"  weights {one.weights[task] or 'unreadable'}"),
+            _facts(facts),
+            _metrics(card),
+        ]
     return Group(*parts)
 
 
@@ -56,16 +83,20 @@ def compared(first: AdapterSet, second: AdapterSet) -> RenderableType:
         table.add_row("", Text(task, style="bold cyan"), first.weights.get(task, "–"), second.weights.get(task, "–"))
         left, right = (one.cards[task].flat() if task in one.cards else {} for one in (first, second))
         for name in dict.fromkeys([*left, *right]):
-            values = [_said(facts.get(name)) for facts in (left, right)]
+            values = [_cell(facts.get(name)) for facts in (left, right)]
             style = "yellow" if values[0] != values[1] else "dim"
-            table.add_row(Text("≠" if values[0] != values[1] else "", style="bold yellow"), name, *(Text(value, style=style) for value in values))
+            table.add_row(
+                Text("≠" if values[0] != values[1] else "", style="bold yellow"),
+                name,
+                *(Text(value, style=style) for value in values),
+            )
     return table
 
 
 def _facts(facts: Mapping[str, Any]) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        table.add_row(Text(f"  {name}", style="dim"), Text(_said(value)))
+        table.add_row(Text(f"  {name}", style="dim"), Text(_cell(value)))
     return table
 
 
@@ -77,7 +108,7 @@ def _metrics(card: AdapterCard) -> RenderableType:
     for name in ("metric", "before", "after"):
         table.add_column(name, justify="left" if name == "metric" else "right")
     for name in dict.fromkeys([*before, *after]):
-        table.add_row(name, _said(before.get(name)), _said(after.get(name)))
+        table.add_row(name, _cell(before.get(name)), _cell(after.get(name)))
     others = {name: value for name, value in card.metrics.items() if name not in ("before", "after")}
     return Group(table, _facts(others)) if others else table
 
@@ -93,9 +124,153 @@ def _source(card: AdapterCard) -> str:
     return " ".join(str(part) for part in (card.data.get("source"), f"({card.preset})" if card.preset else "") if part)
 
 
-def _said(value: Any) -> str:
+def _cell(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+# ── Evaluations ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def evaluation(result: Result) -> RenderableType:
+    """Every system on a line, the best first, and below what the figures rest on."""
+    sampled = result.protocol == "sampled"
+    wanted = (
+        ("recall@10", "mrr@10") if sampled else ("recall@10", "mrr")
+    )  # 80 columns; T's others are in the JSON and the leaderboard
+    table = _table("system", (*wanted, "ndcg@10", "from best", "p (Holm)", *(() if sampled else ("ms",))))
+    for place, line in enumerate(result.ordered):
+        against = _compared_cells(line.against if place else None)
+        cost = [] if sampled else ["" if line.score_ms is None else f"{line.score_ms:.2f}"]
+        means = [_number(line.figure(name).mean) for name in wanted]
+        table.add_row(line.name.replace("recgraph-", "recgraph-\n"), *means, _with_half(line.figure()), *against, *cost)
+    return Group(
+        table,
+        *(Text(note, style="dim") for note in _notes(result)),
+        *(Text(f"! {one}", style="yellow") for one in _warnings(result)),
+    )
+
+
+def _table(first: str, numbers: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column(first, style="bold", no_wrap=first == "system")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.4f}"
+
+
+def _with_half(figure: Figure, sign: str = "") -> str:
+    """A mean and half of its interval."""
+    return _number(figure.mean, sign) + ("" if figure.half is None else f" ±{figure.half:.4f}")
+
+
+def _compared_cells(against: Against | None) -> tuple[str, str]:
+    """A difference and its p."""
+    if against is None:
+        return "", ""
+    p = against.p_holm
+    return _with_half(against.difference, "+"), "–" if p is None else "<.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _notes(result: Result) -> list[str]:
+    among = {"category": "all items of the target's category", "sampled": "the target and 20 drawn"}.get(
+        result.protocol, "all items"
+    )
+    seen = "without those of the history" if result.seen == "excluded" else "the history's too"
+    dropped = ", ".join(f"{count:,} for {why}" for why, count in (result.dropped or {}).items() if count)
+    sample = ", a sample" if result.sample == result.cases else ""
+    items = "" if result.items is None else f", {result.items:,} items"
+    notes = [
+        f"{result.dataset}, split {result.split}, protocol {result.protocol}: {result.cases:,} cases{sample}{items}.",
+        f"Candidates are {among}, {seen}." + (f" Not asked: {dropped}." if dropped else ""),
+        "Ties count by their expected rank. A case has one right answer, so its hit rate is its recall.",
+        "± is half of a 95 % bootstrap interval over users; differences of NDCG@10 are paired; "
+        "ms are those of scoring a case.",
+    ]
+    for name in dict.fromkeys(one.system for one in result.low_resource):
+        curve = ", ".join(
+            f"{_number(one.figure.mean)} ({one.share:.0%})" for one in result.low_resource if one.system == name
+        )
+        notes.append(f"Low resource: {name} learns from a share of the users, ndcg@10 {curve}.")
+    return notes + [_cost(line) for line in result.ordered if line.tokens]
+
+
+def _cost(line: Line) -> str:
+    """What a recommendation of a language model costs, and what its first stage left it to find."""
+    if line.tokens is None:
+        return ""
+    tokens, ceiling = line.tokens, line.ceiling
+    read = f"{tokens.prompt:,.0f} tokens read ({tokens.cached:,.0f} of them known) and {tokens.completion:,.0f} written"
+    cost = f"{line.name}: {read}, {(line.score_ms or 0) / 1000:.2f} s a recommendation"
+    return cost + (
+        f"; {ceiling.recall:.1%} of the targets are among the {ceiling.depth} it reranks." if ceiling else "."
+    )
+
+
+def _warnings(result: Result) -> list[str]:
+    found = []
+    for line in result.ordered:
+        if line.unknown_cases or line.missing_cases:
+            unknown = f"{line.unknown_cases or 0:,} lists are of no case"
+            found.append(f"{line.name}: {line.missing_cases or 0:,} cases without a list count as missed, {unknown}.")
+        if invalid := line.figure("invalid").mean:
+            found.append(f"{line.name}: {invalid:.1%} of the first ten name no product of the shop.")
+    return found
+
+
+def ablation(found: Ablation) -> RenderableType:
+    """Every variant on a line in the given order, then what each costs, and below what the figures rest on."""
+    metrics = ("recall@10", "ndcg@10", "mrr")
+    figures = _table("variant", (*metrics, "from first", "p (Holm)"))
+    costs = _table("variant", ("ceiling", "invalid", "read", "written", "ms"))
+    for line in found.variants:
+        figures.add_row(
+            line.name, *(_number(line.metrics[name].mean) for name in metrics), *_compared_cells(line.against)
+        )
+        tokens = (f"{line.tokens.prompt:,.0f}", f"{line.tokens.completion:,.0f}")
+        costs.add_row(
+            line.name, _number(line.metrics["ceiling"].mean), f"{line.invalid:.1%}", *tokens, f"{line.ms.median:,.0f}"
+        )
+    notes = [
+        f"{found.dataset}, split {found.split}: {found.cases:,} cases of {found.users:,} users, each as of its moment.",
+        "From first: NDCG@10 less that of the first variant, paired; "
+        "± is half of a 95 % bootstrap interval over users.",
+        "Ceiling: the target is among the candidates. Invalid: the LLM's answer named no product as asked. "
+        "Tokens and median ms are of one answer.",
+    ]
+    degraded = [
+        f"! {line.name}: {line.degraded:.1%} of the answers had to do without something."
+        for line in found.variants
+        if line.degraded
+    ]
+    return Group(
+        figures,
+        Text(),
+        costs,
+        *(Text(one, style="dim") for one in notes),
+        *(Text(one, style="yellow") for one in degraded),
+    )
+
+
+def trials(found: Mapping[str, Sequence[Trial]]) -> RenderableType:
+    """Every trial of a tuning, each system's best one bold."""
+    from recgraph.evaluation.tune import best
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("system", "NDCG@10", "seconds", "settings"):
+        table.add_column(
+            column, justify="right" if column in ("NDCG@10", "seconds") else "left", no_wrap=column != "settings"
+        )
+    for name, tried in found.items():
+        for trial in tried:
+            settings = ", ".join(f"{setting} {value}" for setting, value in trial.settings.items())
+            style = "bold" if trial is best(tried) else ""
+            table.add_row(name, f"{trial.ndcg:.4f}", f"{trial.seconds:.0f}", settings or "defaults", style=style)
+    return table

@@ -91,3 +91,9 @@ def make_store(tmp_path: Path, loaded_stores: Callable[[str, Path], Path]) -> It
     yield make
     for store in opened:
         store.close()
+
+
+@pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models run in float32, whatever this machine's processor multiplies: for what hangs on small differences of their numbers."""
+    monkeypatch.setenv("RECGRAPH_DTYPE", "float32")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from typing import Any
 
 import numpy as np
+import pytest
 
 from recgraph.errors import LLMError
+from recgraph.evaluation import systems as registry
+from recgraph.evaluation.systems import Entry
 from recgraph.store.records import Event, Item
 from recgraph.tools.llm.protocol import Completion, Form, Prompt, Usage
+from recgraph.train.task import System
 
 START = datetime(2025, 1, 1)
 
@@ -110,3 +117,11 @@ wool jumper,K1GREY,1,2025-03-01
 wool jumper,K2OLIV,2,2025-03-01
 blazer,FUTURE,1,2025-07-01
 """
+
+
+def registered(monkeypatch: pytest.MonkeyPatch, name: str, kind: type[System]) -> None:
+    """Registers a system for one test, as if its class stood in a module of evaluation/baselines."""
+    module: Any = module_from_spec(ModuleSpec(f"recgraph.evaluation.baselines.{name}", None))
+    module.Kind = kind
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(registry, "_ENTRIES", [*registry._ENTRIES, Entry(name, f"{name}.Kind")])

@@ -14,19 +14,22 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs recgraph[local]")
 pytest.importorskip("transformers", reason="needs recgraph[local]")
 
+from fakes import registered  # noqa: E402
 from test_llm_local import real_folder as real_folder  # noqa: E402
 from test_lora import base as base  # noqa: E402 - the tiny Llama
 
 from recgraph.errors import SettingsError  # noqa: E402
-from recgraph.evaluation.ask import Options, Reranker, ask, measure  # noqa: E402
+from recgraph.evaluation.ask import Options, ask, measure  # noqa: E402
 from recgraph.evaluation.baselines import llm  # noqa: E402
 from recgraph.evaluation.baselines.llm import LettersSystem, LLMSettings, ProductSettings, RawSettings, SummarySettings, YesNoSystem  # noqa: E402
 from recgraph.evaluation.baselines.train_cases import train_cases  # noqa: E402
 from recgraph.evaluation.compare import evaluate  # noqa: E402
+from recgraph.evaluation.result import Ceiling, MeanTokens  # noqa: E402
 from recgraph.evaluation.systems import systems  # noqa: E402
+from recgraph.evaluation.workshop import Workshop  # noqa: E402
 from recgraph.store.db import Store  # noqa: E402
 from recgraph.tools.llm.protocol import Prompt, Usage  # noqa: E402
-from recgraph.train.task import Cases, Events, Scores, Task, drawn, read_task  # noqa: E402
+from recgraph.train.task import Cases, Events, Reranker, Scores, System, Task, drawn, read_task  # noqa: E402
 
 NAMES = ("Red Boots", "Blue Boots", "Green Scarf", "Wool Hat", "Silk Tie", "Linen Shirt", "Denim Jeans", "Straw Hat")
 
@@ -71,7 +74,7 @@ class Likes:
         return [[float(ord(line[3])) for line in lines]], Usage(prompt=200, completion=0)
 
 
-class Order:
+class Order(System):
     """A first stage that ranks the catalogue in its order."""
 
     name = "order"
@@ -89,12 +92,11 @@ Made = Callable[..., Any]
 @pytest.fixture
 def made(base: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     """A fitted system over the stand-ins."""
-    monkeypatch.setattr(llm, "systems", lambda names, tuned, store: {"order": lambda seed: Order()})
+    registered(monkeypatch, "order", Order)
     monkeypatch.setattr(llm, "LocalLLM", lambda *_: Likes())
-    llm._stages.clear()
 
     def make(task: Task, kind: Any = YesNoSystem, settings: LLMSettings | None = None, **given: Any) -> Any:
-        system = kind(replace(settings or LLMSettings(), llm=str(base), adapter="none", first="order", **given))
+        system = kind(replace(settings or LLMSettings(), llm=str(base), adapter="none", first="order", **given), Workshop())
         system.fit(task, lambda _: None)
         return system
 
@@ -155,8 +157,8 @@ def test_a_reranker_that_says_the_same_of_all_ties_them(made: Made) -> None:
 
 
 def test_under_the_sampled_protocol_only_the_drawn_items_are_asked() -> None:
-    class Among(Order):
-        name, depth, used = "among", 3, Usage()
+    class Among(Order, Reranker):
+        name, depth = "among", 3
         asked: list[list[int]] = []  # noqa: RUF012
 
         def scores(self, cases: Cases) -> Scores:
@@ -169,22 +171,20 @@ def test_under_the_sampled_protocol_only_the_drawn_items_are_asked() -> None:
     test = cases_of(*((user, list(range(10)), 39) for user in range(20)))
     task = task_of(test)
     n = 40
-    task = replace(
-        task, item_ids=tuple(f"i{row}" for row in range(n)), texts=("",) * n, group=np.full(n, -1), listed=np.full(n, -np.inf)
-    )
-    told = evaluate(task, {"among": lambda _: Among()}, None, Options("sampled"))["systems"][0]
-    assert told["metrics"]["recall@10"]["mean"] == 0.0  # the target has the largest number, so the lowest score
+    task = replace(task, item_ids=tuple(f"i{row}" for row in range(n)), texts=("",) * n, group=np.full(n, -1), listed=np.full(n, -np.inf))
+    line = evaluate(task, {"among": lambda _: Among()}, Options("sampled")).lines[0]
+    assert line.metrics["recall@10"].mean == 0.0  # the target has the largest number, so the lowest score
     assert len(Among.asked) == 2 * 20  # evenly drawn and popular negatives
     assert {len(row) for row in Among.asked} == {21}
-    assert told["tokens"] == {"prompt": 0.0, "completion": 0.0, "cached": 0.0}
-    assert "ceiling" not in told
+    assert line.tokens == MeanTokens(0.0, 0.0, 0.0)
+    assert line.ceiling is None
 
 
 def test_the_place_among_the_drawn_items_says_nothing_of_the_target() -> None:
     """They are drawn with the target first; who likes the first one best would be always right."""
 
-    class First(Order):
-        name, depth, used = "first", 3, Usage()
+    class First(Order, Reranker):
+        name, depth = "first", 3
 
         def scores_among(self, cases: Cases, candidates: Any) -> Scores:
             return np.tile(-np.arange(candidates.shape[1], dtype=np.float32), (len(cases), 1))
@@ -199,7 +199,7 @@ def test_the_place_among_the_drawn_items_says_nothing_of_the_target() -> None:
 
 def test_answers_are_kept_with_their_cost(made: Made, tmp_path: Path) -> None:
     task = task_of(TEST)
-    first = evaluate(task, {"llm": lambda _: made(task, depth=3)}, None, Options(), keep=tmp_path)["systems"][0]
+    first = evaluate(task, {"llm": lambda _: made(task, depth=3)}, keep=tmp_path).lines[0]
 
     class Never(YesNoSystem):
         def fit(self, task: Task, note: object) -> None:
@@ -207,11 +207,9 @@ def test_answers_are_kept_with_their_cost(made: Made, tmp_path: Path) -> None:
 
     Never.__module__ = YesNoSystem.__module__
     settings = made(task, depth=3).settings
-    again = evaluate(task, {"llm": lambda _: Never(settings)}, None, Options(), keep=tmp_path)["systems"][0]
-    assert (first["tokens"], first["ceiling"]) == (again["tokens"], again["ceiling"])
-    assert again["ceiling"] == {"depth": 3, "recall": 0.5}
-    assert again["tokens"] == {"prompt": 300.0, "completion": 0.0, "cached": 10.0}
-    assert again["metrics"] == first["metrics"]
+    again = evaluate(task, {"llm": lambda _: Never(settings, Workshop())}, keep=tmp_path).lines[0]
+    assert (first.tokens, first.ceiling) == (again.tokens, again.ceiling) == (MeanTokens(300.0, 0.0, 10.0), Ceiling(3, 0.5))
+    assert again.metrics == first.metrics
 
 
 def test_a_killed_evaluation_asks_only_what_is_missing(made: Made, tmp_path: Path) -> None:
@@ -231,15 +229,15 @@ def test_a_killed_evaluation_asks_only_what_is_missing(made: Made, tmp_path: Pat
     settings = made(task, depth=3).settings
     Killed.left = 33
     with pytest.raises(KeyboardInterrupt):
-        evaluate(task, {"llm": lambda _: Killed(settings)}, None, Options(), keep=tmp_path)
+        evaluate(task, {"llm": lambda _: Killed(settings, Workshop())}, keep=tmp_path)
     Killed.left = 8
-    found = evaluate(task, {"llm": lambda _: Killed(settings)}, None, Options(), keep=tmp_path)["systems"][0]
+    found = evaluate(task, {"llm": lambda _: Killed(settings, Workshop())}, keep=tmp_path).lines[0]
     assert Killed.left == 0
-    assert found["tokens"]["prompt"] == 300.0
-    assert found["ceiling"] == {"depth": 3, "recall": 1.0}
+    assert found.tokens == MeanTokens(300.0, 0.0, 10.0)
+    assert found.ceiling == Ceiling(3, 1.0)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]  # the pieces are gone
-    whole = evaluate(task, {"llm": lambda _: made(task, depth=3)}, None, Options())["systems"][0]
-    assert whole["metrics"] == found["metrics"]
+    whole = evaluate(task, {"llm": lambda _: made(task, depth=3)}).lines[0]
+    assert whole.metrics == found.metrics
 
 
 def test_the_products_weight_lets_retrieval_lead_whatever_order_the_candidates_come_in(made: Made) -> None:
@@ -303,8 +301,8 @@ def test_settings_that_cannot_be_are_named() -> None:
         LLMSettings(paradigm="both")
     with pytest.raises(SettingsError, match="weight is 2"):
         LLMSettings(weight=2)
-    with pytest.raises(SettingsError, match=r"baselines\.tallrec\.rank is no setting"):
-        systems(["tallrec"], {"tallrec": {"rank": 3}})["tallrec"](7)
+    with pytest.raises(SettingsError, match=r"baselines\.tallrec\.rank is no parameter"):
+        systems(["tallrec"], Workshop(tuned={"tallrec": {"rank": 3}}))["tallrec"](7)
 
 
 # ── Training ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -314,6 +312,7 @@ LORA = {"rank": 4, "alpha": 8, "layers": 2, "learning_rate": 2e-2, "batch": 8, "
 
 @pytest.mark.parametrize(("name", "kind"), [("tallrec", "YesNoSystem"), ("llamarec", "LettersSystem")])
 @pytest.mark.train
+@pytest.mark.usefixtures("in_float32")  # bug: in bf16 the tiny model's answers lie so near that their order was the processor's
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*pin_memory.*:UserWarning", "ignore::ResourceWarning")
 def test_it_learns_from_train_events_and_is_kept(base: Path, tmp_path: Path, name: str, kind: str) -> None:
     """Everybody takes the Wool Hat in the end."""
@@ -322,7 +321,7 @@ def test_it_learns_from_train_events_and_is_kept(base: Path, tmp_path: Path, nam
     task = task_of(test, train)
     notes: list[str] = []
     settings = RawSettings(llm=str(base), lora=LORA, depth=4, recent=2)
-    system = getattr(llm, kind)(settings, None, tmp_path)
+    system = getattr(llm, kind)(settings, Workshop(cache=tmp_path))
     system.name = name
     system.fit(task, notes.append)
     assert system.training_cost["cases"] == 24
@@ -331,7 +330,7 @@ def test_it_learns_from_train_events_and_is_kept(base: Path, tmp_path: Path, nam
     assert np.isfinite(found).all()
     if kind == "YesNoSystem":
         assert found.argmax(axis=1).tolist() == [0, 1]
-    again = getattr(llm, kind)(settings, None, tmp_path)
+    again = getattr(llm, kind)(settings, Workshop(cache=tmp_path))
     again.name = name
     told: list[str] = []
     again.fit(task, told.append)
@@ -349,7 +348,7 @@ def test_it_goes_on_from_an_adapter_and_keeps_that_as_it_was(base: Path, tmp_pat
     settings = RawSettings(llm=str(base), lora=LORA, recent=2)
 
     def scores(**changed: Any) -> Any:
-        system = YesNoSystem(replace(settings, **changed), None, tmp_path / "cache")
+        system = YesNoSystem(replace(settings, **changed), Workshop(cache=tmp_path / "cache"))
         system.fit(task, lambda _: None)
         return system.scores_among(test, asked)
 
@@ -368,7 +367,7 @@ def test_the_real_model_scores_a_shop_with_the_shipped_adapter(real_folder: Path
     notes: list[str] = []
     task = task_of(TEST)
     for kind, settings in ((YesNoSystem, SummarySettings(adapter="default")), (LettersSystem, RawSettings(adapter="none"))):
-        system = kind(replace(settings, llm=str(real_folder)))
+        system = kind(replace(settings, llm=str(real_folder)), Workshop())
         system.fit(task, notes.append)
         found = system.scores_among(TEST, np.array([[5, 3, 6], [3, 6, 7]]))
         assert np.isfinite(found).all()

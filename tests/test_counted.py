@@ -25,6 +25,7 @@ from recgraph.evaluation.baselines.counted import (
     sequences_of,
     z_scores,
 )
+from recgraph.evaluation.workshop import Workshop
 from recgraph.tools.sources.transitions import TransitionTable as Reference
 from recgraph.train.task import Cases, Events, Rows, System, Task
 
@@ -79,8 +80,9 @@ def fitted(system: System, task: Task) -> System:
 
 
 def systems() -> list[System]:
+    workshop = Workshop(given=Letters())
     counted: list[System] = [PopularitySystem(), RecentPopularitySystem(), TransitionsSystem(), ItemKNNSystem()]
-    return [*counted, TextKNNSystem(None, Letters()), StatisticsSystem(None, None, Letters())]
+    return [*counted, TextKNNSystem(None, workshop), StatisticsSystem(None, workshop)]
 
 
 SMALL = [[0, 1, 2], [0, 1], [3, 0, 1, 4]]
@@ -149,7 +151,7 @@ def test_item_knn_keeps_the_nearest() -> None:
 
 def test_text_knn_is_the_cosine_with_the_weighted_mean_and_ranks_cold_items() -> None:
     """History "dd", then "ab", recency ½: (½ d + ab/√2); with "a" its cosine is (1/√2) / √(1 + ¼)."""
-    found = fitted(TextKNNSystem(TextKNNSettings(recency=0.5), Letters()), shop(SMALL)).scores(cases([[3, 0], []], [1, 1]))
+    found = fitted(TextKNNSystem(TextKNNSettings(recency=0.5), Workshop(given=Letters())), shop(SMALL)).scores(cases([[3, 0], []], [1, 1]))
     length = (1 + 0.25) ** 0.5
     assert found[0] == pytest.approx([1 / length, 0.5 / length, 0.5 / length, 0.5 / length, 0.5 / 2**0.5 / length, 0.5**0.5 / length])
     assert not found[1].any()
@@ -157,13 +159,13 @@ def test_text_knn_is_the_cosine_with_the_weighted_mean_and_ranks_cold_items() ->
 
 def test_text_vectors_are_kept_in_a_folder(tmp_path: Path) -> None:
     first, again = Letters(), Letters()
-    one = fitted(TextKNNSystem(None, first, tmp_path), shop(SMALL)).scores(cases([[0]], [1]))
-    two = fitted(TextKNNSystem(None, again, tmp_path), shop(SMALL)).scores(cases([[0]], [1]))
+    one = fitted(TextKNNSystem(None, Workshop(cache=tmp_path, given=first)), shop(SMALL)).scores(cases([[0]], [1]))
+    two = fitted(TextKNNSystem(None, Workshop(cache=tmp_path, given=again)), shop(SMALL)).scores(cases([[0]], [1]))
     assert len(first.read) == ITEMS
     assert not again.read
     assert (one == two).all()
     changed = replace(shop(SMALL), texts=("ab", "ac", "bc", "dd", "de", "z"))
-    fitted(TextKNNSystem(None, again, tmp_path), changed)
+    fitted(TextKNNSystem(None, Workshop(cache=tmp_path, given=again)), changed)
     assert again.read
 
 
@@ -186,13 +188,13 @@ def test_a_list_of_zeros_but_one_does_not_decide_alone() -> None:
 def test_the_fusion_is_the_weighted_sum() -> None:
     task, asked = shop(SMALL), cases([[0], [3, 1]], [1, 2])
     parts: list[System] = [PopularitySystem(), TransitionsSystem()]
-    fused = StatisticsSystem(FusionSettings(weights=(1.0, 2.0), power=1.0, sample=0), parts)
+    fused = StatisticsSystem(FusionSettings(weights=(1.0, 2.0), power=1.0, sample=0), Workshop(), parts)
     found = fitted(fused, task).scores(asked)
     assert found == pytest.approx(z_scores(parts[0].scores(asked)) + 2 * z_scores(parts[1].scores(asked)), abs=1e-5)
 
 
 def test_what_all_parts_cannot_rank_the_fusion_cannot() -> None:
-    class Blind:
+    class Blind(System):
         name = "blind"
 
         def fit(self, task: Task, note: object) -> None: ...
@@ -201,9 +203,9 @@ def test_what_all_parts_cannot_rank_the_fusion_cannot() -> None:
             return np.array([[1, 2, 3, -np.inf, -np.inf, -np.inf]] * len(asked), np.float32)
 
     asked = cases([[0]], [1])
-    alone = fitted(StatisticsSystem(FusionSettings(weights=(1.0,)), [Blind()]), shop(SMALL)).scores(asked)
+    alone = fitted(StatisticsSystem(FusionSettings(weights=(1.0,)), Workshop(), [Blind()]), shop(SMALL)).scores(asked)
     assert np.isneginf(alone[0]).tolist() == [False] * 3 + [True] * 3
-    beside = fitted(StatisticsSystem(FusionSettings(weights=(1.0, 1.0)), [Blind(), PopularitySystem()]), shop(SMALL)).scores(asked)
+    beside = fitted(StatisticsSystem(FusionSettings(weights=(1.0, 1.0)), Workshop(), [Blind(), PopularitySystem()]), shop(SMALL)).scores(asked)
     assert np.isfinite(beside).all()
 
 
@@ -241,7 +243,7 @@ def test_an_empty_train_part_is_no_crash() -> None:
         lambda: TextKNNSettings(recency=1.5),
         lambda: RecentSettings(days=0),
         lambda: FusionSettings(power=0),
-        lambda: StatisticsSystem(FusionSettings(weights=(1.0,)), []),
+        lambda: StatisticsSystem(FusionSettings(weights=(1.0,)), Workshop(), []),
     ],
 )
 def test_a_setting_out_of_range_is_named(make: object) -> None:

@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 
 from recgraph.cli import main
 from recgraph.errors import SettingsError
-from recgraph.evaluation import compare
 from recgraph.evaluation.ask import Options, ask, measure, measure_all
 from recgraph.evaluation.compare import coverage, evaluate, novelty
+from recgraph.evaluation.kept import code_of, sources_of
+from recgraph.evaluation.origin import revision
+from recgraph.evaluation.result import Group, Result
+from recgraph.evaluation.result_files import as_json, result_of
+from recgraph.evaluation.workshop import Workshop
 from recgraph.store.db import Store
 from recgraph.train.metrics import mrr, ndcg, recall
-from recgraph.train.task import PURCHASE, Cases, Events, Note, Scores, Task, drawn, few_records, only_named, read_task
+from recgraph.train.task import PURCHASE, Cases, Events, Note, Scores, System, Task, Within, drawn, few_records, only_named, read_task
 
 
 def cases_of(*told: tuple[int, list[int], int], time: float = 100.0) -> Cases:
@@ -55,7 +59,7 @@ def random_task(n: int = 60, n_items: int = 40, seed: int = 0, least: int = 1, m
     return task_of(cases_of(*told), n_items, train=rng.integers(0, n_items // 2, 200).tolist(), group=group)
 
 
-class Given:
+class Given(System):
     """A system with a table of scores, a row a user; it keeps it, so that an evaluator that writes into it is found out."""
 
     def __init__(self, table: Any, name: str = "given") -> None:
@@ -73,7 +77,7 @@ class Lots:
     seed: int = 0
 
 
-class Drawn:
+class Drawn(System):
     """A system that draws its scores."""
 
     def __init__(self, seed: int) -> None:
@@ -98,12 +102,12 @@ def test_figures_by_hand() -> None:
     task = task_of(cases_of((0, [1], 0), (1, [0, 5], 1), (2, [5], 2)))
     table = [[9, 8, 7, 6, 5, 4], [9, 7, 8, 6, 5, 4], [9, 8, 7, 6, 5, 10]]
     found = evaluate(task, {"given": lambda _: Given(table)})
-    (line,) = found["systems"]
-    assert line["metrics"]["recall@1"]["mean"] == pytest.approx(1 / 3, abs=1e-6)
-    assert line["metrics"]["recall@5"]["mean"] == 1.0
-    assert line["metrics"]["ndcg@10"]["mean"] == pytest.approx((1 + 1 / math.log2(3) + 1 / math.log2(4)) / 3, abs=1e-6)
-    assert line["metrics"]["mrr"]["mean"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-6)
-    assert (found["cases"], found["items"], found["data_hash"]) == (3, 6, task.hash())
+    (line,) = found.lines
+    assert line.metrics["recall@1"].mean == pytest.approx(1 / 3, abs=1e-6)
+    assert line.metrics["recall@5"].mean == 1.0
+    assert line.metrics["ndcg@10"].mean == pytest.approx((1 + 1 / math.log2(3) + 1 / math.log2(4)) / 3, abs=1e-6)
+    assert line.metrics["mrr"].mean == pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-6)
+    assert (found.cases, found.items, found.origin.data_hash) == (3, 6, task.hash())
 
 
 def test_figures_are_those_of_an_independent_library() -> None:
@@ -234,7 +238,7 @@ def test_no_case_left_and_wrong_options_are_told() -> None:
     with pytest.raises(SettingsError, match="seeds are"):
         Options(seeds=(7, 7))
     with pytest.raises(SettingsError, match="nothing to evaluate"):
-        evaluate(task, {}, None, Options(seen="ranked"))
+        evaluate(task, {}, Options(seen="ranked"))
 
 
 # ── Drawn negatives ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -281,12 +285,12 @@ def test_a_shop_too_small_to_draw_from_is_told() -> None:
 
 def test_the_sampled_protocol_reports_both_draws() -> None:
     task = random_task(n_items=60, least=9, most=14)
-    found = evaluate(task, {"drawn": Drawn}, None, Options(protocol="sampled", seeds=(1, 2, 3)))
-    (line,) = found["systems"]
-    assert set(line["metrics"]) == {f"{name}@{k}" for name in ("recall", "mrr") for k in (3, 5, 10)} | {"ndcg@10", "invalid", "unranked"}
-    assert line["metrics"]["recall@10"]["mean"] == pytest.approx(10 / 21, abs=0.1)
-    assert set(line["popular_negatives"]) == {name for name in line["metrics"] if "@" in name}
-    assert line["curve"]["20"] <= 1.0
+    found = evaluate(task, {"drawn": Drawn}, Options(protocol="sampled", seeds=(1, 2, 3)))
+    (line,) = found.lines
+    assert set(line.metrics) == {f"{name}@{k}" for name in ("recall", "mrr") for k in (3, 5, 10)} | {"ndcg@10", "invalid", "unranked"}
+    assert line.metrics["recall@10"].mean == pytest.approx(10 / 21, abs=0.1)
+    assert set(line.popular or {}) == {name for name in line.metrics if "@" in name}
+    assert line.curve[20] <= 1.0
 
 
 def test_items_with_an_id_alone_can_be_left_out() -> None:
@@ -305,7 +309,7 @@ def test_items_with_an_id_alone_can_be_left_out() -> None:
         only_named(replace(task, texts=tuple(f"untitled product {one}" for one in task.item_ids)))
 
 
-class Looks(Given):
+class Looks(Given, Within):
     """Says which items it is told to look among."""
 
     def scores_within(self, cases: Cases, allowed: NDArray[np.bool_]) -> Scores:
@@ -337,12 +341,18 @@ def test_a_system_may_look_among_the_drawn_items_of_each_kind() -> None:
 
 def test_only_even_negatives_are_the_same_ones_at_half_the_time(tmp_path: Path) -> None:
     task = random_task(n_items=60, least=9, most=14)
-    both = evaluate(task, {"drawn": Drawn}, None, Options(protocol="sampled"), keep=tmp_path)["systems"][0]
-    even = evaluate(task, {"drawn": Drawn}, None, Options(protocol="sampled", negatives="even"), keep=tmp_path)["systems"][0]
-    assert "popular_negatives" not in even
-    assert even["metrics"] == both["metrics"]
+    both = evaluate(task, {"drawn": Drawn}, Options(protocol="sampled"), keep=tmp_path).lines[0]
+    even = evaluate(task, {"drawn": Drawn}, Options(protocol="sampled", negatives="even"), keep=tmp_path).lines[0]
+    assert even.popular is None
+    assert even.metrics == both.metrics
     with pytest.raises(SettingsError, match="negatives is 'odd'"):
         Options(negatives="odd")
+
+
+def steady(result: Result) -> Any:
+    """All of it but what the clock says."""
+    lines = tuple(replace(line, fit_seconds=0, score_ms=0) for line in result.lines)
+    return replace(result, origin=replace(result.origin, seconds=0), lines=lines)
 
 
 # ── Lists, seeds, comparisons ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -365,12 +375,12 @@ def test_figures_are_means_over_seeds_and_what_draws_nothing_is_fitted_once() ->
         made.append(constant(task))
         return made[-1]
 
-    found = evaluate(task, {"drawn": Drawn, "constant": make}, None, Options(seeds=(1, 2)))
-    alone = [evaluate(task, {"drawn": Drawn}, None, Options(seeds=(seed,)))["systems"][0]["metrics"]["ndcg@10"]["mean"] for seed in (1, 2)]
-    lines = {line["name"]: line for line in found["systems"]}
-    assert lines["drawn"]["metrics"]["ndcg@10"]["mean"] == pytest.approx(sum(alone) / 2, abs=2e-6)
-    assert (lines["drawn"]["seeds"], lines["constant"]["seeds"]) == ([1, 2], [])
-    assert lines["drawn"]["settings"] == {"seed": 2}
+    found = evaluate(task, {"drawn": Drawn, "constant": make}, Options(seeds=(1, 2)))
+    alone = [evaluate(task, {"drawn": Drawn}, Options(seeds=(seed,))).lines[0].figure().mean or 0 for seed in (1, 2)]
+    lines = {line.name: line for line in found.lines}
+    assert lines["drawn"].figure().mean == pytest.approx(sum(alone) / 2, abs=2e-6)
+    assert (lines["drawn"].seeds, lines["constant"].seeds) == ((1, 2), ())
+    assert lines["drawn"].settings == {"seed": 2}
     assert sum(one.fitted for one in made) == 1
 
 
@@ -381,40 +391,37 @@ def test_every_system_is_compared_with_the_best_and_the_best_with_the_second() -
     middle = best * (np.arange(20) % 2)[:, None]
     tables = {"best": best, "middle": middle, "worst": np.zeros((20, 40))}
     found = evaluate(task, {name: lambda _, table=table: Given(table) for name, table in tables.items()})  # type: ignore[misc]
-    against = {line["name"]: line["against"] for line in found["systems"]}
-    assert [against[name]["best"] for name in tables] == ["middle", "best", "best"]
-    assert against["best"]["difference"] == -against["middle"]["difference"] > 0
-    assert (against["best"]["low"], against["best"]["high"]) == (-against["middle"]["high"], -against["middle"]["low"])
-    assert against["worst"]["high"] < 0
-    assert against["worst"]["p_holm"] == pytest.approx(2 * against["worst"]["p"])
-    assert against["worst"]["p"] <= against["middle"]["p_holm"] < 0.05
-    alone = evaluate(task, {"worst": lambda _: Given(tables["worst"])})["systems"][0]
-    assert "against" not in alone
+    against: Any = {line.name: line.against for line in found.lines}
+    assert [against[name].other for name in tables] == ["middle", "best", "best"]
+    first, second = against["best"].difference, against["middle"].difference
+    assert first.mean == -second.mean > 0
+    assert (first.low, first.high) == (-second.high, -second.low)
+    assert against["worst"].difference.high < 0
+    assert against["worst"].p_holm == pytest.approx(2 * against["worst"].p)
+    assert against["worst"].p <= against["middle"].p_holm < 0.05
+    assert all(one.separable for one in against.values())
+    assert evaluate(task, {"worst": lambda _: Given(tables["worst"])}).lines[0].against is None
 
 
 def test_cold_and_warm_targets_are_told_apart() -> None:
     task = task_of(cases_of((0, [1], 0), (1, [1], 2), (2, [1], 3)), train=[0, 1, 3])
-    (line,) = evaluate(task, {"given": lambda _: Given([[9, 0, 0, 0, 0, 0]] * 2 + [[0, 0, 0, 9, 0, 0]])})["systems"]
-    assert line["groups"]["cold"]["cases"] == 1
-    assert line["groups"]["warm"] == {"cases": 2, "recall@10": 1.0, "ndcg@10": 1.0}
-    assert line["groups"]["cold"]["ndcg@10"] < 1.0
+    (line,) = evaluate(task, {"given": lambda _: Given([[9, 0, 0, 0, 0, 0]] * 2 + [[0, 0, 0, 9, 0, 0]])}).lines
+    assert line.groups["cold"].cases == 1
+    assert line.groups["warm"] == Group(2, {"recall@10": 1.0, "ndcg@10": 1.0})
+    assert (line.group("cold", "ndcg@10").mean or 0) < 1.0
 
 
 def test_a_sample_is_drawn_once_for_everybody_and_stated() -> None:
     task = random_task()
-    one, two = (evaluate(task, {"drawn": Drawn}, None, Options(sample=20)) for _ in range(2))
-    assert (one["cases"], one["sample"]) == (20, 20)
-    for unsteady in ("seconds", "systems"):
-        one.pop(unsteady), two.pop(unsteady)
-    assert one == two
+    one, two = (evaluate(task, {"drawn": Drawn}, Options(sample=20)) for _ in range(2))
+    assert (one.cases, one.sample) == (20, 20)
+    assert steady(one) == steady(two)
 
 
 def test_equal_inputs_give_equal_figures() -> None:
     task = random_task()
-    lines = [evaluate(task, {"drawn": Drawn, "constant": lambda _: constant(task)})["systems"] for _ in range(2)]
-    for line in (*lines[0], *lines[1]):
-        line.pop("fit_seconds"), line.pop("score_ms")
-    assert lines[0] == lines[1]
+    one, two = (evaluate(task, {"drawn": Drawn, "constant": lambda _: constant(task)}) for _ in range(2))
+    assert steady(one) == steady(two)
 
 
 @pytest.mark.parametrize("protocol", ["full", "sampled"])
@@ -428,7 +435,7 @@ def test_what_was_answered_is_not_asked_again_unless_something_differs(tmp_path:
 
     def asked(**changed: Any) -> Any:
         options = replace(Options(protocol=protocol, seeds=(1, 2)), **changed)
-        (line,) = evaluate(task, {"drawn": Counted}, None, options, keep=tmp_path)["systems"]
+        (line,) = evaluate(task, {"drawn": Counted}, options, keep=tmp_path).lines
         return line, fitted[0]
 
     line, count = asked()
@@ -441,13 +448,31 @@ def test_what_was_answered_is_not_asked_again_unless_something_differs(tmp_path:
     assert not list(tmp_path.glob("*.part*"))
 
 
+def test_answers_are_kept_by_the_code_that_made_them() -> None:
+    """What a module imports decides its answers too, also where it imports it late; what makes tasks and names systems does not."""
+    own = sources_of("recgraph.evaluation.baselines.own")
+    assert {"recgraph.evaluation.baselines.counted", "recgraph.tools.sources.registry", "recgraph.train.networks.core"} <= set(own)
+    assert not {"recgraph.train.task", "recgraph.evaluation.systems", "recgraph.graph.nodes", "recgraph.evaluation.baselines.pairs"} & set(own)
+    assert "recgraph.train.lora.training" in sources_of("recgraph.evaluation.baselines.llm")
+    assert code_of("recgraph.evaluation.baselines.counted") != code_of("recgraph.evaluation.baselines.counted", "recgraph.evaluation.baselines.pairs")
+    assert sources_of("tests.test_evaluation") == {}
+
+
+def test_what_several_systems_need_is_made_once_and_anew_for_another_task() -> None:
+    workshop, made = Workshop(), list[str]()
+    for of in ("one", "one", "two", "one"):
+        assert workshop.once("network", of, lambda of=of: made.append(of) or len(made)) == len(made)  # type: ignore[misc, func-returns-value]
+    assert made == ["one", "two", "one"]
+    assert Workshop().once("network", "one", lambda: 0) == 0  # another evaluation shares nothing
+
+
 def test_a_result_says_where_it_was_made() -> None:
     found = evaluate(random_task(), {"drawn": Drawn}, command="recgraph evaluate")
-    assert json.loads(json.dumps(found)) == found
-    assert "CPUs" in found["machine"]
-    assert found["command"] == "recgraph evaluate"
-    assert len(found["date"]) == 10
-    assert isinstance(compare.revision(), str)
+    assert result_of(json.loads(json.dumps(as_json(found)))) == found
+    assert "CPUs" in (found.origin.machine or "")
+    assert found.origin.command == "recgraph evaluate"
+    assert len(found.origin.date or "") == 10
+    assert found.origin.revision == revision()
 
 
 def test_a_tenth_of_beauty_takes_less_than_a_tenth_of_twenty_seconds() -> None:

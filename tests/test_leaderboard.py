@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from click.testing import CliRunner
 
 from recgraph.cli import main
 from recgraph.errors import StoreError
-from recgraph.evaluation.leaderboard.boards import amount, board, chance, lead, shown
-from recgraph.evaluation.leaderboard.charts import _log_scale, _scale, _spread
+from recgraph.evaluation.leaderboard.boards import Board
+from recgraph.evaluation.leaderboard.svg import log_scale, scale, spread
+from recgraph.evaluation.leaderboard.words import amount, chance, lead, shown
 from recgraph.evaluation.leaderboard.write import MARKDOWN, MERGED, PAGE, check, sha256, write
+from recgraph.evaluation.result_files import read, result_of, text_of
 from recgraph.store.db import Store
 
 ODD = "</svg><script>alert('x')</script> | **a** `b` & <b>"
@@ -64,6 +67,10 @@ def project(folder: Path, **results: dict[str, Any]) -> Path:
 def texts(folder: Path) -> tuple[str, str]:
     write(folder)
     return (folder / PAGE).read_text(encoding="utf-8"), (folder / MARKDOWN).read_text(encoding="utf-8")
+
+
+def board(name: str, told: dict[str, Any]) -> Board:
+    return Board(name, result_of(told))
 
 
 class Tags(HTMLParser):
@@ -165,7 +172,7 @@ def test_every_section_says_what_it_rests_on(tmp_path: Path) -> None:
         "seconds": "12.5",
     }
     for name, text in said.items():
-        assert f"<dt>{name}</dt>\n<dd>{text}</dd>" in page
+        assert f"<dt>{name}</dt>\n<dd>{text}</dd>" in unescape(page)
         assert f"- {name}: {text}\n" in markdown
     assert "<dt>command</dt>\n<dd>recgraph evaluate --split loo</dd>" in page
     assert "- command: ` recgraph evaluate --split loo `" in markdown
@@ -254,16 +261,16 @@ def test_a_bar_is_as_long_as_its_figure(tmp_path: Path) -> None:
 
 
 def test_scales_have_round_ticks_and_labels_stay_apart() -> None:
-    assert _scale(0, 0.0679, 0, 80).ticks == [0, 0.02, 0.04, 0.06, 0.08]
-    assert _scale(0, 0.0679, 0, 80)(0.02) == pytest.approx(20)
-    assert _scale(0, 0.000003, 0, 10).ticks[-1] == 0.001
-    assert _log_scale(0.1, 1000, 0, 40).ticks == pytest.approx([0.1, 1, 10, 100, 1000])
-    assert _log_scale(0.1, 1000, 0, 40)(10) == pytest.approx(20)
-    assert _log_scale(2, 2, 0, 40)(2) == pytest.approx(20)
-    assert _log_scale(0.14, 0.19, 0, 40).ticks == [0.14, 0.19]
-    assert _scale(0, 1, 0, 1).label(2500.04) == "2,500"
-    assert _spread([10, 11, 50], 15, 250) == [10, 25, 50]
-    assert _spread([249, 250, 100], 15, 250) == [235, 250, 100]
+    assert scale(0, 0.0679, 0, 80).ticks == [0, 0.02, 0.04, 0.06, 0.08]
+    assert scale(0, 0.0679, 0, 80)(0.02) == pytest.approx(20)
+    assert scale(0, 0.000003, 0, 10).ticks[-1] == 0.001
+    assert log_scale(0.1, 1000, 0, 40).ticks == pytest.approx([0.1, 1, 10, 100, 1000])
+    assert log_scale(0.1, 1000, 0, 40)(10) == pytest.approx(20)
+    assert log_scale(2, 2, 0, 40)(2) == pytest.approx(20)
+    assert log_scale(0.14, 0.19, 0, 40).ticks == [0.14, 0.19]
+    assert scale(0, 1, 0, 1).label(2500.04) == "2,500"
+    assert spread([10, 11, 50], 15, 250) == [10, 25, 50]
+    assert spread([249, 250, 100], 15, 250) == [235, 250, 100]
 
 
 # ── The same results, the same bytes ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -352,7 +359,7 @@ def test_a_file_that_is_no_result_is_named_with_what_is_wrong(tmp_path: Path) ->
     del wrong["without 'cases'"]["cases"]
     for what, told in wrong.items():
         project(tmp_path, bad=told)
-        with pytest.raises(StoreError, match=r"^bad\.json is no result of recgraph evaluate .*recgraph evaluate … --out bad\.json$") as raised:
+        with pytest.raises(StoreError, match=r"bad\.json is no result of recgraph evaluate .*recgraph evaluate … --out .*bad\.json$") as raised:
             write(tmp_path)
         assert {"systems": "it has no system", "mean": "'fast' is no number"}.get(what, what) in str(raised.value)
     for text in ("[1]", "{", "\udcff"):
@@ -413,6 +420,20 @@ def test_the_command_fails_with_one_and_names_the_file(tmp_path: Path) -> None:
     ran("leaderboard", "--folder", tmp_path)
     (tmp_path / PAGE).write_text("better", encoding="utf-8")
     assert f"recgraph: {tmp_path / PAGE} is not what the results give" in ran("leaderboard", "--folder", tmp_path, "--check", code=1)
+
+
+def test_results_come_back_from_their_files_byte_for_byte() -> None:
+    files = sorted((Path(__file__).resolve().parents[1] / "metrics" / "leaderboard").glob("*.json"))
+    if not files:
+        pytest.skip("no result is checked in")
+    assert [file.name for file in files if text_of(read(file)) != file.read_text(encoding="utf-8")] == []
+
+
+def test_what_no_result_has_is_not_passed_over(tmp_path: Path) -> None:
+    for told in (result(*clear(), author="me"), result(system("a", 0.1, colour="red")), result(system("a", 0.1, curve=[1]))):
+        project(tmp_path, bad=told)
+        with pytest.raises(StoreError, match=r"bad\.json is no result of recgraph evaluate \((it has 'author'|a system has 'colour'|curve is \[1\])"):
+            write(tmp_path)
 
 
 def test_the_leaderboard_in_the_repository_is_what_its_results_give() -> None:

@@ -30,11 +30,12 @@ from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 from recgraph.store.parquet import read_table
 from recgraph.tools.llm.places import find_encoder
+from recgraph.tools.llm.protocol import Usage
 from recgraph.train import evaluate, evidence, id_embeddings, leaks, memory, prepare, publish, ranking, summarize, textformer, title_embeddings
 from recgraph.train.examples import Writer, write_rows
 from recgraph.train.leaks import Cut
 from recgraph.train.prepare import Case, read_cases
-from recgraph.train.task import Cases, Events, Note, Scores, Task, read_task
+from recgraph.train.task import Cases, Events, Note, Reranker, Scores, System, Task, Within, read_task
 
 CUT, PLANTED, AFTER = datetime(2025, 1, 10, 8), datetime(2025, 1, 10, 8, 5), datetime(2025, 1, 10, 9)
 ITEMS = ["item_id,title,category", *(f"I{n},{colour} {kind},{kind}" for n, (colour, kind) in enumerate(
@@ -277,7 +278,7 @@ def task_of(folder: Path, split: str) -> Task:
 def test_systems_fitted_on_a_planted_purchase_are_refused(clean: Path, split: str) -> None:
     task = task_of(clean, split)
     made = {"popularity": lambda _: PopularitySystem(), "transitions": lambda _: TransitionsSystem()}
-    assert compare(task, made)["cases"] == 8
+    assert compare(task, made).cases == 8
     item, seconds = task.item_ids.index("PLANT"), (PLANTED - datetime(1970, 1, 1)).total_seconds()
     columns = ((task.train.user, 0), (task.train.item, item), (task.train.time, seconds), (task.train.action, 2))
     planted = Events(*(np.append(column, np.array(value, column.dtype)) for column, value in columns))  # type: ignore[arg-type]
@@ -293,11 +294,10 @@ def test_a_history_that_goes_on_to_the_target_is_refused(clean: Path) -> None:
         leaks.check_task(replace(task, valid=task.test, test=task.valid))
 
 
-class Peeks:
+class Peeks(System):
     """Ranks the target first where it is told it, and remembers the test cases it was fitted with."""
 
     name = "peeks"
-    seen: tuple[evidence.Seen, ...] = ()
 
     def fit(self, task: Task, note: Note) -> None:
         self.n_items, self.tests = task.n_items, len(task.test)
@@ -308,11 +308,11 @@ class Peeks:
 
 def test_no_system_is_told_the_answers(clean: Path) -> None:
     task, system = task_of(clean, "time"), Peeks()
-    (line,) = compare(task, {"peeks": lambda _: system})["systems"]
+    (line,) = compare(task, {"peeks": lambda _: system}).lines
     assert system.tests == 0
     # A constant scorer, then: 10 of the 13 items less those the history holds.
     chance = np.mean([10 / (13 - len(set(rows))) for rows in task.test.history])
-    assert line["metrics"]["recall@1"]["mean"] == pytest.approx(chance / 10, abs=1e-6)
+    assert line.metrics["recall@1"].mean == pytest.approx(chance / 10, abs=1e-6)
 
 
 def test_what_a_system_brings_along_is_looked_at(folder: Path) -> None:
@@ -324,11 +324,11 @@ def test_what_a_system_brings_along_is_looked_at(folder: Path) -> None:
         compare(task, {"peeks": lambda _: system})
 
 
-class Reranks(Peeks):
-    depth, used = 3, 0
+class Reranks(Peeks, Reranker):
+    depth = 3
 
     def scores_among(self, cases: Cases, candidates: Any) -> Scores:
-        self.used += len(cases)
+        self.used += Usage(prompt=len(cases))
         return (candidates == cases.target[:, None]).astype(np.float32)
 
 
@@ -336,10 +336,10 @@ def test_a_system_that_reranks_is_told_no_more(clean: Path) -> None:
     task = task_of(clean, "time")
     system: Any = leaks.fit(Reranks(), task, print)
     assert not system.scores_among(task.test, task.test.target[:, None]).any()
-    assert (system.depth, system.used, system.name) == (3, 8, "peeks")
+    assert (system.depth, system.used, system.name) == (3, Usage(prompt=8), "peeks")
 
 
-class Narrows(Peeks):
+class Narrows(Peeks, Within):
     def scores_within(self, cases: Cases, allowed: Any) -> Scores:
         assert allowed.shape == (len(cases), self.n_items)
         return self.scores(cases)

@@ -14,8 +14,9 @@ import torch
 from fakes import FakeEncoder
 
 from recgraph.errors import SettingsError, StoreError
-from recgraph.evaluation.baselines.counted import WordKNNSystem, shop_of
+from recgraph.evaluation.baselines.counted import WordKNNSystem, past_of
 from recgraph.evaluation.baselines.own import FusedSystem, PaperSystem, trained_former
+from recgraph.evaluation.workshop import Workshop
 from recgraph.store.db import Store
 from recgraph.tools.candidates import is_fresh
 from recgraph.tools.ranking import LearntRanking
@@ -60,11 +61,11 @@ def fitted(system: System, task: Task) -> System:
 
 
 def pair(settings: RankerSettings = QUICK) -> FusedSystem:
-    return FusedSystem(settings, names=("popularity", "transitions"))
+    return FusedSystem(settings, Workshop(), ("popularity", "transitions"))
 
 
 def sources_shop(sequences: Sequence[Sequence[int]], vectors: np.ndarray | None = None) -> Past:
-    return shop_of(shop(sequences, cases([], [])), vectors)
+    return past_of(shop(sequences, cases([], [])), vectors)
 
 
 def asked(*histories: Sequence[int]) -> list[Request]:
@@ -99,7 +100,7 @@ def test_names_are_near_by_their_words_and_their_maker() -> None:
 
 
 def test_the_words_of_a_query_find_names() -> None:
-    found = QueryWords(shop_of(SMALL)).scores([Request(NOBODY, "a RED soap!"), Request(NOBODY, "unheard of"), Request(NOBODY)])
+    found = QueryWords(past_of(SMALL)).scores([Request(NOBODY, "a RED soap!"), Request(NOBODY, "unheard of"), Request(NOBODY)])
     assert found[0].argmax() == 3
     assert found[0, 4] > 0 == found[0, 0]
     assert not found[1:].any()
@@ -130,9 +131,9 @@ def test_what_follows_a_maker_is_found_for_an_item_without_steps() -> None:
 
 
 def test_sources_are_left_out_where_what_they_read_is_not_there() -> None:
-    nameless = Past(shop_of(SMALL).events, ("x",) * 7)
+    nameless = Past(past_of(SMALL).events, ("x",) * 7)
     assert set(possible(nameless)) == {"popularity", "transitions", "next-step", "item-knn", "session-knn", "viewed", "memory"}
-    assert set(possible(shop_of(SMALL))) - set(possible(nameless)) == {"word-knn", "query-words", "maker-transitions"}
+    assert set(possible(past_of(SMALL))) - set(possible(nameless)) == {"word-knn", "query-words", "maker-transitions"}
     assert set(possible(sources_shop([[0]], np.eye(7, dtype=np.float32)))) == set(NAMES) - {"core", "textformer"}
 
 
@@ -157,7 +158,7 @@ def test_the_network_learns_that_a_query_matters_and_does_without() -> None:
     valid = replace(cases([[int(one)] for one in rng.integers(0, 20, 200)], target.tolist()), query=tuple(texts[one] for one in target))
     task = shop([[0, int(one)] for one in rng.integers(1, 20, 100)], valid, texts)
     settings = replace(QUICK, pool=20, depth=20, epochs=20, hidden=16)
-    fused = fitted(FusedSystem(settings, names=("popularity", "query-words")), task)
+    fused = fitted(FusedSystem(settings, Workshop(), ("popularity", "query-words")), task)
     assert isinstance(fused, FusedSystem)
     assert fused.learnt.config["lessons"] == 400  # each with its query and without
     assert float(ndcg(places(fused.scores(valid), valid.target), 10).mean()) > 0.99
@@ -186,7 +187,7 @@ def test_the_target_is_not_looked_at() -> None:
 
 def test_a_source_that_says_nothing_is_left_out() -> None:
     told: list[str] = []
-    fused = FusedSystem(QUICK, names=("popularity", "transitions", "query-words"))
+    fused = FusedSystem(QUICK, Workshop(), ("popularity", "transitions", "query-words"))
     fused.fit(SMALL, told.append)
     assert fused.learnt.sources == ("popularity", "transitions")
     assert any("nothing is said by query-words" in one for one in told)
@@ -295,10 +296,11 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
     assert task.until is not None
     assert min(len(task.valid), len(task.test)) > 20
     monkeypatch.setattr("recgraph.evaluation.baselines.own.TextSettings", partial(TextSettings, dim=16, epochs=2))
-    system = FusedSystem(replace(QUICK, depth=20, pool=30), FakeEncoder(), names=[name for name in NAMES if name != "core"], store=store.path)
+    workshop = Workshop(store.path, given=FakeEncoder())
+    system = FusedSystem(replace(QUICK, depth=20, pool=30), workshop, [name for name in NAMES if name != "core"])
     system.fit(task, quiet)
     assert {"query-text", "query-words", "textformer"} <= set(system.learnt.sources)
-    former, seen = trained_former(task, store.path, np.zeros((0, 0), np.float32), FakeEncoder(), 0, quiet)  # the one that was just trained
+    former, seen = trained_former(task, np.zeros((0, 0), np.float32), 0, workshop, quiet)  # the one that was just trained
     assert former is not None
     assert system.seen == seen != ()
     cut = datetime(1970, 1, 1) + timedelta(seconds=task.until)
@@ -328,7 +330,7 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
 
 
 def test_paper_mode_takes_one_neighbour_of_the_newest_item_and_then_its_titles() -> None:
-    paper = PaperSystem()
+    paper = PaperSystem(None, Workshop())
     paper._titles = np.eye(4, dtype=np.float32)[[0, 0, 0, 1, 1, 2, 3]]
     paper._ids = np.array([[1, 0], [0.6, 0.8], [0, 1], [0.8, 0.6], [0, 1], [0.9, 0.44], [0, 0]], np.float32)
     found = paper.scores(cases([[4, 0], [], [5, 0]], [1, 1, 1]))

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from recgraph.errors import SettingsError
-from recgraph.evaluation.baselines.pairs import MODELS, PairSettings, PairSystem
+from recgraph.evaluation.baselines.pair_models import MODELS, PairSettings
+from recgraph.evaluation.baselines.pairs import PairSystem
 from recgraph.train.task import Cases, Events, Scores, Task
 
 ITEMS, COLD, UNKNOWN = 51, 50, 10**6
@@ -46,7 +47,8 @@ def settings(model: str, **changes: object) -> PairSettings:
 
 
 def fitted(one: PairSettings, task: Task, vectors: np.ndarray | None = None) -> PairSystem:
-    system = PairSystem(one, vectors)
+    system = PairSystem(one)
+    system.text = vectors
     system.fit(task, lambda message: None)
     return system
 

@@ -98,9 +98,9 @@ def test_what_the_user_had_makes_room_and_what_nobody_sells_does_not(task: Task,
 
 def test_missing_cases_are_missed_and_unknown_ones_counted(task: Task, tmp_path: Path) -> None:
     file = written(tmp_path, "ann%20lee#4 Q0 F 1 1 x", "carl#1 Q0 F 1 1 x")
-    (line,) = evaluate(task, {}, None, Options(), runs=[read_rankings(file, task)])["systems"]
-    assert (line["missing_cases"], line["unknown_cases"]) == (1, 1)
-    assert line["metrics"]["recall@1"]["mean"] == 1 / 2
+    (line,) = evaluate(task, {}, runs=[read_rankings(file, task)]).lines
+    assert (line.missing_cases, line.unknown_cases) == (1, 1)
+    assert line.metrics["recall@1"].mean == 1 / 2
     with pytest.raises(SettingsError, match="has a list for none of the 2 cases; is it of this store and split"):
         evaluate(task, {}, runs=[read_rankings(written(tmp_path, "carl#1 Q0 F 1 1 x"), task)])
 

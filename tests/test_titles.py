@@ -19,6 +19,7 @@ import torch
 from recgraph.errors import ModelMissing, SettingsError
 from recgraph.evaluation.compare import evaluate
 from recgraph.evaluation.systems import systems
+from recgraph.evaluation.workshop import Workshop
 from recgraph.store.db import Store
 from recgraph.store.parquet import read_table
 from recgraph.tools.embed import encoder_of, named_encoder, open_encoder, text_key
@@ -240,10 +241,9 @@ def test_an_evaluation_reads_texts_with_the_encoder_that_is_named(
     days = [f"u{user},2025-01-{day:02d},purchase,I{(user + day) % 6}" for user in range(9) for day in range(1, 5)]
     store = make_store(["item_id,title", *(f"I{n},{'red blue'.split()[n % 2]} shoe {n}" for n in range(6))], ["user_id,ts,action,item_id", *days])
     task = read_task(store, "shop", "loo")
-    chosen = systems(["text-knn"])
-    for embedder in (str(tmp_path / "lstm"), ""):
-        monkeypatch.setenv("RECGRAPH_EMBEDDER", embedder)
-        assert evaluate(task, chosen, keep=tmp_path / "kept").get("embedder", "") == embedder
+    for embedder in (str(tmp_path / "lstm"), None):
+        chosen = systems(["text-knn"], Workshop(embedder=embedder or ""))
+        assert evaluate(task, chosen, keep=tmp_path / "kept", embedder=embedder or "").embedder == embedder
     assert len(list((tmp_path / "kept").iterdir())) == 2
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recgraph.store.db import Sequences
-from recgraph.tools.sources.transitions import TransitionTable, fit, recency_weights, session_vector, transition_counts
+from recgraph.tools.sources.transitions import TransitionTable, id_embedding, recency_weights, session_vector, transition_counts
 
 DAY = 86_400
 
@@ -53,19 +53,19 @@ def test_the_newest_item_weighs_most() -> None:
 
 def test_items_taken_together_are_near_and_cold_items_are_zero() -> None:
     together = [[(a, 0, 0), (b, 0, 0), (c, 0, 0)] for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1), (3, 4, 5), (4, 5, 3), (5, 3, 4))]
-    vectors = fit(sequences(*together), 7, dim=4)
+    vectors = id_embedding(sequences(*together), 7, dim=4)
     assert (vectors.shape, vectors.dtype) == ((7, 4), np.float32)
     assert np.allclose(np.linalg.norm(vectors[:6], axis=1), 1, atol=1e-5)
     near = vectors @ vectors.T
     assert near[0, 1] > near[0, 3] + 0.5
     assert not vectors[6].any()
-    assert np.array_equal(vectors, fit(sequences(*together), 7, dim=4))
+    assert np.array_equal(vectors, id_embedding(sequences(*together), 7, dim=4))
 
 
 @pytest.mark.parametrize("events", [[], [(0, 0, 0)]], ids=["none at all", "one event"])
 def test_without_any_pair_of_events_every_item_is_cold(events: list[tuple[int, float, int]]) -> None:
     only = sequences(events) if events else sequences()
-    assert not fit(only, 3, dim=8).any()
+    assert not id_embedding(only, 3, dim=8).any()
     assert TransitionTable.fit(only, 3).next([0], 5) == []
 
 
@@ -83,7 +83,7 @@ def test_on_amazon_beauty_transitions_and_embedding_find_the_next_item(data_fold
     row_of = {item: row for row, item in enumerate(sorted({item for line in lines for item in line}))}
     n = len(row_of)
     known = sequences(*([(row_of[item], place / DAY, 2) for place, item in enumerate(line[:-1])] for line in lines))
-    table, vectors = TransitionTable.fit(known, n), fit(known, n)
+    table, vectors = TransitionTable.fit(known, n), id_embedding(known, n)
     hits = np.zeros(2)
     for line in lines[::40]:
         history, target = [row_of[item] for item in line[:-1]], row_of[line[-1]]

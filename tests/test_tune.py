@@ -12,8 +12,10 @@ import pytest
 
 from recgraph.errors import SettingsError
 from recgraph.evaluation import tune as tuning
+from recgraph.evaluation.systems import systems
 from recgraph.evaluation.tune import Budget, Trial, as_block, best, read_trials, settings_to_try, tune
-from recgraph.train.task import Cases, Events, Note, Scores, Task
+from recgraph.evaluation.workshop import Workshop
+from recgraph.train.task import Cases, Events, Note, Scores, System, Task
 
 ITEMS = 30
 
@@ -34,7 +36,7 @@ def walks(users: int = 60) -> Task:
 
 
 def test_every_system_gets_as_many_trials_and_the_first_is_what_it_has(tmp_path: Path) -> None:
-    told = tune(walks(), ["transitions", "item-knn"], {"item-knn": {"shrink": 7.0}}, Budget(trials=3), tmp_path / "trials.jsonl")
+    told = tune(walks(), ["transitions", "item-knn"], Workshop(tuned={"item-knn": {"shrink": 7.0}}), Budget(trials=3), tmp_path / "trials.jsonl")
     assert [len(trials) for trials in told.values()] == [3, 3]
     assert told["transitions"][0].settings == {}
     assert told["item-knn"][0].settings == {"shrink": 7.0}
@@ -56,29 +58,29 @@ def test_every_setting_of_a_space_is_one_the_system_has() -> None:
     pytest.importorskip("torch", reason="needs recgraph[local]")
     for name in tuning.SPACES:
         for settings in settings_to_try(name, {}, Budget(trials=4)):
-            assert tuning.systems([name], {name: settings})[name](7).name == name
+            assert systems([name], Workshop(tuned={name: settings}))[name](7).name == name
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, task, budget = tmp_path / "trials.jsonl", walks(), Budget(trials=3)
-    whole = tune(task, ["transitions"], {}, budget, file)
+    whole = tune(task, ["transitions"], Workshop(), budget, file)
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     file.write_text("".join(lines[:2]) + lines[2][:20], encoding="utf-8")  # killed while the third line was written
     begun: list[str] = []
-    again = tune(task, ["transitions"], {}, budget, file, begun.append)
+    again = tune(task, ["transitions"], Workshop(), budget, file, begun.append)
     assert [text.split(",")[0] for text in begun] == ["transitions: trial 3 of 3"]
     assert [trial.ndcg for trial in again["transitions"]] == [trial.ndcg for trial in whole["transitions"]]
     assert again["transitions"][:2] == whole["transitions"][:2]
     asked: list[str] = []
-    tune(task, ["transitions"], {}, replace(budget, share=0.5), file, asked.append)
+    tune(task, ["transitions"], Workshop(), replace(budget, share=0.5), file, asked.append)
     assert len(asked) == 3  # another question: nothing of the file answers it
 
 
 def test_test_cases_are_taken_out_before_anything_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    class Spy:
-        name, settings = "transitions", None
+    class Spy(System):
+        name = "transitions"
 
         def fit(self, task: Task, note: Note) -> None:
             seen.append(len(task.test))
@@ -87,17 +89,17 @@ def test_test_cases_are_taken_out_before_anything_is_fitted(tmp_path: Path, monk
         def scores(self, cases: Cases) -> Scores:
             return np.zeros((len(cases), self.items), np.float32)
 
-    monkeypatch.setattr(tuning.Entry, "__call__", lambda self, seed: Spy())
-    tune(walks(), ["transitions"], {}, Budget(trials=2), tmp_path / "trials.jsonl")
+    monkeypatch.setattr(tuning.Entry, "make", lambda self, workshop, seed: Spy())
+    tune(walks(), ["transitions"], Workshop(), Budget(trials=2), tmp_path / "trials.jsonl")
     assert seen == [0, 0]
 
 
 def test_no_trial_begins_after_the_minutes(tmp_path: Path) -> None:
     file, budget = tmp_path / "trials.jsonl", Budget(trials=2, minutes=10)
-    first = tune(walks(), ["transitions"], {}, budget, file)["transitions"][0]
+    first = tune(walks(), ["transitions"], Workshop(), budget, file)["transitions"][0]
     file.write_text(json.dumps(asdict(replace(first, seconds=600.0))) + "\n", encoding="utf-8")
-    assert len(tune(walks(), ["transitions"], {}, budget, file)["transitions"]) == 1
-    assert len(tune(walks(), ["transitions"], {}, replace(budget, minutes=11), file)["transitions"]) == 2
+    assert len(tune(walks(), ["transitions"], Workshop(), budget, file)["transitions"]) == 1
+    assert len(tune(walks(), ["transitions"], Workshop(), replace(budget, minutes=11), file)["transitions"]) == 2
 
 
 def test_the_block_names_the_best_and_the_budget() -> None:
@@ -113,7 +115,7 @@ def test_the_block_names_the_best_and_the_budget() -> None:
 
 def test_wrong_names_budgets_and_files_are_told(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="'popularity' has no settings to be tuned"):
-        tune(walks(), ["popularity"], {}, Budget(), tmp_path / "trials.jsonl")
+        tune(walks(), ["popularity"], Workshop(), Budget(), tmp_path / "trials.jsonl")
     for wrong in ({"trials": 0}, {"minutes": 0.0}, {"share": 1.5}):
         with pytest.raises(SettingsError, match=next(iter(wrong))):
             Budget(**wrong)  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.text import LEANING
 from recgraph.tools.sources.textformer import TextFormer
-from recgraph.tools.sources.transitions import TransitionTable, fit, session_vector
+from recgraph.tools.sources.transitions import TransitionTable, id_embedding, session_vector
 from recgraph.tools.taken import Taken, TakenItem
 
 # What the network ranks is one list among those that it has not learnt. Beside its weight of 1 an LLM's item that it
@@ -182,7 +182,7 @@ class Retriever:
             catalogue,
             before,
             titles,
-            VectorIndex(catalogue.item_ids, core.units() if core else fit(sequences, n)),
+            VectorIndex(catalogue.item_ids, core.units() if core else id_embedding(sequences, n)),
             TransitionTable.fit(sequences, n),
             Taken.of(store, sequences, n, before),
             core,

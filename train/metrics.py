@@ -1,8 +1,10 @@
-"""Ranking metrics in closed form: Recall@k, NDCG@k and MRR of one right answer a case, in expectation over a random order of ties.
+"""Ranking metrics in closed form: Recall@k, NDCG@k and MRR of one right answer a case, in expectation over a random
+order of ties.
 
-A scorer that says the same of everything must not profit from where the target stands in the list (T's released code puts it first, and a
-constant scorer gets Recall@3 = 1). So a target that `better` candidates beat and `equal` others tie with has rank better + 1 … better + 1 +
-equal with equal probability, and each metric is its mean over these ranks. Nothing here knows models, shops or files.
+A scorer that says the same of everything must not profit from where the target stands in the list (T's released code
+puts it first, and a constant scorer gets Recall@3 = 1). So a target that `better` candidates beat and `equal` others
+tie with has rank better + 1 … better + 1 + equal with equal probability, and each metric is its mean over these ranks.
+Nothing here knows models, shops or files.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ MISS = np.int64(2**40)  # `better` of a target that was not ranked at all: no k 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the targets of n cases stand: how many candidates are `better`, how many others are `equal`; int64[n] each."""
+    """Where the targets of n cases stand: how many candidates are `better`, how many others are `equal`; int64[n]
+    each."""
 
     better: Counts
     equal: Counts
@@ -38,8 +41,8 @@ class Places:
 def places(scores: NDArray[np.floating], target: Counts, allowed: NDArray[np.bool_] | None = None) -> Places:
     """From scores float[n, items], the higher the better, and the target's column int[n].
 
-    `allowed` bool[n, items] (or [items]) are the candidates; a target that is none of them is a miss. Raises ValueError for a score that is
-    not a number: it would beat nothing and be beaten by nothing.
+    `allowed` bool[n, items] (or [items]) are the candidates; a target that is none of them is a miss. Raises ValueError
+    for a score that is not a number: it would beat nothing and be beaten by nothing.
     """
     if np.isnan(scores).any():
         raise ValueError("A score is not a number.")
@@ -58,7 +61,9 @@ def places(scores: NDArray[np.floating], target: Counts, allowed: NDArray[np.boo
 
 def places_in_lists(lists: Sequence[Sequence[Hashable]], target: Sequence[Hashable]) -> Places:
     """From ranked lists without ties, best first; a target that is not in its list is a miss."""
-    found = [list(ranked).index(wanted) if wanted in ranked else MISS for ranked, wanted in zip(lists, target, strict=True)]
+    found = [
+        list(ranked).index(wanted) if wanted in ranked else MISS for ranked, wanted in zip(lists, target, strict=True)
+    ]
     return Places(np.array(found, np.int64), np.zeros(len(found), np.int64))
 
 
@@ -70,7 +75,8 @@ def _mean_over_ties(at: Places, k: int, gain: Values) -> Values:
 
 
 def recall(at: Places, k: int) -> Values:
-    """Recall@k, float64[n]: the chance that the target is among the first k. With one right answer a case this is also the hit rate."""
+    """Recall@k, float64[n]: the chance that the target is among the first k. With one right answer a case this is also
+    the hit rate."""
     return _mean_over_ties(at, k, np.ones(k))
 
 
@@ -80,7 +86,8 @@ def ndcg(at: Places, k: int) -> Values:
 
 
 def mrr(at: Places, k: int = 100) -> Values:
-    """Reciprocal rank, float64[n], 0 after k, so that systems that hand out a list compare with those that score everything."""
+    """Reciprocal rank, float64[n], 0 after k, so that systems that hand out a list compare with those that score
+    everything."""
     return _mean_over_ties(at, k, np.asarray(1.0 / (np.arange(k) + 1.0), dtype=np.float64))
 
 
@@ -98,6 +105,8 @@ def auc(positive: Sequence[float] | Values, negative: Sequence[float] | Values) 
     """The chance that a positive scores above a negative, ties counting half; NaN where either is empty."""
     if not len(positive) or not len(negative):
         return float("nan")
-    ranks = rankdata(np.concatenate([np.asarray(positive, float), np.asarray(negative, float)]))  # equal scores share their mean rank
+    ranks = rankdata(
+        np.concatenate([np.asarray(positive, float), np.asarray(negative, float)])
+    )  # equal scores share their mean rank
     least = len(positive) * (len(positive) + 1) / 2
     return float((ranks[: len(positive)].sum() - least) / (len(positive) * len(negative)))

@@ -1,7 +1,8 @@
 """What all systems are given and asked, the same for each: a task, and the `System` that answers it.
 
-A task is a shop as numbers: items are rows 0 … n - 1 of the catalogue's order, users rows of the store's. `train` holds what a system may be
-fitted on, `valid` is to choose by, `test` to be measured on. Protocols (DESIGN 7) are ways to make a task and to restrict its cases:
+A task is a shop as numbers: items are rows 0 … n - 1 of the catalogue's order, users rows of the store's. `train` holds
+what a system may be fitted on, `valid` is to choose by, `test` to be measured on. Protocols (DESIGN 7) are ways to make
+a task and to restrict its cases:
 
     full           the target among all items listed by then
     category       the target among those of its category (F 5.1)
@@ -16,10 +17,11 @@ Which system is fitted how is unknown here; so are metrics.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import compress
-from typing import Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,8 @@ from recgraph.store.cases import listed_since, span, targets
 from recgraph.store.columns import Sequences
 from recgraph.store.db import Store
 from recgraph.store.records import is_named
+from recgraph.tools.llm.protocol import Usage
+from recgraph.train.evidence import Seen
 from recgraph.train.prepare import Split, split_by_time, split_last_out, starts
 
 Rows = NDArray[np.int64]
@@ -43,8 +47,8 @@ _SECOND = np.timedelta64(1, "s")
 
 @dataclass(frozen=True)
 class Events:
-    """n events with an item, ordered by user, then time: user and item int64[n], time float64[n] in seconds since 1970 (the event's number
-    where the source knows the order only), action int8[n] (click 0, cart 1, purchase 2)."""
+    """n events with an item, ordered by user, then time: user and item int64[n], time float64[n] in seconds since 1970
+    (the event's number where the source knows the order only), action int8[n] (click 0, cart 1, purchase 2)."""
 
     user: Rows
     item: Rows
@@ -67,9 +71,10 @@ class Events:
 
 @dataclass(frozen=True)
 class Cases:
-    """What to predict. Of case i: the rows `history[i]`, oldest first, with their `actions[i]` and `times[i]` (as Events has them); the
-    `target[i]`; `user[i]`, a row of the store's users; the `query[i]` that led to it, "" without one; the moment `time[i]` it is asked; and
-    `seq[i]`, the target event's number, which with the user names the case (no numbers at all where the cases are of no store)."""
+    """What to predict. Of case i: the rows `history[i]`, oldest first, with their `actions[i]` and `times[i]` (as
+    Events has them); the `target[i]`; `user[i]`, a row of the store's users; the `query[i]` that led to it, "" without
+    one; the moment `time[i]` it is asked; and `seq[i]`, the target event's number, which with the user names the case
+    (no numbers at all where the cases are of no store)."""
 
     history: tuple[Rows, ...]
     actions: tuple[NDArray[np.int8], ...]
@@ -88,10 +93,20 @@ class Cases:
         rows = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
         history, actions = tuple(self.history[row] for row in rows), tuple(self.actions[row] for row in rows)
         times, seq = tuple(self.times[row] for row in rows), self.seq[rows] if len(self.seq) else self.seq
-        return Cases(history, actions, times, self.target[rows], self.user[rows], tuple(self.query[row] for row in rows), self.time[rows], seq)
+        return Cases(
+            history,
+            actions,
+            times,
+            self.target[rows],
+            self.user[rows],
+            tuple(self.query[row] for row in rows),
+            self.time[rows],
+            seq,
+        )
 
     def some(self, count: int, seed: int) -> Cases:
-        """At most `count` of them (0: all), drawn with the seed, in their order; a smaller sample is part of a larger one."""
+        """At most `count` of them (0: all), drawn with the seed, in their order; a smaller sample is part of a larger
+        one."""
         if not count or len(self) <= count:
             return self
         return self.of(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
@@ -99,8 +114,9 @@ class Cases:
 
 @dataclass(frozen=True)
 class Task:
-    """A shop as all systems see it. `texts` are the items' names with what is known of them, `group` int64[n] the item's category (-1: none),
-    `listed` float64[n] since when it may be shown (seconds; -inf: always); `user_ids` names the user rows, where they come from a store."""
+    """A shop as all systems see it. `texts` are the items' names with what is known of them, `group` int64[n] the
+    item's category (-1: none), `listed` float64[n] since when it may be shown (seconds; -inf: always); `user_ids` names
+    the user rows, where they come from a store."""
 
     name: str
     split: str
@@ -111,7 +127,9 @@ class Task:
     train: Events
     valid: Cases
     test: Cases
-    until: float | None  # the cut of a split in time: nothing fitted may know an event from then on; None where each user has its own
+    until: (
+        float | None
+    )  # the cut of a split in time: nothing fitted may know an event from then on; None where each user has its own
     user_ids: tuple[str, ...] = ()
 
     @property
@@ -125,7 +143,9 @@ class Task:
 
     def hash(self) -> str:
         """16 hex digits of everything a system is given and asked: the same figures need the same hash."""
-        digest = hashlib.sha256("\n".join((self.split, *self.item_ids, *self.texts, *self.valid.query, *self.test.query)).encode())
+        digest = hashlib.sha256(
+            "\n".join((self.split, *self.item_ids, *self.texts, *self.valid.query, *self.test.query)).encode()
+        )
         columns = [self.group, self.listed, self.train.user, self.train.item, self.train.time, self.train.action]
         for cases in (self.valid, self.test):
             columns += [cases.target, cases.user, cases.time, *cases.history]
@@ -134,23 +154,14 @@ class Task:
         return digest.hexdigest()[:16]
 
 
-class System(Protocol):
-    """Anything that can be asked. `name` is a short word; `fit` sees `task.train`, chooses by `task.valid`, and never looks at `task.test`."""
-
-    name: str
-
-    def fit(self, task: Task, note: Note) -> None: ...
-
-    def scores(self, cases: Cases) -> Scores:
-        """float32[cases, items], the higher the better; -inf for an item it cannot rank. Never NaN."""
-        ...
+# ── From a store ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-# ── From a store ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def read_task(store: Store, name: str, split: str = "time", *, start: str = "search", valid_days: int = 30, test_days: int = 30) -> Task:
-    """The task of a store. `split` and the others are those of train/prepare.py. SettingsError for an unknown split, or one without dates."""
+def read_task(
+    store: Store, name: str, split: str = "time", *, start: str = "search", valid_days: int = 30, test_days: int = 30
+) -> Task:
+    """The task of a store. `split` and the others are those of train/prepare.py. SettingsError for an unknown split, or
+    one without dates."""
     catalogue, found, sequences = store.catalogue(), targets(store), store.sequences()
     as_of = starts(found, start)
     if split == "loo":
@@ -172,7 +183,13 @@ def read_task(store: Store, name: str, split: str = "time", *, start: str = "sea
     def cases(part: str) -> Cases:
         chosen = np.flatnonzero(parts.part == part)
         begin, end = first[user[chosen]], first[user[chosen] + 1]
-        end = np.array([low + np.searchsorted(events.time[low:high], at) for low, high, at in zip(begin, end, time[chosen], strict=True)], np.int64)
+        end = np.array(
+            [
+                low + np.searchsorted(events.time[low:high], at)
+                for low, high, at in zip(begin, end, time[chosen], strict=True)
+            ],
+            np.int64,
+        )
         spans = [slice(low, high) for low, high in zip(begin, end, strict=True)]
         history, actions, times = _cut(events.item, spans), _cut(events.action, spans), _cut(events.time, spans)
         query, seq = tuple(str(found.query[row]) for row in chosen), found.seq[chosen].astype(np.int64)
@@ -197,7 +214,9 @@ def read_task(store: Store, name: str, split: str = "time", *, start: str = "sea
 
 def events_of(sequences: Sequences) -> Events:
     """What a store hands out as a task has it."""
-    return Events(sequences.user.astype(np.int64), sequences.item.astype(np.int64), _seconds(sequences.ts), sequences.action)
+    return Events(
+        sequences.user.astype(np.int64), sequences.item.astype(np.int64), _seconds(sequences.ts), sequences.action
+    )
 
 
 def _known(events: Events, split: Split, user_ids: Sequence[str]) -> NDArray[np.bool_]:
@@ -206,7 +225,12 @@ def _known(events: Events, split: Split, user_ids: Sequence[str]) -> NDArray[np.
         return np.asarray(events.time < _seconds(np.array([split.valid_from], "datetime64[us]"))[0])
     until = split.until or {}
     never = np.datetime64("9999-01-01", "us")
-    cut = _seconds(np.array([np.datetime64(until[user_id], "us") if user_id in until else never for user_id in user_ids], "datetime64[us]"))
+    cut = _seconds(
+        np.array(
+            [np.datetime64(until[user_id], "us") if user_id in until else never for user_id in user_ids],
+            "datetime64[us]",
+        )
+    )
     return np.asarray(events.time < cut[events.user])
 
 
@@ -218,13 +242,14 @@ def _seconds(times: NDArray[np.datetime64]) -> NDArray[np.float64]:
     return np.asarray((times - np.datetime64(0, "us")) / _SECOND, np.float64)
 
 
-# ── Protocols ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Protocols ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def only_named(task: Task) -> Task:
     """The task without the items of which nothing but an id is known: no event of theirs, no case that they answer.
 
-    Papers on text-rich products start from such data; a log may name more products than its catalogue does. SettingsError where none is named.
+    Papers on text-rich products start from such data; a log may name more products than its catalogue does.
+    SettingsError where none is named.
     """
     named = task.named
     if not named.any():
@@ -265,11 +290,11 @@ def few_records(cases: Cases, least: int = RECORDS[0], most: int = RECORDS[1]) -
 
 
 def drawn(task: Task, cases: Cases, seed: int, *, count: int = NEGATIVES, popular: bool = False) -> Rows:
-    """T 5.1: int64[n, 1 + count], the target and `count` different items, none of the history and all listed by then; uniform, or (`popular`)
-    by their number of train events.
+    """T 5.1: int64[n, 1 + count], the target and `count` different items, none of the history and all listed by then;
+    uniform, or (`popular`) by their number of train events.
 
-    What is drawn for a case hangs on the seed, its user and its target alone, so a sample of the cases is asked the same.
-    SettingsError where the shop has too few items.
+    What is drawn for a case hangs on the seed, its user and its target alone, so a sample of the cases is asked the
+    same. SettingsError where the shop has too few items.
     """
     found = np.empty((len(cases), 1 + count), np.int64)
     # An item without an event is drawn when nothing else is left.
@@ -281,7 +306,8 @@ def drawn(task: Task, cases: Cases, seed: int, *, count: int = NEGATIVES, popula
         pool = np.flatnonzero(may)
         if len(pool) < count:
             raise SettingsError(
-                f"A case of {task.name} has {len(pool)} items to draw from, too few for {count} beside the target; use protocol full or category."
+                f"A case of {task.name} has {len(pool)} items to draw from, too few for {count} beside the target; "
+                "use protocol full or category."
             )
         rng = np.random.default_rng([seed, cases.user[row], cases.target[row]])
         if popular:  # the largest of log weight + Gumbel noise are a weighted draw without replacement
@@ -294,9 +320,78 @@ def drawn(task: Task, cases: Cases, seed: int, *, count: int = NEGATIVES, popula
 
 
 def fewer_users(task: Task, share: float, seed: int) -> Task:
-    """Low resource: train events of a seeded `share` of the users; cases stay the same. A smaller share is part of a larger one."""
+    """Low resource: train events of a seeded `share` of the users; cases stay the same. A smaller share is part of a
+    larger one."""
     if not 0 < share <= 1:
         raise SettingsError(f"The share of users to learn from is {share}; it must be above 0 and at most 1.")
     users = np.unique(task.train.user)
     kept = np.random.default_rng(seed).permutation(users)[: round(share * len(users))]
     return replace(task, train=task.train.of(np.isin(task.train.user, kept)))
+
+
+# ── Who is asked ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class System:
+    """Anything that can be asked: the base of every baseline. A subclass has `fit` and `scores`, and says what differs:
+
+        uses            what it reads, of ids, text, query, llm: a board colours by it
+        settings_class  the frozen dataclass of its `settings`, which are kept with its figures; with a `seed` among
+                        them it is fitted with every seed, and its figures are means
+        seen            what it has read beside the task, for the leak detector (train/leaks.py); known after `fit`
+        training_cost   of a training that an earlier evaluation kept: its `seconds` count as this one's
+        code            modules that decide its answers though its own does not import them: answers are kept by code
+
+    `name` is what it is registered as (evaluation/systems.py). It is made of its settings and the workshop, which holds
+    what all systems of an evaluation share: the store, the text encoder, vectors, models (evaluation/workshop.py).
+    """
+
+    name: str = "system"
+    uses: tuple[str, ...] = ("ids",)
+    settings_class: type[Any] | None = None
+    settings: Any = None
+    seen: tuple[Seen, ...] = ()
+    training_cost: Mapping[str, float] = MappingProxyType({})
+    code: tuple[str, ...] = ()
+
+    def __init__(self, settings: Any = None, workshop: Any = None) -> None:
+        """Makes it without fitting; nothing is read or loaded yet. Most need no workshop."""
+        self.settings = self.settings_class() if settings is None and self.settings_class else settings
+
+    def fit(self, task: Task, note: Note) -> None:
+        """Learns from `task.train` and may choose by `task.valid`. The test cases are taken out before, and whatever is
+        said goes to `note`."""
+        raise NotImplementedError
+
+    def scores(self, cases: Cases) -> Scores:
+        """float32[cases, items], the higher the better; -inf for an item it cannot rank. Never NaN. The targets are
+        hidden (-1)."""
+        raise NotImplementedError
+
+    @property
+    def seeded(self) -> bool:
+        """Whether it draws, so that another seed gives other answers: its settings have one."""
+        return is_dataclass(self.settings) and any(one.name == "seed" for one in fields(self.settings))
+
+
+class Within(System):
+    """A system that compares only some items with care, and is told among which to look where a protocol leaves a part
+    of the catalogue."""
+
+    def scores_within(self, cases: Cases, allowed: NDArray[np.bool_]) -> Scores:
+        """As `scores`; what is not allowed may get any score. allowed: bool[cases, items], the mask that all systems'
+        scores get."""
+        raise NotImplementedError
+
+
+class Reranker(System):
+    """A system that orders some items of a case, being too slow for all. `scores` is its first stage, of which the
+    first `depth` are reranked; `used` are all tokens it has read and written so far."""
+
+    depth: int = 20
+    used: Usage = Usage()
+
+    def scores_among(self, cases: Cases, candidates: Rows) -> Scores:
+        """float32[cases, c] of the rows candidates int64[cases, c] (-1: none, its score does not count). The order in
+        which they are given says nothing, the target may stand anywhere."""
+        raise NotImplementedError

@@ -1,26 +1,27 @@
-"""Baselines that are counted, not trained: popularity, what follows what, nearest neighbours by users, words and text, and a sum of them.
+"""Baselines that are counted, not trained: popularity, what follows what, nearest neighbours by users, words and text,
+and a sum of them.
 
-Most are the sources that serve (tools/sources/registry.py), made of `task.train` alone; a history may name items that train does not, which then say
-nothing (`TextKNNSystem` reads them all the same). No random number is used here.
+Most are the sources that serve (tools/sources/registry.py), made of `task.train` alone; a history may name items that
+train does not, which then say nothing (`TextKNNSystem` reads them all the same). No random number is used here.
 
-The defaults are the best of small grids by NDCG@10 on 5,000 validation cases of Amazon Beauty (2,500 for the fusion), leave-one-out, full
-ranking, seen items excluded; test, 22,363 cases, Recall@10/NDCG@10: popularity .0115/.0054, transitions .0881/.0553, item-kNN .0717/.0418,
-text-kNN .0583/.0359, fusion .0981/.0615. Tried and not better: steps counted backwards too, fewer neighbours, users weighted by their items,
-popularity as a fourth part of the fusion (better by less than noise); z-scores cut off at 5, 10 or 20 lose up to .02 Recall@10.
+The defaults are the best of small grids by NDCG@10 on 5,000 validation cases of Amazon Beauty (2,500 for the fusion),
+leave-one-out, full ranking, seen items excluded; test, 22,363 cases, Recall@10/NDCG@10: popularity .0115/.0054,
+transitions .0881/.0553, item-kNN .0717/.0418, text-kNN .0583/.0359, fusion .0981/.0615. Tried and not better: steps
+counted backwards too, fewer neighbours, users weighted by their items, popularity as a fourth part of the fusion
+(better by less than noise); z-scores cut off at 5, 10 or 20 lose up to .02 Recall@10.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
+from recgraph.evaluation.workshop import Workshop
 from recgraph.store.columns import Sequences
-from recgraph.tools.embed import Encoder, named_encoder, text_vectors
 from recgraph.tools.sources import counted, text
 from recgraph.tools.sources.base import Past, Request, Source
 from recgraph.tools.sources.counted import ItemKNNSettings, SessionKNNSettings, TransitionSettings
@@ -33,7 +34,7 @@ _DAY = 86_400.0
 _DATED = 365 * _DAY  # times before 1971 are the events' numbers, as in read_task
 
 
-# ── Recent ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Recent ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,16 @@ class RecentSettings:
             raise SettingsError(f"days is {self.days}; it must be above 0.")
 
 
-class RecentPopularitySystem:
-    """The number of an item's train events in the last days before a case, among equals their number until then (which adds less than 1).
+class RecentPopularitySystem(System):
+    """The number of an item's train events in the last days before a case, among equals their number until then (which
+    adds less than 1).
 
-    No train event lies after the cut of a split in time, so of a case after it the days before the cut count. Where the source knows the
-    order of events only, there are no days, and this is the popularity of the whole train part.
+    No train event lies after the cut of a split in time, so of a case after it the days before the cut count. Where the
+    source knows the order of events only, there are no days, and this is the popularity of the whole train part.
     """
 
-    name = "recent"
-
-    def __init__(self, settings: RecentSettings | None = None) -> None:
-        self.settings = settings or RecentSettings()
+    name, settings_class = "recent", RecentSettings
+    settings: RecentSettings
 
     def fit(self, task: Task, note: Note) -> None:
         order = np.argsort(task.train.time, kind="stable")
@@ -72,7 +72,10 @@ class RecentPopularitySystem:
         end = np.minimum(cases.time, self._until) if self._dated else np.full(len(cases), np.inf)
         begin = end - self.settings.days * _DAY if self._dated else -end
         found = np.zeros((len(cases), self._n_items), np.float32)
-        before, recent = np.zeros(self._n_items), np.zeros(self._n_items)  # both grow from case to case, in the order of time
+        before, recent = (
+            np.zeros(self._n_items),
+            np.zeros(self._n_items),
+        )  # both grow from case to case, in the order of time
         low = high = 0
         for case in np.argsort(end, kind="stable"):
             upper, lower = np.searchsorted(self._time, end[case]), np.searchsorted(self._time, begin[case])
@@ -84,36 +87,29 @@ class RecentPopularitySystem:
         return found
 
 
-# ── What follows what ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What follows what ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Counted:
-    """A source of tools/sources as a system: fitted on train, asked with the histories. A subclass says which, and what reads its settings."""
+class _Counted(System):
+    """A source of tools/sources as a system: fitted on train, asked with the histories. A subclass says which; one
+    without settings takes none."""
 
-    name: str
     kind: Callable[..., Source]
-    made_with: Callable[[], object] | None = None
-
-    def __init__(self, settings: object = None) -> None:
-        self.settings = settings or (self.made_with() if self.made_with else None)
 
     def fit(self, task: Task, note: Note) -> None:
         """Counts what train holds."""
-        self._source = self._made(self._shop(task))
+        settings = () if self.settings is None else (self.settings,)
+        self._source = type(self).kind(self._past(task), *settings)
 
     def scores(self, cases: Cases) -> Scores:
         """float32[cases, items]; 0 for what the source has nothing to say of."""
         return self._source.scores([Request(one) for one in cases.history])
 
-    def _made(self, shop: Past) -> Source:
-        kind = type(self).kind
-        return kind(shop, self.settings) if self.settings is not None else kind(shop)
-
-    def _shop(self, task: Task) -> Past:
-        return shop_of(task)
+    def _past(self, task: Task) -> Past:
+        return past_of(task)
 
 
-def shop_of(task: Task, vectors: Vectors | None = None) -> Past:
+def past_of(task: Task, vectors: Vectors | None = None) -> Past:
     """The train part as the sources see it. `vectors` float32[items, d] are the texts'."""
     return Past(sequences_of(task.train), task.texts, vectors)
 
@@ -133,50 +129,47 @@ class PopularitySystem(_Counted):
 class TransitionsSystem(_Counted):
     """What the train users took after an item of the history."""
 
-    name, kind, made_with = "transitions", counted.Transitions, TransitionSettings
+    name, kind, settings_class = "transitions", counted.Transitions, TransitionSettings
 
 
 class ItemKNNSystem(_Counted):
     """Items that the same train users had."""
 
-    name, kind, made_with = "item-knn", counted.ItemKNN, ItemKNNSettings
+    name, kind, settings_class = "item-knn", counted.ItemKNN, ItemKNNSettings
 
 
 class SessionKNNSystem(_Counted):
     """What train users with a like history had."""
 
-    name, kind, made_with = "session-knn", counted.SessionKNN, SessionKNNSettings
+    name, kind, settings_class = "session-knn", counted.SessionKNN, SessionKNNSettings
 
 
 class WordKNNSystem(_Counted):
     """Items whose names share words with the history's."""
 
-    name, kind, made_with = "word-knn", text.WordKNN, WordsSettings
+    name, kind, settings_class, uses = "word-knn", text.WordKNN, WordsSettings, ("text",)
 
 
 class TextKNNSystem(_Counted):
-    """Items whose text is near to the history's, cold items like all others.
+    """Items whose text is near to the history's by the workshop's encoder, cold items like all others. ModelMissing
+    where that is not there."""
 
-    `encoder` turns the texts into vectors, by default all-MiniLM-L6-v2 (ModelMissing where it is not there). With a folder `cache` the vectors
-    are kept there as one .npy, named by the encoder and the texts, and read back next time.
-    """
+    name, kind, settings_class, uses = "text-knn", text.TextKNN, TextKNNSettings, ("text",)
 
-    name, kind, made_with = "text-knn", text.TextKNN, TextKNNSettings
-
-    def __init__(self, settings: TextKNNSettings | None = None, encoder: Encoder | None = None, cache: Path | None = None) -> None:
+    def __init__(self, settings: TextKNNSettings | None, workshop: Workshop) -> None:
         super().__init__(settings)
-        self._encoder, self._cache = encoder, cache
+        self._workshop = workshop
 
-    def _shop(self, task: Task) -> Past:
-        return shop_of(task, text_vectors(task.texts, self._encoder or named_encoder(), self._cache))
+    def _past(self, task: Task) -> Past:
+        return past_of(task, self._workshop.vectors(task.texts))
 
 
-# ── All together ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── All together ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def z_scores(scores: Scores, floor: float | NDArray[np.float32] = 0.0) -> Scores:
-    """float32[cases, items]: each case's scores less their mean, over their deviation or `floor`, whichever is larger; 0 where all are alike.
-    An item without a rank (-inf) gets the lowest of its case."""
+    """float32[cases, items]: each case's scores less their mean, over their deviation or `floor`, whichever is larger;
+    0 where all are alike. An item without a rank (-inf) gets the lowest of its case."""
     known = np.isfinite(scores)
     count = np.maximum(known.sum(axis=1, keepdims=True), 1)
     held = np.where(known, scores, 0.0)
@@ -189,8 +182,9 @@ def z_scores(scores: Scores, floor: float | NDArray[np.float32] = 0.0) -> Scores
 
 @dataclass(frozen=True)
 class FusionSettings:
-    """`weights` of the systems, in their order. Scores below 0 count as 0 and are raised to `power` first: of lists that are 0 nearly
-    everywhere the few largest scores would otherwise decide alone. `sample` cases tell how far a system's scores usually lie apart."""
+    """`weights` of the systems, in their order. Scores below 0 count as 0 and are raised to `power` first: of lists
+    that are 0 nearly everywhere the few largest scores would otherwise decide alone. `sample` cases tell how far a
+    system's scores usually lie apart."""
 
     weights: tuple[float, ...] = (1.0, 0.5, 2.5)
     power: float = 0.5
@@ -198,35 +192,41 @@ class FusionSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.power <= 1 or self.sample < 0:
-            raise SettingsError(f"power is {self.power} and sample {self.sample}; power must be above 0 and at most 1, sample at least 0.")
+            raise SettingsError(
+                f"power is {self.power} and sample {self.sample}; "
+                "power must be above 0 and at most 1, sample at least 0."
+            )
 
 
-class StatisticsSystem:
-    """The weighted sum of the z-scores that other systems' scores have within a case; by default of transitions, item-kNN and text-kNN.
+class StatisticsSystem(System):
+    """The weighted sum of the z-scores that other systems' scores have within a case; by default of transitions,
+    item-kNN and text-kNN.
 
-    A list that is 0 but for a handful of items has so small a deviation that these would lie tens of deviations above all else, however
-    little was said for them. So no deviation counts less than what is usual for the system: its median over validation cases.
+    A list that is 0 but for a handful of items has so small a deviation that these would lie tens of deviations above
+    all else, however little was said for them. So no deviation counts less than what is usual for the system: its
+    median over validation cases.
     """
 
-    name = "statistics"
+    name, settings_class, uses = "statistics", FusionSettings, ("ids", "text")
+    settings: FusionSettings
 
     def __init__(
-        self,
-        settings: FusionSettings | None = None,
-        systems: Sequence[System] | None = None,
-        encoder: Encoder | None = None,
-        cache: Path | None = None,
+        self, settings: FusionSettings | None, workshop: Workshop, systems: Sequence[System] | None = None
     ) -> None:
-        self.settings = settings or FusionSettings()
-        own: list[System] = [TransitionsSystem(), ItemKNNSystem(), TextKNNSystem(None, encoder, cache)]
-        self.systems = own if systems is None else list(systems)
+        super().__init__(settings)
+        own = [TransitionsSystem(), ItemKNNSystem(), TextKNNSystem(None, workshop)]
+        self.systems: Sequence[System] = own if systems is None else systems
         if len(self.settings.weights) != len(self.systems):
-            raise SettingsError(f"weights has {len(self.settings.weights)} numbers for {len(self.systems)} systems; give one for each.")
+            raise SettingsError(
+                f"weights has {len(self.settings.weights)} numbers for {len(self.systems)} systems; give one for each."
+            )
 
     def fit(self, task: Task, note: Note) -> None:
         for system in self.systems:
             system.fit(task, note)
-        sample = task.valid.some(self.settings.sample, 0) if self.settings.sample else task.valid.of(np.zeros(0, np.int64))
+        sample = (
+            task.valid.some(self.settings.sample, 0) if self.settings.sample else task.valid.of(np.zeros(0, np.int64))
+        )
         self._floors = [0.0] * len(self.systems)
         parts = [sample.of(np.arange(start, min(start + 128, len(sample)))) for start in range(0, len(sample), 128)]
         for place, system in enumerate(self.systems) if parts else ():

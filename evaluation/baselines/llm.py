@@ -1,14 +1,19 @@
-"""Language models as systems of the evaluation: T's own (a summary, the most recent items, Yes or No of each candidate), and TALLRec and
-LlamaRec beside it, all with one base model, one training loop, one sample of cases and one budget.
+"""Language models as systems of the evaluation: T's own (a summary, the most recent items, Yes or No of each
+candidate), and TALLRec and LlamaRec beside it, all with one base model, one training loop, one sample of cases and one
+budget.
 
-    recgraph-hierarchical, recgraph-recurrent   T 4.3: the summary of the whole history, the 3 most recent items, the candidate → Yes or No
+    recgraph-hierarchical, recgraph-recurrent   T 4.3: the summary of the whole history, the 3 most recent items, the
+                                                candidate → Yes or No
     tallrec                                     Bao et al. 2023: Yes or No after the raw history, no summary
-    llamarec                                    Yue et al. 2023: the candidates listed with letters, the letters' logits are the scores
-    fused-llm                                   what the product does: retrieval's order and Yes/No, weighed as graph/nodes.py does
+    llamarec                                    Yue et al. 2023: the candidates listed with letters, the letters' logits
+                                                are the scores
+    fused-llm                                   what the product does: retrieval's order and Yes/No, weighed as
+                                                graph/nodes.py does
 
-Prompts are the product's (graph/prompts.py); what is trained, LoRA, is train/lora/training.py's over token trees: a case with its
-candidates is one trunk with branches. They learn from train events alone (evaluation/baselines/train_cases.py); an adapter from elsewhere
-is zero-shot here. Which cases are asked, and the first stage's part in that, is evaluation/ask.py's.
+Prompts are the product's (graph/prompts.py); what is trained, LoRA, is train/lora/training.py's over token trees: a
+case with its candidates is one trunk with branches. They learn from train events alone
+(evaluation/baselines/train_cases.py); an adapter from elsewhere is zero-shot here. Which cases are asked, and the first
+stage's part in that, is evaluation/ask.py's.
 """
 
 from __future__ import annotations
@@ -19,7 +24,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +33,8 @@ from transformers import AutoTokenizer
 
 from recgraph.errors import SettingsError
 from recgraph.evaluation.baselines.train_cases import train_cases
-from recgraph.evaluation.systems import systems, tuned_settings
+from recgraph.evaluation.systems import entries, systems
+from recgraph.evaluation.workshop import Workshop
 from recgraph.graph import prompts
 from recgraph.graph.grounding import Vocabulary
 from recgraph.graph.nodes import SMALL_WEIGHT, blend
@@ -43,20 +48,20 @@ from recgraph.tools.llm.chat import ChatText
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.places import find_llm, fingerprint
 from recgraph.tools.llm.protocol import Prompt, Usage
-from recgraph.train.task import NEGATIVES, Cases, Note, Rows, Scores, System, Task, drawn
+from recgraph.train.task import NEGATIVES, Cases, Note, Reranker, Rows, Scores, System, Task, drawn
 
 ADAPTERS = ("trained", "none")  # or the name or folder of one that is there
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _ACTIONS: tuple[Action, ...] = ("click", "cart", "purchase")
 _SMALL = 1_000_000_000  # parameters below which the product lets retrieval lead
-_stages: dict[tuple[str, str, int], System] = {}  # first stages that are fitted: four systems that rerank the same one need it once
 
 
 @dataclass(frozen=True)
 class LLMSettings:
-    """How a language model is asked and trained. `paradigm` "" is without a summary; `recent` items are shown. `cases` of train events are
-    learnt from, each with `lora.negatives` drawn anew each epoch; `lora` has fields of LoraSettings. In a full ranking the first `depth` of the
-    system `first` are reranked; `weight` is the share of the LLM in the order (None: the product's)."""
+    """How a language model is asked and trained. `paradigm` "" is without a summary; `recent` items are shown. `cases`
+    of train events are learnt from, each with `lora.negatives` drawn anew each epoch; `lora` has fields of
+    LoraSettings. In a full ranking the first `depth` of the system `first` are reranked; `weight` is the share of the
+    LLM in the order (None: the product's)."""
 
     llm: str = ""  # folder or hub id; "" is SmolLM2-135M
     adapter: str = "trained"  # trained | none | the name or folder of one from elsewhere
@@ -113,26 +118,31 @@ LORA: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-class _Asked:
-    """A language model over the items of a task: what all systems of this file share. `used` are all tokens so far; `training_cost` tells of the
-    training after `fit` (seconds, examples, tokens), empty where nothing was trained."""
+class LLMSystem(Reranker):
+    """A language model over the items of a task: what all systems of this file share. `training_cost` tells of the
+    training after `fit` (seconds, examples, tokens), empty where nothing was trained.
 
+    Items have what the workshop's store knows of them, else their names alone; trained adapters are kept in its folder
+    of caches.
+    """
+
+    uses: tuple[str, ...] = ("text", "query", "llm")
+    settings: LLMSettings
     lora: Mapping[str, Any] = LORA
 
-    def __init__(self, settings: LLMSettings, store: Path | None = None, cache: Path | None = None) -> None:
-        """Items have what the `store` knows of them, else their names alone; trained adapters are kept in the folder `cache`."""
-        self.name, self.settings, self.depth = "llm", settings, settings.depth
-        self.used, self.training_cost = Usage(), dict[str, float]()
-        self._store, self._cache = store, cache
+    def __init__(self, settings: LLMSettings, workshop: Workshop) -> None:
+        super().__init__(settings)
+        self.depth, self._workshop = settings.depth, workshop
+        self.code = (entries([settings.first])[settings.first].module,)
 
     def fit(self, task: Task, note: Note) -> None:
         """Trains the adapter, or finds the one that is there. ModelMissing, SettingsError."""
-        self._task, self._note = task, note
-        self._items = self._catalogue(task)
+        self._task, self._note, self.used = task, note, Usage()
+        self._read_catalogue(task)
         self._base = find_llm(self.settings.llm)
         self._chat = ChatText(AutoTokenizer.from_pretrained(self._base))
         self._made: dict[str, Summary] = {}
-        self.__dict__.pop("_summarize", None)
+        self._summarize = self._summarizer() if self.settings.paradigm else None
         folder = self._adapter(task, note)
         self.llm = LocalLLM(self._base, {"own": str(folder)} if folder else None)
         self._own = "own" if folder else None
@@ -142,38 +152,42 @@ class _Asked:
         return self._first().scores(cases)
 
     def _first(self) -> System:
+        """The first stage, fitted; systems that rerank the same one need it once."""
         s = self.settings
-        key = (s.first, self._task.hash(), s.seed)
-        if key not in _stages:
-            stage = systems([s.first], tuned_settings(), self._store)[s.first](s.seed)
-            stage.fit(self._task, self._note)
-            _stages[key] = stage
-        return _stages[key]
+        return self._workshop.once("first stage", (s.first, self._task.hash(), s.seed), self._fit_first)
 
-    def _catalogue(self, task: Task) -> list[Item]:
-        if self._store is None:
-            return [Item(item_id, text) for item_id, text in zip(task.item_ids, task.texts, strict=True)]
-        with Store.open(self._store) as opened:
+    def _fit_first(self) -> System:
+        stage = systems([self.settings.first], self._workshop)[self.settings.first](self.settings.seed)
+        stage.fit(self._task, self._note)
+        return stage
+
+    def _read_catalogue(self, task: Task) -> None:
+        """The items, what their attributes can be, and the currency."""
+        self._vocabulary, self._currency = Vocabulary({}), ""
+        if self._workshop.store is None:
+            self._items = [Item(item_id, text) for item_id, text in zip(task.item_ids, task.texts, strict=True)]
+            return
+        with Store.open(self._workshop.store) as opened:
             known = opened.items(task.item_ids)
-            self._vocabulary = Vocabulary(opened.attribute_values())
-            self._currency = opened.meta("currency") or ""
-        return [known[item_id] for item_id in task.item_ids]
+            self._vocabulary, self._currency = Vocabulary(opened.attribute_values()), opened.meta("currency") or ""
+        self._items = [known[item_id] for item_id in task.item_ids]
 
     def events(self, cases: Cases, row: int) -> tuple[list[Event], dict[str, Item]]:
         """The history of a case as the product reads it, and the items in it."""
         user = self._user(cases, row)
-        told = zip(cases.history[row], cases.actions[row], cases.times[row], strict=True)
+        steps = zip(cases.history[row], cases.actions[row], cases.times[row], strict=True)
         events = [
             Event(user, place, EPOCH + timedelta(seconds=float(time)), _ACTIONS[action], self._items[item].item_id)
-            for place, (item, action, time) in enumerate(told, 1)
+            for place, (item, action, time) in enumerate(steps, 1)
         ]
         return events, {self._items[item].item_id: self._items[item] for item in cases.history[row]}
 
     def shared(self, cases: Cases, row: int) -> str:
-        """What a case's prompts begin with: the summary, where it has one, the query and the most recent items, oldest first."""
+        """What a case's prompts begin with: the summary, where it has one, the query and the most recent items, oldest
+        first."""
         s = self.settings
         events, items = self.events(cases, row)
-        summary = self._summary(self._user(cases, row), events, items) if s.paradigm else ""
+        summary = self._summary(self._user(cases, row), events, items)
         shown = events[-s.recent :] if s.recent else []
         system = prompts.system_text(s.wording)
         while True:
@@ -191,24 +205,23 @@ class _Asked:
         user = int(cases.user[row])
         return self._task.user_ids[user] if self._task.user_ids else str(user)
 
-    @cached_property
-    def _summarize(self) -> Any:
-        currency = getattr(self, "_currency", "")
-        writer: Summarizer = ProfileSummarizer(currency)
+    def _summarizer(self) -> Any:
+        writer: Summarizer = ProfileSummarizer(self._currency)
         if self.settings.summarizer == "llm":
-            vocabulary = getattr(self, "_vocabulary", None) or Vocabulary({})
-            writer = LLMSummarizer(LocalLLM(self._base), vocabulary, wording=self.settings.wording, currency=currency)
+            writer = LLMSummarizer(LocalLLM(self._base), self._vocabulary, wording=self.settings.wording, currency=self._currency)
         return build_summarize(writer, self._made.get)
 
     def _summary(self, user: str, events: Sequence[Event], items: Mapping[str, Item]) -> str:
+        if self._summarize is None:
+            return ""
         asked = {"user_id": user, "paradigm": self.settings.paradigm, "history": events, "items": items}
-        told = self._summarize.invoke(asked, context=cast(Any, RunContext()))
-        self._made.update((summary.input_hash, summary) for summary in told.get("made", ()))
-        self.used += told.get("tokens") or Usage()
-        found: Summary | None = told.get("summary")
+        state = self._summarize.invoke(asked, context=cast(Any, RunContext()))
+        self._made.update((summary.input_hash, summary) for summary in state.get("made", ()))
+        self.used += state.get("tokens") or Usage()
+        found: Summary | None = state.get("summary")
         return found.text if found else ""
 
-    # ── Training ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── Training ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _adapter(self, task: Task, note: Note) -> Path | None:
         wanted = self.settings.adapter
@@ -220,14 +233,14 @@ class _Asked:
         return self._train(task, note)
 
     def _fit_adapter(self, wanted: str) -> Path:
-        found = find_set(wanted, self._store)
+        found = find_set(wanted, self._workshop.store)
         if "fit" not in found.tasks:
             raise SettingsError(f"The adapter set '{wanted}' has no adapter of task fit; it has {', '.join(found.tasks)}.")
         return Path(found.tasks["fit"])
 
     def learnt_from(self, task: Task) -> Cases:
         """The cases to learn from: `cases` users drawn with the seed, the last case of each."""
-        return train_cases(task, self._store).some(self.settings.cases, self.settings.seed)
+        return train_cases(task, self._workshop.store).some(self.settings.cases, self.settings.seed)
 
     def _train(self, task: Task, note: Note) -> Path:
         # trl takes seconds to be imported, and is needed for training only.
@@ -246,7 +259,9 @@ class _Asked:
         digest = hashlib.sha256(json.dumps(from_what, sort_keys=True).encode())
         for example in (one for epoch in epochs for one in epoch):
             digest.update(np.array([*example.prompt, -1, *example.answer], np.int32).tobytes())
-        work = (self._cache or Path("data")) / "llm-systems" / digest.hexdigest()[:16]  # what learns from the same prompts shares the adapter
+        work = (
+            (self._workshop.cache or Path("data")) / "llm-systems" / digest.hexdigest()[:16]
+        )  # what learns from the same prompts shares the adapter
         work.mkdir(parents=True, exist_ok=True)
         done = work / "trained.json"
         with FileLock(work / "lock"):  # another evaluation may want the same adapter at the same time: it waits, and takes it
@@ -267,9 +282,9 @@ class _Asked:
         return max(1, min(wanted, self._task.n_items - 1 - max(map(len, cases.history))))
 
 
-class YesNoSystem(_Asked):
-    """Yes or No of each candidate (T 4.3): the score is the difference of the two logits, or, with a `weight` below 1, that and the order of the
-    first stage, blended as in the product."""
+class YesNoSystem(LLMSystem):
+    """Yes or No of each candidate (T 4.3): the score is the difference of the two logits, or, with a `weight` below 1,
+    that and the order of the first stage, blended as in the product."""
 
     def fit(self, task: Task, note: Note) -> None:
         """As all do, and the first stage, where its order counts."""
@@ -321,10 +336,29 @@ class YesNoSystem(_Asked):
         return [draw(groups, settings, epoch, tokens) for epoch in range(settings.epochs)]
 
 
-class LettersSystem(_Asked):
-    """One prompt a case: the candidates with letters, the score of each the logit of its letter. They are listed in an order drawn with the seed
-    and the user, so that the place in the list says nothing."""
+class RawSystem(YesNoSystem):
+    """After the raw history."""
 
+    settings_class = RawSettings
+
+
+class SummarySystem(YesNoSystem):
+    """After a summary."""
+
+    settings_class = SummarySettings
+
+
+class ProductSystem(YesNoSystem):
+    """The product's own order: retrieval's and Yes/No, weighed as it weighs them."""
+
+    uses, settings_class = ("ids", "text", "query", "llm"), ProductSettings
+
+
+class LettersSystem(LLMSystem):
+    """One prompt a case: the candidates with letters, the score of each the logit of its letter. They are listed in an
+    order drawn with the seed and the user, so that the place in the list says nothing."""
+
+    settings_class = RawSettings
     lora: Mapping[str, Any] = {**LORA, "batch": 4}  # an example is a whole case: as many cases a step as Yes and No have
 
     def fit(self, task: Task, note: Note) -> None:

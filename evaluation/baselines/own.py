@@ -1,14 +1,17 @@
-"""recgraph's own retrieval as systems: `FusedSystem`, what the product serves by default, and `PaperSystem`, the mixup of F 4.4. Neither asks an LLM.
+"""recgraph's own retrieval as systems: `FusedSystem`, what the product serves by default, and `PaperSystem`, the mixup
+of F 4.4. Neither asks an LLM.
 
-They are the serving code itself: tools/sources fitted on train, tools/ranking.py with a network that train/ranking.py learns on the
-validation cases, CORE of train/networks/core.py and the text transformer of train/networks/text.py. Three things differ from a served
-request: there is no query memory, because a task has no exposures; a search that was made before counts as fresh, because a task does not
-tell of it; and what was purchased before is left to the evaluator, which decides for all systems alike what becomes of the history's items.
+They are the serving code itself: tools/sources fitted on train, tools/ranking.py with a network that train/ranking.py
+learns on the validation cases, CORE of train/networks/core.py and the text transformer of train/networks/text.py. Three
+things differ from a served request: there is no query memory, because a task has no exposures; a search that was made
+before counts as fresh, because a task does not tell of it; and what was purchased before is left to the evaluator,
+which decides for all systems alike what becomes of the history's items.
 
-Amazon Beauty, leave-one-out, full ranking, seen items excluded, test, 22,363 cases: `FusedSystem` Recall@10 .1239, NDCG@10 .0744; without the text
-transformer .1255/.0748 in half of the time. Before there was one, on 6,000 validation
-cases, learnt on 6,000 others with one network and, as one more source, transitions between items named alike: .1392/.0854; without CORE
-.1333/.0842; without those transitions .1375/.0859, which is noise, and they cost more than all other sources together, so they are left out.
+Amazon Beauty, leave-one-out, full ranking, seen items excluded, test, 22,363 cases: `FusedSystem` Recall@10 .1239,
+NDCG@10 .0744; without the text transformer .1255/.0748 in half of the time. Before there was one, on 6,000 validation
+cases, learnt on 6,000 others with one network and, as one more source, transitions between items named alike:
+.1392/.0854; without CORE .1333/.0842; without those transitions .1375/.0859, which is noise, and they cost more than
+all other sources together, so they are left out.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgraph.errors import ModelMissing
-from recgraph.evaluation.baselines.counted import shop_of
-from recgraph.tools.embed import Encoder, named_encoder, text_vectors
+from recgraph.evaluation.baselines.counted import past_of
+from recgraph.evaluation.baselines.sequence import CoreSystem
+from recgraph.evaluation.workshop import Workshop
+from recgraph.tools.embed import Encoder
 from recgraph.tools.ranking import Mask, PoolReader
 from recgraph.tools.ranking import Ranker as Served
 from recgraph.tools.sources.base import Request
@@ -32,51 +37,82 @@ from recgraph.tools.sources.registry import NAMES, make, possible
 from recgraph.tools.sources.textformer import TextFormer as Former
 from recgraph.train.evidence import Seen
 from recgraph.train.id_embeddings import save
-from recgraph.train.networks import attention, text
 from recgraph.train.networks.core import CoreSettings
-from recgraph.train.networks.text import TextSettings
+from recgraph.train.networks.text import TextFormerSystem, TextSettings
 from recgraph.train.ranking import Lessons, RankerSettings, learn
-from recgraph.train.task import Cases, Note, Scores, Task
+from recgraph.train.task import Cases, Note, Scores, System, Task, Within
 
 Vectors = NDArray[np.float32]
 
-_cores: dict[tuple[str, CoreSettings], Core] = {}  # the last one: several systems of one evaluation need the same
+
+# ── Networks that several systems need ────────────────────────────────────────────────────────────────────────────────
 
 
-_formers: dict[tuple[str, TextSettings, str, Path | None], tuple[Former, tuple[Seen, ...]]] = {}  # likewise
-
-
-def trained_core(task: Task, seed: int, note: Note) -> Core | None:
+def trained_core(task: Task, seed: int, workshop: Workshop, note: Note) -> Core | None:
     """CORE trained on train as the pipeline does, as it serves, over the task's items; None where train has no item."""
     settings = CoreSettings(epochs=15, threads=1, seed=seed)
-    key = (task.hash(), settings)
-    if key not in _cores and len(task.train):
-        system = attention.CoreSystem(settings)
-        system.fit(task, note)
-        warm = np.unique(task.train.item)
-        with tempfile.TemporaryDirectory(prefix="recgraph-core-") as scratch:
-            save(system.trained, [str(row) for row in warm], asdict(settings), Path(scratch))
-            found = Core.load(scratch).over([str(row) for row in range(task.n_items)])
-        _cores.clear()
-        _cores[key] = found
-    return _cores.get(key)
+    return (
+        workshop.once("core", (task.hash(), settings), lambda: _train_core(task, settings, note))
+        if len(task.train)
+        else None
+    )
 
 
-def trained_former(
-    task: Task, store: Path | None, vectors: Vectors, encoder: Encoder, seed: int, note: Note
-) -> tuple[Former, tuple[Seen, ...]] | tuple[None, tuple[()]]:
-    """The text transformer trained on train, with the searches of the `store`, as the pipeline does, and what it has seen of those; None where
-    train has nothing to learn from."""
+def _train_core(task: Task, settings: CoreSettings, note: Note) -> Core:
+    system = CoreSystem(settings)
+    system.fit(task, note)
+    warm = np.unique(task.train.item)
+    with tempfile.TemporaryDirectory(prefix="recgraph-core-") as scratch:
+        save(system.trained, [str(row) for row in warm], asdict(settings), Path(scratch))
+        return Core.load(scratch).over([str(row) for row in range(task.n_items)])
+
+
+Trained = tuple[Former | None, tuple[Seen, ...]]
+
+
+def trained_former(task: Task, vectors: Vectors, seed: int, workshop: Workshop, note: Note) -> Trained:
+    """The text transformer trained on train, with the searches of the workshop's store, as the pipeline does, and what
+    it has seen of those; None where train has nothing to learn from. ModelMissing without an encoder."""
     settings = TextSettings(seed=seed)
-    key = (task.hash(), settings, encoder.name, store)
-    if key not in _formers and len(task.train):
-        system = text.TextFormerSystem(settings, store, queries=True, encoder=encoder, text=vectors)
-        system.fit(task, note)
-        if not system.epochs:
-            return None, ()
-        _formers.clear()
-        _formers[key] = system.served(), system.seen
-    return _formers.get(key, (None, ()))
+    of = (task.hash(), settings, workshop.encoder().name, workshop.store)
+    return (
+        workshop.once("former", of, lambda: _train_former(task, vectors, settings, workshop, note))
+        if len(task.train)
+        else (None, ())
+    )
+
+
+def _train_former(task: Task, vectors: Vectors, settings: TextSettings, workshop: Workshop, note: Note) -> Trained:
+    system = TextFormerSystem(settings, workshop.store, queries=True, encoder=workshop.encoder(), text=vectors)
+    system.fit(task, note)
+    return (system.served(), system.seen) if system.epochs else (None, ())
+
+
+class TitleFormerSystem(TextFormerSystem):
+    """The text transformer alone, without queries."""
+
+    uses: tuple[str, ...] = ("text",)
+    settings_class = TextSettings
+    queries = False
+
+    def __init__(self, settings: TextSettings, workshop: Workshop) -> None:
+        super().__init__(settings, workshop.store, workshop.cache, queries=self.queries)
+        self._workshop = workshop
+
+    def fit(self, task: Task, note: Note) -> None:
+        """Opens the encoder and trains. ModelMissing."""
+        self._encoder = self._workshop.encoder()
+        super().fit(task, note)
+
+
+class QueryFormerSystem(TitleFormerSystem):
+    """The text transformer with the searches between events, and with a case's query."""
+
+    uses = ("text", "query")
+    queries = True
+
+
+# ── Retrieval as it serves ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -88,11 +124,12 @@ class PaperSettings:
 
 
 class _OfTexts:
-    """What both systems need of the texts: vectors, zero where nothing but an id is known of an item, and those of queries. None of them where
-    the items have no names, or there is no encoder."""
+    """What both systems need of the texts: vectors, zero where nothing but an id is known of an item, and those of
+    queries. None of them where the items have no names, or there is no encoder."""
 
-    def __init__(self, encoder: Encoder | None, cache: Path | None) -> None:
-        self.encoder, self._cache = encoder, cache
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self.encoder: Encoder | None = None
         self._queries: dict[str, Vectors] = {}
 
     def of(self, task: Task, note: Note) -> Vectors | None:
@@ -100,11 +137,11 @@ class _OfTexts:
             note("fused: the items have no names, so no source reads them.")
             return None
         try:
-            self.encoder = self.encoder or named_encoder()
+            self.encoder = self._workshop.encoder()
         except ModelMissing as error:
             note(f"fused: without vectors of names: {error}")
             return None
-        vectors = text_vectors(task.texts, self.encoder, self._cache)
+        vectors = self._workshop.vectors(task.texts)
         return np.where(task.named[:, None], vectors, np.float32(0))
 
     def queries(self, queries: Sequence[str]) -> list[Vectors | None]:
@@ -118,38 +155,33 @@ class _OfTexts:
         return [self._queries.get(one) for one in wanted]
 
 
-class FusedSystem:
-    """The fused retrieval. `names` are those of the sources, by default all that can be made. The searches of train are the `store`'s."""
+class FusedSystem(Within):
+    """The fused retrieval. `names` are those of the sources, by default all that can be made. The searches of train are
+    the store's."""
 
-    name = "fused"
+    name, settings_class, uses = "fused", RankerSettings, ("ids", "text", "query")
+    settings: RankerSettings
 
-    def __init__(
-        self,
-        settings: RankerSettings | None = None,
-        encoder: Encoder | None = None,
-        cache: Path | None = None,
-        names: Sequence[str] = NAMES,
-        store: Path | None = None,
-    ) -> None:
-        self.settings, self._texts, self._names, self._store = settings or RankerSettings(), _OfTexts(encoder, cache), names, store
-        self.seen: tuple[Seen, ...] = ()
+    def __init__(self, settings: RankerSettings | None, workshop: Workshop, names: Sequence[str] = NAMES) -> None:
+        super().__init__(settings)
+        self._workshop, self._texts, self._names = workshop, _OfTexts(workshop), names
 
     def fit(self, task: Task, note: Note) -> None:
         """Fits the sources on train, then the network on validation cases; without any, the pool's own order stays."""
-        shop, seed = shop_of(task, self._texts.of(task, note)), self.settings.seed
+        past, seed = past_of(task, self._texts.of(task, note)), self.settings.seed
         if "core" in self._names:
-            shop = replace(shop, core=trained_core(task, seed, note))
-        if "textformer" in self._names and shop.vectors is not None and self._texts.encoder is not None:
-            former, self.seen = trained_former(task, self._store, shop.vectors, self._texts.encoder, seed, note)
-            shop = replace(shop, former=former)
-        sources = {name: make(name, shop) for name in possible(shop) if name in self._names and name != "memory"}
+            past = replace(past, core=trained_core(task, seed, self._workshop, note))
+        if "textformer" in self._names and past.vectors is not None:
+            former, self.seen = trained_former(task, past.vectors, seed, self._workshop, note)
+            past = replace(past, former=former)
+        sources = {name: make(name, past) for name in possible(past) if name in self._names and name != "memory"}
         counts = np.bincount(task.train.item, minlength=task.n_items)
         self._listed = task.listed
         valid = task.valid.some(self.settings.learn, self.settings.seed)
         self.learnt = learn(sources, counts, self._lessons(valid), self.settings, note)
         config = self.learnt.config
-        reader = PoolReader({name: sources[name] for name in self.learnt.sources}, counts, config["depth"], config["pool"], config["again"])
-        self.served = Served(self.learnt, reader)
+        used = {name: sources[name] for name in self.learnt.sources}
+        self.served = Served(self.learnt, PoolReader(used, counts, config["depth"], config["pool"], config["again"]))
 
     def requests(self, cases: Cases) -> list[Request]:
         """What is asked of each case. All queries are fresh: a case ends before the search that led to its target."""
@@ -182,19 +214,22 @@ class FusedSystem:
         return self.served.scores(self.requests(cases), self._may(cases.time) & allowed)
 
 
-class PaperSystem:
-    """F 4.4 where no LLM predicts: the newest item stands in for the prediction. The first `n` are its neighbours in CORE's table, then come the
-    titles nearest to its own; the history's items, which a title search would find first, come last."""
+class PaperSystem(System):
+    """F 4.4 where no LLM predicts: the newest item stands in for the prediction. The first `n` are its neighbours in
+    CORE's table, then come the titles nearest to its own; the history's items, which a title search would find first,
+    come last."""
 
-    name = "paper"
+    name, settings_class, uses = "paper", PaperSettings, ("ids", "text")
+    settings: PaperSettings
 
-    def __init__(self, settings: PaperSettings | None = None, encoder: Encoder | None = None, cache: Path | None = None) -> None:
-        self.settings, self._texts = settings or PaperSettings(), _OfTexts(encoder, cache)
+    def __init__(self, settings: PaperSettings | None, workshop: Workshop) -> None:
+        super().__init__(settings)
+        self._workshop, self._texts = workshop, _OfTexts(workshop)
 
     def fit(self, task: Task, note: Note) -> None:
         vectors = self._texts.of(task, note)
         self._titles = vectors if vectors is not None else np.zeros((task.n_items, 1), np.float32)
-        core = trained_core(task, self.settings.seed, note)
+        core = trained_core(task, self.settings.seed, self._workshop, note)
         self._ids = core.units() if core else np.zeros((task.n_items, 1), np.float32)
 
     def scores(self, cases: Cases) -> Scores:

@@ -1,6 +1,8 @@
-"""The cases that lie in a task's own train events: what a system may learn to answer, with the history and the query it would have then.
+"""The cases that lie in a task's own train events: what a system may learn to answer, with the history and the query it
+would have then.
 
-Never a validation or test target: a target here is one of `task.train`'s events. Which system learns from them is unknown here.
+Never a validation or test target: a target here is one of `task.train`'s events. Which system learns from them is
+unknown here.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ _SECOND = np.timedelta64(1, "s")
 
 
 def train_cases(task: Task, store: Path | None = None, *, each: int = 1, least: int = LEAST) -> Cases:
-    """The last `each` cases of every user (0: all) whose history has `least` items and not the target, by user and time.
+    """The last `each` cases of every user (0: all) whose history has `least` items and not the target, by user and
+    time.
 
-    As for test cases a target is a purchase, where the shop has any, and the history ends when the search that led to it was made. Queries are
-    those of the `store`; without it there are none, and a history ends at the target.
+    As for test cases a target is a purchase, where the shop has any, and the history ends when the search that led to
+    it was made. Queries are those of the `store`; without it there are none, and a history ends at the target.
     """
     train = task.train
     place, asked, query = train_targets(task, store)
@@ -53,7 +56,8 @@ def train_cases(task: Task, store: Path | None = None, *, each: int = 1, least: 
 
 
 def train_targets(task: Task, store: Path | None) -> tuple[Rows, NDArray[np.float64], list[str]]:
-    """The places of the train events that are targets, int64[t], when each is asked, and the query that led to it ("": none is known)."""
+    """The places of the train events that are targets, int64[t], when each is asked, and the query that led to it ("":
+    none is known)."""
     train = task.train
     wanted = train.action == PURCHASE if (train.action == PURCHASE).any() else np.ones(len(train), bool)
     if store is None:
@@ -63,8 +67,8 @@ def train_targets(task: Task, store: Path | None) -> tuple[Rows, NDArray[np.floa
         found = targets(opened)
     as_of = (starts(found, "search") - np.datetime64(0, "us")) / _SECOND
     times = (found.ts - np.datetime64(0, "us")) / _SECOND
-    told = zip(found.user_id, found.item_id, times, as_of, found.query, strict=True)
-    known = {(str(user), str(item), float(time)): (float(asked), str(query)) for user, item, time, asked, query in told}
+    rows = zip(found.user_id, found.item_id, times, as_of, found.query, strict=True)
+    known = {(str(user), str(item), float(time)): (float(asked), str(query)) for user, item, time, asked, query in rows}
     places, asked, queries = list[int](), list[float](), list[str]()
     for row in np.flatnonzero(wanted):
         one = known.get((task.user_ids[train.user[row]], task.item_ids[train.item[row]], float(train.time[row])))

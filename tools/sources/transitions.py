@@ -1,6 +1,6 @@
 """What follows what: item-item transitions of all users, as a next-item table and as an ID embedding.
 
-`TransitionTable` answers "what do people take after this history" straight from the counts; `fit` compresses the same
+`TransitionTable` answers "what do people take after this history" straight from the counts; `id_embedding` compresses the same
 counts into one vector an item, the ID embedding of F 4.4 until CORE is trained. Both see only the `Sequences` they are
 given: whoever calls decides the cut in time. Texts, catalogues and stores are unknown here.
 
@@ -60,7 +60,7 @@ def scaled(counts: sp.csr_matrix, rows: float, columns: float) -> sp.csr_matrix:
     return (sp.diags(out**-rows) @ counts @ sp.diags(into**-columns)).tocsr()
 
 
-def fit(sequences: Sequences, n_items: int, dim: int = 128, seed: int = 0) -> Vectors:
+def id_embedding(sequences: Sequences, n_items: int, dim: int = 128, seed: int = 0) -> Vectors:
     """An L2-normalised float32[n_items, dim] embedding of the items; a cold item (in no pair of events) is a zero row.
 
     Truncated SVD of the degree-normalised symmetric transitions D^-½ (A + Aᵀ) D^-½ by randomised subspace iteration.

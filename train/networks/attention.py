@@ -1,24 +1,20 @@
-"""Self-attention baselines: SASRec (Kang and McAuley 2018), BERT4Rec (Sun et al. 2019), and CORE of train/networks/core.py as a system.
+"""Self-attention networks: SASRec (Kang and McAuley 2018) and BERT4Rec (Sun et al. 2019).
 
 SASRec here is normalised before each half of a layer, and learns by the sampled softmax with cosine scores or, as published, by BCE with dot
-products (`original`). With text vectors an item is the sum of its own vector and a projection of its text, where it is read and where it is scored.
+products (`loss` bce, `cosine` false). With text vectors an item is the sum of its own vector and a projection of its text, where it is read
+and where it is scored.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - as everybody writes it
 
 from recgraph.errors import SettingsError
-from recgraph.train.networks import core
-from recgraph.train.networks.core import CoreSettings
-from recgraph.train.networks.sequence import Items, SequenceModel, SequenceSettings, SequenceSystem, readable, sequences
-from recgraph.train.task import Cases, Note, Scores, Task
+from recgraph.train.networks.sequence import Items, SequenceModel, SequenceSettings
 
 
 @dataclass(frozen=True)
@@ -39,11 +35,6 @@ class AttentionSettings(SequenceSettings):
         for name in ("masked", "last_share", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
-
-
-def original(settings: AttentionSettings) -> AttentionSettings:
-    """SASRec's own loss and scores."""
-    return replace(settings, loss="bce", cosine=False)
 
 
 class _Layer(nn.Module):
@@ -129,57 +120,3 @@ class BERT4RecModel(SASRecModel):
         masked = (torch.rand(rows.shape) < self.settings.masked) & there & ~only_last
         masked |= last & ~masked.any(1, keepdim=True)  # each sequence has something to guess
         return self.compared(self.guessed(rows, masked), rows[masked], rows[masked.nonzero()[:, 0]])
-
-
-class SASRecSystem(SequenceSystem):
-    """SASRecSystem, "sasrec-text" with text vectors and "sasrec-bce" with its own loss."""
-
-    def __init__(self, settings: AttentionSettings, text: NDArray[np.float32] | None = None) -> None:
-        name = "sasrec-bce" if settings.loss == "bce" else "sasrec" if text is None else "sasrec-text"
-        super().__init__(name, settings, lambda items: SASRecModel(items, settings), text)
-
-
-class BERT4RecSystem(SequenceSystem):
-    """BERT4RecSystem."""
-
-    def __init__(self, settings: AttentionSettings) -> None:
-        super().__init__("bert4rec", settings, lambda items: BERT4RecModel(items, settings))
-
-
-class CoreSystem:
-    """CORE. Items are numbered anew, as it wants each to be in train; of a history's unknown items nothing is read."""
-
-    name = "core"
-
-    def __init__(self, settings: CoreSettings) -> None:
-        self.settings = settings
-
-    def fit(self, task: Task, note: Note) -> None:
-        """Trains as the stage `id_embeddings` does. SettingsError where train has no item."""
-        if not len(task.train):
-            raise SettingsError(f"{task.name} has no event to train core on; give it a later cut or a larger share of the users.")
-        self._counts = np.bincount(task.train.item, minlength=task.n_items).astype(np.float32)
-        self._known = np.flatnonzero(self._counts)
-        self._number = np.full(task.n_items, -1, np.int64)
-        self._number[self._known] = np.arange(len(self._known))
-        items, starts = sequences(task.train)
-        valid = task.valid.some(min(5000, self.settings.validate), self.settings.seed)
-        histories = [self._number[one] for one in readable(valid.history, self._known, self.settings.max_length)]
-        hidden = [self._number[one[one != target]] for one, target in zip(valid.history, valid.target, strict=True)]
-        checked = core.HeldOut(histories, self._number[valid.target], hidden)
-        self.trained = core.train(self._number[items], starts, len(self._known), self.settings, checked)
-        note(f"core: epoch {self.trained.best + 1} of {len(self.trained.epochs)} is kept, {self.trained.seconds:.1f} s each")
-
-    def scores(self, cases: Cases) -> Scores:
-        """float32[cases, items]: cosines; -inf for items that train does not name."""
-        histories = readable(cases.history, self._known, self.settings.max_length)
-        found = np.full((len(cases), len(self._number)), -np.inf, np.float32)
-        found[:, self._known] = self._counts[self._known]
-        model = self.trained.model.eval()
-        with torch.inference_mode():
-            table = F.normalize(model.items.weight[: model.cold], dim=-1)
-            for length in sorted({len(one) for one in histories} - {0}):
-                lines = np.array([line for line, one in enumerate(histories) if len(one) == length])
-                rows = torch.from_numpy(self._number[np.stack([histories[line] for line in lines])])
-                found[np.ix_(lines, self._known)] = (model.sessions(rows)[:, -1] @ table.T).numpy()
-        return found

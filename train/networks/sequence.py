@@ -28,7 +28,7 @@ from torch.nn import functional as F  # noqa: N812 - as everybody writes it
 from recgraph.errors import SettingsError
 from recgraph.train.metrics import ndcg, places
 from recgraph.train.networks.batches import batches, windows
-from recgraph.train.task import Cases, Events, Note, Rows, Scores, Task
+from recgraph.train.task import Cases, Events, Note, Rows, Scores, System, Task
 
 LOSSES = ("sampled", "bce")
 _CHUNK = 256  # histories scored at once
@@ -179,11 +179,13 @@ def _bce(model: SequenceModel, states: Tensor, targets: Tensor, past: Tensor) ->
     return (F.softplus(-own) + F.softplus(other) * wrong).mean()
 
 
-class SequenceSystem:
+class SequenceSystem(System):
     """A baseline of the evaluation. `build` makes its untrained model; `text` are float32[items, any] vectors in the catalogue's order.
 
     `epochs` tells after `fit` what each epoch showed: (mean loss, validation NDCG@10), and `best` which one is kept.
     """
+
+    settings: SequenceSettings
 
     def __init__(
         self, name: str, settings: SequenceSettings, build: Callable[[Items], SequenceModel], text: NDArray[np.float32] | None = None

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from recgraph.store.cases import searches
 from recgraph.store.db import Store
-from recgraph.tools.embed import Encoder, named_encoder, text_vectors
+from recgraph.tools.embed import Encoder, open_encoder, text_vectors
 from recgraph.tools.sources.textformer import TextFormer as Served
 from recgraph.train.evidence import Seen
 from recgraph.train.networks.attention import AttentionSettings, SASRecModel
@@ -89,11 +89,10 @@ class TextFormerSystem(SequenceSystem):
         super().__init__("textformer-query" if queries else "textformer", settings, lambda items: TextModel(items, settings), text)
         self._store, self._cache, self._queries, self._encoder = store, cache, queries, encoder
         self.model: TextModel
-        self.seen: tuple[Seen, ...] = ()  # for the leak detector (train/leaks.py): a task does not tell of searches
 
     def fit(self, task: Task, note: Note) -> None:
         """Trains on train events and, with queries, on the searches between them. ModelMissing without an encoder."""
-        self._encoder = self._encoder or named_encoder()
+        self._encoder = self._encoder or open_encoder()
         if self.text is None:
             self.text = text_vectors(task.texts, self._encoder, self._cache / "text-vectors" if self._cache else None)
         self._row_of: dict[str, int] = {}
@@ -155,8 +154,3 @@ class TextFormerSystem(SequenceSystem):
         """What was trained as it serves; its config has the settings and `facts`."""
         weights = {name: value.numpy().copy() for name, value in self.model.state_dict().items() if name != "items.weight"}
         return Served(weights, {**asdict(self.settings), "queries": len(self._asked), **facts})
-
-
-def query_former(settings: TextSettings, store: Path | None = None, cache: Path | None = None) -> TextFormerSystem:
-    """`textformer-query`."""
-    return TextFormerSystem(settings, store, cache, queries=True)

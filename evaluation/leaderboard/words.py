@@ -1,0 +1,155 @@
+"""What is said of boards, the same on the page and in Markdown: numbers, leads, warnings, settings, what the figures
+rest on.
+
+A figure that a result does not have is shown as "–", never as 0. A system is told to be better than another only where
+they are separable (evaluation/result.py). How anything looks is unknown here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from recgraph.evaluation.leaderboard.boards import PROTOCOLS, SPLITS, Board
+from recgraph.evaluation.result import MAIN, Figure, Line
+
+MISSING = "–"
+SEEN = {
+    "excluded": "items of the history are no candidates",
+    "ranked": "every item is a candidate, those of the history too",
+}
+DROPPED = {  # why cases were not asked
+    "records": "fewer than 10 or more than 25 records",
+    "warm target": "the target is in the training events",
+    "target seen": "the target is in the history",
+}
+
+
+# ── Numbers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _whole(number: int | None) -> str:
+    return MISSING if number is None else f"{number:,}"
+
+
+def whole_list(numbers: Sequence[int], without: str = MISSING) -> str:
+    """7, 8, 9."""
+    return ", ".join(str(number) for number in numbers) or without
+
+
+def shown(number: float | None, name: str = MAIN, *, sign: bool = False) -> str:
+    """A metric's value with four decimals (novelty, in bits, with two), a true minus, and no minus before zero."""
+    if number is None:
+        return MISSING
+    digits = 2 if name.startswith("novelty") else 4
+    plus = "+" if sign and round(number, digits) else ""
+    return f"{round(number, digits) + 0.0:{plus}.{digits}f}".replace("-", "−")
+
+
+def bounds(figure: Figure, name: str = MAIN, *, sign: bool = False) -> str:
+    """0.0527–0.0579, with signs +0.0118 to +0.0153; "" without an interval."""
+    if figure.low is None or figure.high is None:
+        return ""
+    return (" to " if sign else "–").join(shown(bound, name, sign=sign) for bound in (figure.low, figure.high))
+
+
+def within(figure: Figure, name: str = MAIN, *, sign: bool = False) -> str:
+    """0.0553 (0.0527–0.0579)."""
+    found = bounds(figure, name, sign=sign)
+    return shown(figure.mean, name, sign=sign) + (f" ({found})" if found else "")
+
+
+def amount(number: float | None) -> str:
+    """Seconds or milliseconds with about three digits; what rounding has made 0 is told as little."""
+    if number is None:
+        return MISSING
+    if number < 0.01:
+        return "< 0.01"
+    return f"{number:,.{2 if number < 10 else 1 if number < 100 else 0}f}"
+
+
+def chance(p: float | None) -> str:
+    """p < .001, or p = .541; it does not break into two lines."""
+    number = MISSING if p is None else "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".")
+    return f"p {number}".replace(" ", "\u00a0")
+
+
+def title(metric: str) -> str:
+    """NDCG@10 of ndcg@10."""
+    name, at, k = metric.partition("@")
+    return ({"ndcg": "NDCG", "mrr": "MRR"}.get(name, name.capitalize())) + at + k
+
+
+# ── Sentences ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lead(board: Board) -> str:
+    """What a board says, in a sentence or two."""
+    best = board.lines[0]
+    figure = f"{title(MAIN)} {within(best.figure())}"
+    if len(board.lines) == 1 or best.against is None:
+        alone = "is alone here" if len(board.lines) == 1 else "is first, but nothing was compared case by case"
+        return f"{best.name} {alone}: {figure}."
+    by = f"{within(best.against.difference, sign=True)}, {chance(best.against.p_holm)}"
+    if best.separable:
+        return f"{best.name} is best: {figure}. Its lead over {best.against.other} is {by}."
+    near = [
+        line.name for line in board.lines[1:] if line.against and not line.separable and line.name != best.against.other
+    ]
+    others = f" Not separable from {best.name} either: {', '.join(near)}." if near else ""
+    return (
+        f"No winner: {best.name}, {figure}, and {best.against.other} are not separable; the difference is {by}.{others}"
+    )
+
+
+def warnings(board: Board) -> list[str]:
+    """What a reader of single figures has to know."""
+    found = []
+    for line in board.lines:
+        if line.missing_cases or line.unknown_cases:
+            missed = f"{line.missing_cases or 0:,} cases without a list count as missed"
+            found.append(f"{line.name}: {missed}, {line.unknown_cases or 0:,} lists are of no case.")
+        if invalid := line.figure("invalid").mean:
+            found.append(f"{line.name}: {invalid:.1%} of the first ten name no product of the shop.")
+    return found
+
+
+def settings_text(line: Line) -> str:
+    """recency 0.6, window 50; by name, however a file orders them."""
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+        for name, value in sorted(line.settings.items())
+    }
+    return ", ".join(f"{name} {text}" for name, text in texts.items()) or "none"
+
+
+def facts(board: Board) -> list[tuple[str, str]]:
+    """What the figures rest on: names and what is to be said, in the order of reading."""
+    found, origin = board.result, board.result.origin
+    left_out = (
+        ", ".join(
+            f"{count:,} ({DROPPED.get(why, why)})" for why, count in sorted((found.dropped or {}).items()) if count
+        )
+        or "none"
+    )
+    drawn = f", a sample of at most {found.sample:,} drawn with a fixed seed" if found.sample else ""
+    revision = origin.revision or ""
+    texts = {
+        "data": f"{origin.data_hash or MISSING} (hash of what systems are given and asked), "
+        f"{_whole(found.items)} items",
+        "split": f"{found.split}: {SPLITS[found.split][1]}" if found.split in SPLITS else found.split,
+        "protocol": f"{found.protocol}: {PROTOCOLS[found.protocol][1]}"
+        if found.protocol in PROTOCOLS
+        else found.protocol,
+        "seen items": f"{found.seen}: {SEEN[found.seen]}" if found.seen in SEEN else found.seen,
+        "cases": f"{_whole(found.cases)}{drawn}",
+        "dropped cases": MISSING if found.dropped is None else left_out,
+        "seeds": whole_list(found.seeds or ()),
+        "code": f"{revision.removesuffix('+')}{' with changes that are in no commit' if revision.endswith('+') else ''}"
+        or MISSING,
+        "machine": origin.machine or MISSING,
+        "date": origin.date or MISSING,
+        "seconds": MISSING if origin.seconds is None else f"{origin.seconds:,.1f}",
+        "command": origin.command or MISSING,
+    }
+    return list(texts.items())
