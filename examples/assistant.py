@@ -1,6 +1,8 @@
-"""recgraph as a node of a larger LangGraph: a shop's assistant that answers with products. python examples/assistant.py [STORE] [USER]
+"""recgraph as a node of a larger LangGraph: a shop's assistant that answers with products. python examples/assistant.py
+[STORE] [USER]
 
-The parent's state has the keys that recgraph reads (`user_id`, `query`) and takes those it wants of what comes back (`recommended`).
+The parent's state has the keys that recgraph reads (`user_id`, `query`) and takes those it wants of what comes back
+(`recommended`).
 """
 
 from __future__ import annotations

