@@ -18,6 +18,7 @@ from recgraph.errors import IngestError
 from recgraph.store.files.layout import DELIMITERS, Layout, layout_of
 from recgraph.store.files.plain import SourceFile
 from recgraph.store.files.shapes import Table, sheets, table
+from recgraph.store.ingest.times import literal
 
 MAX_LINE = 8_000_000  # bytes of one line: metadata of Amazon has lines of several hundred kB
 _LOOK = 2**20  # bytes of a file's beginning that are enough to look at
@@ -102,11 +103,18 @@ class RawFile:
             ]
             removed = sorted([*removed, swallowed])
             source = self._copy_without(removed)
-        self._name(layout.names)
+        self._name(layout.names, repeated=layout.header)
 
-    def _name(self, names: Sequence[str]) -> None:
-        """`raw` of `lines`, whose columns keep the file's names in mind."""
-        self.cursor.execute("CREATE OR REPLACE TEMP VIEW raw AS SELECT rowid AS place, * FROM lines")
+    def _name(self, names: Sequence[str], repeated: bool = False) -> None:
+        """`raw` of `lines`, whose columns keep the file's names in mind. `repeated` says that the header may stand in
+        the middle too, as it does where files were put one after the other."""
+        same = [f"trim(x{n}, ' ' || chr(65279)) = {literal(name)}" for n, name in enumerate(names) if name]
+        header = ""
+        if repeated and len(same) > 1:
+            condition = " AND ".join(same)
+            if self.cursor.execute(f"SELECT 1 FROM lines WHERE {condition} LIMIT 1").fetchone():  # noqa: S608 - literals
+                header = f" WHERE ({condition}) IS NOT TRUE"
+        self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW raw AS SELECT rowid AS place, * FROM lines{header}")
         self.names = {f"x{number}": name or f"column {number + 1}" for number, name in enumerate(names)}
 
     def _scan(self, source: Path, columns: Sequence[str], layout: Layout) -> None:
@@ -149,7 +157,7 @@ class RawFile:
         with self.table.path.open("rb") as stream, target.open("wb") as copy:
             for number, line in enumerate(stream, start=1):
                 if number not in gone:
-                    copy.write(line.rstrip(b"\r\n") + b"\n")
+                    copy.write(_without_returns(line.rstrip(b"\r\n")) + b"\n")
         return target
 
     def read_json_lines(self, literals: bool = False) -> None:
@@ -262,6 +270,14 @@ def _lines_at(path: Path, positions: Sequence[int]) -> Iterator[int]:
                     break
                 line, at = line + part.count(b"\n"), at + len(part)
             yield line
+
+
+def _without_returns(line: bytes) -> bytes:
+    """A line that other ends of line are in: each ends a row, but for those in quotes, which become blanks."""
+    if b"\r" not in line:
+        return line
+    parts = line.split(b'"')
+    return b'"'.join(part.replace(b"\r", b" " if n % 2 else b"\n") for n, part in enumerate(parts))
 
 
 def _is_json(line: str) -> bool:
