@@ -321,8 +321,20 @@ def test_opensearch_ubi_queries_are_searches_and_exposures(tmp_path: Path) -> No
     assert (report.events_new, report.exposures_new, report.rejects) == (2, 2, 0)
     with store:
         assert [(event.action, event.item_id, event.query, event.position) for event in store.history("c1")] == [
-            *(("search", "", "laptop", None), ("click", "B2", "", 2)),
+            *(("search", "", "laptop", None), ("click", "B2", "laptop", 2)),
         ]
+
+
+def test_a_ubi_event_outside_of_the_list_is_kept_without_a_position(tmp_path: Path) -> None:
+    object_, place = {"object_id": "B2"}, {"ordinal": 0}
+    event = {"action_name": "purchase", "query_id": "none", "client_id": "c1", "timestamp": "2025-01-01T10:00:05Z"}
+    line = json.dumps({**event, "event_attributes": {"object": object_, "position": place}})
+    report, store = _read(tmp_path, ubi_events__ndjson=line)
+    with store:
+        assert [(one.action, one.item_id, one.query, one.position) for one in store.history("c1")] == [
+            ("purchase", "B2", "", None)
+        ]
+    assert report.rejects == 0
 
 
 def test_amazon_personalize_sets_are_recognised(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_every_encoding_and_packing_gives_the_same_products(tmp_path: Path, name
     [
         ("p1,Größe M\np2,Mütze", "cp1252"),
         ("Żółta koszula\nŁadny sweter\nCzarne buty męskie", "cp1250"),
+        ("Numer zamówienia;Ilość", "cp1250"),
         ("Işıklı lamba\nGüzel halı\nÇanta", "cp1254"),
         ("Rauð skyrta\nÞykk peysa\nGrár bolur\nTréhús", "cp1252"),
         ("p1,Красное платье\np2,Синяя рубашка", "cp1251"),

@@ -252,7 +252,7 @@ def guessed_encoding(sample: bytes) -> str:
         (a in _POLISH and chr(b).isalpha() and b < 128) or (b in _POLISH and chr(a).isalpha() and a < 128)
         for a, b in pairs
     )
-    if inside_words > outside / 3:
+    if inside_words > outside / 3 or b"\x9c\xe6" in sample:  # -\u015b\u0107, the end of many a Polish name, is \u0153\u00e6 in Windows-1252
         return "cp1250"
     turkish, icelandic = (sum(map(sample.count, letters)) for letters in (_TURKISH, _ICELANDIC))
     return "cp1254" if turkish > icelandic else "cp1252"

@@ -84,15 +84,16 @@ def read_auto(staging: Staging, files: Sequence[SourceFile]) -> None:
             raise IngestError(f"--map {key}={given}: no file has a column '{given}' ({every}).")
     for source, reason in unknown.items():
         staging.readings.append(Reading(source, "not read", (), (str(reason).removeprefix(f"{source}: "),)))
-    for one in sorted(found, key=lambda one: not (one.parts and one.parts[0].kind == "items")):
+    order = ("items", "exposures", "events")  # a click's query may be told by its id alone, and stand in another file
+    for one in sorted(found, key=lambda one: order.index(one.parts[0].kind) if one.parts else len(order)):
         if one.form is None and one.parts:
             read_look(staging, one.look, one.name, one.parts, one.notes)
         elif one.form is None:
             staging.readings.append(Reading(one.look.source, one.name, (), ("holds nothing that is needed",)))
     for form in {one.form.name: one.form for one in found if one.form is not None}.values():
-        order = list(form.kinds)
+        kinds = list(form.kinds)
         own = [replace(one.look.source, kind=one.kind) for one in found if one.form is form]
-        own.sort(key=lambda source: order.index(source.kind))
+        own.sort(key=lambda source: kinds.index(source.kind))
         staging.readings += [Reading(source, f"{form.name}: {source.kind}") for source in own]
         form.read(staging, own)
 

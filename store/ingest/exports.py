@@ -315,6 +315,7 @@ EXPORTS = (
             Part(
                 "events",
                 {"user_id": "client_id", "ts": "timestamp", "action": "=search", "query": "user_query"},
+                query_id="query_id",
             ),
         ),
     ),
@@ -334,6 +335,7 @@ EXPORTS = (
                     "session_id": "event_attributes.session_id|session_id",
                 },
                 actions=_UBI,
+                query_id="query_id",
             ),
         ),
     ),

@@ -48,6 +48,7 @@ class Part:
     grouped: bool = False
     extras: tuple[str, ...] = ()
     actions: Mapping[str, str] = field(default_factory=dict)
+    query_id: str = ""  # the column with a search's id: rows without words get those that another row has under it
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,7 @@ def _take_part(staging: Staging, look: Look, part: Part) -> list[str]:
             f"WHEN {literal(word)} THEN {literal(ours)}" for word, ours in part.actions.items() if word not in own
         )
         values["action"] = f"CASE {action} {cases} ELSE {values['action']} END"
+    asked = columns.sql("", part.query_id) if part.query_id else ""
     source = _cells(staging, look, columns.used)
     if part.actions:
         notes += _left_out(staging, source, action, known, part)
@@ -239,6 +241,8 @@ def _take_part(staging: Staging, look: Look, part: Part) -> list[str]:
             f"CREATE OR REPLACE TEMP VIEW kept AS SELECT * FROM (SELECT *, {condition} AS counts FROM {source}) WHERE counts"  # noqa: S608 - our own
         )
         source = "kept"
+    if asked:
+        source = _with_queries(staging, source, asked, values)
     if part.kind == "items" and part.grouped:
         source, values = _grouped(staging, values, source), {ours: ours for ours in values}
     staging.define(part.kind, values, source)
@@ -299,6 +303,21 @@ def _left_out(staging: Staging, source: str, action: str, known: str, part: Part
     return [
         f"left out, no action of a shopper on a product: {shown}; --map events.action:{rows[0][0] or 'WORD'}=click takes one in"
     ]
+
+
+def _with_queries(staging: Staging, source: str, asked: str, values: dict[str, str]) -> str:
+    """A view in which a row without the words of its query has those that were read under the query's id, and keeps
+    the words of this file for the next one's."""
+    words = f"blank({values.get('query', 'NULL::VARCHAR')})"
+    staging.cursor.execute(
+        f"""CREATE TABLE IF NOT EXISTS queries_by_id (query_id VARCHAR, query VARCHAR);
+            INSERT INTO queries_by_id SELECT query_id, min(query) FROM (SELECT blank({asked}) AS query_id, {words} AS query FROM {source})
+                WHERE query_id <> '' AND query <> '' AND query_id NOT IN (SELECT query_id FROM queries_by_id) GROUP BY query_id;
+            CREATE OR REPLACE TEMP VIEW with_queries AS SELECT rows.*, q.query AS query_of_id FROM {source} AS rows
+                LEFT JOIN queries_by_id AS q ON q.query_id = blank(rows.{asked}) ORDER BY place"""  # noqa: S608 - our own
+    )
+    values["query"] = f"coalesce(nullif({words}, ''), query_of_id)"
+    return "with_queries"
 
 
 def _grouped(staging: Staging, values: Mapping[str, str], source: str) -> str:

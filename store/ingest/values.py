@@ -163,15 +163,17 @@ def read_prices(
     after = f"regexp_matches({rest}, '^\\s*[-−]\\s*$')"
     minus = f"({before} OR {after} OR (contains({head}, '(') AND starts_with({rest}, ')')))"
     several = f"(regexp_matches({rest}, '\\d') AND NOT regexp_matches({rest}, {literal(_RANGE)}))"
+    share = f"regexp_matches({rest}, '^\\s*%')"
     unsure_here = f"regexp_full_match({core}, {literal(_UNSURE)})"
     name = f"'price ''' || {column} || ''' '"
     problem = f"""CASE WHEN {minus} THEN {name} || 'is negative; the item was kept without it'
+        WHEN {share} THEN {name} || 'is a share, not a price; the item was kept without it'
         WHEN {several} THEN {name} || 'holds several numbers; the item was kept without it'
         WHEN {unsure_here} THEN {name} || 'may be a thousand times more or less: its column has both marks; '
             || 'the item was kept without it (say {option})'
         ELSE {name} || 'is not a number; the item was kept without it' END"""
     return Column(
-        f"CASE WHEN NOT {minus} AND NOT {several} AND length({column}) <= 60 THEN {lowest} END", problem, notes
+        f"CASE WHEN NOT {minus} AND NOT {several} AND NOT {share} AND length({column}) <= 60 THEN {lowest} END", problem, notes
     )
 
 
