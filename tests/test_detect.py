@@ -323,6 +323,11 @@ def test_shops_in_other_languages_are_understood_and_what_they_sold_out_is_not_o
     assert _attributes(tmp_path) == set()
 
 
+def test_two_columns_of_one_name_are_told(tmp_path: Path) -> None:
+    report = _read(tmp_path, items__csv="item_id,title,title\nA,Tee,Shirt\nB,Cap,Hat\n")
+    assert report.readings[0].notes == ("several columns are called title: the first is read",)
+
+
 def test_files_put_one_after_the_other_repeat_their_header_and_name_no_product(tmp_path: Path) -> None:
     report = _read(tmp_path, items__csv="\ufeffitem_id,title\r\nA,Tee\r\n\ufeffitem_id,title\r\nB,Cap\r\n\ufeffC,Mug\r\n")
     assert (report.items_new, report.rejects) == (3, 0)

@@ -464,6 +464,23 @@ def test_an_anonymous_shopper_is_their_session_and_never_called_na(tmp_path: Pat
     assert [(one.reason, one.count) for one in report.rejected] == [("user_id is missing", 1)]
 
 
+def test_a_word_for_all_who_are_not_logged_in_is_no_shopper(tmp_path: Path) -> None:
+    rows = "1;guest;2016-05-09;A\n2;Anonymous;2016-05-10;B\n;unknown;2016-05-11;C\n3;-1;2016-05-11;C\n4;0;2016-05-12;A\n5;guesthouse;2016-05-12;A"
+    report = _ingest(tmp_path, {"events.action": "=click"}, events__csv="session_id;user_id;ts;item_id\n" + rows)
+    with _store(tmp_path) as store:
+        users = ["0", "guesthouse", "session:1", "session:2", "session:3"]
+        assert sorted(row.user_id for row in store.users()) == users
+    assert [(one.reason, one.count) for one in report.rejected] == [("user_id is missing", 1)]
+
+
+@pytest.mark.parametrize("pieces", ["-1", "−1", "(1)", '"-1,0"'])
+def test_a_negative_quantity_is_a_return_however_it_is_written(tmp_path: Path, pieces: str) -> None:
+    rows = f"u,2026-05-01,A,1\nu,2026-05-02,A,{pieces}"
+    _ingest(tmp_path, {"events.action": "=purchase"}, events__csv="user_id,ts,item_id,quantity\n" + rows)
+    with _store(tmp_path) as store:
+        assert store.users() == []
+
+
 def test_ids_that_a_spreadsheet_made_floats_are_the_same_ids(tmp_path: Path) -> None:
     items = "item_id,title,parent_id\n10002,Shirt,7.0\n10003,Skirt,7.0"
     report = _ingest(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,7 +112,9 @@ def look_at(staging: Staging, source: SourceFile, titled: bool | None = None) ->
         return Look(source, "parquet", tuple(types), values, table.notes, None, (), types)
     layout = layout_of(table.path, titled=titled)
     columns = [_texts([row[number] for row in layout.rows if number < len(row)]) for number in range(len(layout.names))]
-    return Look(source, "csv", layout.names, tuple(columns), table.notes, layout, (), {}, table.whole)
+    twice = [name for name, count in Counter(layout.names).items() if count > 1 and name]
+    doubles = (f"several columns are called {', '.join(twice)}: the first is read",) if twice else ()
+    return Look(source, "csv", layout.names, tuple(columns), (*table.notes, *doubles), layout, (), {}, table.whole)
 
 
 def _parsed(line: str) -> Any:

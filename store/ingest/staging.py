@@ -59,10 +59,11 @@ _CHECK_EVENTS = """
                 CASE WHEN pieces = 0 AND kind = 'purchase' THEN 'quantity is 0' END) AS reason
             FROM (SELECT * REPLACE (CASE WHEN kind = 'search' THEN '' ELSE item_id END AS item_id,
                           CASE WHEN kind = 'purchase' AND pieces < 0 THEN 'return' ELSE kind END AS kind)
-                  FROM (SELECT place, CASE WHEN user_text = '' AND session_text <> '' THEN 'session:' || {session_id} ELSE {user_id} END AS user_id,
+                  FROM (SELECT place, CASE WHEN nobody(user_text) AND session_text <> '' THEN 'session:' || {session_id}
+                                WHEN NOT nobody(user_text) THEN {user_id} ELSE '' END AS user_id,
                             ts_text, {ts} AS ts, action_text, {action} AS kind, {item_id} AS item_id, query, position_text,
                             TRY_CAST(position_text AS INTEGER) AS position,
-                            TRY_CAST(replace(quantity_text, ',', '.') AS DOUBLE) AS pieces FROM taken)));
+                            pieces(quantity_text) AS pieces FROM taken)));
     INSERT INTO stage_events SELECT user_id, ts, kind, item_id, query, position, NULL FROM checked
         WHERE reason IS NULL AND kind IN ('search', 'click', 'cart', 'purchase');
     INSERT INTO stage_returns SELECT user_id, ts, item_id FROM checked WHERE reason IS NULL AND kind = 'return';

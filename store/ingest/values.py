@@ -36,6 +36,9 @@ PLACEHOLDERS = (
     *("(not set)", "(not provided)", "(blank)", "\\n", '""', "''"),
 )
 
+# What shops call all those who are not logged in: thousands of people, not a shopper.
+NOBODY = tuple("guest anonymous anonym anon unknown unregistered gast unbekannt invité anonyme invitado anónimo -1".split())
+
 
 def _among(expression: str, words: Iterable[str]) -> str:
     """SQL: whether it is one of the words. DuckDB makes a join of a long IN, and a join loses the order of the rows."""
@@ -50,6 +53,8 @@ MACROS = rf"""
         THEN '' ELSE blank(x) END;
     CREATE TEMP MACRO unescaped(x) AS CASE WHEN regexp_matches(x, '&(#\d+|#[xX][0-9a-fA-F]+|\w+);') THEN html_unescape(x) ELSE x END;
     CREATE TEMP MACRO one_line(x) AS CASE WHEN regexp_matches(x, '\s\s|[\t\r\n\x00]') THEN regexp_replace(x, '[\s\x00]+', ' ', 'g') ELSE x END;
+    CREATE TEMP MACRO nobody(x) AS x = '' OR length(x) <= 14 AND {_among("lower(x)", NOBODY)};
+    CREATE TEMP MACRO pieces(x) AS TRY_CAST(regexp_replace(translate(x, ',−', '.-'), '^\((.*)\)$', '-\1') AS DOUBLE);
     CREATE TEMP MACRO tidy(x) AS plain(one_line(unescaped(x)));
     CREATE TEMP MACRO filled(m) AS map_from_entries(list_filter(map_entries(m), lambda e: plain(e.value) <> ''));
     CREATE TEMP MACRO moment(x) AS CASE WHEN regexp_full_match(x, '\d+(\.\d+)?') THEN make_timestamp((TRY_CAST(x AS DOUBLE) * 1e6)::BIGINT)
