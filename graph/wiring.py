@@ -46,13 +46,13 @@ class TimedGraph(Graph):
         vars(timed).update(attributes)  # what LangGraph sets after it has made a graph
         return timed
 
-    def stream(  # type: ignore[override]  # as LangGraph's, whose overloads differ in what they return alone
+    def stream(
         self, input: Any, config: RunnableConfig | None = None, *, context: Any = None, **options: Any
     ) -> Iterator[Any]:
         """As LangGraph's."""
         yield from super().stream(input, config, context=context or self._context(), **options)
 
-    async def astream(  # type: ignore[override]
+    async def astream(
         self, input: Any, config: RunnableConfig | None = None, *, context: Any = None, **options: Any
     ) -> AsyncIterator[Any]:
         """As LangGraph's."""

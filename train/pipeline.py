@@ -90,11 +90,11 @@ def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterat
 
 
 def _lines(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
-        if now - told >= _EVERY and done:
-            told = now
+        if now - reported >= _EVERY and done:
+            reported = now
             left = f" of {total}, {(now - started) / done * (total - done):.0f} s left" if total else ""
             print(f"{label}: {done}{left}", file=sys.stderr, flush=True)
         yield item

@@ -48,9 +48,9 @@ from recgraph.tools.llm.chat import ChatText
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.places import find_llm, fingerprint
 from recgraph.tools.llm.protocol import Prompt, Usage
+from recgraph.train.params import settings_of
 from recgraph.train.task import NEGATIVES, Cases, Note, Reranker, Rows, Scores, System, Task, drawn
 
-ADAPTERS = ("trained", "none")  # or the name or folder of one that is there
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _ACTIONS: tuple[Action, ...] = ("click", "cart", "purchase")
 _SMALL = 1_000_000_000  # parameters below which the product lets retrieval lead
@@ -246,7 +246,6 @@ class LLMSystem(Reranker):
         # trl takes seconds to be imported, and is needed for training only.
         from recgraph.train.lora.tokens import Tokens
         from recgraph.train.lora.training import LoraSettings, train
-        from recgraph.train.params import settings_of
 
         where = f"baselines.{self.name}.lora"
         settings = settings_of(LoraSettings, {**self.lora, **self.settings.lora, "seed": self.settings.seed}, where)
@@ -373,9 +372,9 @@ class LettersSystem(LLMSystem):
         for row in range(len(cases)):
             there = self._shuffled(cases, row, candidates[row])
             prompt = self._prompt(cases, row, candidates[row, there])
-            [told], used = self.llm.score_answers([prompt], LETTERS[: len(there)], adapter=self._own)
+            [logits], used = self.llm.score_answers([prompt], LETTERS[: len(there)], adapter=self._own)
             self.used += used
-            found[row, there] = told
+            found[row, there] = logits
         return found
 
     def _shuffled(self, cases: Cases, row: int, candidates: Rows) -> Rows:

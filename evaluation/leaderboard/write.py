@@ -241,7 +241,7 @@ def _section(board: Board) -> list[str]:
     return [
         f"### {_plain(board.title)}",
         _plain(lead(board)),
-        *(f"**Note:** {_plain(text)}" for text in warnings(board)),
+        *(f"**Note:** {_plain(text)}" for text in warnings(board.lines)),
         "\n".join(f"| {' | '.join(row)} |" for row in rows),
         "\n".join(rests_on),
         "<details><summary>Settings</summary>\n\n" + "\n".join(settings) + "\n\n</details>",

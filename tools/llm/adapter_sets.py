@@ -48,27 +48,27 @@ class AdapterCard:
         file = Path(folder) / CARD
         if not file.is_file():
             return None
-        told = _json(file)
-        base = told.get("base", {})
+        facts = _json(file)
+        base = facts.get("base", {})
         base = {"name": base} if isinstance(base, str) else base
-        _check_kinds(file, told, dict.fromkeys(_OBJECTS, dict) | {"base": (dict, str), "task": str, "preset": str, "prompt_version": (str, int)})
+        _check_kinds(file, facts, dict.fromkeys(_OBJECTS, dict) | {"base": (dict, str), "task": str, "preset": str, "prompt_version": (str, int)})
         _check_kinds(file, base, {"name": str, "fingerprint": str}, "base.")
-        if told.get("task") not in TASKS:
-            raise ModelMissing(f"{file}: task is {told.get('task')!r}; it must be one of {', '.join(TASKS)}.")
+        if facts.get("task") not in TASKS:
+            raise ModelMissing(f"{file}: task is {facts.get('task')!r}; it must be one of {', '.join(TASKS)}.")
         return cls(
-            task=told["task"],
+            task=facts["task"],
             base_name=base.get("name", ""),
             base_fingerprint=base.get("fingerprint", ""),
-            preset=told.get("preset", ""),
-            prompt_version=str(told.get("prompt_version", "")),
-            **{name: told.get(name, {}) for name in _OBJECTS},
+            preset=facts.get("preset", ""),
+            prompt_version=str(facts.get("prompt_version", "")),
+            **{name: facts.get(name, {}) for name in _OBJECTS},
         )
 
     def write(self, folder: str | Path) -> Path:
         """Writes the card into an adapter's folder, keys sorted, so that the same card is the same bytes."""
-        told = {name: getattr(self, name) for name in ("task", "preset", "prompt_version", *_OBJECTS)}
+        facts = {name: getattr(self, name) for name in ("task", "preset", "prompt_version", *_OBJECTS)}
         file = Path(folder) / CARD
-        _write_json(file, {**told, "base": {"name": self.base_name, "fingerprint": self.base_fingerprint}})
+        _write_json(file, {**facts, "base": {"name": self.base_name, "fingerprint": self.base_fingerprint}})
         return file
 
     def flat(self) -> dict[str, Any]:
@@ -237,12 +237,12 @@ def check_fit(name: str, folder: str | Path, base: Base) -> str:
     folder = Path(folder)
     config = _lora_config(name, folder)
     card = AdapterCard.read(folder)
-    told = (card.base_name if card else "") or plain_name(str(config.get("base_model_name_or_path") or ""))
+    trained_on = (card.base_name if card else "") or plain_name(str(config.get("base_model_name_or_path") or ""))
     same = bool(card and card.base_fingerprint and card.base_fingerprint == base.fingerprint)
-    if not same and told and told.casefold() != base.name.casefold():
-        raise _misfit(name, folder, told, base, f"it was trained on {told}, and this is {base.name}")
+    if not same and trained_on and trained_on.casefold() != base.name.casefold():
+        raise _misfit(name, folder, trained_on, base, f"it was trained on {trained_on}, and this is {base.name}")
     if reason := _shapes_apart(folder, base):
-        raise _misfit(name, folder, told, base, reason)
+        raise _misfit(name, folder, trained_on, base, reason)
     if same or card is None or not card.base_fingerprint:
         return ""
     return f"the adapter '{name}' was trained on other weights of {base.name} ({card.base_fingerprint}; here {base.fingerprint})"
@@ -268,8 +268,8 @@ def portable(folder: str | Path, base_name: str) -> None:
     (folder / "README.md").unlink(missing_ok=True)
 
 
-def _misfit(name: str, folder: Path, told: str, base: Base, reason: str) -> ModelMissing:
-    own = f"the model it was trained on (--llm {told})" if told else "the model it was trained on (--llm)"
+def _misfit(name: str, folder: Path, trained_on: str, base: Base, reason: str) -> ModelMissing:
+    own = f"the model it was trained on (--llm {trained_on})" if trained_on else "the model it was trained on (--llm)"
     return ModelMissing(
         f"The adapter '{name}' in {folder} does not fit this base model: {reason}. Take {own}, a set for {base.name} "
         "(`recgraph adapters list`), or none (--adapter none)."
@@ -325,12 +325,12 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        facts = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelMissing(f"{file} is not JSON: {error}") from error
-    if not isinstance(told, dict):
-        raise ModelMissing(f"{file} holds a {type(told).__name__}; it must be a JSON object.")
-    return told
+    if not isinstance(facts, dict):
+        raise ModelMissing(f"{file} holds a {type(facts).__name__}; it must be a JSON object.")
+    return facts
 
 
 def _write_json(file: Path, told: Mapping[str, Any]) -> None:

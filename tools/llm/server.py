@@ -176,8 +176,8 @@ class ServerLLM:
             before = self._tokens({"model": model, "messages": chat, "add_generation_prompt": True}, deadline)
             first = []
             for answer in answers:
-                said = [*chat, {"role": "assistant", "content": answer}]
-                body = {"model": model, "messages": said, "add_generation_prompt": False, "continue_final_message": True}
+                answered = [*chat, {"role": "assistant", "content": answer}]
+                body = {"model": model, "messages": answered, "add_generation_prompt": False, "continue_final_message": True}
                 after = self._tokens(body, deadline)
                 if after[: len(before)] != before or len(after) == len(before):
                     raise ValueError(f"The answer '{answer}' has no token of its own after this prompt.")

@@ -97,8 +97,8 @@ def save_small(adapter: Path, target: Path) -> None:
 def _write_metrics(folder: Path, task: str, metrics: Mapping[str, Any], trained: TrainedAdapter) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "date": datetime.now(UTC).date().isoformat()}
-    for name, told in ((f"{task}.json", metrics), (f"{task}_cost.json", {**trained.cost, **machine})):
-        (folder / name).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    for name, facts in ((f"{task}.json", metrics), (f"{task}_cost.json", {**trained.cost, **machine})):
+        (folder / name).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     steps = {phase: 0 for phase, *_ in trained.curve}
     offset = 0
     lines = ["step,phase,loss"]
