@@ -21,8 +21,8 @@ from recgraph.tools.llm.places import quiet_transformers
 from recgraph.tools.llm.protocol import LLM, Prompt
 from recgraph.train.examples import POOLS
 from recgraph.train.lora.job import Groups, Job, first
+from recgraph.train.lora.model import load_base, perplexities
 from recgraph.train.lora.tokens import Tokens
-from recgraph.train.lora.training import load_base, perplexities
 from recgraph.train.metrics import auc
 from recgraph.train.summary.checks import summary_report, written
 
