@@ -191,8 +191,9 @@ class Recommender:
         `as_of` hides everything from that moment on (datetime UTC, or text as `parse_time` reads it); `deadline` is in
         seconds. An unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of range.
         """
-        given = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
-        settings = replace(self.settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        asked_for = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
+        given: dict[str, Any] = {name: value for name, value in asked_for.items() if value is not None}
+        settings = replace(self.settings, **given)
         if not new_user:
             self.store.require_user(user_id)
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of

@@ -1,6 +1,6 @@
 """Wires the nodes of a recommendation into one compiled LangGraph, and sees to it that every run of it has a deadline.
 
-It knows the order of the nodes and what a run leaves in a checkpoint; not what a node does, nor the tools it works with.
+It knows the nodes' order and what a run leaves in a checkpoint; not what a node does, nor the tools it works with.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import sqlite3
 import time
@@ -378,14 +379,14 @@ def test_and_asynchronously(make: Make) -> None:
 
 
 class TimedLLM(FakeLLM):
-    """Keeps how many seconds each prompt of `recommend` was given."""
+    """Keeps how many seconds each prompt of `recommend` was given, in whole tens: a busy machine may take a few."""
 
     def __init__(self) -> None:
         super().__init__(GOOD)
         self.seconds: list[float | None] = []
 
     def generate(self, prompts: Any, *, deadline: float | None = None, **asked: Any) -> Any:
-        self.seconds.append(None if deadline is None else round(deadline - time.monotonic()))
+        self.seconds.append(None if deadline is None else 10 * math.ceil((deadline - time.monotonic()) / 10))
         return super().generate(prompts, deadline=deadline, **asked)
 
 

@@ -1,4 +1,4 @@
-"""A base model over token trees (`train/lora/trees.py`): how it is loaded, its loss, and what it makes of given answers.
+"""A base model over token trees (`train/lora/trees.py`): how it is loaded, its loss, and what it makes of answers.
 How it is trained is `train/lora/training.py`'s, so that measuring needs no trainer.
 """
 
