@@ -388,7 +388,7 @@ def compare(first: str, second: str, store: str | None) -> None:
     from recgraph.tools.llm.adapter_sets import find_set
 
     place = load_settings(store=store).store
-    consoles()[0].print(tables.compared(find_set(first, place), find_set(second, place)))
+    consoles()[0].print(tables.side_by_side(find_set(first, place), find_set(second, place)))
 
 
 @adapters.command()
