@@ -11,9 +11,12 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # Markers: BY_LLM answer or learn with language models in process, and hang on the processor's number format; the other slow ones do not.
 BY_LLM  := llm or train
 OTHERS  := data or package or dvc
-# A process a core, four at most (a gigabyte or two each); a file stays in one of them, so that what its tests share is made once.
-PYTEST  := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+# A process a core, four at most (a gigabyte or two each); a file stays in one of them, so that what its tests share is made once. One that
+# dies is not replaced: by file, pytest-xdist gives the test that killed it to the next, eight times over.
+PYTEST  := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --max-worker-restart 0
 export HF_HUB_DISABLE_TELEMETRY = 1
+# Compiled tests and modules are kept: compiling them anew costs each of these processes seven seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from recgraph.train.pipeline import TASKS
 
-pytestmark = pytest.mark.dvc
+pytestmark = [pytest.mark.dvc, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parent.parent
 SMALL: dict[str, dict[str, Any]] = {
     "shop": {"shoppers": 60, "products": 200, "events": 2500, "days": 150},

@@ -31,7 +31,7 @@ from recgraph.tools.llm.places import find_llm, quiet_transformers
 from recgraph.tools.llm.protocol import Form, Prompt
 from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]  # a server compiles as it starts
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_SECONDS = 300  # 20-40 s on two free cores; the first start on a machine also compiles
