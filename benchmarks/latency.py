@@ -2,9 +2,10 @@
 
     python benchmarks/latency.py --store recgraph.duckdb [--users 30] [--llm-url URL]
 
-Warm: the process is up, the summary is cached, and as many other users were served in between as `--users` says, so that nothing of the
-user's own prompt but the instruction is left in the prefix cache. Users are drawn with a seed among those with at least five events; each
-searches for what they searched last. Prints machine, date, command and for every stage the 5 %, 50 % and 95 % quantiles.
+Warm: the process is up, the summary is cached, and as many other users were served in between as `--users` says, so
+that nothing of the user's own prompt but the instruction is left in the prefix cache. Users are drawn with a seed among
+those with at least five events; each searches for what they searched last. Prints machine, date, command and for every
+stage the 5 %, 50 % and 95 % quantiles.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def machine() -> str:
     """The processor as the system names it, and how many cores this process may use."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+        name = next(
+            (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+        )
     except OSError:
         name = platform.processor()
     return f"{name}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
@@ -46,7 +49,9 @@ def pick_users(recommender: Recommender, count: int, seed: int) -> list[tuple[st
     """(user, their last search) of `count` users with at least five events."""
     rows = [row for row in recommender.store.users(limit=5000) if row.events >= 5]
     chosen = random.Random(seed).sample(sorted(row.user_id for row in rows), min(count, len(rows)))
-    last = {user: [event.query for event in recommender.store.history(user) if event.action == "search"] for user in chosen}
+    last = {
+        user: [event.query for event in recommender.store.history(user) if event.action == "search"] for user in chosen
+    }
     return [(user, last[user][-1] if last[user] else "") for user in chosen]
 
 
@@ -73,14 +78,19 @@ def retrieval(recommender: Recommender, users: list[tuple[str, str]]) -> None:
         started = time.perf_counter()
         retriever.candidates(RetrievalQuery(titles.item_ids[row], titles.names[row], query, history, hits, k=20))
         times.append((time.perf_counter() - started) * 1000)
-    print(f"\nRetrieval alone (both texts embedded, all sources, 20 candidates):\n  {'candidates':<14}{quantiles(times)}")
+    print(
+        f"\nRetrieval alone (both texts embedded, all sources, 20 candidates):\n  {'candidates':<14}{quantiles(times)}"
+    )
 
 
 def processes(store: str, runs: int) -> None:
     """Whole processes from outside: wall time, and CPU time of `--help`."""
     command = [sys.executable, "-m", "recgraph.cli"]
     print(f"\nWhole processes, {runs} runs each")
-    for name, arguments in (("recgraph run (cold)", ["run", "--user", "U123", "--store", store, "--json"]), ("recgraph --help", ["--help"])):
+    for name, arguments in (
+        ("recgraph run (cold)", ["run", "--user", "U123", "--store", store, "--json"]),
+        ("recgraph --help", ["--help"]),
+    ):
         times = []
         for _ in range(runs):
             started = time.perf_counter()

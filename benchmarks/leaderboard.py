@@ -1,16 +1,21 @@
-"""Measures the systems on the shops of the leaderboard and writes it: metrics/leaderboard/*.json, LEADERBOARD.md and the page.
+"""Measures the systems on the shops of the leaderboard and writes it: metrics/leaderboard/*.json, LEADERBOARD.md and
+the page.
 
 \b
     python benchmarks/leaderboard.py --data ../shared/data                      # everything; hours on two cores
     python benchmarks/leaderboard.py --data ../shared/data --shop fashion --systems popularity,text-knn,fused
     python benchmarks/leaderboard.py --shop shop                                # the simulated shop needs no data
-    python benchmarks/leaderboard.py --data ../shared/data --shop beauty --shop mind --protocol sampled --systems all,llm   # T table 2
+    # T table 2:
+    python benchmarks/leaderboard.py --data ../shared/data --shop beauty --shop mind --protocol sampled \\
+        --systems all,llm
 
-The last is for a GPU: there give the language models more `cases` than the 200 of params.yaml (block baselines). Without one,
-`--systems tallrec,recgraph-hierarchical,recgraph-recurrent --sample 200 --negatives even` took 98 minutes on Beauty, beside other work.
+The last is for a GPU: there give the language models more `cases` than the 200 of params.yaml (block baselines).
+Without one, `--systems tallrec,recgraph-hierarchical,recgraph-recurrent --sample 200 --negatives even` took 98 minutes
+on Beauty, beside other work.
 
-Stores and answers are kept in data/leaderboard: killed and started again, it goes on where it was; a system whose code or settings changed
-is fitted anew. The commands it runs are printed, each can be run by hand. Run it in a clean checkout: a result names the commit.
+Stores and answers are kept in data/leaderboard: killed and started again, it goes on where it was; a system whose code
+or settings changed is fitted anew. The commands it runs are printed, each can be run by hand. Run it in a clean
+checkout: a result names the commit.
 """
 
 from __future__ import annotations
@@ -30,7 +35,8 @@ RESULTS = Path("metrics/leaderboard")
 
 @dataclass(frozen=True)
 class Shop:
-    """Where a shop's raw logs are, in which format, and what is asked: (split, protocol) pairs; `shares` are those of a full ranking."""
+    """Where a shop's raw logs are, in which format, and what is asked: (split, protocol) pairs; `shares` are those of a
+    full ranking."""
 
     format: str
     source: str
@@ -52,18 +58,40 @@ def run(*words: str | Path) -> None:
     """A recgraph command, shown before it runs."""
     told = ["recgraph", *map(str, words)]
     click.secho("$ " + " ".join(told), bold=True, err=True)
-    subprocess.run([sys.executable, "-c", "from recgraph.cli import main; main(prog_name='recgraph')", *told[1:]], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, "-c", "from recgraph.cli import main; main(prog_name='recgraph')", *told[1:]],
+        cwd=ROOT,
+        check=True,
+    )
 
 
 @click.command(help=__doc__)
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="the folder of the real data sets")
+@click.option(
+    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="the folder of the real data sets"
+)
 @click.option("--shop", "shops", multiple=True, type=click.Choice(list(SHOPS)), help="these only")
 @click.option("--systems", default="all", show_default=True, help="with commas between")
 @click.option("--seeds", default="7", show_default=True)
-@click.option("--protocol", "protocols", multiple=True, type=click.Choice(["full", "category", "sampled"]), help="these only")
+@click.option(
+    "--protocol", "protocols", multiple=True, type=click.Choice(["full", "category", "sampled"]), help="these only"
+)
 @click.option("--sample", default=0, metavar="N", help="so many cases [all]")
-@click.option("--negatives", type=click.Choice(["both", "even"]), default="both", show_default=True, help="of the protocol sampled")
-def main(data: Path | None, shops: tuple[str, ...], systems: str, seeds: str, protocols: tuple[str, ...], sample: int, negatives: str) -> None:
+@click.option(
+    "--negatives",
+    type=click.Choice(["both", "even"]),
+    default="both",
+    show_default=True,
+    help="of the protocol sampled",
+)
+def main(
+    data: Path | None,
+    shops: tuple[str, ...],
+    systems: str,
+    seeds: str,
+    protocols: tuple[str, ...],
+    sample: int,
+    negatives: str,
+) -> None:
     (ROOT / WORK).mkdir(parents=True, exist_ok=True)
     for name in shops or SHOPS:
         shop, store = SHOPS[name], WORK / f"{name}.duckdb"

@@ -1,7 +1,9 @@
-"""The store at the size of the fashion paper: 5.9 million events on 2.4 million items (F 5.1). What docs/results.md says about scale comes from here.
+"""The store at the size of the fashion paper: 5.9 million events on 2.4 million items (F 5.1). What docs/results.md
+says about scale comes from here.
 
-Makes seeded Parquet files in a temporary folder (about 300 MB), ingests them in a process of its own, whose time and peak memory are taken,
-and reads the histories of 1,000 random users, and the items in them, through `Store`. The events are drawn, not from any real shop.
+Makes seeded Parquet files in a temporary folder (about 300 MB), ingests them in a process of its own, whose time and
+peak memory are taken, and reads the histories of 1,000 random users, and the items in them, through `Store`. The events
+are drawn, not from any real shop.
 
     python benchmarks/scale.py [--events 5900000] [--items 2400000] [--users 600000] [--folder DIR]
 """
@@ -26,7 +28,8 @@ import duckdb
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 
-# Activity is skewed: a user's rank is the cube of a uniform number, so a few users have hundreds of events and most have a handful.
+# Activity is skewed: a user's rank is the cube of a uniform number, so a few users have hundreds of events and most
+# have a handful.
 _EVENTS = """
     COPY (SELECT 'U' || printf('%07d', floor(pow(random(), 3) * $users)::INTEGER) AS user_id,
               TIMESTAMP '2024-01-01' + to_seconds(floor(random() * 31536000)::BIGINT) AS ts,
@@ -40,9 +43,12 @@ _ITEMS = """
     COPY (SELECT 'I' || printf('%08d', i) AS item_id,
               ['Red', 'Blue', 'Black', 'White', 'Green', 'Olive', 'Beige'][1 + i % 7]
                   || ' ' || ['cotton', 'linen', 'wool', 'denim', 'silk'][1 + i % 5]
-                  || ' ' || ['dress', 'shirt', 'skirt', 'coat', 'boots', 'scarf'][1 + i % 6] || ' no. ' || i || ', regular fit' AS title,
-              ['dresses', 'shirts', 'skirts', 'coats', 'boots', 'scarves'][1 + i % 6] AS category, 'Brand ' || (i % 4000) AS brand,
-              ['red', 'blue', 'black', 'white', 'green', 'olive', 'beige'][1 + i % 7] AS color, ['S', 'M', 'L', 'XL'][1 + i % 4] AS size,
+                  || ' ' || ['dress', 'shirt', 'skirt', 'coat', 'boots', 'scarf'][1 + i % 6]
+                  || ' no. ' || i || ', regular fit' AS title,
+              ['dresses', 'shirts', 'skirts', 'coats', 'boots', 'scarves'][1 + i % 6] AS category,
+              'Brand ' || (i % 4000) AS brand,
+              ['red', 'blue', 'black', 'white', 'green', 'olive', 'beige'][1 + i % 7] AS color,
+              ['S', 'M', 'L', 'XL'][1 + i % 4] AS size,
               round(5 + 200 * random(), 2) AS price, 'P' || (i // 4) AS parent_id, TRUE AS in_stock
           FROM range($items) t(i)) TO 'PATH' (FORMAT parquet)
 """
@@ -53,16 +59,30 @@ def make_tables(folder: Path, events: int, items: int, users: int) -> None:
     con = duckdb.connect()
     con.execute("SET threads = 1")
     con.execute("SELECT setseed(0.5)")
-    con.execute(_EVENTS.replace("PATH", str(folder / "events.parquet")), {"events": events, "items": items, "users": users})
+    con.execute(
+        _EVENTS.replace("PATH", str(folder / "events.parquet")), {"events": events, "items": items, "users": users}
+    )
     con.execute(_ITEMS.replace("PATH", str(folder / "items.parquet")), {"items": items})
     con.close()
 
 
 def ingest_and_tell(folder: Path, store: Path) -> None:
     """What the measured process does: one ingest, then its report and peak memory as JSON on stdout."""
-    report = ingest(store, "tables", [folder], progress=lambda step: print(f"{time.monotonic():.1f} {step}", file=sys.stderr))
+    report = ingest(
+        store, "tables", [folder], progress=lambda step: print(f"{time.monotonic():.1f} {step}", file=sys.stderr)
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"seconds": report.seconds, "peak_gb": peak, "events": report.events_new, "items": report.items_new, "users": report.users}))
+    print(
+        json.dumps(
+            {
+                "seconds": report.seconds,
+                "peak_gb": peak,
+                "events": report.events_new,
+                "items": report.items_new,
+                "users": report.users,
+            }
+        )
+    )
 
 
 def percentile(times: list[float], share: float) -> float:
@@ -119,14 +139,26 @@ def main() -> None:
         size = store.stat().st_size / 2**30
     print(f"machine   {os.cpu_count()} CPUs (load {os.getloadavg()[0]:.1f}), {platform.machine()}, {platform.system()}")
     print(f"software  Python {platform.python_version()}, DuckDB {duckdb.__version__}")
-    print(f"command   python benchmarks/scale.py --events {options.events} --items {options.items} --users {options.users}")
+    print(
+        f"command   python benchmarks/scale.py --events {options.events} --items {options.items} --users "
+        f"{options.users}"
+    )
     print(f"date      {datetime.now(UTC):%Y-%m-%d}")
-    print(f"ingest    {told['events']:,} events, {told['items']:,} items, {told['users']:,} users in {told['seconds']:.0f} s,")
+    print(
+        f"ingest    {told['events']:,} events, {told['items']:,} items, {told['users']:,} users in "
+        f"{told['seconds']:.0f} s,"
+    )
     print(f"          peak memory {told['peak_gb']:.1f} GB, store {size:.1f} GB   (asked: 240 s, 8 GB)")
     print(f"history   p50 {reads['history_p50_ms']:.1f} ms, p99 {reads['history_p99_ms']:.1f} ms, ", end="")
     print(f"of processor time p99 {reads['history_cpu_p99_ms']:.1f} ms")
-    print(f"          (asked: p99 10 ms; 1,000 random users, {reads['mean_events']:.1f} events on average, {reads['most_events']:.0f} at most)")
-    print(f"items     p50 {reads['items_p50_ms']:.1f} ms, p99 {reads['items_p99_ms']:.1f} ms for the items of such a history")
+    print(
+        f"          (asked: p99 10 ms; 1,000 random users, {reads['mean_events']:.1f} events on average, "
+        f"{reads['most_events']:.0f} at most)"
+    )
+    print(
+        f"items     p50 {reads['items_p50_ms']:.1f} ms, p99 {reads['items_p99_ms']:.1f} ms for the items of such a "
+        "history"
+    )
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def resampled(values: ArrayLike, clusters: Clusters | None = None, *, resamples:
 def intervals(
     values: ArrayLike, clusters: Clusters | None = None, *, level: float = 0.95, resamples: int = 2000, seed: int = 7
 ) -> list[Interval]:
-    """The mean of each column of values[n, m] with its percentile interval."""
+    """The mean of each column of values[n, m] (or [n]) with its percentile interval. For a paired difference of two
+    systems give the differences of their values."""
     table = _table(values)
     if not len(table):
         return [Interval(float("nan"), float("nan"), float("nan"))] * table.shape[1]
@@ -83,14 +84,6 @@ def intervals(
         Interval(float(mean), float(low), float(high))
         for mean, low, high in zip(table.mean(axis=0), *bounds, strict=True)
     ]
-
-
-def interval(
-    values: ArrayLike, clusters: Clusters | None = None, *, level: float = 0.95, resamples: int = 2000, seed: int = 7
-) -> Interval:
-    """The mean of values[n] with its percentile interval. For a paired difference of two systems give the differences
-    of their values."""
-    return intervals(np.asarray(values, np.float64)[:, None], clusters, level=level, resamples=resamples, seed=seed)[0]
 
 
 def _bounds(means: Values, level: float) -> tuple[Values, Values]:
@@ -128,13 +121,6 @@ def sign_flips(
         flipped = sums.sum(axis=0) - 2 * (bits.astype(np.float64) @ sums)
         hits += (np.abs(flipped) >= least).sum(axis=0)
     return np.asarray((hits + 1) / (resamples + 1), np.float64)
-
-
-def sign_flip(
-    differences: ArrayLike, clusters: Clusters | None = None, *, resamples: int = 10_000, seed: int = 7
-) -> float:
-    """The p-value of differences[n]; see `sign_flips`."""
-    return float(sign_flips(differences, clusters, resamples=resamples, seed=seed)[0])
 
 
 def holm(p_values: Sequence[float] | Values) -> Values:

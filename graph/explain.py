@@ -19,7 +19,8 @@ from recgraph.tools.taken import POPULAR_DAYS, TakenItem
 
 _DID = {"click": "looked at {}", "cart": "put {} in the cart", "purchase": "bought {}"}
 _COMMON = frozenset(
-    "with from your this that pack ounce ounces count women womens woman mens size color colour inch natural free best hair skin".split()
+    "with from your this that pack ounce ounces count women womens woman mens size color colour inch natural free "
+    "best hair skin".split()
 )
 _MOST_EVENTS = 5  # events named as evidence of one reason: the latest
 
@@ -59,9 +60,7 @@ def _reason(item: Item, source: str, state: State, evidence: Evidence) -> _Reaso
     remembered = next((hit.query for hit in memory if item.item_id in hit.item_ids), "")
     own = _own_style(item, seen, items) or _own_taste(item, seen, items)
     if own and remembered:
-        return _Reason(
-            f"{own.text}; also shown for “{clean(remembered, 40)}”.", own.events, (remembered,)
-        )
+        return _Reason(f"{own.text}; also shown for “{clean(remembered, 40)}”.", own.events, (remembered,))
     if own:
         return _Reason(f"{own.text}.", own.events)
     if remembered:

@@ -1,13 +1,15 @@
-"""Holds an LLM's summary against what it was made from: which catalogue values it names, which of them stand nowhere in its sources,
-how much of it is copied, and which events each sentence rests on. Knows nothing of prompts, models or what to do with a bad summary.
+"""Holds an LLM's summary against what it was made from: which catalogue values it names, which of them stand nowhere in
+its sources, how much of it is copied, and which events each sentence rests on. Knows nothing of prompts, models or what
+to do with a bad summary.
 
 What counts as naming a value (brand, category, colour), so that plain English raises no false alarm:
-- whole words, casefolded, singular and plural alike ("dress", "Dresses"), the longest value first ("Polo Ralph Lauren" before "Polo");
+- whole words, casefolded, singular and plural alike ("dress", "Dresses"), the longest value first ("Polo Ralph Lauren"
+  before "Polo");
 - values of one or two letters and values made of function words ("new", "one", "other") never count;
-- values made of everyday English that any summary may use ("comfort", "natural", "express"; `wording.EVERYDAY`) count only where they are
-  a brand, written with a capital, and not at the start of a sentence.
-A value is grounded where a source holds its words side by side; for categories and colours, whose words a summary may rightly
-reorder ("black dress" of "Dress, black"), one source holding all the words is enough.
+- values made of everyday English that any summary may use ("comfort", "natural", "express"; `wording.EVERYDAY`) count
+  only where they are a brand, written with a capital, and not at the start of a sentence.
+A value is grounded where a source holds its words side by side; for categories and colours, whose words a summary may
+rightly reorder ("black dress" of "Dress, black"), one source holding all the words is enough.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ _PLAIN = _STEMMED_EVERYDAY | frozenset(stem(word) for word in PACKING)
 _GRAM = 8
 _BULLET = re.compile(r"^\s*(?:[-*•·]|\d{1,2}[.)])\s+")
 _END = re.compile(r"(?<=[.!?])[\"”'’)]*\s+(?=[\"“'‘(]*[A-Z0-9])")
-_ABBREVIATION = re.compile(r"(?:\b(?:oz|fl|dr|mr|mrs|ms|st|no|vs|e\.g|i\.e|approx|inc|ltd|co|in|ft|lb|lbs|pc|pcs)|\b[a-z])\.$", re.IGNORECASE)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:oz|fl|dr|mr|mrs|ms|st|no|vs|e\.g|i\.e|approx|inc|ltd|co|in|ft|lb|lbs|pc|pcs)|\b[a-z])\.$", re.IGNORECASE
+)
 _Key = tuple[str, ...]
 
 
@@ -40,14 +44,15 @@ class _Value:
 class Vocabulary:
     """The catalogue's brands, categories and colours, looked up in running text by n-grams of stemmed words.
 
-    `values` maps "brand", "category" and "color" to their distinct values (`Store.attribute_values`). Building is linear in the values,
-    a look-up linear in the text's words times the longest value that starts with each.
+    `values` maps "brand", "category" and "color" to their distinct values (`Store.attribute_values`). Building is
+    linear in the values, a look-up linear in the text's words times the longest value that starts with each.
     """
 
     def __init__(self, values: Mapping[str, AbstractSet[str]]) -> None:
         self._values: dict[_Key, _Value] = {}
         self._longest: dict[str, int] = {}  # first stem of a value → most words of a value that starts so
-        for kind in sorted(values, key=lambda kind: kind != "brand"):  # a brand that is also a category is held to the brand's rule
+        # a brand that is also a category is held to the brand's rule
+        for kind in sorted(values, key=lambda kind: kind != "brand"):
             for name in sorted(values[kind]):
                 self._add(name, kind == "brand")
 
@@ -69,14 +74,17 @@ class Vocabulary:
         return {self._values[key].name for key in self._named(text)}
 
     def ungrounded(self, text: str, sources: Sequence[str]) -> set[str]:
-        """The values (casefolded) that `text` names and none of `sources` (item texts of the block, the previous summary) holds."""
+        """The values (casefolded) that `text` names and none of `sources` (item texts of the block, the previous
+        summary) holds."""
         keys = self._named(text)
         if not keys:
             return set()
         held = {key for source in sources for key in self._held(source)}
         bags = [frozenset(map(stem, words(clean(source)))) for source in sources]
         return {
-            self._values[key].name for key in keys if key not in held and (self._values[key].brand or not any(bag.issuperset(key) for bag in bags))
+            self._values[key].name
+            for key in keys
+            if key not in held and (self._values[key].brand or not any(bag.issuperset(key) for bag in bags))
         }
 
     def mentions(self, sentence: str, text: str) -> bool:
@@ -113,7 +121,8 @@ class Vocabulary:
 
 
 def copied(text: str, source: str, size: int = _GRAM) -> float:
-    """Share (0 to 1) of the text's n-grams of `size` words that stand literally in the source. A shorter text is taken as one; empty is 0."""
+    """Share (0 to 1) of the text's n-grams of `size` words that stand literally in the source. A shorter text is taken
+    as one; empty is 0."""
     ours, theirs = ([word.casefold() for word in words(clean(part))] for part in (text, source))
     size = min(size, len(ours))
     if not size:
@@ -124,7 +133,8 @@ def copied(text: str, source: str, size: int = _GRAM) -> float:
 
 
 def sentences(text: str) -> list[str]:
-    """An LLM's answer in sentences: line by line, bullets and numbering dropped, not split after "oz.", "Dr." or an initial."""
+    """An LLM's answer in sentences: line by line, bullets and numbering dropped, not split after "oz.", "Dr." or an
+    initial."""
     found: list[str] = []
     for line in text.splitlines():
         start, line = 0, clean(_BULLET.sub("", line))
@@ -139,8 +149,8 @@ def sentences(text: str) -> list[str]:
 def support(sentence: str, events: Sequence[Event], items: Mapping[str, Item]) -> tuple[int, ...]:
     """The numbers of the events a sentence rests on, ascending; of all events where the sentence names none of them.
 
-    An event counts where the sentence names its item's brand, category or colour, two telling words of its title or query, or one such word
-    that at most a third of the events share.
+    An event counts where the sentence names its item's brand, category or colour, two telling words of its title or
+    query, or one such word that at most a third of the events share.
     """
     pairs = [(event, items.get(event.item_id)) for event in events]
     known = [item for _, item in pairs if item]
@@ -155,10 +165,14 @@ def support(sentence: str, events: Sequence[Event], items: Mapping[str, Item]) -
     found = {
         event.seq
         for (event, item), words_ in zip(pairs, shared, strict=True)
-        if len(words_) > 1 or words_ & rare or (item and vocabulary.mentions(sentence, f"{item.brand}, {item.category}, {item.color}"))
+        if len(words_) > 1
+        or words_ & rare
+        or (item and vocabulary.mentions(sentence, f"{item.brand}, {item.category}, {item.color}"))
     }
     return tuple(sorted(found or {event.seq for event in events}))
 
 
 def _telling(text: str) -> frozenset[str]:
-    return frozenset(part for word in words(clean(text)) if len(part := stem(word)) > 2 and part not in _PLAIN and not part.isdigit())
+    return frozenset(
+        part for word in words(clean(text)) if len(part := stem(word)) > 2 and part not in _PLAIN and not part.isdigit()
+    )

@@ -1,5 +1,4 @@
-"""Builds the recommendation graph and runs it: `build_graph` wires nodes, `Recommender` owns the tools and is alone in
-writing to disk.
+"""Runs the recommendation graph (graph/wiring.py): `Recommender` owns the tools, and is alone in writing to disk.
 
 What a run leaves behind: new summaries in the store, the run itself in the run log beside it, and, where asked for,
 checkpoints in an SQLite file from which the same request resumes after a crash. A disk or store that cannot be written
@@ -18,27 +17,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
-from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import RetryPolicy
 
-from recgraph.errors import EmptyStore, LLMUnavailable, StoreBusy, StoreReadOnly
+from recgraph.errors import EmptyStore, StoreBusy, StoreReadOnly
 from recgraph.graph.grounding import Vocabulary
 from recgraph.graph.nodes import Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.prompts import ASKED_LIMIT, clean
 from recgraph.graph.recommendation import Recommendation
-from recgraph.graph.state import CHECKPOINT_TYPES, RunContext, RunRequest, State
-from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, Work, build_summarize
+from recgraph.graph.state import RunContext, State
+from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
+from recgraph.graph.wiring import build_graph, serializer
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.records import Summary, parse_time
@@ -64,27 +58,7 @@ class _Fittable(Protocol):
 
 
 Tool = TypeVar("Tool", bound=_Fittable)
-Graph = CompiledStateGraph[Any, Any, Any, Any]
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0 where unknown)
-
-
-def build_graph(nodes: Nodes, summarize: Graph, checkpointer: BaseCheckpointSaver[Any] | None = None) -> Graph:
-    """Wires DESIGN 4. LLM nodes are tried twice where the server cannot be reached; then their fallback takes over."""
-    retry = RetryPolicy(initial_interval=0.2, max_attempts=2, jitter=False, retry_on=LLMUnavailable)
-    graph = StateGraph(State, context_schema=RunContext, input_schema=RunRequest)
-    graph.add_node(
-        "load_history", nodes.begin
-    )  # it goes on to recall_memory, or to explain where nothing is left to recommend
-    graph.add_node("recall_memory", nodes.recall_memory)
-    graph.add_node("summarize", summarize, error_handler=cast(Any, nodes.without_summary))
-    graph.add_node("recommend", nodes.recommend, retry_policy=retry, error_handler=cast(Any, nodes.without_prediction))
-    graph.add_node("retrieve", nodes.retrieve)
-    graph.add_node("rerank", nodes.rerank, retry_policy=retry, error_handler=cast(Any, nodes.without_scores))
-    graph.add_node("explain", nodes.explain)
-    graph.add_edge(START, "load_history")
-    for one, following in pairwise(["recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain", END]):
-        graph.add_edge(one, following)
-    return graph.compile(checkpointer=checkpointer, name="recgraph")
 
 
 @dataclass(frozen=True)
@@ -119,9 +93,9 @@ class Recommender:
     """The whole recommender over one store. Use `Recommender.open`; close it, or use it in a `with` block.
 
     `graph` is the compiled LangGraph, to be run or to be a node of another one, sync or async: its input is a
-    `RunRequest` (`user_id`, all else has a default), its result the `State`. It has a deadline where
-    `context=RunContext.within(seconds)` is given. A checkpointer of yours must be allowed `CHECKPOINT_TYPES`
-    (`serializer()`).
+    `RunRequest` (`user_id`, all else has a default), its result the `State`. Each run has the settings' deadline, or
+    another one where `context=RunContext.within(seconds)` is given. A checkpointer of yours must be allowed
+    `CHECKPOINT_TYPES` (`serializer()` in graph/wiring.py).
     """
 
     def __init__(
@@ -157,7 +131,7 @@ class Recommender:
         self._runs = RunLog(store.path)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
         summarize = build_summarize(self.summarizer, store.summary, block=settings.block, group=settings.merge)
-        self.graph = build_graph(self._nodes(), summarize, self._checkpointer)
+        self.graph = build_graph(self._nodes(), summarize, settings.deadline, self._checkpointer)
 
     @classmethod
     def open(
@@ -217,8 +191,9 @@ class Recommender:
         `as_of` hides everything from that moment on (datetime UTC, or text as `parse_time` reads it); `deadline` is in
         seconds. An unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of range.
         """
-        given = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
-        settings = replace(self.settings, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        asked_for = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
+        given: dict[str, Any] = {name: value for name, value in asked_for.items() if value is not None}
+        settings = replace(self.settings, **given)
         if not new_user:
             self.store.require_user(user_id)
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of
@@ -371,13 +346,6 @@ class Recommender:
         connection = sqlite3.connect(path, check_same_thread=False)
         self._exit.callback(connection.close)
         return SqliteSaver(connection, serde=serializer())
-
-
-def serializer() -> JsonPlusSerializer:
-    """Writes and reads what a run puts into its checkpoints, and no other type: for a checkpointer of yours."""
-    return JsonPlusSerializer(
-        allowed_msgpack_modules=[(kind.__module__, kind.__name__) for kind in (*CHECKPOINT_TYPES, Work)]
-    )
 
 
 def _reporter(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:

@@ -1,6 +1,8 @@
-"""The commands. Each parses, calls one function and prints; what it needs is imported inside, so that `--help` is instant.
+"""The commands. Each parses, calls one function and prints; what it needs is imported inside, so that `--help` is
+instant.
 
-Exit codes: 0 done, 1 a problem of data, store or model (one line on stderr says which and what mends it), 2 wrong usage.
+Exit codes: 0 done, 1 a problem of data, store or model (one line on stderr says which and what mends it), 2 wrong
+usage.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import click
 
 from recgraph import measure, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
-from recgraph.options import consoles, json_option, open_store, store_option
+from recgraph.options import consoles, json_option, limit_option, open_store, store_option
 from recgraph.terminal import json_text, plain, say
 
 
@@ -32,30 +34,53 @@ class _Group(click.Group):
 def main() -> None:
     """A recommender for shops whose products carry text.
 
-    Try it:  recgraph demo && recgraph run --user U123
+    \b
+    Try it:     recgraph demo && recgraph run --user U123
+    Your data:  recgraph ingest FILES --dry-run, then without --dry-run
+    Trouble:    recgraph doctor
 
-    Every option can also be set as RECGRAPH_<NAME> in the environment or in recgraph.toml.
+    What answers (store, llm, llm_url, adapter, mode, k, deadline, ...) can also be set in recgraph.toml in this
+    folder, or in the environment as RECGRAPH_LLM and so on; an option comes before both.
     """
 
 
 @main.command()
-@click.option("--user", required=True, help="whom to recommend to")
-@click.option("--query", default="", help="what they search for now")
-@click.option("--k", type=click.IntRange(min=1), help="how many products [10]")
-@click.option("--as-of", metavar="TIME", help="pretend it is this moment: 2025-06-01, or an event number")
-@click.option("--paradigm", type=click.Choice(["recurrent", "hierarchical"]), help="how the history is summarised [recurrent]")
-@click.option("--mode", type=click.Choice(["fused", "paper"]), help="all candidate sources, or the paper's two [fused]")
-@click.option("--deadline", type=float, metavar="SECONDS", help="answer without the LLM after this time [30]")
+@click.option("--user", metavar="ID", required=True, help="whom to recommend to; recgraph users lists them")
+@click.option("--query", metavar="TEXT", default="", help="what they search for now")
+@click.option("--k", metavar="N", type=click.IntRange(min=1), help="how many products  [default: 10]")
+@click.option("--as-of", metavar="TIME", help="know nothing later: 2025-06-01, or an event number")
+@click.option(
+    "--paradigm",
+    type=click.Choice(["recurrent", "hierarchical"]),
+    help="how a long history is summarised  [default: recurrent]",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["fused", "paper"]),
+    help="candidates from all sources, or from the two of the paper  [default: fused]",
+)
+@click.option("--deadline", type=float, metavar="SECONDS", help="answer without the LLM after this  [default: 30]")
 @click.option("--new-user", is_flag=True, help="accept someone the store does not know")
 @click.option("--json", "as_json", is_flag=True, help="print the public JSON instead of the panel")
-@click.option("--llm", metavar="MODEL", help="base model: folder or hub id; `none` answers from retrieval alone")
+@click.option("--llm", metavar="MODEL", help="base model: folder or hub id; `none`: from retrieval alone")
 @click.option("--llm-url", metavar="URL", help="vLLM server, e.g. http://127.0.0.1:8000/v1")
-@click.option("--adapter", metavar="SET", help="adapters to answer with: a set's name, a folder, or `none` [the store's own: recgraph adapters]")
-@click.option("--summarizer", type=click.Choice(["auto", "profile", "llm"]), help="who writes the summary: counted, the model [auto]")
+@click.option(
+    "--adapter", metavar="SET", help="adapter set: its name, its folder, or `none`  [default: the store's own]"
+)
+@click.option(
+    "--summarizer",
+    type=click.Choice(["auto", "profile", "llm"]),
+    help="who writes the summary: profile counts, llm asks the model  [default: auto]",
+)
 @click.option("--checkpoint", metavar="FILE", default="", help="SQLite file: the same command resumes a killed run")
 @store_option
-def run(user: str, query: str, as_json: bool, new_user: bool, as_of: str | None, checkpoint: str, **settings: Any) -> None:
-    """Recommend products to a user."""
+def run(
+    user: str, query: str, as_json: bool, new_user: bool, as_of: str | None, checkpoint: str, **settings: Any
+) -> None:
+    """Recommend products to a user, each with a reason.
+
+    A failing or slow language model never loses the answer: it then comes from retrieval, and says what was missing.
+    """
     from recgraph import panel
     from recgraph.graph.recommender import Recommender
     from recgraph.store.records import parse_time
@@ -66,7 +91,9 @@ def run(user: str, query: str, as_json: bool, new_user: bool, as_of: str | None,
         with open_store(settings["store"]) as opened:  # before the models are loaded
             opened.require_user(user)
     asked = {name: settings.pop(name) for name in ("k", "paradigm", "mode", "deadline")}
-    with panel.bars(screen) as progress, Recommender.open(settings.pop("store"), checkpoint=checkpoint, progress=progress, **settings) as recommender:
+    opened_with = {"checkpoint": checkpoint, **settings}
+    place = opened_with.pop("store")
+    with panel.bars(screen) as progress, Recommender.open(place, progress=progress, **opened_with) as recommender:
         steps = recommender.stream(user, query, as_of=moment, new_user=new_user, **asked)
         found = panel.follow(steps, progress if screen.is_terminal else None)
         facts = {name: recommender.store.meta(name) or "" for name in ("simulated", "currency")}
@@ -83,7 +110,8 @@ def run(user: str, query: str, as_json: bool, new_user: bool, as_of: str | None,
 def demo(store: str | None, seed: int) -> None:
     """Make a simulated fashion shop to try recgraph on.
 
-    About 2,000 shoppers, 4,000 products and 60,000 searches, clicks and purchases over a year. Shopper U123 is a good first one.
+    About 2,000 shoppers, 4,000 products and 60,000 searches, clicks and purchases over a year. Shopper U123 is a good
+    first one.
     """
     from recgraph import panel
     from recgraph.settings import load_settings
@@ -103,25 +131,44 @@ def demo(store: str | None, seed: int) -> None:
 
 @main.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--format", "form", metavar="FORMAT", default="", help="what the files are, where `ingest` is not to find out")
+@click.option("--format", "form", metavar="FORMAT", default="", help="what the files are  [default: auto]")
 @click.option(
-    "--map", "mapping", multiple=True, metavar="TABLE.COLUMN=NAME", help="your name of a column, e.g. events.user_id=customer; `=text` sets it"
+    "--map", "mapping", multiple=True, metavar="COLUMN=NAME", help="what a column or value means; as often as needed"
 )
-@click.option("--encoding", default="", help="of text files, where it is not told right, e.g. cp1252")
-@click.option("--dry-run", is_flag=True, help="say how the files would be read, and write nothing")
-@click.option("--complete", is_flag=True, help="the items are the whole catalogue: what they no longer list is off sale")
-@click.option("--wait", type=click.FloatRange(min=0), default=300.0, show_default=True, metavar="SECONDS", help="for another ingest, and for readers")
+@click.option("--encoding", metavar="NAME", default="", help="of text files, where it is not told right, e.g. cp1252")
+@click.option("--dry-run", is_flag=True, help="show how the files would be read, and write nothing")
+@click.option("--complete", is_flag=True, help="this is the whole catalogue: what it no longer lists is off sale")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="for another ingest to end, and for readers",
+)
 @store_option
-def ingest(paths: tuple[Path, ...], form: str, mapping: tuple[str, ...], dry_run: bool, store: str | None, **how: Any) -> None:
+def ingest(
+    paths: tuple[Path, ...], form: str, mapping: tuple[str, ...], dry_run: bool, store: str | None, **how: Any
+) -> None:
     """Load raw logs and catalogues into the store.
 
-    PATH... are files or folders: CSV, JSON, Excel, Parquet or XML, packed or not. What they are and what their columns mean is found out and
-    said; --map names a column that is not told right: items.title=Bezeichnung, events.action==purchase (the same for all rows),
-    events.item_id=object.id (inside JSON), events.action:view=click (a value), events.ts:format=%d.%m.%Y (a way to write times).
+    PATH... are files or folders: CSV, JSON, XML, Excel or Parquet, packed or not. What they are and what their columns
+    mean is found out and said; look first with --dry-run.
 
-    FORMAT is one of: auto, tables, sequences, amazon-2014, amazon-2018, amazon-2023, amazon-m2, mind, recbole, open-ecommerce, uci-eshop,
-    instacart; it may also stand before the paths.
-    Loading the same file again changes nothing; a killed load leaves the store as it was; bad rows are kept in `recgraph rejects`.
+    \b
+    --map items.title=Bezeichnung         your name of a column
+    --map events.item_id=object.id        a path inside JSON
+    --map events.user_id=1                a number in a file without header
+    --map events.action==purchase         the same for all rows
+    --map events.action:view=click        your name of an action; =ignore
+    --map events.ts:format=%d/%m/%Y       how times are written
+    --map items.price:decimal=,           the decimal mark
+
+    FORMAT is one of: auto, tables, sequences, amazon-2014, amazon-2018, amazon-2023, amazon-m2, mind, recbole,
+    open-ecommerce, uci-eshop, instacart. It may also stand before the paths.
+
+    Loading the same file again changes nothing; a killed load leaves the store as it was. Bad rows are kept apart
+    (recgraph rejects); where they are more than a fifth, the exit code is 1.
     """
     from recgraph import panel
     from recgraph.settings import load_settings
@@ -135,7 +182,9 @@ def ingest(paths: tuple[Path, ...], form: str, mapping: tuple[str, ...], dry_run
     if not given:
         raise SettingsError(f"No files: recgraph ingest {form} PATH...")
     if dry_run:
-        console.print(panel.previewed(preview(form or "auto", given, mapping=_renamed(mapping), encoding=how["encoding"])))
+        console.print(
+            panel.previewed(preview(form or "auto", given, mapping=_renamed(mapping), encoding=how["encoding"]))
+        )
         return
     path = load_settings(store=store).store
     report = load(path, form or "auto", given, mapping=_renamed(mapping), progress=_waiting, **how)
@@ -172,7 +221,7 @@ def _make_ready(store: str | None, progress: Any) -> dict[str, int]:
 @main.command()
 @store_option
 def build(store: str | None) -> None:
-    """Compute embeddings, ID vectors and the query memory now, so that the first run need not.
+    """Compute embeddings and the query memory before the first run.
 
     `recgraph run` does the same when something is missing, as far as half of its deadline allows.
     """
@@ -181,12 +230,13 @@ def build(store: str | None) -> None:
     console, screen = consoles()
     with panel.bars(screen) as progress:
         counts = _make_ready(store, progress)
-    console.print(f"Ready: {counts['items']:,} items, {counts['queries']:,} distinct queries, {counts['embeddings']:,} embeddings stored.")
+    ready = {"items": "items", "queries": "distinct queries", "embeddings": "embeddings stored"}
+    console.print(f"Ready: {', '.join(f'{counts[name]:,} {what}' for name, what in ready.items())}.")
 
 
 @main.command()
-@click.option("--like", default="", help="part of the user id")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@click.option("--like", metavar="TEXT", default="", help="part of the user id")
+@limit_option(20, "at most so many")
 @json_option
 @store_option
 def users(like: str, limit: int, as_json: bool, store: str | None) -> None:
@@ -202,9 +252,9 @@ def users(like: str, limit: int, as_json: bool, store: str | None) -> None:
 
 
 @main.command()
-@click.option("--user", required=True)
-@click.option("--limit", type=click.IntRange(1, 100_000), default=40, show_default=True, help="the newest so many")
-@click.option("--as-of", metavar="TIME", help="only what happened before")
+@click.option("--user", metavar="ID", required=True, help="whose; recgraph users lists them")
+@limit_option(40, "the newest so many")
+@click.option("--as-of", metavar="TIME", help="only what happened before: 2025-06-01, or an event number")
 @json_option
 @store_option
 def history(user: str, limit: int, as_of: str | None, as_json: bool, store: str | None) -> None:
@@ -227,9 +277,9 @@ def history(user: str, limit: int, as_of: str | None, as_json: bool, store: str 
 
 
 @main.command()
-@click.option("--like", default="", help="words in the title")
-@click.option("--category", default="")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@click.option("--like", metavar="TEXT", default="", help="words in id, title, brand, colour or category")
+@click.option("--category", metavar="NAME", default="", help="part of the category")
+@limit_option(20, "at most so many")
 @json_option
 @store_option
 def items(like: str, category: str, limit: int, as_json: bool, store: str | None) -> None:
@@ -237,7 +287,8 @@ def items(like: str, category: str, limit: int, as_json: bool, store: str | None
     from recgraph import panel
 
     with open_store(store) as opened:
-        rows, currency = opened.find_items(like=like, category=category, limit=limit), opened.meta("currency") or ""
+        rows = opened.find_items(like=like, category=category, limit=limit)
+        currency = opened.meta("currency") or ""
     console = consoles()[0]
     if as_json:
         click.echo(json_text([plain(item) for item in rows]))
@@ -247,12 +298,12 @@ def items(like: str, category: str, limit: int, as_json: bool, store: str | None
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--before", metavar="TIME", help="only what happened before")
+@click.option("--before", metavar="TIME", help="only what happened before: 2025-06-01, or an event number")
 @store_option
 def export(folder: Path, before: str | None, store: str | None) -> None:
-    """Write the store as a folder of sorted Parquet files, the same bytes for the same content.
+    """Write the store as a folder of sorted Parquet files.
 
-    The training pipeline takes such a folder: dvc exp run -S data=FOLDER
+    The same content gives the same bytes. The training pipeline takes such a folder: dvc exp run -S data=FOLDER
     """
     from recgraph.store import snapshot
     from recgraph.store.records import parse_time
@@ -264,13 +315,20 @@ def export(folder: Path, before: str | None, store: str | None) -> None:
 
 @main.command()
 @click.argument("stage", metavar="STAGE")
-@click.option("--task", default="", help="for the stage sft: next, fit or summarize [all three]")
-@click.option("--folder", default=".", type=click.Path(path_type=Path, exists=True, file_okay=False), help="where params.yaml is")
+@click.option("--task", metavar="NAME", default="", help="for the stage sft: next, fit or summarize  [default: all]")
+@click.option(
+    "--folder",
+    metavar="FOLDER",
+    default=".",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="where params.yaml is  [default: this one]",
+)
 def train(stage: str, task: str, folder: Path) -> None:
-    """Run one stage of the training pipeline, with the params of params.yaml.
+    """Run one stage of the training pipeline.
 
-    STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, textformer, ranking, examples, sft, index, evaluate,
-    publish.
+    STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, textformer, ranking, examples,
+    sft, index, evaluate, publish. Its settings are the block of its name in params.yaml.
+
     All of them in order, and only what has changed: dvc repro
     """
     from recgraph.train.pipeline import run_stage
@@ -282,8 +340,9 @@ def train(stage: str, task: str, folder: Path) -> None:
 def adapters() -> None:
     """List, inspect, compare and choose LoRA adapters.
 
-    A set is a folder adapters/SET with the tasks next, fit and summarize. Sets are looked for beside the store, in the current folder and
-    in recgraph's own checkout; a SET may also be given as a folder, or as one task of it: default/next.
+    A set is a folder adapters/SET with the tasks next, fit and summarize. Sets are looked for beside the store, in the
+    current folder and in recgraph's own checkout; a SET may also be given as a folder, or as one task of it:
+    default/next.
     """
 
 
@@ -310,7 +369,7 @@ def list_adapters(store: str | None) -> None:
 @click.argument("name", metavar="SET")
 @store_option
 def show(name: str, store: str | None) -> None:
-    """Show what a set was trained on, how, and its metrics before and after."""
+    """Show what a set was trained on, how, and what it brought."""
     from recgraph import tables
     from recgraph.settings import load_settings
     from recgraph.tools.llm.adapter_sets import find_set
@@ -329,12 +388,12 @@ def compare(first: str, second: str, store: str | None) -> None:
     from recgraph.tools.llm.adapter_sets import find_set
 
     place = load_settings(store=store).store
-    consoles()[0].print(tables.compared(find_set(first, place), find_set(second, place)))
+    consoles()[0].print(tables.side_by_side(find_set(first, place), find_set(second, place)))
 
 
 @adapters.command()
 @click.argument("name", metavar="SET")
-@click.option("--llm", metavar="MODEL", help="base model that the set has to fit: folder or hub id")
+@click.option("--llm", metavar="MODEL", help="base model that the set has to fit")
 @store_option
 def use(name: str, llm: str | None, store: str | None) -> None:
     """Make a set the store's default; `none` for no set.
@@ -349,13 +408,17 @@ def use(name: str, llm: str | None, store: str | None) -> None:
     with Store.open(settings.store) as opened:
         server = (settings.llm_url, settings.llm_api_key)
         kept = keep_default(opened, name, settings.llm, *server, cache=settings.cache_folder)
-    click.echo(f"{settings.store} now takes {f'the adapters {kept}' if kept != 'none' else 'no adapters'}; for one run: recgraph run --adapter SET")
+    taken = f"the adapters {kept}" if kept != "none" else "no adapters"
+    click.echo(f"{settings.store} now takes {taken}; for one run: recgraph run --adapter SET")
 
 
 @main.command()
 @store_option
 def doctor(store: str | None) -> None:
-    """Say what works on this machine and the command that mends what does not."""
+    """Say what works on this machine, and what mends the rest.
+
+    Exit code 1 where something that is needed does not work.
+    """
     from recgraph import doctor as surgery
     from recgraph.settings import load_settings
 

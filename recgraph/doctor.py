@@ -80,7 +80,7 @@ def report(found: list[Check]) -> RenderableType:
     return Group(table, Text(), verdict)
 
 
-# ── Python and packages ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Python and packages ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _python(_: Settings) -> Iterator[Check]:
@@ -147,7 +147,7 @@ def _load(name: str) -> Any:
         return f"{name} cannot be imported: {error}"
 
 
-# ── Processor and GPU ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Processor and GPU ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _processor(_: Settings) -> Iterator[Check]:
@@ -213,7 +213,7 @@ def cpu_flags() -> frozenset[str]:
     )
 
 
-# ── Models ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Models ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _models(settings: Settings) -> Iterator[Check]:
@@ -240,7 +240,7 @@ def _place(name: str, locate: Callable[[], str], mend: str) -> Check:
         return Check(name, False, str(error), mend)
 
 
-# ── Store ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Store ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _store(settings: Settings) -> Iterator[Check]:
@@ -347,7 +347,7 @@ def _memory() -> float | None:
     return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-# ── Server, and what is only sometimes wanted ────────────────────────────────────────────────────────────────────────────────────────
+# ── Server, and what is only sometimes wanted ─────────────────────────────────────────────────────────────────────────
 
 
 def _server(settings: Settings) -> Iterator[Check]:
@@ -356,7 +356,8 @@ def _server(settings: Settings) -> Iterator[Check]:
         return
     from recgraph.tools.llm.adapter_sets import served_names
 
-    mend = f"start it (docs/models.md, 'A vLLM server'), or unset RECGRAPH_LLM_URL; to look: curl {settings.llm_url.rstrip('/')}/models"
+    look = f"curl {settings.llm_url.rstrip('/')}/models"
+    mend = f"start it (docs/models.md, 'A vLLM server'), or unset RECGRAPH_LLM_URL; to look: {look}"
     try:
         names = served_models(settings.llm_url, settings.llm_api_key)
     except RecgraphError as error:
@@ -368,7 +369,8 @@ def _server(settings: Settings) -> Iterator[Check]:
             "llm server", False, f"{found}, but not '{settings.llm}'", f"RECGRAPH_LLM must be among: {', '.join(names)}"
         )
     elif settings.adapter not in ("", "none") and not served_names(settings.adapter, names):
-        mend = f"start it with --enable-lora --lora-modules {Path(settings.adapter).name}-next=FOLDER … (docs/adapters.md, 'Adapters on a server')"
+        serve = f"--enable-lora --lora-modules {Path(settings.adapter).name}-next=FOLDER …"
+        mend = f"start it with {serve} (docs/adapters.md, 'Adapters on a server')"
         yield Check("llm server", False, f"{found}, but no adapter of the set '{settings.adapter}'", mend)
     else:
         yield Check("llm server", bool(names), found, "" if names else mend)

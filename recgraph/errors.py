@@ -1,7 +1,7 @@
 """The exceptions recgraph raises on purpose, shaped by what the caller can do about them.
 
-Every message names the value that is wrong and, where one exists, the command that repairs it. The library raises; only a door
-(`recgraph.cli`) turns an exception into a line and an exit code.
+Every message names the value that is wrong and, where one exists, the command that repairs it. The library raises; only
+a door (`recgraph.cli`) turns an exception into a line and an exit code.
 """
 
 from __future__ import annotations

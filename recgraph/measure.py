@@ -47,7 +47,11 @@ def asked_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="each trains every system that draws; figures are means over them",
     )
     @click.option(
-        "--sample", type=click.IntRange(0), default=0, metavar="N", help="so many cases, drawn with a fixed seed [all]"
+        "--sample",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="so many cases, drawn with a fixed seed  [default: all]",
     )
     @click.option(
         "--negatives",
@@ -88,7 +92,7 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
         multiple=True,
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="measure rankings made elsewhere (see below)",
+        help="measure rankings made elsewhere (see above)",
     )
     @click.option(
         "--keep",
@@ -178,7 +182,7 @@ class _NamingSystems(click.Command):
     "names",
     default="",
     metavar="NAMES",
-    help="with commas between; `all` without LLM, `llm` with [four fast]",
+    help="with commas between; `all` without LLM, `llm` with  [default: four fast]",
 )
 @plan_options
 @click.option(
@@ -191,19 +195,22 @@ class _NamingSystems(click.Command):
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="keep the whole result as JSON")
 @store_option
 def evaluate(names: str, plan: EvaluationPlan, exported: Path | None, out: Path | None, store: str | None) -> None:
-    """Measure recommenders on the purchases of a store that were held out.
+    """Measure recommenders on purchases that were held out.
 
     \b
-    Splits:     time      one cut for everybody: the last 30 days are predicted, the 30 before are to choose by
-                loo       each user's last target (what most papers do; it leaks other users' future)
+    Splits:     time      one cut for everybody: the last 30 days are
+                          predicted, the 30 before are to choose by
+                loo       each user's last target, as most papers do;
+                          it leaks other users' future
     Protocols:  full      the target among all items listed by then
                 category  among the items of its category (F 5.1)
-                sampled   users with 10 to 25 records, the target among 20 drawn items (T 5.1); flatters everybody
-                cold      only targets that nobody had before the cut (F 5.4)
+                sampled   among 20 drawn items, users with 10 to 25
+                          records (T 5.1); it flatters everybody
+                cold      only targets that nobody had before the cut
+                          (F 5.4)
 
-    \b
-    Rankings: FILE.parquet with user, seq, items (a list), or a TREC run: user#seq Q0 item rank score tag. Both go in
-              and out.
+    Rankings go in (--run) and out (--export) as FILE.parquet with user, seq, items (a list), or as a TREC run:
+    user#seq Q0 item rank score tag.
     """
     from recgraph import panel, tables
     from recgraph.evaluation import compare, result_files
@@ -241,9 +248,11 @@ def leaderboard(folder: Path, check: bool) -> None:
     """Make tables and a page of all results in metrics/leaderboard.
 
     \b
-    Reads   metrics/leaderboard/NAME.json     what recgraph evaluate --out has kept
-    Writes  LEADERBOARD.md, metrics/leaderboard.html (the same with plots), metrics/leaderboard.json (all results, with
-            their sha256), metrics/leaderboard/NAME.csv (a row a system, for dvc plots)
+    Reads   metrics/leaderboard/NAME.json  of recgraph evaluate --out
+    Writes  LEADERBOARD.md
+            metrics/leaderboard.html       the same with plots
+            metrics/leaderboard.json       all results, with their sha256
+            metrics/leaderboard/NAME.csv   a row a system, for dvc plots
 
     Equal results give equal files, byte for byte.
     """
@@ -259,13 +268,20 @@ def leaderboard(folder: Path, check: bool) -> None:
 @click.option("--trials", type=int, default=6, show_default=True, help="of each system; the first is what it has now")
 @click.option("--minutes", type=float, default=10.0, show_default=True, help="of each system; no trial begins later")
 @click.option("--share", type=float, default=1.0, show_default=True, help="of the users, to learn from")
-@click.option("--out", type=click.Path(path_type=Path), default="baselines.yaml", show_default=True, metavar="FILE")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="baselines.yaml",
+    show_default=True,
+    metavar="FILE",
+    help="where the block goes",
+)
 @store_option
 def tune(names: str, split: str, trials: int, minutes: float, share: float, out: Path, store: str | None) -> None:
-    """Choose settings of the systems of `recgraph evaluate` on validation cases, with the same budget for each.
+    """Choose settings of evaluate's systems on validation cases.
 
-    FILE becomes a block `baselines` for params.yaml. Beside it the trials are kept as JSON lines: after a kill the same
-    command goes on.
+    Each gets the same budget. FILE becomes a block `baselines` for params.yaml. Beside it the trials are kept as JSON
+    lines: after a kill the same command goes on.
     """
     from recgraph import panel, tables
     from recgraph.evaluation import tune
@@ -292,7 +308,7 @@ def variant_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "sets",
         multiple=True,
         metavar="NAME=VALUE",
-        help="a setting of all variants: adapter=none, wording=general, ...",
+        help="a setting of all variants, e.g. adapter=none",
     )
     @wraps(command)
     def with_variants(models: str, adapters: str, encoder: str, sets: tuple[str, ...], **others: Any) -> Any:
@@ -325,7 +341,10 @@ def _pairs(sets: tuple[str, ...]) -> dict[str, str]:
 @SPLIT
 @variant_options
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="where the result goes [metrics/ablations/NAME.json]"
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="where the result goes  [default: metrics/ablations/NAME.json]",
 )
 @store_option
 def ablate(
@@ -337,15 +356,18 @@ def ablate(
     out: Path | None,
     store: str | None,
 ) -> None:
-    """Measure the recommender in several variants on held-out purchases.
+    """Measure variants of the recommender on held-out purchases.
 
     \b
-    NAME:  table3       without attributes, memory, text or ID embedding (F table 3)
+    NAME:  table3       without attributes, memory, text or ID embedding
+                        (F table 3)
            mixup        N = 0, 1, 2, 5, 10, 20 (F 4.4)
            history      0 to 10 recent items, both paradigms (T figure 9)
            models       base models (T figures 10 and 11)
-           perplexity   adapters with and without further training on hard examples (F 4.3)
-           constrained  answers held to the products shown, to the catalogue, or free
+           perplexity   adapters with and without further training on
+                        hard examples (F 4.3)
+           constrained  answers held to the products shown, to the
+                        catalogue, or free
 
     Answers are kept in data/ablations/NAME: the same command goes on after a kill.
     """

@@ -17,12 +17,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def store_option(command: Command) -> Command:
     """Adds --store."""
-    return click.option("--store", metavar="FILE", help="DuckDB store [RECGRAPH_STORE, else recgraph.duckdb]")(command)
+    return click.option("--store", metavar="FILE", help="the store  [default: recgraph.duckdb]")(command)
 
 
 def json_option(command: Command) -> Command:
     """Adds --json."""
     return click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")(command)
+
+
+def limit_option(default: int, what: str) -> Callable[[Command], Command]:
+    """Adds --limit, which a list is cut off at."""
+    limits = click.IntRange(1, 100_000)
+    return click.option("--limit", metavar="N", type=limits, default=default, show_default=True, help=what)
 
 
 def open_store(store: str | None) -> Store:

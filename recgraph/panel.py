@@ -279,10 +279,16 @@ def ingested(report: IngestReport, store: str) -> RenderableType:
             table.add_row(name, Text(f"{count:,}", justify="right"))
     parts: list[RenderableType] = [
         *_readings(report.readings),
-        Text(f"{report.files} file{'s' if report.files != 1 else ''} of format {report.format} into {store} in {report.seconds:.1f} s"),
+        Text(
+            f"{report.files} file{'s' if report.files != 1 else ''} of format {report.format} into {store} in "
+            f"{report.seconds:.1f} s"
+        ),
         table,
         *(Text(f"· {printable(note)}") for note in report.notes),
-        *(Text(f"{one.count:>9,}  {printable(one.reason)} ({printable(one.example)})", style="yellow") for one in report.rejected[:_REASONS_SHOWN]),
+        *(
+            Text(f"{one.count:>9,}  {printable(one.reason)} ({printable(one.example)})", style="yellow")
+            for one in report.rejected[:_REASONS_SHOWN]
+        ),
     ]
     if report.rejects:
         parts.append(Text("See the rejected rows with `recgraph rejects`.", style="yellow"))
@@ -290,8 +296,8 @@ def ingested(report: IngestReport, store: str) -> RenderableType:
         option = "--map events.action:NAME=click (or cart, purchase, search, return, ignore)"
         parts.append(Text(f"Say what the name of an event means: {option}.", style="yellow"))
     if report.alarming:
-        said = f"{report.rows_lost:,} of {report.rows:,} rows ({report.share_lost:.0%}) were rejected: look at the reasons. What was good is kept."
-        parts.append(Text(said, style="bold red"))
+        lost = f"{report.rows_lost:,} of {report.rows:,} rows ({report.share_lost:.0%}) were rejected"
+        parts.append(Text(f"{lost}: look at the reasons. What was good is kept.", style="bold red"))
     return Group(*parts)
 
 
@@ -306,17 +312,24 @@ def rejected(reasons: Sequence[Rejected], rows: Sequence[Reject]) -> RenderableT
     lines = []
     for row in rows:
         place = f"{row.source.rsplit('/', 1)[-1]}:{row.line}"
-        lines.append(Text(f"{printable(place)}  {printable(row.reason)}  {printable(row.raw)}", no_wrap=True, overflow="ellipsis"))
+        lines.append(
+            Text(
+                f"{printable(place)}  {printable(row.reason)}  {printable(row.raw)}", no_wrap=True, overflow="ellipsis"
+            )
+        )
     return Group(*parts, Text(), *lines)
 
 
 def _readings(readings: Sequence[Reading]) -> list[Text]:
-    """What each file was taken for, and where each of our columns comes from: one line a file, its columns and notes below."""
+    """What each file was taken for, and where each of our columns comes from: one line a file, its columns and notes
+    below."""
     lines = []
     for reading in readings:
         line = Text(f"{printable(reading.source.label)}: {reading.name}")
         for ours, theirs in reading.columns:
-            line.append(f"\n  {ours} ", style="cyan").append("← " + printable(theirs if len(theirs) < 90 else theirs[:87] + "..."))
+            line.append(f"\n  {ours} ", style="cyan").append(
+                "← " + printable(theirs if len(theirs) < 90 else theirs[:87] + "...")
+            )
         for note in reading.notes:
             line.append(f"\n  ! {printable(note)}", style="yellow")
         lines.append(line)
@@ -331,10 +344,15 @@ def previewed(found: Preview) -> RenderableType:
             if not number:
                 lines.append(Text(f"{kind}, the first of {found.counts[kind]:,} that were looked at:", style="bold"))
             filled = {name: value for name, value in row.items() if value not in (None, "", {})}
-            lines.append(Text("  " + ", ".join(f"{name}={printable(str(value)[:60])}" for name, value in filled.items())))
+            lines.append(
+                Text("  " + ", ".join(f"{name}={printable(str(value)[:60])}" for name, value in filled.items()))
+            )
     if found.counts["rejects"]:
         lines.append(Text(f"rows rejected: {found.counts['rejects']:,}", style="red"))
-        lines += [Text(f"  {printable(source)}, line {line}: {printable(reason)}") for source, line, reason in found.rejects[:5]]
+        lines += [
+            Text(f"  {printable(source)}, line {line}: {printable(reason)}")
+            for source, line, reason in found.rejects[:5]
+        ]
     return Group(*lines, Text("A dry run: nothing was written."))
 
 

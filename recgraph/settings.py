@@ -1,7 +1,7 @@
 """Settings: one frozen object, loaded once at a door; inside, plain values are passed on.
 
-Order of look-up for each field: explicit argument, environment variable RECGRAPH_<NAME>, `recgraph.toml` in the current folder,
-default. "Not given" is None.
+Order of look-up for each field: explicit argument, environment variable RECGRAPH_<NAME>, `recgraph.toml` in the current
+folder, default. "Not given" is None.
 """
 
 from __future__ import annotations
@@ -32,13 +32,16 @@ class Settings:
     llm: str = ""  # base model: folder or hub id; "" looks for SmolLM2-135M (DESIGN 5)
     llm_url: str = ""  # OpenAI-compatible vLLM server, e.g. http://127.0.0.1:8000/v1
     llm_api_key: str = ""
-    adapter: str = ""  # adapter set: name or folder, or one task's folder; "none"; "" is the store's own (`recgraph adapters use`)
+    # adapter set: name or folder, or one task's folder; "none"; "" is the store's own (`recgraph adapters use`)
+    adapter: str = ""
     embedder: str = ""  # sentence encoder folder or hub id; "" is all-MiniLM-L6-v2
     wording: str = "fashion"  # prompt wording: fashion | general
     paradigm: str = "recurrent"
     mode: str = "fused"
-    summarizer: str = "auto"  # auto: profile below 1 B parameters, unless a summarize adapter runs on a GPU or server; else llm
-    titles: str = "auto"  # free: the LLM writes the title (F 4.2); own: it is the chosen id's; auto: own where nothing taught it to write
+    # auto: profile below 1 B parameters, unless a summarize adapter runs on a GPU or server; else llm
+    summarizer: str = "auto"
+    # free: the LLM writes the title (F 4.2); own: it is the chosen id's; auto: own where nothing taught it to write
+    titles: str = "auto"
     constrain: str = "shown"  # ids the answer may name: those shown in the prompt, the whole catalogue, or off
     attributes: str = "shown"  # hidden: prompts and summaries know products by their titles alone (F table 3)
     k: int = 10
@@ -51,7 +54,8 @@ class Settings:
     memory_queries: int = 2  # Q of F 4.2
     memory_products: int = 2  # V of F 4.2
     mixup: int = 1  # N of F 4.4
-    rerank_weight: float | None = None  # share of the Yes/No order in the final order; 0: none is asked; None by what the model is (docs/adapters.md)
+    # share of the Yes/No order in the final order; 0: none is asked; None by what the model is (docs/adapters.md)
+    rerank_weight: float | None = None
     deadline: float = 30.0  # seconds for the whole recommendation; afterwards the LLM is skipped
 
     def __post_init__(self) -> None:
@@ -86,7 +90,10 @@ class Settings:
 
     def __repr__(self) -> str:
         """As a dataclass prints itself, but a key is a secret and never shown."""
-        shown = (f"{f.name}={'***' if f.name == 'llm_api_key' and self.llm_api_key else repr(getattr(self, f.name))}" for f in fields(self))
+        shown = (
+            f"{f.name}={'***' if f.name == 'llm_api_key' and self.llm_api_key else repr(getattr(self, f.name))}"
+            for f in fields(self)
+        )
         return f"Settings({', '.join(shown)})"
 
     @property
@@ -106,7 +113,8 @@ def _typed(name: str, kind: str, value: Any, origin: str) -> Any:
 
 
 def load_settings(environ: Mapping[str, str] | None = None, folder: str | Path = ".", **given: Any) -> Settings:
-    """Settings from explicit arguments (None is "not given"), environment, `recgraph.toml` in `folder`, defaults, in that order.
+    """Settings from explicit arguments (None is "not given"), environment, `recgraph.toml` in `folder`, defaults, in
+    that order.
 
     Raises SettingsError for an unknown name or a value of the wrong kind, naming where it came from.
     """

@@ -73,7 +73,7 @@ def shown(one: AdapterSet) -> RenderableType:
     return Group(*parts)
 
 
-def compared(first: AdapterSet, second: AdapterSet) -> RenderableType:
+def side_by_side(first: AdapterSet, second: AdapterSet) -> RenderableType:
     """Settings, data and metrics of two sets side by side, what differs marked."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("", "", first.name, second.name):
@@ -137,20 +137,22 @@ def _cell(value: Any) -> str:
 
 def evaluation(result: Result) -> RenderableType:
     """Every system on a line, the best first, and below what the figures rest on."""
+    from recgraph.evaluation.leaderboard.words import warnings
+
     sampled = result.protocol == "sampled"
     wanted = (
         ("recall@10", "mrr@10") if sampled else ("recall@10", "mrr")
     )  # 80 columns; T's others are in the JSON and the leaderboard
     table = _table("system", (*wanted, "ndcg@10", "from best", "p (Holm)", *(() if sampled else ("ms",))))
     for place, line in enumerate(result.ordered):
-        against = _compared_cells(line.against if place else None)
+        against = _against_cells(line.against if place else None)
         cost = [] if sampled else ["" if line.score_ms is None else f"{line.score_ms:.2f}"]
         means = [_number(line.figure(name).mean) for name in wanted]
         table.add_row(line.name.replace("recgraph-", "recgraph-\n"), *means, _with_half(line.figure()), *against, *cost)
     return Group(
         table,
         *(Text(note, style="dim") for note in _notes(result)),
-        *(Text(f"! {one}", style="yellow") for one in _warnings(result)),
+        *(Text(f"! {one}", style="yellow") for one in warnings(result.ordered)),
     )
 
 
@@ -171,7 +173,7 @@ def _with_half(figure: Figure, sign: str = "") -> str:
     return _number(figure.mean, sign) + ("" if figure.half is None else f" ±{figure.half:.4f}")
 
 
-def _compared_cells(against: Against | None) -> tuple[str, str]:
+def _against_cells(against: Against | None) -> tuple[str, str]:
     """A difference and its p."""
     if against is None:
         return "", ""
@@ -214,17 +216,6 @@ def _cost(line: Line) -> str:
     )
 
 
-def _warnings(result: Result) -> list[str]:
-    found = []
-    for line in result.ordered:
-        if line.unknown_cases or line.missing_cases:
-            unknown = f"{line.unknown_cases or 0:,} lists are of no case"
-            found.append(f"{line.name}: {line.missing_cases or 0:,} cases without a list count as missed, {unknown}.")
-        if invalid := line.figure("invalid").mean:
-            found.append(f"{line.name}: {invalid:.1%} of the first ten name no product of the shop.")
-    return found
-
-
 def ablation(found: Ablation) -> RenderableType:
     """Every variant on a line in the given order, then what each costs, and below what the figures rest on."""
     metrics = ("recall@10", "ndcg@10", "mrr")
@@ -232,7 +223,7 @@ def ablation(found: Ablation) -> RenderableType:
     costs = _table("variant", ("ceiling", "invalid", "read", "written", "ms"))
     for line in found.variants:
         figures.add_row(
-            line.name, *(_number(line.metrics[name].mean) for name in metrics), *_compared_cells(line.against)
+            line.name, *(_number(line.metrics[name].mean) for name in metrics), *_against_cells(line.against)
         )
         tokens = (f"{line.tokens.prompt:,.0f}", f"{line.tokens.completion:,.0f}")
         costs.add_row(

@@ -16,7 +16,7 @@ from recgraph.terminal import json_text, plain, say
 @json_option
 @store_option
 def rejects(limit: int, reason: str, as_json: bool, store: str | None) -> None:
-    """Show what could not be loaded: how many rows for which reason, then rows with file and line."""
+    """Show what could not be loaded: counts by reason, then rows."""
     from recgraph import panel
 
     with open_store(store) as opened:

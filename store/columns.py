@@ -22,8 +22,8 @@ class UserRow:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All n items in item_id order, column by column. `titles` as stored, `names` as shown; `first_seen` is 1970 where unknown. What is not
-    `listed` is known by events alone and never recommended."""
+    """All n items in item_id order, column by column. `titles` as stored, `names` as shown; `first_seen` is 1970 where
+    unknown. What is not `listed` is known by events alone and never recommended."""
 
     item_ids: list[str]
     titles: list[str]
@@ -42,7 +42,8 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Sequences:
-    """All events with an item, ordered by (user, ts, seq). `item` counts in catalogue order; `action` is 0 click, 1 cart, 2 purchase.
+    """All events with an item, ordered by (user, ts, seq). `item` counts in catalogue order; `action` is 0 click, 1
+    cart, 2 purchase.
 
     `user` counts from 0 in the order of `user_ids`, the users that have such events.
     """
@@ -73,5 +74,8 @@ class Rejected:
     example: str
 
 
-# SQL: a reason without the values it names, so that equal ones are counted together; the name of an event says what is wrong with it.
-GENERAL_REASON = "CASE WHEN starts_with(reason, 'action ') THEN reason ELSE regexp_replace(reason, '''[^'']*''', '…') END"
+# SQL: a reason without the values it names, so that equal ones are counted together; the name of an event says what is
+# wrong with it.
+GENERAL_REASON = (
+    "CASE WHEN starts_with(reason, 'action ') THEN reason ELSE regexp_replace(reason, '''[^'']*''', '…') END"
+)

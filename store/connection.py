@@ -1,8 +1,8 @@
 """One DuckDB file, opened for reading or for writing, shared by all `Store` objects of the process that name it.
 
-DuckDB lets either many processes read a file or one process write it, and refuses two modes in one process. So there is one `Database`
-a path and process: it reads until somebody writes, closes and reopens the file for that block, and goes back. It knows no table; see
-`store/migrations.py` for the schema and `store/db.py` for the queries.
+DuckDB lets either many processes read a file or one process write it, and refuses two modes in one process. So there is
+one `Database` a path and process: it reads until somebody writes, closes and reopens the file for that block, and goes
+back. It knows no table; see `store/migrations.py` for the schema and `store/db.py` for the queries.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ import duckdb
 from recgraph.errors import StoreBusy, StoreError, StoreReadOnly
 
 PATIENCE = 2.0  # seconds to wait for another process's lock before StoreBusy
-MERGE_PATIENCE = 60.0  # while an ingest is at work: its merge, all that it locks the store for, takes seconds (5.9 million events: 30)
+# while an ingest is at work: its merge, all that it locks the store for, takes seconds (5.9 million events: 30)
+MERGE_PATIENCE = 60.0
 INGEST_FOLDER = ".ingest"  # after the store's name: there while an ingest is at work (store/ingest/side.py)
 # A store never reaches for the network: extensions are only those built into the wheel.
-CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 _UNWRITABLE = ("permission denied", "read-only file system", "no space left", "not permitted", "read-only mode")
 
 
@@ -31,27 +35,43 @@ def translate(error: duckdb.Error, path: Path) -> StoreError:
     text = str(error)
     low = text.lower()
     if "could not set lock" in low or "conflicting lock" in low or "different configuration" in low:
-        return StoreBusy(f"Another process is using the store {path}. Try again when it is done, or close it. (DuckDB: {text.splitlines()[0]})")
+        return StoreBusy(
+            f"Another process is using the store {path}. Try again when it is done, or close it. (DuckDB: "
+            f"{text.splitlines()[0]})"
+        )
     if any(sign in low for sign in _UNWRITABLE):
-        return StoreReadOnly(f"The store {path} cannot be written ({text.splitlines()[0]}). Reading works; make the file and its folder writable.")
+        return StoreReadOnly(
+            f"The store {path} cannot be written ({text.splitlines()[0]}). Reading works; make the file and its "
+            "folder writable."
+        )
     if "not a valid duckdb database" in low:
         return StoreError(f"{path} is not a DuckDB file. Name another file with --store, or move this one away.")
     if "version number" in low or "newer version" in low:
-        return StoreError(f"{path} was written by a newer DuckDB than the installed {duckdb.__version__}. Run: pip install -U duckdb")
+        return StoreError(
+            f"{path} was written by a newer DuckDB than the installed {duckdb.__version__}. Run: pip install -U duckdb"
+        )
     return StoreError(f"The store {path} cannot be used: {text.splitlines()[0]}")
 
 
 def check_writable(path: Path) -> None:
     """Raises StoreReadOnly where the store's file or its folder cannot be written."""
-    if not os.access(path if path.exists() else path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise StoreReadOnly(f"The store {path} cannot be written (permission denied). Reading works; make the file and its folder writable.")
+    if not os.access(
+        path if path.exists() else path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids
+    ):
+        raise StoreReadOnly(
+            f"The store {path} cannot be written (permission denied). Reading works; make the file and its folder "
+            "writable."
+        )
     # DuckDB writes beside the file (.wal), so a writable file in a read-only folder would only fail at the commit.
     if not os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise StoreReadOnly(f"The folder {path.parent} cannot be written, and the store keeps its log there. Reading works.")
+        raise StoreReadOnly(
+            f"The folder {path.parent} cannot be written, and the store keeps its log there. Reading works."
+        )
 
 
 def _connect(path: Path, write: bool, patience: float | None = None) -> duckdb.DuckDBPyConnection:
-    """Opens the file, waiting for a lock held elsewhere: `patience` seconds, else PATIENCE, and MERGE_PATIENCE while an ingest is at work."""
+    """Opens the file, waiting for a lock held elsewhere: `patience` seconds, else PATIENCE, and MERGE_PATIENCE while an
+    ingest is at work."""
     if write:
         check_writable(path)
     begun = time.monotonic()
@@ -60,7 +80,13 @@ def _connect(path: Path, write: bool, patience: float | None = None) -> duckdb.D
             return duckdb.connect(str(path), read_only=not write, config=CONFIG)
         except duckdb.Error as error:
             reason = translate(error, path)
-            longest = patience if patience is not None else MERGE_PATIENCE if path.with_name(path.name + INGEST_FOLDER).exists() else PATIENCE
+            longest = (
+                patience
+                if patience is not None
+                else MERGE_PATIENCE
+                if path.with_name(path.name + INGEST_FOLDER).exists()
+                else PATIENCE
+            )
             if not isinstance(reason, StoreBusy) or time.monotonic() - begun > longest:
                 raise reason from error
         time.sleep(0.05)
@@ -69,8 +95,8 @@ def _connect(path: Path, write: bool, patience: float | None = None) -> duckdb.D
 class Database:
     """The connection of one path. `reading()` and `writing()` hand out cursors; any thread may use either at any time.
 
-    A thread inside `writing()` sees its own transaction through `reading()` too; other threads read the state before it. Two threads
-    that write take turns. Do not wait, inside `writing()`, for another thread that writes.
+    A thread inside `writing()` sees its own transaction through `reading()` too; other threads read the state before
+    it. Two threads that write take turns. Do not wait, inside `writing()`, for another thread that writes.
     """
 
     _shared: dict[str, Database] = {}  # noqa: RUF012 - the one registry of the process
@@ -84,15 +110,16 @@ class Database:
         self._writers = 0  # stores opened for writing + a writing() block in progress
         self._owners = 0
         self._active = 0  # cursors handed out to readers
-        self._idle: list[duckdb.DuckDBPyConnection] = []  # cursors to hand out again: making one costs more than reading a history
+        # cursors to hand out again: making one costs more than reading a history
+        self._idle: list[duckdb.DuckDBPyConnection] = []
         self._switching = False
         self._cursor: duckdb.DuckDBPyConnection | None = None  # of the transaction in progress
         self._owner_thread: int | None = None
 
     @classmethod
     def acquire(cls, path: str | Path, write: bool, patience: float | None = None) -> Database:
-        """The process's database of `path`, opened at least for reading. Give it back with `release`. `patience` is how many seconds a writer
-        waits for other processes."""
+        """The process's database of `path`, opened at least for reading. Give it back with `release`. `patience` is how
+        many seconds a writer waits for other processes."""
         place = Path(path).expanduser().absolute()
         key = os.path.realpath(place)
         with cls._shared_lock:
@@ -120,7 +147,8 @@ class Database:
                 self._switch(None)
 
     def _switch(self, write: bool | None, patience: float | None = None) -> None:
-        """Closes the connection once no reader uses it, and opens it in the given mode (None and False: at the next use)."""
+        """Closes the connection once no reader uses it, and opens it in the given mode (None and False: at the next
+        use)."""
         with self._state:
             self._switching = True
             try:
@@ -181,11 +209,12 @@ class Database:
 
     @contextmanager
     def writing(self, session: duckdb.DuckDBPyConnection | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor inside one transaction, committed at the end and rolled back on any error. Nested blocks join the outer one.
+        """A cursor inside one transaction, committed at the end and rolled back on any error. Nested blocks join the
+        outer one.
 
-        With `session`, a cursor of `reading()` that the caller still holds, the transaction is that cursor's, which keeps its temporary
-        tables; only for a database acquired for writing.
-        Raises StoreBusy or StoreReadOnly on entering, and at the end where the disk refuses the commit.
+        With `session`, a cursor of `reading()` that the caller still holds, the transaction is that cursor's, which
+        keeps its temporary tables; only for a database acquired for writing. Raises StoreBusy or StoreReadOnly on
+        entering, and at the end where the disk refuses the commit.
         """
         if self._owner_thread == threading.get_ident() and self._cursor is not None:
             yield self._cursor

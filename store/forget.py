@@ -1,8 +1,8 @@
 """Taking out a shopper or a product: what a store and its run log keep of them, each table by name.
 
-A shopper goes whole: events, purchases that came back, summaries, rejected rows that name them, runs. A product goes off the catalogue with
-its texts and vectors; where events name it, its id stays in them as history. Snapshots, adapters and checkpoint files made earlier are not
-reached from here.
+A shopper goes whole: events, purchases that came back, summaries, rejected rows that name them, runs. A product goes
+off the catalogue with its texts and vectors; where events name it, its id stays in them as history. Snapshots, adapters
+and checkpoint files made earlier are not reached from here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ _NAMED = "regexp_matches(raw, '(^|[^\\w-])' || regexp_escape(?) || '([^\\w-]|$)'
 
 
 def forget_user(store: Store, user_id: str) -> dict[str, int]:
-    """Takes a shopper out of the store and its run log. Gives the rows that went, by what they were; all 0 for an unknown id."""
+    """Takes a shopper out of the store and its run log. Gives the rows that went, by what they were; all 0 for an
+    unknown id."""
     with store.writing(), store._database.reading() as cursor:
         gone = {
             "events": _deleted(cursor, "events", "user_id = ?", user_id),
@@ -34,7 +35,8 @@ def forget_user(store: Store, user_id: str) -> dict[str, int]:
 
 
 def forget_item(store: Store, item_id: str) -> dict[str, int]:
-    """Takes a product off the catalogue, with its vectors and what queries showed of it. Gives the rows that went; all 0 for an unknown id."""
+    """Takes a product off the catalogue, with its vectors and what queries showed of it. Gives the rows that went; all
+    0 for an unknown id."""
     with store.writing(), store._database.reading() as cursor:
         known = store.items([item_id]).get(item_id)
         if known is None:
@@ -51,8 +53,9 @@ def forget_item(store: Store, item_id: str) -> dict[str, int]:
         gone = {"items": 1, "exposures": _deleted(cursor, "exposures", "item_id = ?", item_id), "vectors": vectors}
         if cursor.execute("SELECT 1 FROM events WHERE item_id = ? LIMIT 1", [item_id]).fetchone():
             cursor.execute(
-                """UPDATE items SET title = '', category = '', brand = '', color = '', size = '', price = NULL, description = '', attributes = NULL,
-                       parent_id = '', in_stock = FALSE, listed = FALSE WHERE item_id = ?""",
+                """UPDATE items SET title = '', category = '', brand = '', color = '', size = '', price = NULL,
+                       description = '', attributes = NULL, parent_id = '', in_stock = FALSE, listed = FALSE
+                   WHERE item_id = ?""",
                 [item_id],
             )
         else:
@@ -62,7 +65,8 @@ def forget_item(store: Store, item_id: str) -> dict[str, int]:
 
 
 def _deleted(cursor: duckdb.DuckDBPyConnection, table: str, condition: str, value: str) -> int:
-    row = cursor.execute(f"DELETE FROM {table} WHERE {condition}", [value]).fetchone()  # noqa: S608 - both are constants of this file
+    command = f"DELETE FROM {table} WHERE {condition}"  # noqa: S608 - both are constants of this file
+    row = cursor.execute(command, [value]).fetchone()
     return int(row[0]) if row else 0
 
 

@@ -19,21 +19,25 @@ def _first(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute((files("recgraph.store") / "schema.sql").read_text(encoding="utf-8"))
 
 
-# In a store of before, what has no more than its id was named by events alone: it is history, where the others are a catalogue.
-CATALOGUE_GIVEN = "INSERT INTO meta SELECT 'catalogue', 'given' WHERE EXISTS (SELECT 1 FROM items WHERE title <> '' OR NOT listed)"
+# In a store of before, what has no more than its id was named by events alone: it is history, where the others are a
+# catalogue.
+CATALOGUE_GIVEN = (
+    "INSERT INTO meta SELECT 'catalogue', 'given' WHERE EXISTS (SELECT 1 FROM items WHERE title <> '' OR NOT listed)"
+)
 
 
 def _listed(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("ALTER TABLE items ADD COLUMN listed BOOLEAN DEFAULT TRUE")
     cursor.execute(
-        """UPDATE items SET listed = FALSE WHERE title = '' AND category = '' AND brand = '' AND color = '' AND price IS NULL AND description = ''
+        """UPDATE items SET listed = FALSE
+           WHERE title = '' AND category = '' AND brand = '' AND color = '' AND price IS NULL AND description = ''
                AND coalesce(cardinality(attributes), 0) = 0 AND EXISTS (SELECT 1 FROM items WHERE title <> '')"""
     )
     cursor.execute(CATALOGUE_GIVEN)
     # Purchases that came back, out of `events`: reading their file again must not bring them in again.
     cursor.execute(
-        """CREATE TABLE returned (user_id VARCHAR NOT NULL, seq INTEGER, ts TIMESTAMP NOT NULL, item_id VARCHAR NOT NULL, query VARCHAR NOT NULL,
-               position INTEGER, returned_at TIMESTAMP NOT NULL)"""
+        """CREATE TABLE returned (user_id VARCHAR NOT NULL, seq INTEGER, ts TIMESTAMP NOT NULL,
+               item_id VARCHAR NOT NULL, query VARCHAR NOT NULL, position INTEGER, returned_at TIMESTAMP NOT NULL)"""
     )
 
 
@@ -41,13 +45,26 @@ MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_first, _listed
 
 
 def schema_version(cursor: duckdb.DuckDBPyConnection, path: Path) -> int:
-    """The schema version of an open store: 0 for a file without any table. Raises StoreError for somebody else's DuckDB file."""
-    tables = {name for (name,) in cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'main'").fetchall()}
+    """The schema version of an open store: 0 for a file without any table. Raises StoreError for somebody else's DuckDB
+    file."""
+    tables = {
+        name
+        for (name,) in cursor.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main'"
+        ).fetchall()
+    }
     if not tables:
         return 0
-    row = cursor.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() if {"meta", "events", "items"} <= tables else None
+    row = (
+        cursor.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+        if {"meta", "events", "items"} <= tables
+        else None
+    )
     if row is None:
-        raise StoreError(f"{path} is a DuckDB file, but no recgraph store (tables: {', '.join(sorted(tables)[:5])}). Name another file with --store.")
+        raise StoreError(
+            f"{path} is a DuckDB file, but no recgraph store (tables: {', '.join(sorted(tables)[:5])}). Name another "
+            "file with --store."
+        )
     return int(row[0])
 
 
@@ -55,7 +72,8 @@ def check_version(version: int, path: Path) -> None:
     """Raises StoreError where the store is newer than this program."""
     if version > len(MIGRATIONS):
         raise StoreError(
-            f"The store {path} has schema version {version}; this recgraph knows up to version {len(MIGRATIONS)}. Run: pip install -U recgraph"
+            f"The store {path} has schema version {version}; this recgraph knows up to version {len(MIGRATIONS)}. "
+            "Run: pip install -U recgraph"
         )
 
 

@@ -1,7 +1,9 @@
-"""The newest event that popularity looks back from. A wrong clock writes an event of the year 2099, and then nothing was popular lately.
+"""The newest event that popularity looks back from. A wrong clock writes an event of the year 2099, and then nothing
+was popular lately.
 
-The rule: events of the future are left out as long as they are fewer than half of all; so are the newest that come two years or more
-after all others, if they are at most one event in a thousand (or one alone) and the others at least twenty times as many.
+The rule: events of the future are left out as long as they are fewer than half of all; so are the newest that come two
+years or more after all others, if they are at most one event in a thousand (or one alone) and the others at least
+twenty times as many.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The records that cross rooms: what the store hands out and takes in. No SQL and no logic but that of time here.
 
-Time. `ts` is a naive UTC `datetime`. Where a data set has only an order and no clock (DESIGN 3), the event number is the time: event
-n of a user has `ts = EPOCH + n seconds`, and any moment before 1971 is shown and read as an event number. So one comparison,
-`ts < as_of`, serves both kinds of data.
+Time. `ts` is a naive UTC `datetime`. Where a data set has only an order and no clock (DESIGN 3), the event number is
+the time: event n of a user has `ts = EPOCH + n seconds`, and any moment before 1971 is shown and read as an event
+number. So one comparison, `ts < as_of`, serves both kinds of data.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _PLACEHOLDER = "untitled product {}"  # the name of a product of which nothing b
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A product. `title` may be empty: use `name` to show it. `price` is in the shop's own currency, None if unknown. Only what is `offered`
-    may be recommended: in stock, and listed in the catalogue, where there ever was one (else what events name is all there is)."""
+    """A product. `title` may be empty: use `name` to show it. `price` is in the shop's own currency, None if unknown.
+    Only what is `offered` may be recommended: in stock, and listed in the catalogue, where there ever was one (else
+    what events name is all there is)."""
 
     item_id: str
     title: str = ""
@@ -61,9 +62,11 @@ def is_named(item_id: str, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing a user did. `seq` is the user's event number, given once at ingest and never changed; order is (ts, seq).
+    """One thing a user did. `seq` is the user's event number, given once at ingest and never changed; order is (ts,
+    seq).
 
-    `item_id` is "" for a search, `query` is "" where none is known; `position` is the organic position it was shown at, from 1.
+    `item_id` is "" for a search, `query` is "" where none is known; `position` is the organic position it was shown at,
+    from 1.
     """
 
     user_id: str
@@ -79,8 +82,9 @@ class Event:
 class Summary:
     """A preference summary of one user's history, of one block or of merged blocks (T 4.1, 4.2).
 
-    `sentences` pairs each sentence with the numbers (`Event.seq`) of the events that support it; `text` is the sentences joined;
-    `event_seqs` is every event the summary was made from, ascending. `model` is the summarizer's name ("profile" or an LLM's).
+    `sentences` pairs each sentence with the numbers (`Event.seq`) of the events that support it; `text` is the
+    sentences joined; `event_seqs` is every event the summary was made from, ascending. `model` is the summarizer's name
+    ("profile" or an LLM's).
     """
 
     input_hash: str
@@ -101,8 +105,18 @@ class Summary:
 
 # Text that is no ISO time, as strptime reads it; a date whose day and month could be exchanged is refused before.
 _FORMS = (
-    "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y.%m.%d",
-    "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d %Y", "%B %d %Y",
+    "%d.%m.%Y",
+    "%d.%m.%y",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d-%m-%Y",
+    "%Y/%m/%d",
+    "%Y.%m.%d",
+    "%d %b %Y",
+    "%d %B %Y",
+    "%d-%b-%Y",
+    "%b %d %Y",
+    "%B %d %Y",
 )
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
@@ -110,11 +124,12 @@ _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from here on nano-, micro- o
 
 
 def parse_time(text: str) -> datetime:
-    """Reads `--as-of`: an event number ("12"), seconds, milli-, micro- or nanoseconds since 1970, a date such as 20260514, 2026-05-14, 14.05.2026
-    or May 14, 2026, with or without a time of day and an offset, which is turned into UTC.
+    """Reads `--as-of`: an event number ("12"), seconds, milli-, micro- or nanoseconds since 1970, a date such as
+    20260514, 2026-05-14, 14.05.2026 or May 14, 2026, with or without a time of day and an offset, which is turned into
+    UTC.
 
-    A column of a file is read by the same rules, but as a whole (store/ingest/times.py). Raises SettingsError for anything else, and for a
-    date such as 3/4/2026, which may be two.
+    A column of a file is read by the same rules, but as a whole (store/ingest/times.py). Raises SettingsError for
+    anything else, and for a date such as 3/4/2026, which may be two.
     """
     shown = text.strip()
     try:
@@ -122,7 +137,9 @@ def parse_time(text: str) -> datetime:
     except (ValueError, OverflowError):
         moment = None
     if moment is None:
-        raise SettingsError(f"'{shown[:60]}' is not a time. Give an ISO date or time such as 2025-06-01, or an event number.")
+        raise SettingsError(
+            f"'{shown[:60]}' is not a time. Give an ISO date or time such as 2025-06-01, or an event number."
+        )
     return moment
 
 

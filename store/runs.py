@@ -1,7 +1,8 @@
-"""The run log: one row a recommendation, in a second DuckDB file beside the store (`shop.duckdb` -> `shop.runs.duckdb`).
+"""The run log: one row a recommendation, in a second DuckDB file beside the store (`shop.duckdb` ->
+`shop.runs.duckdb`).
 
-A second file, so that logging a run never takes the store away from its readers. It is opened, written and closed for each row, so that
-several processes can log in turn. It knows nothing of what a run record means: it keeps it as JSON.
+A second file, so that logging a run never takes the store away from its readers. It is opened, written and closed for
+each row, so that several processes can log in turn. It knows nothing of what a run record means: it keeps it as JSON.
 """
 
 from __future__ import annotations
@@ -28,15 +29,21 @@ class RunLog:
         database = Database.acquire(self.place, write=True)
         try:
             with database.writing() as cursor:
-                cursor.execute("CREATE TABLE IF NOT EXISTS runs (written TIMESTAMP NOT NULL, run_id VARCHAR, user_id VARCHAR, record JSON NOT NULL)")
+                cursor.execute(
+                    "CREATE TABLE IF NOT EXISTS runs (written TIMESTAMP NOT NULL, run_id VARCHAR, user_id VARCHAR, "
+                    "record JSON NOT NULL)"
+                )
                 text = json.dumps(dict(record), ensure_ascii=False, default=str)
                 at = datetime.now(UTC).replace(tzinfo=None)
-                cursor.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", [at, record.get("run_id"), record.get("user_id"), text])
+                cursor.execute(
+                    "INSERT INTO runs VALUES (?, ?, ?, ?)", [at, record.get("run_id"), record.get("user_id"), text]
+                )
         finally:
             database.release(write=True)
 
     def forget(self, user_id: str) -> int:
-        """Takes a user's runs out of the log and gives how many there were. The caller's store does not depend on it."""
+        """Takes a user's runs out of the log and gives how many there were. The caller's store does not depend on
+        it."""
         self._take_over()
         if not self.place.exists():
             return 0
@@ -65,7 +72,9 @@ class RunLog:
         database = Database.acquire(place, write=False)
         try:
             with database.reading() as cursor:
-                rows = cursor.execute("SELECT record FROM runs ORDER BY written DESC, rowid DESC LIMIT ?", [limit]).fetchall()
+                rows = cursor.execute(
+                    "SELECT record FROM runs ORDER BY written DESC, rowid DESC LIMIT ?", [limit]
+                ).fetchall()
         finally:
             database.release(write=False)
         return [json.loads(text) for (text,) in rows]

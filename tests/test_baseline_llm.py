@@ -20,8 +20,9 @@ from test_lora import base as base  # noqa: E402 - the tiny Llama
 
 from recgraph.errors import SettingsError  # noqa: E402
 from recgraph.evaluation.ask import Options, ask, measure  # noqa: E402
-from recgraph.evaluation.baselines import llm  # noqa: E402
-from recgraph.evaluation.baselines.llm import LettersSystem, LLMSettings, ProductSettings, RawSettings, SummarySettings, YesNoSystem  # noqa: E402
+from recgraph.evaluation.baselines import llm, llm_base  # noqa: E402
+from recgraph.evaluation.baselines.llm import LettersSystem, ProductSettings, RawSettings, SummarySettings, YesNoSystem  # noqa: E402
+from recgraph.evaluation.baselines.llm_base import LLMSettings  # noqa: E402
 from recgraph.evaluation.baselines.train_cases import train_cases  # noqa: E402
 from recgraph.evaluation.compare import evaluate  # noqa: E402
 from recgraph.evaluation.result import Ceiling, MeanTokens  # noqa: E402
@@ -93,7 +94,7 @@ Made = Callable[..., Any]
 def made(base: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     """A fitted system over the stand-ins."""
     registered(monkeypatch, "order", Order)
-    monkeypatch.setattr(llm, "LocalLLM", lambda *_: Likes())
+    monkeypatch.setattr(llm_base, "LocalLLM", lambda *_: Likes())
 
     def make(task: Task, kind: Any = YesNoSystem, settings: LLMSettings | None = None, **given: Any) -> Any:
         system = kind(replace(settings or LLMSettings(), llm=str(base), adapter="none", first="order", **given), Workshop())

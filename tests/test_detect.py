@@ -283,3 +283,47 @@ def test_the_command_takes_paths_alone_the_old_spelling_and_a_dry_run(
     old = _recgraph("ingest", "tables", "events.csv", "--store", "b.duckdb", *mapped)
     assert old.exit_code == 0, old.output
     assert "format tables" in old.stdout
+
+
+@pytest.mark.parametrize(
+    ("items", "orders"),
+    [
+        (
+            "Référence;Désignation;Prix TTC;Disponibilité\nR1;Lampe;1 299,00 €;en stock\nR2;Tapis;49,90 €;rupture de stock",
+            "N° commande;Date commande;N° client;Référence;Quantité\nC1;2026-05-14 10:00;77;R1;1",
+        ),
+        (
+            "Kod produktu;Nazwa;Producent;Cena;Dostępność\nR1;Świeca;Łąka;1 299,00 zł;dostępny\nR2;Róża;;49,90 zł;niedostępny",
+            "Numer zamówienia;Data zamówienia;Klient;Kod produktu;Ilość\n1;2026-05-14 10:00;77;R1;1",
+        ),
+        (
+            "Ürün Kodu;Ürün Adı;Marka;Fiyat;Stok Durumu\nR1;Işıklı lamba;İpek;1.299,00 TL;var\nR2;Halı;;49,90 TL;yok",
+            "Sipariş No;Sipariş Tarihi;Müşteri No;Ürün Kodu;Adet\n1;2026-05-14 10:00;77;R1;1",
+        ),
+        (
+            '商品コード,商品名,カテゴリ,価格,在庫\nR1,赤いTシャツ,服,"￥1,299",あり\nR2,青い帽子,服,￥50,なし',
+            "注文番号,注文日時,顧客ID,商品コード,数量\n1,2026-05-14 10:00,77,R1,1",
+        ),
+    ],
+    ids=["French", "Polish", "Turkish", "Japanese"],
+)
+def test_shops_in_other_languages_are_understood_and_what_they_sold_out_is_not_offered(
+    tmp_path: Path, items: str, orders: str
+) -> None:
+    report = _read(tmp_path, a__csv=items, b__csv=orders)
+    assert (report.events_new, report.rejects) == (1, 0)
+    with Store.open(tmp_path / "s.duckdb") as store:
+        assert [(event.action, event.item_id) for event in store.history("77")] == [("purchase", "R1")]
+        assert store.items(["R1"])["R1"].price == 1299.0
+        assert store.items(["R1"])["R1"].title
+        catalogue = store.catalogue()
+        offered = dict(zip(catalogue.item_ids, catalogue.offered, strict=True))
+        assert {key: bool(flag) for key, flag in offered.items()} == {"R1": True, "R2": False}
+    assert _attributes(tmp_path) == set()
+
+
+def test_files_put_one_after_the_other_repeat_their_header_and_name_no_product(tmp_path: Path) -> None:
+    report = _read(tmp_path, items__csv="\ufeffitem_id,title\r\nA,Tee\r\n\ufeffitem_id,title\r\nB,Cap\r\n\ufeffC,Mug\r\n")
+    assert (report.items_new, report.rejects) == (3, 0)
+    with Store.open(tmp_path / "s.duckdb") as store:
+        assert sorted(store.items(["A", "B", "C", "item_id"])) == ["A", "B", "C"]

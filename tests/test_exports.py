@@ -217,6 +217,42 @@ def test_ga4_events_unfold_their_items_and_leave_page_views_out(tmp_path: Path) 
         assert (store.items(["SKU2"])["SKU2"].title, store.items(["SKU2"])["SKU2"].brand) == ("Cap", "Zed")
 
 
+def test_items_in_a_cell_of_a_flat_ga4_file_are_unfolded(tmp_path: Path) -> None:
+    items = json.dumps([{"item_id": "A", "item_name": "Tee", "price": 9.5}, {"item_id": "B", "item_name": "Cap"}])
+    cell = '"' + items.replace('"', '""') + '"'
+    literal = '"' + str(json.loads(items)) + '"'  # as pandas writes it
+    rows = f"""event_timestamp,event_name,user_pseudo_id,items
+        1778752800000000,view_item,u1,{cell}
+        1778752900000000,page_view,u1,[]
+        1778753000000000,purchase,u1,{literal}
+        never,purchase,u1,{cell}"""
+    report, store = _read(tmp_path, ga4__csv=rows)
+    assert _names(report) == ["Google Analytics 4 events"]
+    assert [what for _, what, _ in _events(store, "u1")] == ["A", "B", "A", "B"]
+    assert store.items(["A"])["A"].price == 9.5
+    assert {reject.line for reject in store.rejects()} == {5}
+
+
+def test_a_refund_of_ga4_and_segment_takes_the_purchase_back(tmp_path: Path) -> None:
+    def call(event: str, day: int, *items: str) -> str:
+        properties = {"products": [{"product_id": item} for item in items]}
+        time = f"2026-05-{day}T10:00:00Z"
+        return json.dumps(
+            {"event": event, "userId": "s", "anonymousId": None, "timestamp": time, "properties": properties}
+        )
+
+    def hit(name: str, day: int, *items: str) -> str:
+        ts = 1778752800000000 + day * 86_400_000_000
+        found = [{"item_id": item} for item in items]
+        return json.dumps({"event_timestamp": ts, "event_name": name, "user_pseudo_id": "g", "items": found})
+
+    calls = [call("Order Completed", 14, "A", "B"), call("Order Refunded", 15, "B")]
+    hits = [hit("purchase", 0, "A", "B"), hit("refund", 1, "A")]
+    _, store = _read(tmp_path, track__jsonl="\n".join(calls), ga4__jsonl="\n".join(hits))
+    assert [name for _, name, _ in _events(store, "s")] == ["A"]
+    assert [name for _, name, _ in _events(store, "g")] == ["B"]
+
+
 def test_segment_calls_are_read_with_one_product_or_several(tmp_path: Path) -> None:
     base = {
         "type": "track",

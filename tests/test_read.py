@@ -79,6 +79,8 @@ def test_every_encoding_and_packing_gives_the_same_products(tmp_path: Path, name
     [
         ("p1,Größe M\np2,Mütze", "cp1252"),
         ("Żółta koszula\nŁadny sweter\nCzarne buty męskie", "cp1250"),
+        ("Işıklı lamba\nGüzel halı\nÇanta", "cp1254"),
+        ("Rauð skyrta\nÞykk peysa\nGrár bolur\nTréhús", "cp1252"),
         ("p1,Красное платье\np2,Синяя рубашка", "cp1251"),
         ("p1,赤いドレス\np2,青いシャツ", "shift_jis"),
         ("p1,蓝色衬衫\np2,红色连衣裙", "gb18030"),
@@ -155,6 +157,15 @@ def test_quotes_escaped_by_backslashes_and_rows_of_many_lines_are_read(tmp_path:
     assert _titles(tmp_path / "a") == {"1": 'He said "hi", ok', "2": "plain"}
     rows = "".join(f'{n},Tee {n},"<p>a\nb;c\n\nd</p>"\n' for n in range(20))
     assert _ingest(tmp_path / "b", "items.csv", "item_id,title,description\n" + rows).items_new == 20
+
+
+def test_lines_that_end_in_all_three_ways_are_rows_and_a_return_in_quotes_is_none(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_bytes(b'item_id,title\r\nA,Tee\rB,Cap\nC,"Mug\rbig"\r\nD,Hat\r\n')
+    ingest(tmp_path / "s.duckdb", "auto", [tmp_path / "items.csv"])
+    with Store.open(tmp_path / "s.duckdb") as store:
+        assert {key: item.title for key, item in store.items(["A", "B", "C", "D"]).items()} == {
+            "A": "Tee", "B": "Cap", "C": "Mug big", "D": "Hat",
+        }
 
 
 def test_a_reject_shows_the_row_under_the_files_own_names(tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
@@ -22,9 +25,10 @@ from langgraph.types import Send
 from recgraph.errors import EmptyStore, LLMGarbled, LLMTimeout, LLMUnavailable, SettingsError, UnknownUser
 from recgraph.graph.explain import _reason
 from recgraph.graph.recommendation import NODES, Recommendation
-from recgraph.graph.recommender import Recommender, serializer
-from recgraph.graph.state import Recommended
+from recgraph.graph.recommender import Recommender
+from recgraph.graph.state import Recommended, RunContext
 from recgraph.graph.summarize import Work
+from recgraph.graph.wiring import serializer
 from recgraph.settings import load_settings
 from recgraph.store.columns import Sequences
 from recgraph.store.db import Store
@@ -319,8 +323,6 @@ def test_a_run_is_logged_beside_the_store(make: Make, shop: Path) -> None:
 
 
 def test_runs_may_overlap(make: Make) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     recommender = make()
     started = time.perf_counter()
     with ThreadPoolExecutor(4) as pool:
@@ -374,6 +376,65 @@ def test_and_asynchronously(make: Make) -> None:
     found, steps = asyncio.run(ask())
     assert len(found["recommended"]) == 3
     assert [name for step in steps for name in step] == ["greet", "recommend"]
+
+
+class TimedLLM(FakeLLM):
+    """Keeps how many seconds each prompt of `recommend` was given, in whole tens: a busy machine may take a few."""
+
+    def __init__(self) -> None:
+        super().__init__(GOOD)
+        self.seconds: list[float | None] = []
+
+    def generate(self, prompts: Any, *, deadline: float | None = None, **asked: Any) -> Any:
+        self.seconds.append(None if deadline is None else 10 * math.ceil((deadline - time.monotonic()) / 10))
+        return super().generate(prompts, deadline=deadline, **asked)
+
+
+def test_a_graph_that_is_run_by_itself_has_the_deadline_of_the_settings(make: Make) -> None:
+    """Bug: only `recommend` had one, and who embedded the graph waited for as long as the model took."""
+    llm = TimedLLM()
+    graph = make(llm, deadline=40.0).graph
+    for _ in range(2):
+        graph.invoke({"user_id": "U1"})
+    list(graph.stream({"user_id": "U1"}))
+    asyncio.run(graph.ainvoke({"user_id": "U1"}))
+    list(graph.with_config(tags=["shop"]).stream({"user_id": "U1"}))
+    assert llm.seconds == [40] * 5
+    graph.invoke({"user_id": "U1"}, context=RunContext.within(20))
+    assert llm.seconds[5:] == [20]
+
+
+@dataclass
+class Shop:
+    name: str
+
+
+def test_so_has_a_node_of_another_graph_unless_that_one_was_given_a_deadline(make: Make) -> None:
+    llm = TimedLLM()
+    parent = nested(make(llm, deadline=40.0))
+    given: list[Any] = [None, Shop("hats"), RunContext.within(20)]
+    for number, context in enumerate(given):
+        parent.invoke({"user_id": "u1"}, {"configurable": {"thread_id": str(number)}}, context=context)
+    asyncio.run(parent.ainvoke({"user_id": "u1"}, {"configurable": {"thread_id": "3"}}, context=given[2]))
+    assert llm.seconds == [40, 40, 20, 20]
+
+
+def test_eight_threads_are_given_what_one_is(shop: Path) -> None:
+    asked = [(f"U{1 + n % 3}", ("", "linen shirt", "wool jumper")[n % 5 % 3], ("fused", "paper")[n % 2]) for n in range(160)]
+    settings = load_settings({}, "/nonexistent", store=str(shop), llm="none")
+
+    def answer(recommender: Recommender, one: tuple[str, str, str]) -> tuple[Any, ...]:
+        found = recommender.recommend(one[0], one[1], mode=one[2])
+        return found.items, found.memory, found.summary, found.degraded
+
+    with Recommender(Store.open(shop), settings, FakeEncoder(), None) as recommender:  # type: ignore[arg-type]
+        serial = {one: answer(recommender, one) for one in dict.fromkeys(asked)}
+    with (
+        Recommender(Store.open(shop), settings, FakeEncoder(), None) as recommender,  # type: ignore[arg-type]
+        ThreadPoolExecutor(8) as pool,
+    ):
+        together = list(pool.map(lambda one: answer(recommender, one), asked))  # the first ones fit all that is fitted
+    assert together == [serial[one] for one in asked]
 
 
 def test_where_nothing_is_left_it_says_so_before_the_model_is_asked(make_store: Callable[..., Store]) -> None:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import itertools
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from recgraph.evaluation.statistics import holm, interval, intervals, resampled, sign_flip, sign_flips
+from recgraph.evaluation.statistics import Interval, holm, intervals, resampled, sign_flips
+
+
+def interval(values: Any, clusters: Any = None, **asked: Any) -> Interval:
+    """Of a single column."""
+    [found] = intervals(values, clusters, **asked)
+    return found
+
+
+def sign_flip(differences: Any, clusters: Any = None, **asked: Any) -> float:
+    """The p-value of a single column."""
+    [p] = sign_flips(differences, clusters, **asked)
+    return float(p)
 
 
 def test_a_constant_has_an_interval_of_no_width() -> None:

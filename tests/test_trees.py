@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from recgraph.train.lora.training import perplexities, tree_loss
+from recgraph.train.lora.model import perplexities, tree_loss
 from recgraph.train.lora.trees import Example, build, grow
 
 CASES = [Example((1, 2, 3, 4, tail), (50 + tail % 2, 9), weight=1.0 if tail == 5 else 0.25, group=0) for tail in (5, 6, 7)]

@@ -394,6 +394,9 @@ def test_stock_words_of_the_usual_feeds_and_an_unknown_one_offers_nothing(tmp_pa
         "1.0",
         "onbackorder",
         "3 left",
+        "10+",
+        "dostępny",
+        "在庫あり",
         "",
     ]
     off = [
@@ -407,6 +410,10 @@ def test_stock_words_of_the_usual_feeds_and_an_unknown_one_offers_nothing(tmp_pa
         "sold out",
         "discontinued",
         "no",
+        "0+",
+        "nicht vorrätig",
+        "rupture de stock",
+        "yok",
         "perhaps",
     ]
     rows = "\n".join(
@@ -471,6 +478,19 @@ def test_ids_that_a_spreadsheet_made_floats_are_the_same_ids(tmp_path: Path) -> 
     _ingest(tmp_path, items__csv="item_id,title\n1.0,A\n1.5,B")  # versions, not numbers that lost their form
     with _store(tmp_path) as store:
         assert sorted(store.items(["1.0", "1.5"])) == ["1.0", "1.5"]
+
+
+def test_an_id_that_lost_its_digits_does_not_keep_the_others_floats(tmp_path: Path) -> None:
+    rows = "u,2026-05-01,click,10002.0\nu,2026-05-02,click,1.0003E+04"
+    report = _ingest(tmp_path, items__csv="item_id,title\n10002,Shirt", events__csv="user_id,ts,action,item_id\n" + rows)
+    assert _actions(tmp_path, "u") == [("click", "10002"), ("click", "1.0003E+04")]
+    assert any("1.0003E+04" in note for note in report.notes)
+
+
+def test_zero_bytes_are_no_part_of_an_id_or_a_title(tmp_path: Path) -> None:
+    _ingest(tmp_path, items__csv="item_id,title\nA\0\0,Red\0tee\0")
+    with _store(tmp_path) as store:
+        assert store.items(["A"])["A"].title == "Red tee"
 
 
 def test_ids_that_differ_by_lost_zeros_are_told(tmp_path: Path) -> None:

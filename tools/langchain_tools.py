@@ -47,7 +47,8 @@ def memory_tool(memory: QueryMemory) -> StructuredTool:
     return StructuredTool.from_function(
         lookup_query_memory,
         name="lookup_query_memory",
-        description="Finds earlier queries of this shop that mean nearly the same, and the products they showed, best placed first.",
+        description="Finds earlier queries of this shop that mean nearly the same, and the products they showed, best "
+        "placed first.",
         args_schema=LookupQueryMemory,
     )
 
@@ -74,6 +75,7 @@ def retrieve_tool(retriever: Retriever) -> StructuredTool:
     return StructuredTool.from_function(
         retrieve_products,
         name="retrieve_products",
-        description="Finds products of the catalogue by title, by a similar product's id, by a query, or by all of them.",
+        description="Finds products of the catalogue by title, by a similar product's id, by a query, or by all of "
+        "them.",
         args_schema=RetrieveProducts,
     )

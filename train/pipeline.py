@@ -1,8 +1,9 @@
-"""The pipeline's spine: its stages by name, how one is run, and how it tells what it does. Command: `recgraph train STAGE`.
+"""The pipeline's spine: its stages by name, how one is run, and how it tells what it does. Command:
+`recgraph train STAGE`.
 
-A stage is a module of this room with `run(params, folder, note)`: `params` is the whole params.yaml, `folder` where it lies, `note` takes a
-line to show. At its door it parses what it needs of the params (train/params.py), once; then it reads and writes below `folder`, and hands
-nothing back. dvc.yaml says which stage needs what; nothing here knows DVC.
+A stage is a module of this room with `run(params, folder, note)`: `params` is the whole params.yaml, `folder` where it
+lies, `note` takes a line to show. At its door it parses what it needs of the params (train/params.py), once; then it
+reads and writes below `folder`, and hands nothing back. dvc.yaml says which stage needs what; nothing here knows DVC.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _EVERY = 30.0  # seconds between two lines where nobody watches a bar
 
 
 def run_stage(stage: str, folder: str | Path = ".", task: str = "", note: Note = lambda _: None) -> None:
-    """Runs one stage in `folder`. `task` is for `sft` alone, which finds it as params["task"]; without one all three are trained in turn.
+    """Runs one stage in `folder`. `task` is for `sft` alone, which finds it as params["task"]; without one all three
+    are trained in turn.
 
     Raises SettingsError for a wrong name, StoreError for a missing input, and what the stage raises.
     """
@@ -64,11 +66,14 @@ def needed(path: Path, stage: str) -> Path:
 
 
 def split_folder(params: Params, folder: Path) -> Path:
-    """data/prepare/<split>: the snapshot train/, cases.parquet and split.json of the chosen split. SettingsError, StoreError."""
+    """data/prepare/<split>: the snapshot train/, cases.parquet and split.json of the chosen split. SettingsError,
+    StoreError."""
     split = text(params, "split", *SPLITS)
     prepared = needed(folder / "data" / "prepare", "prepare")
     if not (prepared / split).is_dir():
-        raise SettingsError(f"This shop has no {split} split: its events carry no dates, or too few days. Use: dvc exp run -S split=loo")
+        raise SettingsError(
+            f"This shop has no {split} split: its events carry no dates, or too few days. Use: dvc exp run -S split=loo"
+        )
     return prepared / split
 
 
@@ -82,19 +87,32 @@ def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterat
         yield from _lines(items, label, count)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield from bars.track(items, total=count, description=label)
 
 
 def _lines(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
     for done, item in enumerate(items):
         now = time.monotonic()
-        if now - told >= _EVERY and done:
-            told = now
+        if now - reported >= _EVERY and done:
+            reported = now
             left = f" of {total}, {(now - started) / done * (total - done):.0f} s left" if total else ""
             print(f"{label}: {done}{left}", file=sys.stderr, flush=True)
         yield item

@@ -102,10 +102,10 @@ def lead(board: Board) -> str:
     )
 
 
-def warnings(board: Board) -> list[str]:
+def warnings(lines: Sequence[Line]) -> list[str]:
     """What a reader of single figures has to know."""
     found = []
-    for line in board.lines:
+    for line in lines:
         if line.missing_cases or line.unknown_cases:
             missed = f"{line.missing_cases or 0:,} cases without a list count as missed"
             found.append(f"{line.name}: {missed}, {line.unknown_cases or 0:,} lists are of no case.")

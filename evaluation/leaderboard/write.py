@@ -53,7 +53,8 @@ NOTES = (
     "Numbers in brackets or below a figure are its 95 % bootstrap interval over users. Products with equal scores "
     "count by their expected rank.",
     "A best value is bold only where the interval of its paired difference from the second excludes zero and p "
-    "(randomisation test, Holm's correction for all comparisons of the table) is below .05. Elsewhere the systems are not "
+    "(randomisation test, Holm's correction for all comparisons of the table) is below .05. Elsewhere the systems are "
+    "not "
     "separable, whatever the order says.",
     f"What was not measured is shown as {MISSING}. Seconds of fitting are the mean over the seeds, milliseconds "
     "those of scoring one case.",
@@ -241,7 +242,7 @@ def _section(board: Board) -> list[str]:
     return [
         f"### {_plain(board.title)}",
         _plain(lead(board)),
-        *(f"**Note:** {_plain(text)}" for text in warnings(board)),
+        *(f"**Note:** {_plain(text)}" for text in warnings(board.lines)),
         "\n".join(f"| {' | '.join(row)} |" for row in rows),
         "\n".join(rests_on),
         "<details><summary>Settings</summary>\n\n" + "\n".join(settings) + "\n\n</details>",

@@ -17,7 +17,9 @@ NAMES: dict[str, tuple[str, ...]] = {
         profile_id person_id consumer_id user_pseudo_id distinct_id domain_userid network_userid anonymous_id full_visitor_id user customer client
         visitor member shopper buyer uid cust_id customer_number customer_no customer_code customer_key
         user_key household_key kunden_id kundennummer kundennr kunde id_client client_code cliente_id
-        cliente id_cliente user_name customer_email user_email email_address email e_mail
+        cliente id_cliente n°_client numéro_client code_client klient id_klienta numer_klienta müşteri
+        müşteri_no müşteri_id
+        codice_cliente klantnummer 顧客ID 顧客番号 会員ID 会員番号 user_name customer_email user_email email_address email e_mail
         """.split()
     ),
     "session_id": tuple(
@@ -29,7 +31,9 @@ NAMES: dict[str, tuple[str, ...]] = {
         product_sku item_sku lineitem_sku line_item_sku variant_sku parent_asin asin content_id movie_id
         book_id track_id news_id object_id goods_id aid variant_id product_number product_key item_number item
         article product produkt_id artikelnummer artikelnr artikel_id artikel id_producto producto_id codigo
-        reference ref_produit upc gtin ean isbn barcode handle
+        reference ref_produit référence_produit kod_produktu indeks_produktu ürün_kodu urun_kodu stok_kodu ürün_no
+        codice_articolo codice_prodotto código_producto código_produto artikelcode 商品コード 商品ID 商品番号 品番 upc gtin
+        ean isbn barcode handle
         """.split()
     ),
     "ts": tuple(
@@ -38,7 +42,9 @@ NAMES: dict[str, tuple[str, ...]] = {
         order_date order_time ordered_at invoice_date purchase_date purchase_time transaction_date
         transaction_time unix_timestamp unix_time unix_review_time review_time t_dat time_stamp occurred_at derived_tstamp collector_tstamp
         server_time client_timestamp original_timestamp sent_at received_at processed_at paid_at created day
-        datum zeit zeitstempel bestelldatum fecha date_commande date_created created_date creation_date
+        datum zeit zeitstempel bestelldatum fecha fecha_pedido date_commande date_de_commande data_zamówienia
+        sipariş_tarihi tarih data_ordine data_pedido besteldatum 注文日 注文日時 購入日 購入日時 日時 日付 date_created
+        created_date creation_date
         visit_time click_time at when
         """.split()
     ),
@@ -57,43 +63,49 @@ NAMES: dict[str, tuple[str, ...]] = {
     "position": tuple("position rank ordinal pos item_position result_position list_position".split()),
     "quantity": tuple(
         """
-        quantity qty units item_quantity order_quantity lineitem_quantity menge anzahl cantidad quantite
-        purchased_quantity
+        quantity qty units item_quantity order_quantity lineitem_quantity menge anzahl cantidad quantite ilość
+        liczba_sztuk adet miktar
+        quantità quantidade aantal 数量 purchased_quantity
         """.split()
     ),
     "title": tuple(
         """
         title product_title item_title product_name item_name name prod_name product article_name
         movie_title lineitem_name label bezeichnung artikelbezeichnung produktname artikelname titel nombre
-        nom titulo designation product_description description text
+        nom titulo designation libellé nom_produit nom_du_produit nazwa nazwa_produktu nazwa_towaru ürün_adı urun_adi
+        nome nome_prodotto nome_do_produto productnaam 商品名 製品名 品名 product_description description text
         """.split()
     ),
     "category": tuple(
         """
         category product_category category_name product_type product_type_name item_category categories
         category_code category_path google_product_category department main_category genre genres class
-        kategorie warengruppe categoria categorie category_l1 type item_category2 category_id
+        kategorie warengruppe categoria categorie rayon kategoria kategori カテゴリ カテゴリー 商品カテゴリ category_l1 type
+        item_category2 category_id
         """.split()
     ),
     "brand": tuple(
         """
-        brand brand_name item_brand product_brand vendor manufacturer marke hersteller marca marque maker
+        brand brand_name item_brand product_brand vendor manufacturer marke hersteller marca marque fabricant
+        producent marka merk ブランド メーカー maker
         label_name brands
         """.split()
     ),
-    "color": tuple("color colour color_name colour_name colour_group_name item_color farbe couleur".split()),
-    "size": tuple("size size_name item_size groesse grosse taille talla".split()),
+    "color": tuple("color colour color_name colour_name colour_group_name item_color farbe couleur kolor renk colore kleur カラー 色".split()),
+    "size": tuple("size size_name item_size groesse grosse taille talla rozmiar beden taglia maat サイズ".split()),
     "price": tuple(
         """
         price unit_price product_price item_price price_usd variant_price regular_price list_price
         current_price price_per_unit purchase_price_per_unit lineitem_price preis einzelpreis stueckpreis
-        precio prix prix_unitaire sale_price
+        precio prix prix_ttc prix_unitaire prix_unitaire_ttc prix_de_vente cena cena_brutto cena_sprzedaży fiyat fiyatı
+        satış_fiyatı prezzo preço prijs 価格 販売価格 税込価格 単価 sale_price
         """.split()
     ),
     "description": tuple(
         """
         description product_description item_description long_description body_html detail_desc
-        full_description short_description beschreibung langtext abstract overview summary descripcion desc
+        full_description short_description beschreibung langtext abstract overview summary descripcion opis
+        açıklama descrizione descrição omschrijving 商品説明 説明 desc
         """.split()
     ),
     "attributes": ("attributes",),
@@ -113,7 +125,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         """
         in_stock availability available stock_status is_available is_in_stock stock inventory
         inventory_quantity stock_quantity quantity_in_stock qty_in_stock quantity qty lagerbestand bestand verfuegbarkeit
-        verfugbarkeit disponible
+        verfugbarkeit disponible disponibilité disponibilidad disponibilità disponibilidade dostępność stan_magazynowy
+        stok stok_durumu stok_adedi voorraad lagermenge 在庫 在庫数 在庫状況
         """.split()
     ),
 }
@@ -121,14 +134,16 @@ ORDER = frozenset(
     """
         orderid order ordernumber orderno invoiceno invoiceid invoice invoicenumber transactionid
         transaction basketid receiptid receiptnumber purchaseid bestellnummer bestellung checkoutid
-        ordername cartid basket rechnungsnummer
+        ordername cartid basket rechnungsnummer ncommande numerocommande numerodecommande numerzamowienia
+        nrzamowienia siparisno siparisnumarasi numeropedido numeroordine 注文番号 注文id
         """.split()
 )
 RATING = frozenset("rating ratings stars score overall reviewscore".split())
 _PERSONAL = re.compile(  # not a gender or an age: those of a product are for whom it is made
     r"""e?mail(?!ing)|phone|telefon|mobilenumber|address|adresse|street$|strasse$|zipcode|postalcode|postcode|plz$|
     birthda|geburtsdatum|^ip$|ipaddress|firstname|lastname|surname|vorname|nachname|fullname|customer|username|
-    clientname|contactname|buyername|billing|kunde|creditcard|iban$|vatid|useragent|password|latitude|longitude""",
+    clientname|contactname|buyername|billing|kunde|creditcard|iban$|vatid|useragent|password|latitude|longitude|
+    nomclient|nomduclient|klienta?$|muesteri|cliente|indirizzo|telefono|adres$|^ad[ıi]?soyad|顧客|会員|氏名|住所|電話""",
     re.VERBOSE,
 )
 _EVENT_ONLY = ("user_id", "session_id", "quantity", "query", "position")

@@ -36,6 +36,8 @@ _OTHERS = ("cp1251", "cp1253", "shift_jis", "gb18030", "big5", "euc_kr")
 _POLISH = frozenset(
     b"\xa3\xa5\xaf\xb3\xb9\xbf\x9a\x9c\x9e\x9f\x8c\x8f"
 )  # letters of Windows-1250 that are signs in Windows-1252
+# One byte is ı, ş, ğ, İ, Ş or Ğ in Turkish and ý, þ, ð, Ý, Þ or Ð in Icelandic, which alone of the two has á, é, í, ó, ú and æ.
+_TURKISH, _ICELANDIC = b"\xfd\xfe\xf0\xdd\xde\xd0", b"\xe1\xe9\xed\xf3\xfa\xe6"
 _BROKEN = (
     OSError,
     zlib.error,
@@ -250,7 +252,10 @@ def guessed_encoding(sample: bytes) -> str:
         (a in _POLISH and chr(b).isalpha() and b < 128) or (b in _POLISH and chr(a).isalpha() and a < 128)
         for a, b in pairs
     )
-    return "cp1250" if inside_words > outside / 3 else "cp1252"
+    if inside_words > outside / 3:
+        return "cp1250"
+    turkish, icelandic = (sum(map(sample.count, letters)) for letters in (_TURKISH, _ICELANDIC))
+    return "cp1254" if turkish > icelandic else "cp1252"
 
 
 def _only_carriage_returns(path: Path, encoding: str) -> bool:

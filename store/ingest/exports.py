@@ -52,12 +52,14 @@ _GA4 = {
     **dict.fromkeys(("view_item", "select_item", "select_content"), "click"),
     **{"add_to_cart": "cart", "purchase": "purchase", "in_app_purchase": "purchase", "ecommerce_purchase": "purchase"},
     **dict.fromkeys(("search", "view_search_results"), "search"),
+    "refund": "return",
 }
 _TRACKED = {  # the e-commerce events of Segment, which RudderStack shares
     **dict.fromkeys(("product viewed", "product clicked", "viewed product", "clicked product"), "click"),
     **dict.fromkeys(("product added", "added product", "product added to cart"), "cart"),
     **dict.fromkeys(("order completed", "completed order", "product purchased", "order placed"), "purchase"),
     **dict.fromkeys(("products searched", "product searched", "searched products"), "search"),
+    **dict.fromkeys(("order refunded", "product returned"), "return"),
 }
 _UBI = {
     **dict.fromkeys(
@@ -328,7 +330,7 @@ EXPORTS = (
                     "action": "action_name",
                     "item_id": "event_attributes.object.object_id",
                     "query": "user_query",
-                    "position": "event_attributes.position.ordinal",
+                    "position": "nullif({event_attributes.position.ordinal}, '0')",
                     "session_id": "event_attributes.session_id|session_id",
                 },
                 actions=_UBI,

@@ -7,17 +7,17 @@ files) or `text` (JSON lines). It knows how DuckDB reads, not what the columns m
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 
 from recgraph.errors import IngestError
+from recgraph.store.files.cells import is_json, literal_as_json, with_arrays
 from recgraph.store.files.layout import DELIMITERS, Layout, layout_of
-from recgraph.store.files.plain import SourceFile
+from recgraph.store.files.plain import SourceFile, new_file
 from recgraph.store.files.shapes import Table, sheets, table
+from recgraph.store.ingest.times import literal
 
 MAX_LINE = 8_000_000  # bytes of one line: metadata of Amazon has lines of several hundred kB
 _LOOK = 2**20  # bytes of a file's beginning that are enough to look at
@@ -41,13 +41,17 @@ class Desk:
         if self.limit:
             return self.head(source)
         if source not in self._whole:
-            self._whole[source] = table(source, self.scratch, self.encoding)
+            self._whole[source] = self._read(source)
         return self._whole[source]
+
+    def _read(self, source: SourceFile, limit: int = 0) -> Table:
+        made = table(source, self.scratch, self.encoding, limit)
+        return with_arrays(made, new_file(self.scratch)) if made.form == "csv" else made
 
     def head(self, source: SourceFile) -> Table:
         """The beginning of the file."""
         if source not in self._heads:
-            made = table(source, self.scratch, self.encoding, _LOOK)
+            made = self._read(source, _LOOK)
             self._heads[source] = made
             if made.whole:
                 self._whole[source] = made
@@ -102,11 +106,18 @@ class RawFile:
             ]
             removed = sorted([*removed, swallowed])
             source = self._copy_without(removed)
-        self._name(layout.names)
+        self._name(layout.names, repeated=layout.header)
 
-    def _name(self, names: Sequence[str]) -> None:
-        """`raw` of `lines`, whose columns keep the file's names in mind."""
-        self.cursor.execute("CREATE OR REPLACE TEMP VIEW raw AS SELECT rowid AS place, * FROM lines")
+    def _name(self, names: Sequence[str], repeated: bool = False) -> None:
+        """`raw` of `lines`, whose columns keep the file's names in mind. `repeated` says that the header may stand in
+        the middle too, as it does where files were put one after the other."""
+        same = [f"trim(x{n}, ' ' || chr(65279)) = {literal(name)}" for n, name in enumerate(names) if name]
+        header = ""
+        if repeated and len(same) > 1:
+            condition = " AND ".join(same)
+            if self.cursor.execute(f"SELECT 1 FROM lines WHERE {condition} LIMIT 1").fetchone():  # noqa: S608 - literals
+                header = f" WHERE ({condition}) IS NOT TRUE"
+        self.cursor.execute(f"CREATE OR REPLACE TEMP VIEW raw AS SELECT rowid AS place, * FROM lines{header}")  # noqa: S608 - literals
         self.names = {f"x{number}": name or f"column {number + 1}" for number, name in enumerate(names)}
 
     def _scan(self, source: Path, columns: Sequence[str], layout: Layout) -> None:
@@ -149,7 +160,7 @@ class RawFile:
         with self.table.path.open("rb") as stream, target.open("wb") as copy:
             for number, line in enumerate(stream, start=1):
                 if number not in gone:
-                    copy.write(line.rstrip(b"\r\n") + b"\n")
+                    copy.write(_without_returns(line.rstrip(b"\r\n")) + b"\n")
         return target
 
     def read_json_lines(self, literals: bool = False) -> None:
@@ -192,7 +203,7 @@ class RawFile:
 
     def _has_literals(self) -> bool:
         with self.table.path.open(encoding="utf-8", errors="replace") as stream:
-            return not _is_json(next((line for line in stream if line.strip()), "{}"))
+            return not is_json(next((line for line in stream if line.strip()), "{}"))
 
     def _without_literals(self) -> Path:
         """A copy with each Python literal as JSON; a line that is neither is copied as it is, so that it is rejected
@@ -200,7 +211,7 @@ class RawFile:
         target = self.desk.scratch / "literals.jsonl"
         with self.table.path.open("rb") as stream, target.open("w", encoding="utf-8") as copy:
             for line in stream:
-                copy.write(_literal_as_json(line.decode("utf-8", errors="replace").strip()) + "\n")
+                copy.write(literal_as_json(line.decode("utf-8", errors="replace").strip()) + "\n")
         return target
 
     def read_parquet(self, types: Mapping[str, str]) -> None:
@@ -264,18 +275,9 @@ def _lines_at(path: Path, positions: Sequence[int]) -> Iterator[int]:
             yield line
 
 
-def _is_json(line: str) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
-def _literal_as_json(text: str) -> str:
-    if not text or _is_json(text):
-        return text
-    try:
-        return json.dumps(ast.literal_eval(text), ensure_ascii=False).replace("\x01", " ")
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
+def _without_returns(line: bytes) -> bytes:
+    """A line that other ends of line are in: each ends a row, but for those in quotes, which become blanks."""
+    if b"\r" not in line:
+        return line
+    parts = line.split(b'"')
+    return b'"'.join(part.replace(b"\r", b" " if n % 2 else b"\n") for n, part in enumerate(parts))

@@ -305,7 +305,7 @@ def read_instacart(staging: Staging, files: Sequence[SourceFile]) -> None:
         columns = _read_named(staging, source, "order_id", "product_id")
         cursor.execute(
             f"""CREATE OR REPLACE TEMP VIEW bought AS SELECT place, user_id, order_number AS ts, {columns["product_id"]} AS item_id
-                FROM raw LEFT JOIN instacart_orders ON order_id = {columns["order_id"]}"""  # noqa: S608 - our own
+                FROM raw LEFT JOIN instacart_orders ON order_id = {columns["order_id"]} ORDER BY place"""  # noqa: S608 - our own
         )
         staging.define(
             "events", {"user_id": "user_id", "ts": "ts", "item_id": "item_id", "action": "'purchase'"}, "bought"

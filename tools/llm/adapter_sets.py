@@ -1,7 +1,9 @@
-"""Adapter sets on disk: `adapters/<set>/<task>/`, the card beside each adapter, finding a set, and whether it fits a base model.
+"""Adapter sets on disk: `adapters/<set>/<task>/`, the card beside each adapter, finding a set, and whether it fits a
+base model.
 
-An adapter is a PEFT LoRA folder (adapter_config.json, adapter_model.safetensors) with a card, `recgraph.json`, that says what it was
-trained on and with which result. Only files are looked at here: neither torch nor peft is needed to list, compare or refuse a set.
+An adapter is a PEFT LoRA folder (adapter_config.json, adapter_model.safetensors) with a card, `recgraph.json`, that
+says what it was trained on and with which result. Only files are looked at here: neither torch nor peft is needed to
+list, compare or refuse a set.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ CARD = "recgraph.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _OBJECTS = ("settings", "data", "metrics", "created_with")
-_SCALING = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")  # with the weights, all that decides what an adapter adds
+# with the weights, all that decides what an adapter adds
+_SCALING = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern")
 _VOLATILE = ("peft_version", "revision", "auto_mapping")  # differ between machines that trained the same
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterCard:
-    """What an adapter is for and what it was made from. `data` holds examples_sha256, fitted_before and source; `metrics` may be in
-    two parts, before and after."""
+    """What an adapter is for and what it was made from. `data` holds examples_sha256, fitted_before and source;
+    `metrics` may be in two parts, before and after."""
 
     task: str
     base_name: str
@@ -44,44 +47,50 @@ class AdapterCard:
 
     @classmethod
     def read(cls, folder: str | Path) -> AdapterCard | None:
-        """The card in an adapter's folder, None where there is none. Unknown keys are passed over. Raises ModelMissing for a wrong kind."""
+        """The card in an adapter's folder, None where there is none. Unknown keys are passed over. Raises ModelMissing
+        for a wrong kind."""
         file = Path(folder) / CARD
         if not file.is_file():
             return None
-        told = _json(file)
-        base = told.get("base", {})
+        facts = _json(file)
+        base = facts.get("base", {})
         base = {"name": base} if isinstance(base, str) else base
-        _check_kinds(file, told, dict.fromkeys(_OBJECTS, dict) | {"base": (dict, str), "task": str, "preset": str, "prompt_version": (str, int)})
+        _check_kinds(
+            file,
+            facts,
+            dict.fromkeys(_OBJECTS, dict)
+            | {"base": (dict, str), "task": str, "preset": str, "prompt_version": (str, int)},
+        )
         _check_kinds(file, base, {"name": str, "fingerprint": str}, "base.")
-        if told.get("task") not in TASKS:
-            raise ModelMissing(f"{file}: task is {told.get('task')!r}; it must be one of {', '.join(TASKS)}.")
+        if facts.get("task") not in TASKS:
+            raise ModelMissing(f"{file}: task is {facts.get('task')!r}; it must be one of {', '.join(TASKS)}.")
         return cls(
-            task=told["task"],
+            task=facts["task"],
             base_name=base.get("name", ""),
             base_fingerprint=base.get("fingerprint", ""),
-            preset=told.get("preset", ""),
-            prompt_version=str(told.get("prompt_version", "")),
-            **{name: told.get(name, {}) for name in _OBJECTS},
+            preset=facts.get("preset", ""),
+            prompt_version=str(facts.get("prompt_version", "")),
+            **{name: facts.get(name, {}) for name in _OBJECTS},
         )
 
     def write(self, folder: str | Path) -> Path:
         """Writes the card into an adapter's folder, keys sorted, so that the same card is the same bytes."""
-        told = {name: getattr(self, name) for name in ("task", "preset", "prompt_version", *_OBJECTS)}
+        facts = {name: getattr(self, name) for name in ("task", "preset", "prompt_version", *_OBJECTS)}
         file = Path(folder) / CARD
-        _write_json(file, {**told, "base": {"name": self.base_name, "fingerprint": self.base_fingerprint}})
+        _write_json(file, {**facts, "base": {"name": self.base_name, "fingerprint": self.base_fingerprint}})
         return file
 
     def flat(self) -> dict[str, Any]:
         """Every fact of the card by a dotted name ("settings.r", "metrics.after.auc")."""
-        whole = {
-            "base": {"name": self.base_name, "fingerprint": self.base_fingerprint}, "preset": self.preset, "prompt_version": self.prompt_version,
-        } | {name: getattr(self, name) for name in _OBJECTS}  # fmt: skip
-        return dict(_flat(whole))
+        base = {"name": self.base_name, "fingerprint": self.base_fingerprint}
+        whole = {"base": base, "preset": self.preset, "prompt_version": self.prompt_version}
+        return dict(_flat(whole | {name: getattr(self, name) for name in _OBJECTS}))
 
 
 @dataclass(frozen=True)
 class AdapterSet:
-    """Adapters that belong together: `tasks` maps next, fit and summarize, those that are there, to their PEFT folders."""
+    """Adapters that belong together: `tasks` maps next, fit and summarize, those that are there, to their PEFT
+    folders."""
 
     name: str
     folder: Path
@@ -105,7 +114,9 @@ class AdapterSet:
     @property
     def bytes(self) -> int:
         """Size of the weights."""
-        return sum((folder / WEIGHTS).stat().st_size for folder in set(self.tasks.values()) if (folder / WEIGHTS).is_file())
+        return sum(
+            (folder / WEIGHTS).stat().st_size for folder in set(self.tasks.values()) if (folder / WEIGHTS).is_file()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +150,12 @@ def adapter_fingerprint(folder: str | Path) -> str:
     return digest.hexdigest()[:8]
 
 
-# ── Finding a set ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Finding a set ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def roots(store: str | Path | None = None) -> list[Path]:
-    """The folders that hold sets: `adapters` beside the store, in the current folder, in the checkout this file is in."""
+    """The folders that hold sets: `adapters` beside the store, in the current folder, in the checkout this file is
+    in."""
     beside = [Path(store).expanduser().absolute().parent] if store else []
     places = [*beside, Path.cwd(), Path(__file__).resolve().parents[2]]
     return list(dict.fromkeys(place / "adapters" for place in places))
@@ -152,16 +164,22 @@ def roots(store: str | Path | None = None) -> list[Path]:
 def find_set(wanted: str, store: str | Path | None = None) -> AdapterSet:
     """A set by its name ("default"), its folder, or one task's folder or name ("default/next"); names come first.
 
-    A PEFT folder of which neither card nor name tells the task serves both next and fit. Raises ModelMissing with every place.
+    A PEFT folder of which neither card nor name tells the task serves both next and fit. Raises ModelMissing with every
+    place.
     """
     path = Path(wanted).expanduser()
-    places = [path] if path.is_absolute() or wanted.startswith(".") else [*(root / path for root in roots(store)), path.absolute()]
+    places = (
+        [path]
+        if path.is_absolute() or wanted.startswith(".")
+        else [*(root / path for root in roots(store)), path.absolute()]
+    )
     for place in places:
         if (found := _set_in(place)) is not None:
             return found
     searched = ", ".join(str(place) for place in places)
     raise ModelMissing(
-        f"There is no adapter set '{wanted}'. Searched: {searched}. `recgraph adapters list` shows those that are there; "
+        f"There is no adapter set '{wanted}'. Searched: {searched}. `recgraph adapters list` shows those that are "
+        "there; "
         "--adapter none runs without, `dvc repro` trains one."
     )
 
@@ -187,10 +205,12 @@ def _set_in(place: Path) -> AdapterSet | None:
 
 
 def served_names(wanted: str, served: Collection[str]) -> dict[str, str]:
-    """Which served adapter does which task, for a set asked for by name or folder, out of the names a server answers to.
+    """Which served adapter does which task, for a set asked for by name or folder, out of the names a server answers
+    to.
 
-    vLLM knows adapters by flat names: `<set>-next`, `<set>-fit`, `<set>-summarize`, or plain `next`, `fit`, `summarize` where the server
-    has one set only. An adapter served under `wanted` itself does the task its name ends in, else both next and fit. {} for none.
+    vLLM knows adapters by flat names: `<set>-next`, `<set>-fit`, `<set>-summarize`, or plain `next`, `fit`, `summarize`
+    where the server has one set only. An adapter served under `wanted` itself does the task its name ends in, else both
+    next and fit. {} for none.
     """
     parts = PurePath(wanted).parts or ("",)
     name = parts[-1]
@@ -204,7 +224,7 @@ def served_names(wanted: str, served: Collection[str]) -> dict[str, str]:
     return {task: task for task in TASKS if task in served}
 
 
-# ── Does it fit? ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Does it fit? ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def base_here(model: str = "", cache: Path | None = None) -> Base | None:
@@ -217,7 +237,8 @@ def base_here(model: str = "", cache: Path | None = None) -> Base | None:
 
 
 def problem(one: AdapterSet, base: Base | None) -> str:
-    """Why a set cannot be used on this base model (any, for None), in a sentence; "" where nothing speaks against it."""
+    """Why a set cannot be used on this base model (any, for None), in a sentence; "" where nothing speaks against
+    it."""
     try:
         _ = one.cards
         if base is not None:
@@ -229,23 +250,26 @@ def problem(one: AdapterSet, base: Base | None) -> str:
 
 
 def check_fit(name: str, folder: str | Path, base: Base) -> str:
-    """Raises ModelMissing where the adapter in `folder` is not whole or is not for this base model; the message names both models.
+    """Raises ModelMissing where the adapter in `folder` is not whole or is not for this base model; the message names
+    both models.
 
-    The card decides where there is one: the same fingerprint fits, another name does not. Else adapter_config.json's base model does.
-    Shapes have to fit in any case. Returns a note, "" mostly: the same name may stand on other weights (another precision, say).
+    The card decides where there is one: the same fingerprint fits, another name does not. Else adapter_config.json's
+    base model does. Shapes have to fit in any case. Returns a note, "" mostly: the same name may stand on other weights
+    (another precision, say).
     """
     folder = Path(folder)
     config = _lora_config(name, folder)
     card = AdapterCard.read(folder)
-    told = (card.base_name if card else "") or plain_name(str(config.get("base_model_name_or_path") or ""))
+    trained_on = (card.base_name if card else "") or plain_name(str(config.get("base_model_name_or_path") or ""))
     same = bool(card and card.base_fingerprint and card.base_fingerprint == base.fingerprint)
-    if not same and told and told.casefold() != base.name.casefold():
-        raise _misfit(name, folder, told, base, f"it was trained on {told}, and this is {base.name}")
+    if not same and trained_on and trained_on.casefold() != base.name.casefold():
+        raise _misfit(name, folder, trained_on, base, f"it was trained on {trained_on}, and this is {base.name}")
     if reason := _shapes_apart(folder, base):
-        raise _misfit(name, folder, told, base, reason)
+        raise _misfit(name, folder, trained_on, base, reason)
     if same or card is None or not card.base_fingerprint:
         return ""
-    return f"the adapter '{name}' was trained on other weights of {base.name} ({card.base_fingerprint}; here {base.fingerprint})"
+    both = f"{card.base_fingerprint}; here {base.fingerprint}"
+    return f"the adapter '{name}' was trained on other weights of {base.name} ({both})"
 
 
 def plain_name(model: str) -> str:
@@ -255,21 +279,23 @@ def plain_name(model: str) -> str:
 
 
 def portable(folder: str | Path, base_name: str) -> None:
-    """Makes a saved adapter fit to be versioned: the base model by its plain name, no path of this machine, the same bytes each time.
+    """Makes a saved adapter fit to be versioned: the base model by its plain name, no path of this machine, the same
+    bytes each time.
 
-    Rewrites adapter_config.json (sorted, without what changes from machine to machine) and removes the README.md that peft writes,
-    which holds the base model's path. Raises ModelMissing where there is no LoRA adapter.
+    Rewrites adapter_config.json (sorted, without what changes from machine to machine) and removes the README.md that
+    peft writes, which holds the base model's path. Raises ModelMissing where there is no LoRA adapter.
     """
     folder = Path(folder)
     config = {key: value for key, value in _lora_config(folder.name, folder).items() if key not in _VOLATILE}
     if isinstance(config.get("target_modules"), list):
-        config["target_modules"] = sorted(config["target_modules"])  # peft keeps a set: its order is another one in each process
+        # peft keeps a set: its order is another one in each process
+        config["target_modules"] = sorted(config["target_modules"])
     _write_json(folder / CONFIG, {**config, "base_model_name_or_path": plain_name(base_name)})
     (folder / "README.md").unlink(missing_ok=True)
 
 
-def _misfit(name: str, folder: Path, told: str, base: Base, reason: str) -> ModelMissing:
-    own = f"the model it was trained on (--llm {told})" if told else "the model it was trained on (--llm)"
+def _misfit(name: str, folder: Path, trained_on: str, base: Base, reason: str) -> ModelMissing:
+    own = f"the model it was trained on (--llm {trained_on})" if trained_on else "the model it was trained on (--llm)"
     return ModelMissing(
         f"The adapter '{name}' in {folder} does not fit this base model: {reason}. Take {own}, a set for {base.name} "
         "(`recgraph adapters list`), or none (--adapter none)."
@@ -282,7 +308,9 @@ def _lora_config(name: str, folder: Path) -> dict[str, Any]:
         raise ModelMissing(f"The adapter '{name}' should be a PEFT folder, but {file} is not there.")
     config = _json(file)
     if config.get("peft_type") != "LORA":
-        raise ModelMissing(f"The adapter '{name}' in {folder} is of type {config.get('peft_type')}; only LORA adapters can be used.")
+        raise ModelMissing(
+            f"The adapter '{name}' in {folder} is of type {config.get('peft_type')}; only LORA adapters can be used."
+        )
     if not (folder / WEIGHTS).is_file():
         raise ModelMissing(f"The adapter '{name}' in {folder} has no {WEIGHTS}. Where DVC keeps it: dvc pull {folder}")
     return config
@@ -292,7 +320,9 @@ def _shapes_apart(folder: Path, base: Base) -> str:
     """Which matrix of the adapter has another shape than the base model's, "" where none has."""
     if "quantization_config" in _json(base.folder / "config.json"):
         return ""  # packed weights have shapes of their own
-    known = {name: shape for file in sorted(base.folder.glob("*.safetensors")) for name, shape in tensor_shapes(file).items()}
+    known = {
+        name: shape for file in sorted(base.folder.glob("*.safetensors")) for name, shape in tensor_shapes(file).items()
+    }
     for name, (out, into) in _changed(folder).items():
         here = known.get(name)  # what is not found by this name may still be there (tied, fused): loading tells
         if here is not None and sorted(here) != sorted((out, into)):  # GPT-2's are stored the other way round
@@ -320,21 +350,25 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
             header = json.loads(handle.read(length))
         return {name: list(told["shape"]) for name, told in header.items() if name != "__metadata__"}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise ModelMissing(f"{file} is no whole safetensors file ({error}). Where DVC keeps it, fetch it: dvc pull {file.parent}") from None
+        raise ModelMissing(
+            f"{file} is no whole safetensors file ({error}). Where DVC keeps it, fetch it: dvc pull {file.parent}"
+        ) from None
 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        facts = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelMissing(f"{file} is not JSON: {error}") from error
-    if not isinstance(told, dict):
-        raise ModelMissing(f"{file} holds a {type(told).__name__}; it must be a JSON object.")
-    return told
+    if not isinstance(facts, dict):
+        raise ModelMissing(f"{file} holds a {type(facts).__name__}; it must be a JSON object.")
+    return facts
 
 
 def _write_json(file: Path, told: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(told, indent=2, sort_keys=True, ensure_ascii=False, default=dict) + "\n", encoding="utf-8")
+    file.write_text(
+        json.dumps(told, indent=2, sort_keys=True, ensure_ascii=False, default=dict) + "\n", encoding="utf-8"
+    )
 
 
 def _check_kinds(file: Path, told: Mapping[str, Any], kinds: Mapping[str, Any], before: str = "") -> None:

@@ -1,6 +1,8 @@
-"""The LLM in process: transformers + peft, greedy, with a prefix cache, one shared prefix for all Yes/No prompts, and forms by token.
+"""The LLM in process: transformers + peft, greedy, with a prefix cache, one shared prefix for all Yes/No prompts, and
+forms by token.
 
-It knows how a causal language model is run fast and exactly; not where models lie (places.py) and not what the prompts say.
+It knows how a causal language model is run fast and exactly; not where models lie (places.py) and not what the prompts
+say.
 """
 
 from __future__ import annotations
@@ -27,16 +29,18 @@ from recgraph.tools.llm.protocol import Completion, Form, Prompt, Usage
 
 PREFILL_TOKENS = 768  # tokens of one forward pass of a long prompt: the deadline is looked at in between
 PACK_TOKENS = 640  # tokens of one pass over candidates; a pass costs about 70 ms on two cores before its first token
-FEW_TOKENS = 32  # of a shared prefix: fewer are read as the root of the candidates' tree, more in a pass of their own that is kept
+# of a shared prefix: fewer are read as the root of the candidates' tree, more in a pass of their own that is kept
+FEW_TOKENS = 32
 GENERATE_ROWS = 16  # prompts decoded together
-TIMED_TOKENS = 64  # from so many tokens on, a pass tells how long the next one will take; a pass of few is bound by other things
+# from so many tokens on, a pass tells how long the next one will take; a pass of few is bound by other things
+TIMED_TOKENS = 64
 
 
 class LocalLLM:
     """A causal language model in this process (see `protocol.LLM`).
 
-    `adapters` maps names to PEFT LoRA folders. Threads may share one object; calls run one after the other. `context` is the longest
-    prompt plus answer in tokens. Raises ModelMissing for a folder that cannot be used.
+    `adapters` maps names to PEFT LoRA folders. Threads may share one object; calls run one after the other. `context`
+    is the longest prompt plus answer in tokens. Raises ModelMissing for a folder that cannot be used.
     """
 
     parameters: int | None
@@ -59,11 +63,15 @@ class LocalLLM:
         with quiet_transformers():
             try:
                 tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-                model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or best_dtype, attn_implementation="sdpa")
+                model: Any = AutoModelForCausalLM.from_pretrained(
+                    folder, dtype=dtype or best_dtype, attn_implementation="sdpa"
+                )
             except (OSError, ValueError) as error:
                 raise ModelMissing(f"The language model in {folder} cannot be loaded: {error}") from error
             if not is_plain(model.config):
-                raise ModelMissing(f"{folder} has sliding-window or state-space layers; serve it with vLLM and give --llm-url.")
+                raise ModelMissing(
+                    f"{folder} has sliding-window or state-space layers; serve it with vLLM and give --llm-url."
+                )
             self.parameters = sum(p.numel() for p in model.parameters())
             self._model = model.to(self.device).eval()
             self._adapters = Adapters(self._model, adapters or {}, base)
@@ -94,8 +102,8 @@ class LocalLLM:
         adapter: str | None = None,
         deadline: float | None = None,
     ) -> tuple[list[Completion], Usage]:
-        """Greedy answers, one a prompt, in order. With a form the answer is its whole text; lead, choice and middle are never cut off,
-        the free text ends at the line's end or when the answer has `max_tokens` tokens."""
+        """Greedy answers, one a prompt, in order. With a form the answer is its whole text; lead, choice and middle are
+        never cut off, the free text ends at the line's end or when the answer has `max_tokens` tokens."""
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; it must be at least 1.")
         tokens = self._forms(form.lead, form.choices, form.middle) if form else None
@@ -124,14 +132,19 @@ class LocalLLM:
     ) -> tuple[list[tuple[float, float]], Usage]:
         """Log-probabilities of the first tokens of two answers right after each prompt.
 
-        What all prompts share from the start is computed once, and so is what some of them share further on. Where the time is up after some
-        prompts, theirs alone are given.
+        What all prompts share from the start is computed once, and so is what some of them share further on. Where the
+        time is up after some prompts, theirs alone are given.
         """
         found, usage = self.score_answers(prompts, answers, adapter=adapter, deadline=deadline)
         return [(yes, no) for yes, no in found], usage
 
     def score_answers(
-        self, prompts: Sequence[Prompt], answers: Sequence[str], *, adapter: str | None = None, deadline: float | None = None
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        *,
+        adapter: str | None = None,
+        deadline: float | None = None,
     ) -> tuple[list[list[float]], Usage]:
         """As `score`, of any number of answers: letters to choose from, say."""
         if not prompts:
@@ -177,7 +190,10 @@ class LocalLLM:
 
     def _fits(self, prompt: int, answer: int) -> None:
         if prompt + answer > self.context:
-            raise LLMError(f"The prompt has {prompt} tokens and asks for {answer} more, but {self.name} takes {self.context}. Shorten the history.")
+            raise LLMError(
+                f"The prompt has {prompt} tokens and asks for {answer} more, but {self.name} takes {self.context}. "
+                "Shorten the history."
+            )
 
     def _feed(self, cache: Any, tokens: Sequence[int], keep: int, deadline: float | None) -> torch.Tensor:
         """Appends tokens to a cache of one row; logits float32[keep, vocabulary] of the last `keep` of them."""
@@ -186,13 +202,18 @@ class LocalLLM:
             piece = tokens[start : start + PREFILL_TOKENS]
             ids = torch.tensor([piece], device=self.device)
             with self._timed(len(piece), deadline):
-                rows.append(self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=min(len(piece), keep)).logits[0])
+                rows.append(
+                    self._model(
+                        input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=min(len(piece), keep)
+                    ).logits[0]
+                )
         return torch.cat(rows)[-keep:].float()
 
     def _prefill(
         self, tokens: Sequence[int], adapter: str | None, deadline: float | None, *, logits: bool = True
     ) -> tuple[Any, torch.Tensor, int]:
-        """A cache holding the tokens, the logits [1, vocabulary] after them if wanted, and how many came from the prefix cache."""
+        """A cache holding the tokens, the logits [1, vocabulary] after them if wanted, and how many came from the
+        prefix cache."""
         states, reused = self._prefixes.longest(adapter, tokens[:-1] if logits else tokens)
         cache = working_cache(self._model.config, states)
         following = self._feed(cache, tokens[reused:], 1, deadline) if reused < len(tokens) else torch.empty(0)
@@ -201,7 +222,8 @@ class LocalLLM:
 
     @contextmanager
     def _timed(self, tokens: int, deadline: float | None) -> Iterator[None]:
-        """One pass over so many tokens. LLMTimeout where, at the pace of the last one, it would end after the deadline."""
+        """One pass over so many tokens. LLMTimeout where, at the pace of the last one, it would end after the
+        deadline."""
         started = time.monotonic()
         _check(None if deadline is None else deadline - tokens * self._pace * (tokens >= TIMED_TOKENS))
         yield
@@ -211,8 +233,9 @@ class LocalLLM:
     def _score_tree(self, suffixes: list[list[int]], cache: Any, root: int, deadline: float | None) -> torch.Tensor:
         """Logits [len(suffixes), vocabulary] after each suffix, all in one pass over the tree of their tokens.
 
-        What suffixes begin with alike (the variants of one style) is a branch they share and is computed once. Each token attends to the
-        cached prefix of `root` tokens and to its own ancestors, so the numbers are those of a pass for each suffix.
+        What suffixes begin with alike (the variants of one style) is a branch they share and is computed once. Each
+        token attends to the cached prefix of `root` tokens and to its own ancestors, so the numbers are those of a pass
+        for each suffix.
         """
         tokens, parents, ends = _tree(suffixes)
         depth = torch.zeros(len(tokens), dtype=torch.long)
@@ -238,7 +261,8 @@ class LocalLLM:
     def _decode(
         self, rows: list[list[int]], max_tokens: int, adapter: str | None, deadline: float | None
     ) -> tuple[list[Completion], Usage]:
-        """Plain greedy decoding of several prompts: read one by one through the prefix cache, then decoded together, padded on the left."""
+        """Plain greedy decoding of several prompts: read one by one through the prefix cache, then decoded together,
+        padded on the left."""
         self._fits(max(map(len, rows)), max_tokens)
         read = [self._prefill(row, adapter, deadline) for row in rows]
         cache, mask = stack_left_padded(self._model.config, [cache for cache, _, _ in read])
@@ -258,7 +282,11 @@ class LocalLLM:
             _check(deadline)
             mask = torch.cat([mask, mask.new_ones((len(rows), 1))], dim=1)
             logits = self._model(
-                input_ids=following[:, None], attention_mask=mask, position_ids=places[:, None], past_key_values=cache, use_cache=True
+                input_ids=following[:, None],
+                attention_mask=mask,
+                position_ids=places[:, None],
+                past_key_values=cache,
+                use_cache=True,
             ).logits[:, -1]
             following, places = logits.argmax(-1), places + 1
         texts = [self._chat.decode(tokens) for tokens in written]
@@ -276,7 +304,8 @@ class LocalLLM:
         adapter: str | None,
         deadline: float | None,
     ) -> tuple[Completion, Usage]:
-        """Lead forced, the choice by the token table (a pass only where several tokens are possible), middle forced, then free text."""
+        """Lead forced, the choice by the token table (a pass only where several tokens are possible), middle forced,
+        then free text."""
         pending = self._chat.encode(rendered + form.lead)
         self._fits(len(pending), max_tokens)
         whole = list(pending)
@@ -300,7 +329,9 @@ class LocalLLM:
             return Completion(head, True), Usage(len(prompt), written - 1, reused)
         pending += form.middle[1:]
         written += len(form.middle) - 1
-        draft = form.draft(self._chat.encode_all, drafts.get(form.form.choices[choice], ""))[: max(0, max_tokens - written)]
+        draft = form.draft(self._chat.encode_all, drafts.get(form.form.choices[choice], ""))[
+            : max(0, max_tokens - written)
+        ]
         free, finished = [], False
         for token in self._continue(cache, pending, draft, bool(form.free_blank), deadline):
             if finished := token in self._stops or token in self._chat.line_ends:
@@ -313,8 +344,11 @@ class LocalLLM:
         body = (head.rstrip(" ") if form.free_blank else head) + text.rstrip()
         return Completion(body, finished), Usage(len(prompt), written + len(free), reused)
 
-    def _continue(self, cache: Any, pending: list[int], draft: list[int], blank: bool, deadline: float | None) -> Iterator[int]:
-        """Greedy tokens after `pending`. The draft is read in the same pass and kept as far as greedy decoding would have written it."""
+    def _continue(
+        self, cache: Any, pending: list[int], draft: list[int], blank: bool, deadline: float | None
+    ) -> Iterator[int]:
+        """Greedy tokens after `pending`. The draft is read in the same pass and kept as far as greedy decoding would
+        have written it."""
         logits = self._feed(cache, [*pending, *draft], len(draft) + 1, deadline)
         if blank:  # the blank that ends the form's middle belongs to this token
             logits[0].masked_fill_(~self._chat.blank_mask(logits.shape[1]).to(self.device), float("-inf"))
@@ -334,7 +368,8 @@ def _check(deadline: float | None) -> None:
 
 
 def _tree(rows: list[list[int]]) -> tuple[list[int], list[int], list[int]]:
-    """The prefix tree of token rows: tokens, the place of each one's parent (-1 at the root, always before it), and each row's last place."""
+    """The prefix tree of token rows: tokens, the place of each one's parent (-1 at the root, always before it), and
+    each row's last place."""
     tokens: list[int] = []
     parents: list[int] = []
     places: dict[tuple[int, int], int] = {}
@@ -353,7 +388,8 @@ def _tree(rows: list[list[int]]) -> tuple[list[int], list[int], list[int]]:
 
 
 def _packs(suffixes: list[list[int]], limit: int) -> Iterator[list[list[int]]]:
-    """Groups of suffixes, in order, whose trees have at most `limit` tokens (a single longer suffix is a group of its own)."""
+    """Groups of suffixes, in order, whose trees have at most `limit` tokens (a single longer suffix is a group of its
+    own)."""
     pack: list[list[int]] = []
     for suffix in suffixes:
         if pack and len(_tree([*pack, suffix])[0]) > limit:

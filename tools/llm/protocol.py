@@ -1,7 +1,8 @@
-"""What recgraph asks of a language model: `generate` text and `score` given answers, both batched, with an adapter name.
+"""What recgraph asks of a language model: `generate` text and `score` given answers, both batched, with an adapter
+name.
 
-Two implementations share this protocol: `LocalLLM` (local.py: transformers + peft, in process) and `ServerLLM` (server.py: vLLM's OpenAI API).
-This file knows neither: it holds the protocol and its records; open.py chooses.
+Two implementations share this protocol: `LocalLLM` (local.py: transformers + peft, in process) and `ServerLLM`
+(server.py: vLLM's OpenAI API). This file knows neither: it holds the protocol and its records; open.py chooses.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Protocol
 class Prompt:
     """A chat prompt: the system text and one user text. Put what prompts share first: the prefix is computed once.
 
-    Both texts must already be clean (`graph.prompts.clean`): no control token of any chat template in catalogue or query text.
+    Both texts must already be clean (`graph.prompts.clean`): no control token of any chat template in catalogue or
+    query text.
     """
 
     system: str
@@ -26,9 +28,9 @@ class Prompt:
 class Form:
     """A constrained answer: `lead` + one of `choices` + `middle` + free text up to the end of the line.
 
-    For the recommender: lead "ID: ", choices the catalogue ids it may name, middle "\\nTitle: ". `drafts` maps a choice to the free
-    text that probably follows (the catalogue title): in process it is checked in one forward pass instead of a pass a token, and never
-    changes the greedy answer. Servers get the same form as a regular expression.
+    For the recommender: lead "ID: ", choices the catalogue ids it may name, middle "\\nTitle: ". `drafts` maps a choice
+    to the free text that probably follows (the catalogue title): in process it is checked in one forward pass instead
+    of a pass a token, and never changes the greedy answer. Servers get the same form as a regular expression.
     """
 
     lead: str
@@ -60,10 +62,10 @@ class Completion:
 class LLM(Protocol):
     """A causal language model with a chat template.
 
-    `name` identifies the weights (for cache keys and the run's record); `parameters` is their number, None where unknown;
-    `adapters` are the adapter names that may be asked for; `max_choices` is the number of choices of the largest Form it takes;
-    `on_cpu` says that it computes on this machine's processor, where a written token costs tens of milliseconds.
-    `deadline` is a `time.monotonic()` value or None.
+    `name` identifies the weights (for cache keys and the run's record); `parameters` is their number, None where
+    unknown; `adapters` are the adapter names that may be asked for; `max_choices` is the number of choices of the
+    largest Form it takes; `on_cpu` says that it computes on this machine's processor, where a written token costs tens
+    of milliseconds. `deadline` is a `time.monotonic()` value or None.
 
     Raises LLMUnavailable, LLMTimeout (the deadline passed), LLMGarbled; ValueError for an unknown adapter.
     """
@@ -96,11 +98,12 @@ class LLM(Protocol):
     ) -> tuple[list[tuple[float, float]], Usage]:
         """For each prompt the log-probabilities of the first token of the two answers (T eq. 2), natural log.
 
-        Where the deadline passes after some prompts were scored, the first so many may be given; LLMTimeout where there are none.
-        Their difference is the logit difference, so p = sigmoid(difference) (DESIGN 7, first row).
+        Where the deadline passes after some prompts were scored, the first so many may be given; LLMTimeout where there
+        are none. Their difference is the logit difference, so p = sigmoid(difference) (DESIGN 7, first row).
         """
         ...
 
     def count_tokens(self, text: str) -> int:
-        """The number of tokens of a text; an estimate (characters / 4) is allowed where there is no tokenizer at hand."""
+        """The number of tokens of a text; an estimate (characters / 4) is allowed where there is no tokenizer at
+        hand."""
         ...

@@ -21,8 +21,8 @@ from recgraph.tools.llm.places import quiet_transformers
 from recgraph.tools.llm.protocol import LLM, Prompt
 from recgraph.train.examples import POOLS
 from recgraph.train.lora.job import Groups, Job, first
+from recgraph.train.lora.model import load_base, perplexities
 from recgraph.train.lora.tokens import Tokens
-from recgraph.train.lora.training import load_base, perplexities
 from recgraph.train.metrics import auc
 from recgraph.train.summary.checks import summary_report, written
 
@@ -84,13 +84,13 @@ def measure_next(llm: LLM, groups: Groups, known: Collection[str], adapter: str 
     for name, held in (("", None), ("constrained_", form)):
         answers, _ = llm.generate(asked, max_tokens=64, form=held, adapter=adapter)
         formed = [parse_next(answer.text, lambda _: True, {}) for answer in answers]
-        right = [(told, row) for told, row in zip(formed, rows, strict=True) if told.valid and told.item_id in known]
+        right = [(one, row) for one, row in zip(formed, rows, strict=True) if one.valid and one.item_id in known]
         found |= {
             f"{name}invalid": 1 - len(right) / len(rows) if rows else 0.0,
-            f"{name}invalid_format": _share_true([not told.valid for told in formed]),
-            f"{name}unknown_id": _share_true([told.valid and told.item_id not in known for told in formed]),
-            f"{name}exact_id": sum(told.item_id == row.item_id for told, row in right) / max(1, len(rows)),
-            f"{name}exact_title": sum(f"Title: {clean(told.title)}" == row.answer.split("\n")[1] for told, row in right)
+            f"{name}invalid_format": _share_true([not one.valid for one in formed]),
+            f"{name}unknown_id": _share_true([one.valid and one.item_id not in known for one in formed]),
+            f"{name}exact_id": sum(one.item_id == row.item_id for one, row in right) / max(1, len(rows)),
+            f"{name}exact_title": sum(f"Title: {clean(one.title)}" == row.answer.split("\n")[1] for one, row in right)
             / max(1, len(rows)),
         }
     return found

@@ -48,8 +48,8 @@ def launch(job: Job, folder: Path, note: Note) -> TrainedAdapter:
             f"Training under accelerate ({engine}) ended with exit code {finished.returncode}; its own message stands "
             "above."
         )
-    told: dict[str, Any] = json.loads((job.work / "launched.json").read_text(encoding="utf-8"))
-    return TrainedAdapter(Path(told["adapter"]), told["curve"], told["hard"], told["cost"])
+    facts: dict[str, Any] = json.loads((job.work / "launched.json").read_text(encoding="utf-8"))
+    return TrainedAdapter(Path(facts["adapter"]), facts["curve"], facts["hard"], facts["cost"])
 
 
 def work(task: str, folder: Path) -> None:
@@ -58,8 +58,8 @@ def work(task: str, folder: Path) -> None:
     leads = os.environ.get("RANK", "0") == "0"
     trained = train_job(job, _to_stderr if leads else _silent)
     if leads:
-        told = {"adapter": str(trained.adapter), "cost": trained.cost, "curve": trained.curve, "hard": trained.hard}
-        (job.work / "launched.json").write_text(json.dumps(told), encoding="utf-8")
+        facts = {"adapter": str(trained.adapter), "cost": trained.cost, "curve": trained.curve, "hard": trained.hard}
+        (job.work / "launched.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _to_stderr(line: str) -> None:

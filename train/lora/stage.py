@@ -1,10 +1,11 @@
 """Stage `sft`: one LoRA adapter, trained and measured. `recgraph train sft --task next|fit|summarize`.
 
     adapters/<preset>/<task>/        the adapter in bf16, with its card recgraph.json
-    metrics/sft/<preset>/<task>.json before and after, on held-out users; <task>_loss.csv the loss of each step; <task>_cost.json time and memory
+    metrics/sft/<preset>/<task>.json before and after, on held-out users; <task>_loss.csv the loss of each step;
+                                     <task>_cost.json time and memory
 
-What is trained is planned in train/lora/job.py, how in train/lora/training.py; several processes are train/lora/launch.py's, and what the adapter
-can do afterwards is train/lora/exam.py's.
+What is trained is planned in train/lora/job.py, how in train/lora/training.py; several processes are
+train/lora/launch.py's, and what the adapter can do afterwards is train/lora/exam.py's.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from recgraph.train.prepare import read_facts
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: split, preset, presets.<preset>.<task> (LoraSettings), the fields of `SftParams`; the task as params["task"]."""
+    """Params: split, preset, presets.<preset>.<task> (LoraSettings), the fields of `SftParams`; the task as
+    params["task"]."""
     job, split = Job.of(params, folder), split_folder(params, folder)
     job.work.mkdir(parents=True, exist_ok=True)
     exam, halfway = Exam(job, folder), job.work / "between.json"
@@ -55,7 +57,11 @@ def run(params: Params, folder: Path, note: Note) -> None:
     save_small(trained.adapter, target)
     portable(target, model_title(job.base))
     note("measuring before and after, on held-out users")
-    metrics: dict[str, Any] = {"before": exam.measure(None)} | ({"before_retraining": between} if between else {}) | {"after": exam.measure(target)}
+    metrics: dict[str, Any] = (
+        {"before": exam.measure(None)}
+        | ({"before_retraining": between} if between else {})
+        | {"after": exam.measure(target)}
+    )
     facts = {"source": _source(folder), "fitted_before": read_facts(split)["fitted_before"]}
     card_of(job, trained, facts, metrics).write(target)
     _write_metrics(folder / "metrics" / "sft" / job.preset, job.task, metrics, trained)
@@ -65,7 +71,11 @@ def run(params: Params, folder: Path, note: Note) -> None:
 
 def card_of(job: Job, trained: TrainedAdapter, facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> AdapterCard:
     """The card of what was trained; `facts` are the `source` of its examples and what they were `fitted_before`."""
-    learnt = {"examples_sha256": sha256_of(job.examples), "examples": int(trained.cost["examples"]), "trained_further": len(trained.hard)}
+    learnt = {
+        "examples_sha256": sha256_of(job.examples),
+        "examples": int(trained.cost["examples"]),
+        "trained_further": len(trained.hard),
+    }
     return AdapterCard(
         task=job.task,
         base_name=model_title(job.base),
@@ -90,15 +100,19 @@ def save_small(adapter: Path, target: Path) -> None:
     target.mkdir(parents=True)
     shutil.copyfile(adapter / "adapter_config.json", target / "adapter_config.json")
     weights = load_file(adapter / WEIGHTS)
-    save_file({name: tensor.to(torch.bfloat16).contiguous() for name, tensor in sorted(weights.items())}, target / WEIGHTS, metadata={"format": "pt"})
+    save_file(
+        {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in sorted(weights.items())},
+        target / WEIGHTS,
+        metadata={"format": "pt"},
+    )
     (target / WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
 
 
 def _write_metrics(folder: Path, task: str, metrics: Mapping[str, Any], trained: TrainedAdapter) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     machine = {"machine": platform.machine(), "cores": os.cpu_count(), "date": datetime.now(UTC).date().isoformat()}
-    for name, told in ((f"{task}.json", metrics), (f"{task}_cost.json", {**trained.cost, **machine})):
-        (folder / name).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    for name, facts in ((f"{task}.json", metrics), (f"{task}_cost.json", {**trained.cost, **machine})):
+        (folder / name).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     steps = {phase: 0 for phase, *_ in trained.curve}
     offset = 0
     lines = ["step,phase,loss"]

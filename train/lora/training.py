@@ -1,5 +1,5 @@
-"""LoRA and QLoRA training of one task on trl + peft, over token trees (`train/lora/trees.py`). Knows tokens and
-settings, not what the task is.
+"""LoRA and QLoRA training of one task on trl + peft, over token trees (`train/lora/trees.py`, `train/lora/model.py`).
+Knows tokens and settings, not what the task is.
 
 F 4.2 trains the prediction of the next item, T 4.3 the Yes/No judgement; both are the same here: prompts, answers,
 weights. An epoch is a list of trees in a seeded order; all epochs are laid end to end, so a run is one sequence of
@@ -24,12 +24,13 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from torch.utils.data import SequentialSampler
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from recgraph.errors import SettingsError
 from recgraph.tools.llm.places import placement, quiet_transformers
+from recgraph.train.lora.model import load_base, perplexities, tree_loss
 from recgraph.train.lora.tokens import Tokens
 from recgraph.train.lora.trees import Example, build, grow
 from recgraph.train.pipeline import Note
@@ -93,57 +94,6 @@ class LoraSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if not 0 <= self.retrain_share < 1:
             raise SettingsError(f"retrain_share is {self.retrain_share}; it must be at least 0 and below 1.")
-
-
-def load_base(folder: Path, quantize: str = "none") -> Any:
-    """The base model, ready to be trained on: bf16 where the hardware multiplies it, or its weights in 4 bits (nf4,
-    doubly quantised)."""
-    _, dtype = placement()
-    config = None
-    if quantize == "nf4":
-        packed: Any = BitsAndBytesConfig
-        config = packed(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-        )
-    with quiet_transformers():
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", quantization_config=config
-        )
-
-
-def tree_loss(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Weighted cross-entropy of a tree's targets, float32[targets]: only at places that predict something is the
-    vocabulary computed."""
-    logits = model(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        attention_mask=batch["attention_mask"],
-        logits_to_keep=batch["positions"],
-        use_cache=False,
-    ).logits[0]
-    losses: torch.Tensor = torch.nn.functional.cross_entropy(
-        logits[batch["rows"]].float(), batch["labels"], reduction="none"
-    )
-    return losses * batch["weights"]
-
-
-@torch.no_grad()
-def perplexities(model: Any, examples: Sequence[Example], tree_tokens: int = 1536) -> list[float]:
-    """Perplexity of each example's answer given its prompt: exp of the mean negative log-likelihood of the answer's
-    tokens."""
-    model.eval()
-    device = next(model.parameters()).device
-    found: list[float] = []
-    for places in grow(examples, tree_tokens):
-        # Weights tell the examples of a tree apart: targets come in the examples' order.
-        chosen = [examples[place] for place in places]
-        batch = {name: tensor.to(device) for name, tensor in build(chosen).tensors().items()}
-        losses = tree_loss(model, {**batch, "weights": torch.ones_like(batch["weights"])}).cpu()
-        parts = torch.split(
-            losses, [len(example.answer) - (example.silent[1] - example.silent[0]) for example in chosen]
-        )
-        found += [math.exp(min(50.0, float(part.mean()))) for part in parts]
-    return found
 
 
 class _Trees(SFTTrainer):
