@@ -80,9 +80,11 @@ test-models: .venv/installed-dev  ## language models in process and their traini
 	@echo "» pytest, language models in process$(if $(RECGRAPH_DTYPE), in $(RECGRAPH_DTYPE))"
 	@$(PYTEST) -m "$(BY_LLM)"
 
-test-formats: .venv/installed-dev  ## what hangs on number formats, in float32 and in bfloat16, whatever this processor has
-	@RECGRAPH_DTYPE=float32 $(MAKE) --no-print-directory test-models test-quick-models
-	@RECGRAPH_DTYPE=bfloat16 $(MAKE) --no-print-directory test-models test-quick-models
+# The format that test-fast and test-models have not taken on this processor: float32 where it multiplies bf16 itself, else bfloat16.
+OTHER_FORMAT = $(BIN)/python -c "from recgraph.tools.llm.places import DTYPES, placement; print(*(one for one in DTYPES if one not in str(placement()[1])))"
+
+test-formats: .venv/installed-dev  ## what hangs on the number format, in the one that this processor does not take by itself
+	@RECGRAPH_DTYPE=$$($(OTHER_FORMAT)) $(MAKE) --no-print-directory test-models test-quick-models
 
 # Part of test-fast too, there in the format that this processor has.
 test-quick-models:

@@ -4,6 +4,7 @@ itself.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,16 @@ if (
     "PYTEST_XDIST_WORKER" in os.environ
 ):  # beside other workers torch's threads wait for each other; before torch is imported, for children too
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# Importing torch, transformers and their like makes millions of objects that stay: looking through them for garbage again and again took
+# six of thirteen seconds of each process, and some of every long test after that.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

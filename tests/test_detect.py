@@ -4,15 +4,14 @@ is said."""
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import pytest
+from click.testing import CliRunner, Result
 
+from recgraph.cli import main
 from recgraph.errors import IngestError
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import IngestReport, ingest
@@ -257,22 +256,22 @@ def test_a_mapped_name_that_no_file_has_is_an_error(tmp_path: Path) -> None:
 # -- the command -----------------------------------------------------------------------------------------------------
 
 
-def _recgraph(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "recgraph.cli", *words], cwd=folder, env=env, capture_output=True, text=True, check=False
-    )
+def _recgraph(*words: str) -> Result:
+    return CliRunner(env={"COLUMNS": "200"}).invoke(main, [*words])
 
 
-def test_the_command_takes_paths_alone_the_old_spelling_and_a_dry_run(tmp_path: Path) -> None:
+def test_the_command_takes_paths_alone_the_old_spelling_and_a_dry_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "events.csv").write_text(EVENTS)
-    dry = _recgraph(tmp_path, "ingest", "events.csv", "--dry-run", "--store", "a.duckdb")
-    assert dry.returncode == 0, dry.stderr
+    dry = _recgraph("ingest", "events.csv", "--dry-run", "--store", "a.duckdb")
+    assert dry.exit_code == 0, dry.output
     assert "events.user_id ← user_id" in dry.stdout
     assert "action=click" in dry.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events.csv"]
-    auto = _recgraph(tmp_path, "ingest", "events.csv", "--store", "a.duckdb")
-    assert (auto.returncode, (tmp_path / "a.duckdb").exists()) == (0, True), auto.stderr
+    auto = _recgraph("ingest", "events.csv", "--store", "a.duckdb")
+    assert (auto.exit_code, (tmp_path / "a.duckdb").exists()) == (0, True), auto.output
     mapped = [
         "--map",
         "events.ts=event_time",
@@ -281,8 +280,8 @@ def test_the_command_takes_paths_alone_the_old_spelling_and_a_dry_run(tmp_path: 
         "--map",
         "events.item_id=product_id",
     ]
-    old = _recgraph(tmp_path, "ingest", "tables", "events.csv", "--store", "b.duckdb", *mapped)
-    assert old.returncode == 0, old.stderr
+    old = _recgraph("ingest", "tables", "events.csv", "--store", "b.duckdb", *mapped)
+    assert old.exit_code == 0, old.output
     assert "format tables" in old.stdout
 
 
