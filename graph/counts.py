@@ -1,5 +1,6 @@
-"""What a history counts up to: values by weight, title words that come back, comparisons, searches and whether they ended in a purchase.
-No sentences: those are made by the counting summarizer (`profile.py`, `drift.py`), whose other half this is.
+"""What a history counts up to: values by weight, title words that come back, comparisons, searches and whether they
+ended in a purchase. No sentences: those are made by the counting summarizer (`profile.py`, `drift.py`), whose other
+half this is.
 """
 
 from __future__ import annotations
@@ -9,7 +10,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from recgraph.graph.wording import AUDIENCES, COMMON, EVERYDAY, HUES, PACKING, STOP_WORDS, category_name, clean, listing, plural, stem, value, words
+from recgraph.graph.wording import (
+    AUDIENCES,
+    COMMON,
+    EVERYDAY,
+    HUES,
+    PACKING,
+    STOP_WORDS,
+    category_name,
+    clean,
+    listing,
+    plural,
+    stem,
+    value,
+    words,
+)
 from recgraph.store.records import Event, Item
 
 _WEIGHT = {"purchase": 3, "cart": 2, "click": 1}  # as in Store.popular
@@ -60,10 +75,11 @@ def counted(seen: Sequence[ItemEvent], of: Callable[[Item], str]) -> list[Count]
 
 
 def recurring(seen: Sequence[ItemEvent], known: Iterable[str] = (), *, headlines: bool = False) -> list[Count]:
-    """Words and pairs of words that come back in different titles, the most telling first; words of `known` (said already) are left out.
+    """Words and pairs of words that come back in different titles, the most telling first; words of `known` (said
+    already) are left out.
 
-    A word that leads several titles is most likely a brand (`leads`): it counts one more and keeps its capitals. So do all words of
-    `headlines`, which are full of names.
+    A word that leads several titles is most likely a brand (`leads`): it counts one more and keeps its capitals. So do
+    all words of `headlines`, which are full of names.
     """
     said = {stem(word) for name in known for word in words(name)}
     counts: dict[tuple[str, ...], Count] = {}
@@ -96,7 +112,8 @@ def recurring(seen: Sequence[ItemEvent], known: Iterable[str] = (), *, headlines
 
 
 def _spelling(forms: Counter[str], name: bool) -> str:
-    """The most frequent form, the shorter of two. Names keep their capitals; other words lose them, but for acronyms."""
+    """The most frequent form, the shorter of two. Names keep their capitals; other words lose them, but for
+    acronyms."""
     capital = [form for form in forms if form[:1].isupper()] if name else []
     form = min(capital or forms, key=lambda form: (-forms[form], len(form), form))
     if form.isupper() and len(form) > 4:
@@ -108,7 +125,9 @@ def _grams(title: str) -> Iterable[tuple[int, tuple[str, ...]]]:
     """Single telling words and neighbouring pairs of a title's first words, with their place."""
     line = clean(title)
     written = words(line)[:_TITLE_WORDS]
-    telling = [len(word) > 2 and not any(c.isdigit() for c in word) and stem(word) not in _TASTELESS for word in written]
+    telling = [
+        len(word) > 2 and not any(c.isdigit() for c in word) and stem(word) not in _TASTELESS for word in written
+    ]
     for place, word in enumerate(written):
         if telling[place]:
             if stem(word) not in HUES:
@@ -146,14 +165,16 @@ def numbers(seen: Iterable[ItemEvent]) -> tuple[int, ...]:
 
 
 class Facts:
-    """Everything the sentences are made of, counted once, and the words that fit the kind of history (buying, looking, reading)."""
+    """Everything the sentences are made of, counted once, and the words that fit the kind of history (buying, looking,
+    reading)."""
 
     def __init__(self, events: Sequence[Event], items: Mapping[str, Item], currency: str) -> None:
         self.events = events
         self.items = items
         self.currency = currency
         self.seen = [ItemEvent(event, items[event.item_id]) for event in events if event.item_id in items]
-        self.weight = sum(one.weight for one in self.seen)  # shares are of this, so that products without the attribute count against "mostly"
+        # shares are of this, so that products without the attribute count against "mostly"
+        self.weight = sum(one.weight for one in self.seen)
         self.bought = [one for one in self.seen if one.event.action == "purchase"]
         self.categories = counted(self.seen, lambda item: category_name(item.category))
         self.colors = counted(self.seen, lambda item: value(item.color))
@@ -165,13 +186,17 @@ class Facts:
         self.news = (
             self.clicks_only
             and bool(self.categories)
-            and not any(one.item.price or one.item.brand or one.item.color or one.item.size or one.item.parent_id for one in self.seen)
+            and not any(
+                one.item.price or one.item.brand or one.item.color or one.item.size or one.item.parent_id
+                for one in self.seen
+            )
         )
         self.who = "This reader" if self.news else "This shopper"
 
     @cached_property
     def title_words(self) -> list[Count]:
-        """Words that come back in titles. Most of the work, and only asked for where categories or brands are missing."""
+        """Words that come back in titles. Most of the work, and only asked for where categories or brands are
+        missing."""
         return recurring(self.seen, (one.name for one in self.categories), headlines=self.news)
 
     def nouns(self, counts: Sequence[Count], last: str = "and") -> str:
@@ -190,7 +215,8 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Variants of one style looked at: `views` are the looks before the purchase, `bought` the purchase, None where none followed."""
+    """Variants of one style looked at: `views` are the looks before the purchase, `bought` the purchase, None where
+    none followed."""
 
     views: tuple[ItemEvent, ...]
     bought: ItemEvent | None
@@ -218,7 +244,8 @@ def comparisons(seen: Sequence[ItemEvent]) -> list[Comparison]:
 
 @dataclass(slots=True)
 class Search:
-    """One query (upper and lower case alike): the events that carry it, the styles looked at under it, and the purchases that answer it."""
+    """One query (upper and lower case alike): the events that carry it, the styles looked at under it, and the
+    purchases that answer it."""
 
     query: str
     seqs: list[int] = field(default_factory=list)
@@ -229,8 +256,8 @@ class Search:
 def searches(events: Sequence[Event], items: Mapping[str, Item]) -> list[Search]:
     """The user's queries, the latest used last, each with the later purchases that answer it.
 
-    A purchase answers a query if it carries it, if its style was looked at under it, or if the product's text holds more than half of the query's
-    telling words. Looks without a query of their own belong to the search before them.
+    A purchase answers a query if it carries it, if its style was looked at under it, or if the product's text holds
+    more than half of the query's telling words. Looks without a query of their own belong to the search before them.
     """
     found: dict[str, Search] = {}
     current = ""
@@ -246,7 +273,11 @@ def searches(events: Sequence[Event], items: Mapping[str, Item]) -> list[Search]
             found[query].styles.add(_style(event, items))
         if event.action == "purchase":
             for key, entry in found.items():
-                if key == clean(event.query).casefold() or _style(event, items) in entry.styles or _matches(key, items.get(event.item_id)):
+                if (
+                    key == clean(event.query).casefold()
+                    or _style(event, items) in entry.styles
+                    or _matches(key, items.get(event.item_id))
+                ):
                     entry.answers.append(event.seq)
     return list(found.values())
 

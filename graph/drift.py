@@ -1,4 +1,5 @@
-"""What changed in a history: what is new in its newest block, what did not return, what gave way to what. Part of the counting summarizer."""
+"""What changed in a history: what is new in its newest block, what did not return, what gave way to what. Part of the
+counting summarizer."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ def lately(facts: Facts, fresh: set[int]) -> Sentence | None:
         weight = sum(one.weight for one in kind)
         first = [one for one in kind if fresh.issuperset(one.seqs)]
         came.append(first[:many])
-        went.append([one for one in kind if fresh.isdisjoint(one.seqs) and len(one.seqs) > 1 and one.weight * 4 >= weight][:1])
+        went.append(
+            [one for one in kind if fresh.isdisjoint(one.seqs) and len(one.seqs) > 1 and one.weight * 4 >= weight][:1]
+        )
         stayed.append([one for one in kind if one not in first and not fresh.isdisjoint(one.seqs)][:1])
     if not facts.categories and not facts.brands:
         return _lately_by_words(facts, before, now)
@@ -30,11 +33,17 @@ def lately(facts: Facts, fresh: set[int]) -> Sentence | None:
     new = _named(facts, *came)
     if new:
         options = [f"Lately {new} came up for the first time", f"New lately: {new}"]
-        return sentence(pick(options, new) + (f", while {gone}, frequent before, did not return" if gone else "")), seqs_of(*used)
+        return sentence(
+            pick(options, new) + (f", while {gone}, frequent before, did not return" if gone else "")
+        ), seqs_of(*used)
     if gone:
         return sentence(f"Lately {gone}, frequent before, did not come up"), seqs_of(*used)
     same = _named(facts, *stayed)
-    return (sentence(f"The newest choices stay with {same}"), seqs_of(*[one for group in stayed for one in group])) if same else None
+    return (
+        (sentence(f"The newest choices stay with {same}"), seqs_of(*[one for group in stayed for one in group]))
+        if same
+        else None
+    )
 
 
 def _named(facts: Facts, categories: Sequence[Count], colors: Sequence[Count], brands: Sequence[Count]) -> str:
@@ -50,7 +59,11 @@ def _lately_by_words(facts: Facts, before: Sequence[ItemEvent], now: Sequence[It
     said = {one.name for one in facts.title_words[:3]}
     new = [one for one in recurring(now) if one.name not in said and old.isdisjoint(map(stem, words(one.name)))][:2]
     held = {part for one in now for part in title_stems(one)}
-    gone = [one for one in recurring(before) if held.isdisjoint(map(stem, words(one.name))) and len(one.seqs) * 4 >= len(before)][:1]
+    gone = [
+        one
+        for one in recurring(before)
+        if held.isdisjoint(map(stem, words(one.name))) and len(one.seqs) * 4 >= len(before)
+    ][:1]
     came, went = (listing([quote(one.name) for one in group]) if group else "" for group in (new, gone))
     if new:
         tail = f", while {went}, frequent before, did not return" if went else ""

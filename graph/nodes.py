@@ -61,7 +61,14 @@ class TitlesOnly:
         """Items with their name, style and stock alone."""
         known = self._reader.items(item_ids)
         return {
-            key: Item(key, one.name, parent_id=one.parent_id, first_seen=one.first_seen, in_stock=one.in_stock, listed=one.listed)
+            key: Item(
+                key,
+                one.name,
+                parent_id=one.parent_id,
+                first_seen=one.first_seen,
+                in_stock=one.in_stock,
+                listed=one.listed,
+            )
             for key, one in known.items()
         }
 
@@ -163,7 +170,8 @@ class Nodes:
             note = f"{NOTHING_LEFT}: all products{there} are sold out or already bought."
             nothing: State = {"memory": [], "summary": None, "prediction": None, "candidates": [], "scored": []}
             return Command(update={**update, **nothing, "degraded": [*update["degraded"], note]}, goto="explain")
-        self.retriever(update["as_of"], context.ready_by)  # first: titles are needed by every request, stored queries by searches
+        # first: titles are needed by every request, stored queries by searches
+        self.retriever(update["as_of"], context.ready_by)
         if update["query"] and s.memory_queries:
             self.memory(update["as_of"]).warm(context.ready_by)
         return Command(update=cast("dict[str, Any]", update), goto="recall_memory")
@@ -259,7 +267,8 @@ class Nodes:
         scored = blend(state["candidates"][: len(pairs)], pairs, s.rerank_weight)
         lowest = min(line.score for line in scored)
         late = [
-            f"rerank: the deadline passed after {len(pairs)} of {len(asked)} candidates (the others follow in the order of retrieval)"
+            f"rerank: the deadline passed after {len(pairs)} of {len(asked)} candidates (the others follow in the "
+            "order of retrieval)"
         ]
         return {
             "scored": [*scored, *_in_order(state["candidates"][len(pairs) :], below=lowest)],

@@ -58,10 +58,13 @@ def clean(text: str, limit: int = TITLE_LIMIT) -> str:
 
 _WORDS = {
     "fashion": {
-        "role": "You are the recommender of a fashion shop. You read what one shopper did, in order of time, and carry out the task at the end.",
+        "role": "You are the recommender of a fashion shop. You read what one shopper did, in order of time, and "
+        "carry out the task at the end.",
         "needs": (
-            "Requirements: later events count more. Compare the colours, sizes and styles the shopper looked at: they show fine preferences. "
-            "Mind season, occasion and holidays. Products near the top of the results for the shopper's search are bought more often: prefer "
+            "Requirements: later events count more. Compare the colours, sizes and styles the shopper looked at: they "
+            "show fine preferences. "
+            "Mind season, occasion and holidays. Products near the top of the results for the shopper's search are "
+            "bought more often: prefer "
             "them where they fit. New products are as good as known ones."
         ),
         "data": "purchase",
@@ -69,10 +72,13 @@ _WORDS = {
         "owner": "shopping",
     },
     "general": {
-        "role": "You are a recommender. You read what one person did, in order of time, and carry out the task at the end.",
+        "role": "You are a recommender. You read what one person did, in order of time, and carry out the task at the "
+        "end.",
         "needs": (
-            "Requirements: later events count more. Compare the items the person looked at: their differences show fine preferences. Mind "
-            "the season. Items near the top of the results for the person's search are chosen more often: prefer them where they fit. New "
+            "Requirements: later events count more. Compare the items the person looked at: their differences show "
+            "fine preferences. Mind "
+            "the season. Items near the top of the results for the person's search are chosen more often: prefer them "
+            "where they fit. New "
             "items are as good as known ones."
         ),
         "data": "reading and purchase",
@@ -82,7 +88,8 @@ _WORDS = {
 }
 _TASKS = (
     "Task NEXT: name the product that comes next. Answer in two lines, 'ID:' and 'Title:', and nothing else.\n"
-    "Task FIT: say whether the person will choose the given next product. The summary shows long-term interests, the recent items "
+    "Task FIT: say whether the person will choose the given next product. The summary shows long-term interests, the "
+    "recent items "
     "short-term ones; consider both. Answer Yes or No."
 )
 
@@ -223,7 +230,8 @@ def block_prompt(lines: Sequence[str], *, wording: str) -> Prompt:
     words = _WORDS[wording]
     return Prompt(
         _SUMMARIZER,
-        f"Given the historical {words['data']} data of a user, including the titles, descriptions, and attributes of the items, craft a concise "
+        f"Given the historical {words['data']} data of a user, including the titles, descriptions, and attributes of "
+        "the items, craft a concise "
         f"summary that captures the user's {words['person']}.\n\n[Historical Data]\n{_numbered(lines)}",
     )
 
@@ -233,11 +241,16 @@ def recurrent_prompt(previous: str, lines: Sequence[str], *, wording: str) -> Pr
     words = _WORDS[wording]
     return Prompt(
         _SUMMARIZER,
-        f"Given the following summary of a user's {words['owner']} preference, and a list of the user's recent events, analyze whether the user's "
-        "preferences and habits have changed. Taking into account both the existing summary and the most recent events, generate an updated "
-        "concise summary that captures the user's preferences. The newly generated summary should be consistent with the format of the previous "
-        "Preference Summary. It should serve as a complete summary of the user, rather than a separate narrative of the original summary and "
-        f"current preferences.\n\n[Previous Preference Summary]\n{clean(previous, 1200)}\n\n[Recent Data]\n{_numbered(lines)}",
+        f"Given the following summary of a user's {words['owner']} preference, and a list of the user's recent "
+        "events, analyze whether the user's "
+        "preferences and habits have changed. Taking into account both the existing summary and the most recent "
+        "events, generate an updated "
+        "concise summary that captures the user's preferences. The newly generated summary should be consistent with "
+        "the format of the previous "
+        "Preference Summary. It should serve as a complete summary of the user, rather than a separate narrative of "
+        "the original summary and "
+        f"current preferences.\n\n[Previous Preference Summary]\n{clean(previous, 1200)}\n\n[Recent "
+        f"Data]\n{_numbered(lines)}",
     )
 
 
@@ -245,8 +258,10 @@ def merge_prompt(summaries: Sequence[str], *, wording: str) -> Prompt:
     """Summaries of several blocks, oldest first (T figure 4)."""
     return Prompt(
         _SUMMARIZER,
-        "Given a series of user preferences summaries arranged in chronological order, generate a concise summary that encapsulates the user's "
-        "overall preference. The newly generated summary should be consistent with the format of the given summaries.\n\n"
+        "Given a series of user preferences summaries arranged in chronological order, generate a concise summary "
+        "that encapsulates the user's "
+        "overall preference. The newly generated summary should be consistent with the format of the given "
+        "summaries.\n\n"
         f"[User Preferences Summaries]\n{_numbered([clean(text, 1200) for text in summaries])}",
     )
 

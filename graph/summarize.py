@@ -40,7 +40,8 @@ from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 
 VERSION = VERSIONS["summarize"]  # of the prompts that a cached summary was asked with
 Sentences = tuple[tuple[str, tuple[int, ...]], ...]
-MOST_COPIED = 0.5  # share of 8-grams that may stand literally in the input; above it a model copies instead of summarising (T 5.5.2)
+# share of 8-grams that may stand literally in the input; above it a model copies instead of summarising (T 5.5.2)
+MOST_COPIED = 0.5
 
 
 @dataclass(frozen=True)

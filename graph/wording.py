@@ -1,7 +1,8 @@
-"""English for people: lists, plurals, counts, prices, quotes, and which words say nothing. Pure text, no records and no counting.
+"""English for people: lists, plurals, counts, prices, quotes, and which words say nothing. Pure text, no records and no
+counting.
 
-Catalogue and query text is untrusted: whatever is shown goes through `clean`, `value` or `quote`, which drop control characters,
-collapse line breaks and shorten.
+Catalogue and query text is untrusted: whatever is shown goes through `clean`, `value` or `quote`, which drop control
+characters, collapse line breaks and shorten.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ PACKING = frozenset(
     lb lbs may mg ml multipack ounce ounces oz pack packs package packages packaging pair pairs pc pcs piece pieces pound qty set sets size
     sizes tube tubes value vary x xl xs xxl nan amp quot edition version assorted brand""".split()
 )
-# English that praises or describes: a summary may say it of any shopper, though some catalogue has it as a brand or a category.
+# English that praises or describes: a summary may say it of any shopper, though some catalogue has it as a brand or a
+# category.
 EVERYDAY = frozenset(
     """accent active activewear adult aesthetic affordable appeal attention authentic balance basic basics beautiful beauty bold brand brands
     bright budget buy bought browse calm care casual category charm classic clean clear clothes clothing collection color colors colour
@@ -48,7 +50,9 @@ EVERYDAY = frozenset(
     warm wear wellness white-label women wonder young youth""".split()
 )
 # What lifts a colour alone out of a title says little; "sterling silver" still counts as a pair.
-HUES = frozenset("black white grey gray silver gold blue navy red pink green brown beige purple yellow orange rose".split())
+HUES = frozenset(
+    "black white grey gray silver gold blue navy red pink green brown beige purple yellow orange rose".split()
+)
 # Whom a title addresses, by the stem of its words.
 AUDIENCES = {
     **dict.fromkeys(("women", "woman", "lady", "womens"), "women"),
@@ -74,7 +78,8 @@ _SPELLED = {"tv": "TV", "foodanddrink": "food & drink"}
 
 @lru_cache(maxsize=1 << 15)  # a history names the same products again and again
 def clean(text: str) -> str:
-    """One line of printable text, entities such as `&amp;` resolved, the marks of chat control tokens (`<|im_end|>`) taken away."""
+    """One line of printable text, entities such as `&amp;` resolved, the marks of chat control tokens (`<|im_end|>`)
+    taken away."""
     line = html.unescape(text).replace("<|", " ").replace("|>", " ")
     return " ".join("".join(c if c.isprintable() else " " for c in line).split())
 
@@ -101,8 +106,8 @@ def value(text: str) -> str:
 
 @lru_cache(maxsize=1 << 12)
 def category_name(text: str) -> str:
-    """A category for running text: the last step of a path, codes spelled out (NIGHTGOWN_NIGHTSHIRT → nightgown nightshirt), lower case but for
-    acronyms."""
+    """A category for running text: the last step of a path, codes spelled out (NIGHTGOWN_NIGHTSHIRT → nightgown
+    nightshirt), lower case but for acronyms."""
     last = re.split(r"\s*[>|»]\s*", clean(text))[-1]
     coded = last.isupper()
     words = (last.removeprefix("APPAREL_") if coded else last).replace("_", " ").split()
@@ -111,9 +116,17 @@ def category_name(text: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """The plural of a category name; names that are plural or name a mass ("knitwear", "skin care", "news") stay as they are."""
+    """The plural of a category name; names that are plural or name a mass ("knitwear", "skin care", "news") stay as
+    they are."""
     last = noun.rpartition(" ")[2]
-    if not last.isascii() or not last[-1:].isalpha() or last.endswith(_MASS_ENDINGS) or "&" in noun or " and " in noun or noun.endswith("…"):
+    if (
+        not last.isascii()
+        or not last[-1:].isalpha()
+        or last.endswith(_MASS_ENDINGS)
+        or "&" in noun
+        or " and " in noun
+        or noun.endswith("…")
+    ):
         return noun
     if last.endswith("ing") and not last.endswith(_COUNTABLE_ING):
         return noun
@@ -134,7 +147,8 @@ def listing(parts: Sequence[str], last: str = "and") -> str:
 
 
 def count(number: int, noun: str, nouns: str = "") -> str:
-    """A number as a word up to twelve, with its noun in the right number: "one colour", "three colours", "15 colours"."""
+    """A number as a word up to twelve, with its noun in the right number: "one colour", "three colours", "15
+    colours"."""
     word = _NUMBERS[number] if number < len(_NUMBERS) else str(number)
     return f"{word} {noun if number == 1 else nouns or noun + 's'}"
 
@@ -144,7 +158,8 @@ def times(number: int) -> str:
 
 
 def prices(low: float, high: float, currency: str) -> str:
-    """A price range, rounded to whole units from 5 up: "about $9 to $40", "about 30 EUR"; without a currency the bare numbers."""
+    """A price range, rounded to whole units from 5 up: "about $9 to $40", "about 30 EUR"; without a currency the bare
+    numbers."""
     first, second = _amount(low), _amount(high)
     if currency and not currency.isalpha():
         first, second = currency + first, currency + second
@@ -168,7 +183,8 @@ def words(text: str) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def stem(word: str) -> str:
-    """Casefolded without possessive and plural ending, so that "dress", "Dresses" and "dress's" are one; for comparing, not for showing."""
+    """Casefolded without possessive and plural ending, so that "dress", "Dresses" and "dress's" are one; for comparing,
+    not for showing."""
     word = word.casefold().replace("’", "'").removesuffix("'s").removesuffix("'")
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"

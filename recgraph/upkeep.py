@@ -1,4 +1,5 @@
-"""The commands that keep a store in order: `rejects` shows what could not be loaded, `forget` takes out a shopper or a product."""
+"""The commands that keep a store in order: `rejects` shows what could not be loaded, `forget` takes out a shopper or a
+product."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def rejects(limit: int, reason: str, as_json: bool, store: str | None) -> None:
 def forget(user: str, item: str, yes: bool, store: str | None) -> None:
     """Take a shopper or a product out of the store. It cannot be undone.
 
-    Exit code 1 where nothing was known by that id. Reading the files again that name them brings them back: take them out there first.
+    Exit code 1 where nothing was known by that id. Reading the files again that name them brings them back: take them
+    out there first.
     """
     from recgraph.errors import SettingsError
     from recgraph.store.forget import forget_item, forget_user

@@ -24,8 +24,8 @@ if (
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-# Importing torch, transformers and their like makes millions of objects that stay: looking through them for garbage again and again took
-# six of thirteen seconds of each process, and some of every long test after that.
+# Importing torch, transformers and their like makes millions of objects that stay: looking through them for garbage
+# again and again took six of thirteen seconds of each process, and some of every long test after that.
 gc.disable()
 
 
@@ -106,5 +106,6 @@ def make_store(tmp_path: Path, loaded_stores: Callable[[str, Path], Path]) -> It
 
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models run in float32, whatever this machine's processor multiplies: for what hangs on small differences of their numbers."""
+    """Models run in float32, whatever this machine's processor multiplies: for what hangs on small differences of their
+    numbers."""
     monkeypatch.setenv("RECGRAPH_DTYPE", "float32")

@@ -35,9 +35,12 @@ def search(seq: int, query: str, user_id: str = "U1") -> Event:
 
 
 class FakeLLM:
-    """Answers from a queue (the last answer repeats) and scores every candidate alike; raises what it is given to raise."""
+    """Answers from a queue (the last answer repeats) and scores every candidate alike; raises what it is given to
+    raise."""
 
-    def __init__(self, *answers: str, raises: LLMError | None = None, parameters: int | None = 135_000_000, name: str = "fake") -> None:
+    def __init__(
+        self, *answers: str, raises: LLMError | None = None, parameters: int | None = 135_000_000, name: str = "fake"
+    ) -> None:
         self.answers, self.raises, self.parameters, self.name = list(answers), raises, parameters, name
         self.adapters: tuple[str, ...] = ()
         self.max_choices, self.on_cpu = 1000, False
@@ -46,17 +49,30 @@ class FakeLLM:
         self.scored: list[Prompt] = []
 
     def generate(
-        self, prompts: Sequence[Prompt], *, max_tokens: int = 64, form: Form | None = None, adapter: str | None = None, deadline: float | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_tokens: int = 64,
+        form: Form | None = None,
+        adapter: str | None = None,
+        deadline: float | None = None,
     ) -> tuple[list[Completion], Usage]:
         if self.raises:
             raise self.raises
         self.asked.extend(prompts)
         self.forms.append(form)
-        texts = [self.answers.pop(0) if len(self.answers) > 1 else self.answers[0] if self.answers else "" for _ in prompts]
+        texts = [
+            self.answers.pop(0) if len(self.answers) > 1 else self.answers[0] if self.answers else "" for _ in prompts
+        ]
         return [Completion(text, True) for text in texts], Usage(prompt=10, completion=5)
 
     def score(
-        self, prompts: Sequence[Prompt], *, answers: tuple[str, str] = ("Yes", "No"), adapter: str | None = None, deadline: float | None = None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        answers: tuple[str, str] = ("Yes", "No"),
+        adapter: str | None = None,
+        deadline: float | None = None,
     ) -> tuple[list[tuple[float, float]], Usage]:
         if self.raises:
             raise self.raises

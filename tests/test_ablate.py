@@ -1,4 +1,5 @@
-"""Ablations: variants of the product over held-out cases, figures by hand, and a killed one that goes on where it was."""
+"""Ablations: variants of the product over held-out cases, figures by hand, and a killed one that goes on where it
+was."""
 
 from __future__ import annotations
 
@@ -77,9 +78,13 @@ def cases_of(n: int) -> Cases:
 
 def test_figures_are_those_of_the_ranks() -> None:
     def answers(*ranks: int) -> list[Answer]:
-        return [Answer(f"u{n}#1", rank, n == 0, False, 100 * (n + 1), 5, 0, 10.0 * (n + 1)) for n, rank in enumerate(ranks)]
+        return [
+            Answer(f"u{n}#1", rank, n == 0, False, 100 * (n + 1), 5, 0, 10.0 * (n + 1)) for n, rank in enumerate(ranks)
+        ]
 
-    first, second = variations([Variant("one"), Variant("two")], [answers(1, 0, 3, 12), answers(2, 0, 0, 0)], cases_of(4), 7)
+    first, second = variations(
+        [Variant("one"), Variant("two")], [answers(1, 0, 3, 12), answers(2, 0, 0, 0)], cases_of(4), 7
+    )
     assert first.metrics["recall@10"].mean == pytest.approx(2 / 4)
     assert first.metrics["ndcg@10"].mean == pytest.approx((1 + 1 / 2) / 4)
     assert first.metrics["mrr"].mean == pytest.approx((1 + 1 / 3 + 1 / 12) / 4, abs=1e-6)
@@ -140,7 +145,10 @@ def test_a_killed_ablation_goes_on_where_it_was(shop: Path, tmp_path: Path) -> N
     result = ablate("constrained", chosen, question, opener=again, reporter=Reporter(notes.append))
     assert len(again.settings) == 1
     assert len(again.llms[0].asked) == 3
-    assert [note.split(": ")[1].split(",")[0] for note in notes] == ["5 cases answered before", "2 cases answered before"]
+    assert [note.split(": ")[1].split(",")[0] for note in notes] == [
+        "5 cases answered before",
+        "2 cases answered before",
+    ]
     once_more = ablate("constrained", chosen, question, opener=Opened(fail_after=0))
     assert [line.metrics for line in once_more.variants] == [line.metrics for line in result.variants]
     other = Opened()

@@ -1,5 +1,5 @@
-"""Adapter sets: cards, finding, fitting and choosing on folders written by hand; a whole recommender with adapters on the tiny model; the
-real model's (marker llm)."""
+"""Adapter sets: cards, finding, fitting and choosing on folders written by hand; a whole recommender with adapters on
+the tiny model; the real model's (marker llm)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,17 @@ from recgraph.graph.recommender import Recommender
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
-from recgraph.tools.llm.adapter_sets import TASKS, AdapterCard, Base, all_sets, check_fit, find_set, plain_name, portable, served_names
+from recgraph.tools.llm.adapter_sets import (
+    TASKS,
+    AdapterCard,
+    Base,
+    all_sets,
+    check_fit,
+    find_set,
+    plain_name,
+    portable,
+    served_names,
+)
 from recgraph.tools.llm.open import InUse
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -48,9 +58,17 @@ def write_base(folder: Path, width: int = 8, fill: int = 0) -> Base:
     return Base.of(folder)
 
 
-def write_adapter(folder: Path, base_model: str = "little", width: int = 8, fill: int = 0, card: AdapterCard | None = None) -> Path:
+def write_adapter(
+    folder: Path, base_model: str = "little", width: int = 8, fill: int = 0, card: AdapterCard | None = None
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": base_model, "target_modules": ["v_proj", "q_proj"]}
+    config = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 2,
+        "base_model_name_or_path": base_model,
+        "target_modules": ["v_proj", "q_proj"],
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config | {"peft_version": "0.21.2", "revision": None}))
     shapes = {f"base_model.model.{Q}.lora_A.weight": (2, width), f"base_model.model.{Q}.lora_B.weight": (width, 2)}
     write_tensors(folder / "adapter_model.safetensors", shapes, fill)
@@ -60,7 +78,12 @@ def write_adapter(folder: Path, base_model: str = "little", width: int = 8, fill
 
 
 def card(task: str, base: Base | None = None, **more: Any) -> AdapterCard:
-    facts = {"preset": "default", "settings": {"r": 2, "lr": 1e-4}, "data": {"source": "simulated"}, "prompt_version": "1"} | more
+    facts = {
+        "preset": "default",
+        "settings": {"r": 2, "lr": 1e-4},
+        "data": {"source": "simulated"},
+        "prompt_version": "1",
+    } | more
     return AdapterCard(task, base.name if base else "little", base.fingerprint if base else "", **facts)
 
 
@@ -68,7 +91,9 @@ def card(task: str, base: Base | None = None, **more: Any) -> AdapterCard:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test runs in an empty folder of its own, outside the checkout, whose sets are not looked at."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("recgraph.tools.llm.adapter_sets.__file__", str(tmp_path / "elsewhere" / "tools" / "llm" / "adapter_sets.py"))
+    monkeypatch.setattr(
+        "recgraph.tools.llm.adapter_sets.__file__", str(tmp_path / "elsewhere" / "tools" / "llm" / "adapter_sets.py")
+    )
     return tmp_path
 
 
@@ -86,7 +111,7 @@ def pair(here: Path, base: Base) -> Path:
     return here / "adapters" / "mine"
 
 
-# ── Cards ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Cards ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_card_comes_back_as_it_was_written_and_the_same_card_is_the_same_bytes(here: Path, base: Base) -> None:
@@ -128,7 +153,10 @@ def test_a_portable_adapter_names_its_base_and_no_place(here: Path) -> None:
     assert json.loads(text)["base_model_name_or_path"] == "little"
     assert json.loads(text)["target_modules"] == ["q_proj", "v_proj"]
     assert list(json.loads(text)) == sorted(json.loads(text))
-    assert not any(str(here) in file.read_text(errors="replace") or "/home/me" in file.read_text(errors="replace") for file in folder.iterdir())
+    assert not any(
+        str(here) in file.read_text(errors="replace") or "/home/me" in file.read_text(errors="replace")
+        for file in folder.iterdir()
+    )
     assert "peft_version" not in text
     portable(folder, "little")
     assert (folder / "adapter_config.json").read_text() == text
@@ -139,7 +167,7 @@ def test_a_base_models_plain_name() -> None:
     assert plain_name("/x/hub/models--Org--Name/snapshots/0123abcd") == "Name"
 
 
-# ── Finding ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Finding ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_set_is_found_by_name_by_folder_and_by_task(here: Path, pair: Path) -> None:
@@ -165,7 +193,12 @@ def test_an_adapter_of_no_told_task_serves_next_and_fit(here: Path) -> None:
 def test_a_missing_set_lists_the_places_and_what_to_do(here: Path) -> None:
     with pytest.raises(ModelMissing) as caught:
         find_set("lost", here / "shop" / "x.duckdb")
-    for words in (str(here / "shop" / "adapters" / "lost"), str(here / "adapters" / "lost"), "recgraph adapters list", "--adapter none"):
+    for words in (
+        str(here / "shop" / "adapters" / "lost"),
+        str(here / "adapters" / "lost"),
+        "recgraph adapters list",
+        "--adapter none",
+    ):
         assert words in str(caught.value)
 
 
@@ -195,7 +228,7 @@ def test_a_servers_names_for_a_set(wanted: str, served: list[str], names: dict[s
     assert served_names(wanted, served) == names
 
 
-# ── Fitting ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Fitting ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_same_fingerprint_fits_under_any_name(here: Path, base: Base) -> None:
@@ -205,8 +238,13 @@ def test_the_same_fingerprint_fits_under_any_name(here: Path, base: Base) -> Non
 
 def test_another_base_is_refused_with_both_names_and_the_repair(here: Path, base: Base) -> None:
     other = write_base(here / "models" / "large", fill=1)
-    for adapter in (write_adapter(here / "a", card=card("fit", other)), write_adapter(here / "b", base_model="org/large")):
-        with pytest.raises(ModelMissing, match=r"trained on large, and this is little.*--llm large.*for little.*--adapter none"):
+    for adapter in (
+        write_adapter(here / "a", card=card("fit", other)),
+        write_adapter(here / "b", base_model="org/large"),
+    ):
+        with pytest.raises(
+            ModelMissing, match=r"trained on large, and this is little.*--llm large.*for little.*--adapter none"
+        ):
             check_fit("mine", adapter, base)
 
 
@@ -221,7 +259,11 @@ def test_the_same_name_on_other_weights_is_told_and_other_shapes_are_refused(her
 def test_weights_that_are_missing_or_cut_off_are_told(here: Path, base: Base) -> None:
     adapter = write_adapter(here / "a")
     whole = (adapter / "adapter_model.safetensors").read_bytes()
-    for left, told in ((whole[:20], "no whole safetensors file"), (b"version https://git-lfs", "no whole safetensors file"), (b"", "no whole")):
+    for left, told in (
+        (whole[:20], "no whole safetensors file"),
+        (b"version https://git-lfs", "no whole safetensors file"),
+        (b"", "no whole"),
+    ):
         (adapter / "adapter_model.safetensors").write_bytes(left)
         with pytest.raises(ModelMissing, match=told):
             check_fit("mine", adapter, base)
@@ -230,7 +272,7 @@ def test_weights_that_are_missing_or_cut_off_are_told(here: Path, base: Base) ->
         check_fit("mine", adapter, base)
 
 
-# ── Commands ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Commands ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
@@ -244,7 +286,9 @@ def command(*arguments: str) -> Result:
     return CliRunner(env={"COLUMNS": "150"}).invoke(main, ["adapters", *arguments])
 
 
-def test_use_sets_the_default_that_list_marks(shop: Path, pair: Path, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_use_sets_the_default_that_list_marks(
+    shop: Path, pair: Path, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RECGRAPH_LLM", str(base.folder))
     assert "A run takes none by default" in command("list", "--store", str(shop)).output
     done = command("use", "adapters/mine", "--store", str(shop))
@@ -260,14 +304,19 @@ def test_use_sets_the_default_that_list_marks(shop: Path, pair: Path, base: Base
 
 def test_use_refuses_what_is_not_there_or_does_not_fit(here: Path, shop: Path, pair: Path) -> None:
     other = write_base(here / "models" / "large", fill=1)
-    for name, llm, told in (("lost", other, "There is no adapter set 'lost'"), ("mine", other, "trained on little, and this is large")):
+    for name, llm, told in (
+        ("lost", other, "There is no adapter set 'lost'"),
+        ("mine", other, "trained on little, and this is large"),
+    ):
         done = command("use", name, "--store", str(shop), "--llm", str(llm.folder))
         assert (done.exit_code, told in done.output) == (1, True), done.output
     with Store.open(shop) as store:
         assert store.meta("adapter") is None
 
 
-def test_list_says_what_is_wrong_with_a_set_and_shows_the_others(here: Path, pair: Path, base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_says_what_is_wrong_with_a_set_and_shows_the_others(
+    here: Path, pair: Path, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RECGRAPH_LLM", str(base.folder))
     (write_adapter(here / "adapters" / "bad" / "fit") / "recgraph.json").write_text("{")
     done = command("list")
@@ -301,7 +350,7 @@ def test_the_doctor_tells_a_missing_default_from_a_missing_choice(shop: Path, ba
     assert check.mend
 
 
-# ── In a recommender ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── In a recommender ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_summary_is_cached_for_the_weights_that_wrote_it() -> None:
@@ -352,7 +401,12 @@ def test_a_set_that_was_asked_for_answers_and_is_named(shop: Path, tiny: Path) -
         assert recommender.llm.adapters == TASKS
         nodes = recommender._nodes()
         asked = nodes.settings
-        assert (asked.next_adapter, asked.fit_adapter, asked.rerank_weight, asked.free_title) == ("next", "fit", 0.1, True)
+        assert (asked.next_adapter, asked.fit_adapter, asked.rerank_weight, asked.free_title) == (
+            "next",
+            "fit",
+            0.1,
+            True,
+        )
         assert not any(note.startswith("adapter") for note in recommender.recommend("U1").degraded)
 
 
@@ -367,7 +421,9 @@ def test_the_stores_default_is_taken_unless_none_is_asked_for(shop: Path, tiny: 
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_a_default_that_cannot_be_used_is_said_once_and_one_asked_for_is_an_error(here: Path, shop: Path, tiny: Path, missing: bool) -> None:
+def test_a_default_that_cannot_be_used_is_said_once_and_one_asked_for_is_an_error(
+    here: Path, shop: Path, tiny: Path, missing: bool
+) -> None:
     if not missing:
         write_adapter(here / "adapters" / "default" / "fit", base_model="SmolLM2-135M-Instruct")
     with Store.open(shop, write=True) as store:
@@ -402,7 +458,10 @@ def test_the_shipped_adapters_fit_the_packaged_model_and_are_small() -> None:
     assert one.bytes <= 12_000_000
     assert [check_fit(task, folder, base) for task, folder in one.tasks.items()] == [""] * 3
     for folder in one.tasks.values():
-        assert plain_name(told := json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]) == told
+        assert (
+            plain_name(told := json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"])
+            == told
+        )
         assert not (folder / "README.md").exists()
 
 

@@ -1,4 +1,5 @@
-"""Language models as systems: what they are shown, that known logits give a known order, cost and ceiling, and training on a tiny Llama."""
+"""Language models as systems: what they are shown, that known logits give a known order, cost and ceiling, and training
+on a tiny Llama."""
 
 from __future__ import annotations
 
@@ -41,22 +42,34 @@ def cases_of(*told: tuple[int, list[int], int]) -> Cases:
     times = tuple(np.arange(1.0, len(rows) + 1) for rows in history)
     n = len(told)
     return Cases(
-        history, actions, times, np.array([one[2] for one in told]), np.array([one[0] for one in told]), ("",) * n, np.full(n, 99.0), np.arange(n)
+        history,
+        actions,
+        times,
+        np.array([one[2] for one in told]),
+        np.array([one[0] for one in told]),
+        ("",) * n,
+        np.full(n, 99.0),
+        np.arange(n),
     )
 
 
-def task_of(test: Cases, train: Sequence[Sequence[int]] = ((0, 1, 2, 3), (1, 2, 3, 4), (4, 5, 6, 7), (7, 6, 5, 4))) -> Task:
+def task_of(
+    test: Cases, train: Sequence[Sequence[int]] = ((0, 1, 2, 3), (1, 2, 3, 4), (4, 5, 6, 7), (7, 6, 5, 4))
+) -> Task:
     user = np.repeat(np.arange(len(train)), [len(rows) for rows in train])
     item = np.concatenate([np.array(rows, np.int64) for rows in train])
     time = np.concatenate([np.arange(1.0, len(rows) + 1) for rows in train])
     n = len(NAMES)
     ids = tuple(f"i{row}" for row in range(n))
     events = Events(user, item, time, np.full(len(item), 2, np.int8))
-    return Task("shop", "loo", ids, NAMES, np.full(n, -1), np.full(n, -np.inf), events, test.of(np.arange(0)), test, None)
+    return Task(
+        "shop", "loo", ids, NAMES, np.full(n, -1), np.full(n, -np.inf), events, test.of(np.arange(0)), test, None
+    )
 
 
 class Likes:
-    """A language model that says Yes the louder the later the candidate's name stands in the alphabet, or the letter of its favourite."""
+    """A language model that says Yes the louder the later the candidate's name stands in the alphabet, or the letter of
+    its favourite."""
 
     parameters = 135_000_000
 
@@ -68,7 +81,9 @@ class Likes:
         names = [prompt.user.rsplit("\n", 1)[1] for prompt in prompts]
         return [(float(ord(name[0])), 50.0) for name in names], Usage(prompt=100 * len(prompts), cached=10)
 
-    def score_answers(self, prompts: Sequence[Prompt], answers: Sequence[str], **_: Any) -> tuple[list[list[float]], Usage]:
+    def score_answers(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], **_: Any
+    ) -> tuple[list[list[float]], Usage]:
         self.asked += prompts
         lines = prompts[0].user.rsplit("[Candidates]\n", 1)[1].split("\n")
         assert [line[:2] for line in lines] == [f"{letter}." for letter in answers]
@@ -97,7 +112,9 @@ def made(base: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     monkeypatch.setattr(llm_base, "LocalLLM", lambda *_: Likes())
 
     def make(task: Task, kind: Any = YesNoSystem, settings: LLMSettings | None = None, **given: Any) -> Any:
-        system = kind(replace(settings or LLMSettings(), llm=str(base), adapter="none", first="order", **given), Workshop())
+        system = kind(
+            replace(settings or LLMSettings(), llm=str(base), adapter="none", first="order", **given), Workshop()
+        )
         system.fit(task, lambda _: None)
         return system
 
@@ -117,7 +134,9 @@ def test_a_known_yes_orders_the_candidates(made: Made) -> None:
 
 def test_the_raw_history_is_shown_oldest_first_and_a_summary_only_where_there_is_one(made: Made) -> None:
     raw = made(task_of(TEST), settings=RawSettings())
-    assert raw.shared(TEST, 0) == "[Recent Items]\n1. purchase Red Boots\n2. purchase Blue Boots\n3. purchase Green Scarf"
+    assert (
+        raw.shared(TEST, 0) == "[Recent Items]\n1. purchase Red Boots\n2. purchase Blue Boots\n3. purchase Green Scarf"
+    )
     searched = replace(TEST, query=("boots", ""))
     assert raw.shared(searched, 0).startswith("[Current Search]\nboots\n\n[Recent Items]\n1. ")
     told = made(task_of(TEST), settings=SummarySettings(), recent=1).shared(TEST, 0)
@@ -136,7 +155,8 @@ def test_the_oldest_items_are_left_out_of_a_prompt_that_grows_too_long(made: Mad
 
 
 def test_only_the_first_of_the_stage_are_reranked_and_the_rest_stay_below(made: Made) -> None:
-    """Of user 0 the items 3, 4, 5 are first; by name 3 (W), 4 (S), 5 (L), then 6 and 7. Of user 1: 0, 1, 2 as G, R, B; 3 is not among them."""
+    """Of user 0 the items 3, 4, 5 are first; by name 3 (W), 4 (S), 5 (L), then 6 and 7. Of user 1: 0, 1, 2 as G, R, B;
+    3 is not among them."""
     task = task_of(TEST)
     system = made(task, depth=3)
     asked = ask(task, Options())
@@ -172,7 +192,13 @@ def test_under_the_sampled_protocol_only_the_drawn_items_are_asked() -> None:
     test = cases_of(*((user, list(range(10)), 39) for user in range(20)))
     task = task_of(test)
     n = 40
-    task = replace(task, item_ids=tuple(f"i{row}" for row in range(n)), texts=("",) * n, group=np.full(n, -1), listed=np.full(n, -np.inf))
+    task = replace(
+        task,
+        item_ids=tuple(f"i{row}" for row in range(n)),
+        texts=("",) * n,
+        group=np.full(n, -1),
+        listed=np.full(n, -np.inf),
+    )
     line = evaluate(task, {"among": lambda _: Among()}, Options("sampled")).lines[0]
     assert line.metrics["recall@10"].mean == 0.0  # the target has the largest number, so the lowest score
     assert len(Among.asked) == 2 * 20  # evenly drawn and popular negatives
@@ -209,7 +235,11 @@ def test_answers_are_kept_with_their_cost(made: Made, tmp_path: Path) -> None:
     Never.__module__ = YesNoSystem.__module__
     settings = made(task, depth=3).settings
     again = evaluate(task, {"llm": lambda _: Never(settings, Workshop())}, keep=tmp_path).lines[0]
-    assert (first.tokens, first.ceiling) == (again.tokens, again.ceiling) == (MeanTokens(300.0, 0.0, 10.0), Ceiling(3, 0.5))
+    assert (
+        (first.tokens, first.ceiling)
+        == (again.tokens, again.ceiling)
+        == (MeanTokens(300.0, 0.0, 10.0), Ceiling(3, 0.5))
+    )
     assert again.metrics == first.metrics
 
 
@@ -247,7 +277,9 @@ def test_the_products_weight_lets_retrieval_lead_whatever_order_the_candidates_c
     other = system.scores_among(TEST, np.array([[6, 5, 3], [7, 3, 6]]))
     assert one[0, [1, 0, 2]].tolist() == sorted(one[0].tolist(), reverse=True)  # 3 before 5 before 6
     assert one[0].tolist() == other[0, [1, 2, 0]].tolist()
-    alone = made(task_of(TEST), settings=ProductSettings(), weight=1.0).scores_among(TEST, np.array([[5, 3, 6], [3, 6, 7]]))
+    alone = made(task_of(TEST), settings=ProductSettings(), weight=1.0).scores_among(
+        TEST, np.array([[5, 3, 6], [3, 6, 7]])
+    )
     assert alone[0].argmax() == 1
 
 
@@ -283,7 +315,9 @@ def test_train_cases_have_the_search_of_the_store_and_end_before_it(make_store: 
     lines = ["user_id,ts,action,item_id,query,position"]
     visit = [("search", "", "boots"), ("click", "D", "boots"), ("purchase", "D", "boots")]
     for user in ("ann", "bob"):
-        for day, (action, item_id, query) in enumerate([("click", "A", ""), ("purchase", "B", ""), ("click", "C", ""), *visit], 1):
+        for day, (action, item_id, query) in enumerate(
+            [("click", "A", ""), ("purchase", "B", ""), ("click", "C", ""), *visit], 1
+        ):
             hour = 10 + day if day > 3 else 10  # the search and what follows are one visit
             lines.append(f"{user},2025-01-{min(day, 4):02d}T{hour}:00:00,{action},{item_id},{query},")
     lines.append("zoe,2025-06-01,purchase,A,,")
@@ -306,15 +340,31 @@ def test_settings_that_cannot_be_are_named() -> None:
         systems(["tallrec"], Workshop(tuned={"tallrec": {"rank": 3}}))["tallrec"](7)
 
 
-# ── Training ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Training ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-LORA = {"rank": 4, "alpha": 8, "layers": 2, "learning_rate": 2e-2, "batch": 8, "negatives": 3, "epochs": 6, "tree_tokens": 512}
+LORA = {
+    "rank": 4,
+    "alpha": 8,
+    "layers": 2,
+    "learning_rate": 2e-2,
+    "batch": 8,
+    "negatives": 3,
+    "epochs": 6,
+    "tree_tokens": 512,
+}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("tallrec", "YesNoSystem"), ("llamarec", "LettersSystem")])
 @pytest.mark.train
-@pytest.mark.usefixtures("in_float32")  # bug: in bf16 the tiny model's answers lie so near that their order was the processor's
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*pin_memory.*:UserWarning", "ignore::ResourceWarning")
+@pytest.mark.usefixtures(
+    "in_float32"
+)  # bug: in bf16 the tiny model's answers lie so near that their order was the processor's
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning",
+    "ignore::DeprecationWarning",
+    "ignore:.*pin_memory.*:UserWarning",
+    "ignore::ResourceWarning",
+)
 def test_it_learns_from_train_events_and_is_kept(base: Path, tmp_path: Path, name: str, kind: str) -> None:
     """Everybody takes the Wool Hat in the end."""
     train = [[*np.random.default_rng(user).permutation([0, 1, 2, 4, 5, 6, 7])[:4].tolist(), 3] for user in range(24)]
@@ -340,9 +390,15 @@ def test_it_learns_from_train_events_and_is_kept(base: Path, tmp_path: Path, nam
 
 
 @pytest.mark.train
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*pin_memory.*:UserWarning", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning",
+    "ignore::DeprecationWarning",
+    "ignore:.*pin_memory.*:UserWarning",
+    "ignore::ResourceWarning",
+)
 def test_it_goes_on_from_an_adapter_and_keeps_that_as_it_was(base: Path, tmp_path: Path) -> None:
-    """With steps too small to change anything the new adapter says what the first one said, which a new one does not."""
+    """With steps too small to change anything the new adapter says what the first one said, which a new one does
+    not."""
     train = [[*np.random.default_rng(user).permutation([0, 1, 2, 4, 5, 6, 7])[:4].tolist(), 3] for user in range(24)]
     test = cases_of((0, [0, 1, 2], 3), (1, [4, 5, 6], 3))
     task, asked = task_of(test, train), np.array([[3, 6, 7], [7, 3, 0]])
@@ -367,7 +423,10 @@ def test_it_goes_on_from_an_adapter_and_keeps_that_as_it_was(base: Path, tmp_pat
 def test_the_real_model_scores_a_shop_with_the_shipped_adapter(real_folder: Path) -> None:
     notes: list[str] = []
     task = task_of(TEST)
-    for kind, settings in ((YesNoSystem, SummarySettings(adapter="default")), (LettersSystem, RawSettings(adapter="none"))):
+    for kind, settings in (
+        (YesNoSystem, SummarySettings(adapter="default")),
+        (LettersSystem, RawSettings(adapter="none")),
+    ):
         system = kind(replace(settings, llm=str(real_folder)), Workshop())
         system.fit(task, notes.append)
         found = system.scores_among(TEST, np.array([[5, 3, 6], [3, 6, 7]]))

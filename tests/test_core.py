@@ -1,4 +1,5 @@
-"""CORE: one pass is all prefixes, the loss is torch's, serving is training without gradients, and a killed training ends as the unbroken one."""
+"""CORE: one pass is all prefixes, the loss is torch's, serving is training without gradients, and a killed training
+ends as the unbroken one."""
 
 from __future__ import annotations
 
@@ -27,7 +28,17 @@ from recgraph.train.networks.batches import batches, windows
 from recgraph.train.networks.core import CoreModel, CoreSettings, HeldOut, ranks, train
 from recgraph.train.params import settings_of
 
-SMALL = CoreSettings(dim=8, inner=16, batch=16, epochs=4, max_length=6, threads=1, hidden_dropout=0.1, session_dropout=0.1, item_dropout=0.1)
+SMALL = CoreSettings(
+    dim=8,
+    inner=16,
+    batch=16,
+    epochs=4,
+    max_length=6,
+    threads=1,
+    hidden_dropout=0.1,
+    session_dropout=0.1,
+    item_dropout=0.1,
+)
 ITEMS = 12
 
 
@@ -42,7 +53,7 @@ def weights(model: CoreModel) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
 
 
-# -- the model ---------------------------------------------------------------------------------------------------------------------
+# -- the model ---------------------------------------------------------------------------------------------------------
 
 
 def test_one_pass_gives_the_session_of_every_prefix() -> None:
@@ -54,7 +65,8 @@ def test_one_pass_gives_the_session_of_every_prefix() -> None:
         whole = model.sessions(rows)
         for length in range(1, 6):
             assert torch.allclose(whole[0, length - 1], model.sessions(rows[:1, :length])[0, -1], atol=1e-6)
-        assert torch.allclose(whole[1, 2], model.sessions(rows[1:, :3])[0, -1], atol=1e-6)  # padding at the end is not seen
+        # padding at the end is not seen
+        assert torch.allclose(whole[1, 2], model.sessions(rows[1:, :3])[0, -1], atol=1e-6)
 
 
 @pytest.mark.parametrize("competes", [True, False])
@@ -85,7 +97,9 @@ def test_all_sampled_items_together_are_the_full_softmax() -> None:
     sampled = CoreModel(ITEMS, replace(SMALL, negatives=50_000)).eval()
     sampled.load_state_dict(full.state_dict())
     rows, targets = torch.tensor([[3, 1, 4, 1]]), torch.tensor([[1, 4, 1, 5]])
-    assert float(sampled.loss(rows, targets).detach()) == pytest.approx(float(full.loss(rows, targets).detach()), rel=0.02)
+    assert float(sampled.loss(rows, targets).detach()) == pytest.approx(
+        float(full.loss(rows, targets).detach()), rel=0.02
+    )
 
 
 def test_each_item_but_the_first_is_a_target_once() -> None:
@@ -107,7 +121,9 @@ def test_ranks_leave_out_what_is_hidden_and_miss_what_is_cold() -> None:
     with torch.no_grad():
         model.items.weight.copy_(torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.3], [1.0, 0.3], [0.0, 1.0]]))
     zero, one = np.array([0]), np.array([0, 1])
-    cases = HeldOut([zero, zero, zero, zero, np.array([], dtype=np.int64)], np.array([1, 2, 1, -1, 1]), [zero, one, one, zero, zero])
+    cases = HeldOut(
+        [zero, zero, zero, zero, np.array([], dtype=np.int64)], np.array([1, 2, 1, -1, 1]), [zero, one, one, zero, zero]
+    )
     everything, shown = ranks(model, cases)
     assert everything.better.tolist() == [1, 2, 1, MISS, MISS]
     assert everything.equal.tolist() == [0, 1, 0, 0, 0]  # items 2 and 3 are alike
@@ -115,7 +131,7 @@ def test_ranks_leave_out_what_is_hidden_and_miss_what_is_cold() -> None:
     assert shown.equal.tolist() == [0, 1, 0, 0, 0]
 
 
-# -- training ----------------------------------------------------------------------------------------------------------------------
+# -- training ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("negatives", [0, 20])
@@ -123,7 +139,13 @@ def test_it_learns_what_follows_what(negatives: int) -> None:
     items, starts = walks(100)
     histories = [np.arange(first, first + 3) % ITEMS for first in range(ITEMS)]
     cases = HeldOut(histories, (np.arange(ITEMS) + 3) % ITEMS, histories)
-    found = train(items, starts, ITEMS, replace(SMALL, dim=16, batch=64, epochs=20, learning_rate=0.02, negatives=negatives), cases)
+    found = train(
+        items,
+        starts,
+        ITEMS,
+        replace(SMALL, dim=16, batch=64, epochs=20, learning_rate=0.02, negatives=negatives),
+        cases,
+    )
     assert (ranks(found.model, cases)[1].better == 0).mean() > 0.8
     assert found.epochs[-1]["loss"] < found.epochs[0]["loss"]
     assert found.best == max(range(len(found.epochs)), key=lambda epoch: found.epochs[epoch]["ndcg@10"])
@@ -142,7 +164,8 @@ def test_the_same_training_gives_the_same_bytes_also_after_a_kill(negatives: int
     resumed = train(items, starts, ITEMS, settings, cases, tmp_path)
     assert weights(resumed.model) == weights(whole.model)
     assert resumed.epochs == whole.epochs
-    other = train(items, starts, ITEMS, replace(settings, seed=1), cases, tmp_path)  # another training's checkpoint is not gone on with
+    # another training's checkpoint is not gone on with
+    other = train(items, starts, ITEMS, replace(settings, seed=1), cases, tmp_path)
     assert len(other.epochs) == 4
     assert weights(other.model) != weights(whole.model)
 
@@ -160,19 +183,26 @@ def test_the_cold_item_is_learnt_from_rare_ones() -> None:
         torch.manual_seed(SMALL.seed)
         begin = CoreModel(ITEMS, SMALL)
     settings = replace(SMALL, rare_share=0.9, cold_share=0.5, item_dropout=0.0)
-    assert not torch.allclose(train(items, starts, ITEMS, settings).model.items.weight[-1], begin.items.weight[-1], atol=1e-3)
+    assert not torch.allclose(
+        train(items, starts, ITEMS, settings).model.items.weight[-1], begin.items.weight[-1], atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
     ("block", "wrong"),
-    [({"dims": 3}, "dims is no parameter"), ({"dim": 3}, "multiple"), ({"dim": "64"}, "whole number"), ({"item_dropout": 1}, "below 1")],
+    [
+        ({"dims": 3}, "dims is no parameter"),
+        ({"dim": 3}, "multiple"),
+        ({"dim": "64"}, "whole number"),
+        ({"item_dropout": 1}, "below 1"),
+    ],
 )
 def test_a_wrong_parameter_is_named(block: dict[str, object], wrong: str) -> None:
     with pytest.raises(SettingsError, match=wrong):
         settings_of(CoreSettings, block, "id_embeddings")
 
 
-# -- the stage and serving ---------------------------------------------------------------------------------------------------------
+# -- the stage and serving ---------------------------------------------------------------------------------------------
 
 CASES = {
     "part": ["test", "valid"],
@@ -191,19 +221,30 @@ def folder(make_store: Callable[..., Store], tmp_path: Path) -> Path:
     snapshot.write(store, prepared / "all")
     snapshot.write(store, prepared / "time" / "train", before=datetime(2025, 3, 1))
     write_table(prepared / "time" / "cases.parquet", CASES)
-    (prepared / "time" / "split.json").write_text(json.dumps({"split": "time", "fitted_before": "2025-03-01T00:00:00"}), encoding="utf-8")
+    (prepared / "time" / "split.json").write_text(
+        json.dumps({"split": "time", "fitted_before": "2025-03-01T00:00:00"}), encoding="utf-8"
+    )
     return tmp_path / "work"
 
 
 PARAMS = {"split": "time", "id_embeddings": {"dim": 8, "inner": 16, "epochs": 2, "threads": 1}}
 
 
-def test_the_stage_writes_the_same_bytes_twice_and_serving_reads_them(folder: Path, make_store: Callable[..., Store]) -> None:
+def test_the_stage_writes_the_same_bytes_twice_and_serving_reads_them(
+    folder: Path, make_store: Callable[..., Store]
+) -> None:
     told: list[str] = []
     id_embeddings.run(PARAMS, folder, told.append)
     out = folder / "data" / "id_embeddings"
     first = {file.name: file.read_bytes() for file in [*out.iterdir(), *(folder / "metrics").iterdir()]}
-    assert set(first) == {"items.parquet", "core.safetensors", "config.json", "evidence.parquet", "id_embeddings.json", "id_embeddings_loss.csv"}
+    assert set(first) == {
+        "items.parquet",
+        "core.safetensors",
+        "config.json",
+        "evidence.parquet",
+        "id_embeddings.json",
+        "id_embeddings_loss.csv",
+    }
     id_embeddings.run(PARAMS, folder, told.append)
     assert first == {file.name: file.read_bytes() for file in [*out.iterdir(), *(folder / "metrics").iterdir()]}
     assert not (folder / "data" / "id_embeddings.part").exists()
@@ -217,7 +258,12 @@ def test_the_encoder_in_numpy_is_the_one_in_torch(tmp_path: Path) -> None:
     items, starts = walks()
     trained = train(items, starts, ITEMS, SMALL)
     ids = [f"I{row:02d}" for row in range(ITEMS)]
-    id_embeddings.save(trained, ids, {"heads": SMALL.heads, "layers": SMALL.layers, "max_length": SMALL.max_length, "fitted_before": None}, tmp_path)
+    id_embeddings.save(
+        trained,
+        ids,
+        {"heads": SMALL.heads, "layers": SMALL.layers, "max_length": SMALL.max_length, "fitted_before": None},
+        tmp_path,
+    )
     found = Core.load(tmp_path)
     for rows in ([3], [1, 5, 2], [1, 2, 3, 4, 5, 6, 7, 8]):
         with torch.no_grad():
@@ -259,7 +305,9 @@ def test_a_published_core_is_used_only_for_runs_after_its_cut(folder: Path, make
     assert {candidate.source for candidate in found} <= {"sequence", "title", "id", "popular"}
 
 
-def test_a_core_of_leave_one_out_is_used_only_where_nothing_is_hidden(folder: Path, make_store: Callable[..., Store]) -> None:
+def test_a_core_of_leave_one_out_is_used_only_where_nothing_is_hidden(
+    folder: Path, make_store: Callable[..., Store]
+) -> None:
     id_embeddings.run(PARAMS, folder, lambda _: None)
     trained = Core.load(folder / "data" / "id_embeddings")
     store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)

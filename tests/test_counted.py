@@ -1,4 +1,5 @@
-"""The counted baselines on shops small enough to work out by hand: what they count, what they may not see, and lists that are mostly zeros."""
+"""The counted baselines on shops small enough to work out by hand: what they count, what they may not see, and lists
+that are mostly zeros."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ def cases(histories: Sequence[Sequence[int]], targets: Sequence[int], times: Seq
     )
 
 
-def shop(sequences: Sequence[Sequence[int]], days: Sequence[Sequence[float]] | None = None, until: float | None = None) -> Task:
+def shop(
+    sequences: Sequence[Sequence[int]], days: Sequence[Sequence[float]] | None = None, until: float | None = None
+) -> Task:
     """Users with their items, each a day after the one before unless `days` says when; item 5 is in no train event."""
     user = np.concatenate([np.full(len(one), number) for number, one in enumerate(sequences)]).astype(np.int64)
     when = [[*range(len(one))] for one in sequences] if days is None else days
@@ -94,10 +97,14 @@ def test_popularity_counts_train_events() -> None:
 
 
 def test_recent_popularity_counts_the_days_before_the_case() -> None:
-    """Item 0 on days 0, 1 and 2, item 1 on day 8; window of 7 days. At day 9 only item 1 (day 8) and item 0 of day 2 are in it."""
+    """Item 0 on days 0, 1 and 2, item 1 on day 8; window of 7 days. At day 9 only item 1 (day 8) and item 0 of day 2
+    are in it."""
     task = shop([[0, 0, 0, 1]], [[0, 1, 2, 8]])
-    found = fitted(RecentPopularitySystem(), task).scores(cases([[]] * 3, [1] * 3, [NOW + 9 * DAY, NOW + 1.5 * DAY, NOW - DAY]))
-    assert found[0, :3] == pytest.approx([1 + 3 / 4, 1 + 1 / 4, 0])  # 3 and 1 events until then, over 3 + 1, decide among equals
+    found = fitted(RecentPopularitySystem(), task).scores(
+        cases([[]] * 3, [1] * 3, [NOW + 9 * DAY, NOW + 1.5 * DAY, NOW - DAY])
+    )
+    # 3 and 1 events until then, over 3 + 1, decide among equals
+    assert found[0, :3] == pytest.approx([1 + 3 / 4, 1 + 1 / 4, 0])
     assert found[1, :3] == pytest.approx([2 + 2 / 3, 0, 0])  # the case of day 1.5 knows neither day 2 nor day 8
     assert not found[2].any()
 
@@ -117,9 +124,12 @@ def test_without_dates_all_of_train_is_recent() -> None:
 
 
 def test_transitions_count_what_followed() -> None:
-    """Undivided, a day apart: 1 followed 0 thrice; 2 followed 1 once; of the history [3, 0] the newer 0 counts 1, the older 3 a half."""
+    """Undivided, a day apart: 1 followed 0 thrice; 2 followed 1 once; of the history [3, 0] the newer 0 counts 1, the
+    older 3 a half."""
     task = shop(SMALL)
-    found = fitted(TransitionsSystem(TransitionSettings(recency=0.5, window=1, out=0, into=0)), task).scores(cases([[3, 0], [COLD], []], [1] * 3))
+    found = fitted(TransitionsSystem(TransitionSettings(recency=0.5, window=1, out=0, into=0)), task).scores(
+        cases([[3, 0], [COLD], []], [1] * 3)
+    )
     decay = 3 * 0.5 ** (1 / 30)  # a purchase counts 3, 30 days half
     assert found[0] == pytest.approx([0.5 * decay, 3 * decay, 0, 0, 0, 0], rel=1e-6)
     assert not found[1:].any()
@@ -136,8 +146,11 @@ def test_transitions_of_all_cases_are_those_of_the_serving_table() -> None:
 
 
 def test_item_knn_is_the_shrunk_cosine() -> None:
-    """0 and 1 have three users, all shared: 3 / (√3 √3 + 1). Item 2 shares one with 0: 1 / (√3 √1 + 1). An item is not its own neighbour."""
-    found = fitted(ItemKNNSystem(ItemKNNSettings(recency=0.5, shrink=1)), shop(SMALL)).scores(cases([[0], [COLD], [2, 0]], [1] * 3))
+    """0 and 1 have three users, all shared: 3 / (√3 √3 + 1). Item 2 shares one with 0: 1 / (√3 √1 + 1). An item is not
+    its own neighbour."""
+    found = fitted(ItemKNNSystem(ItemKNNSettings(recency=0.5, shrink=1)), shop(SMALL)).scores(
+        cases([[0], [COLD], [2, 0]], [1] * 3)
+    )
     one = 1 / (3**0.5 + 1)
     assert found[0] == pytest.approx([0, 3 / 4, one, one, one, 0])
     assert not found[1].any()
@@ -151,9 +164,13 @@ def test_item_knn_keeps_the_nearest() -> None:
 
 def test_text_knn_is_the_cosine_with_the_weighted_mean_and_ranks_cold_items() -> None:
     """History "dd", then "ab", recency ½: (½ d + ab/√2); with "a" its cosine is (1/√2) / √(1 + ¼)."""
-    found = fitted(TextKNNSystem(TextKNNSettings(recency=0.5), Workshop(given=Letters())), shop(SMALL)).scores(cases([[3, 0], []], [1, 1]))
+    found = fitted(TextKNNSystem(TextKNNSettings(recency=0.5), Workshop(given=Letters())), shop(SMALL)).scores(
+        cases([[3, 0], []], [1, 1])
+    )
     length = (1 + 0.25) ** 0.5
-    assert found[0] == pytest.approx([1 / length, 0.5 / length, 0.5 / length, 0.5 / length, 0.5 / 2**0.5 / length, 0.5**0.5 / length])
+    assert found[0] == pytest.approx(
+        [1 / length, 0.5 / length, 0.5 / length, 0.5 / length, 0.5 / 2**0.5 / length, 0.5**0.5 / length]
+    )
     assert not found[1].any()
 
 
@@ -205,7 +222,9 @@ def test_what_all_parts_cannot_rank_the_fusion_cannot() -> None:
     asked = cases([[0]], [1])
     alone = fitted(StatisticsSystem(FusionSettings(weights=(1.0,)), Workshop(), [Blind()]), shop(SMALL)).scores(asked)
     assert np.isneginf(alone[0]).tolist() == [False] * 3 + [True] * 3
-    beside = fitted(StatisticsSystem(FusionSettings(weights=(1.0, 1.0)), Workshop(), [Blind(), PopularitySystem()]), shop(SMALL)).scores(asked)
+    beside = fitted(
+        StatisticsSystem(FusionSettings(weights=(1.0, 1.0)), Workshop(), [Blind(), PopularitySystem()]), shop(SMALL)
+    ).scores(asked)
     assert np.isfinite(beside).all()
 
 

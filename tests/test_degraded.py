@@ -20,7 +20,10 @@ from recgraph.store.db import Store
 pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 from recgraph.tools.llm.open import open_llm
 
-MODELS = {"object": "list", "data": [{"id": "big-7b", "object": "model", "created": 0, "owned_by": "x", "parent": None}]}
+MODELS = {
+    "object": "list",
+    "data": [{"id": "big-7b", "object": "model", "created": 0, "owned_by": "x", "parent": None}],
+}
 
 
 class Server:
@@ -64,7 +67,9 @@ class Server:
 
 def chat(text: str) -> bytes:
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "big-7b", "choices": [choice]}).encode()
+    return json.dumps(
+        {"id": "1", "object": "chat.completion", "created": 0, "model": "big-7b", "choices": [choice]}
+    ).encode()
 
 
 @pytest.fixture

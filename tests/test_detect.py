@@ -289,11 +289,13 @@ def test_the_command_takes_paths_alone_the_old_spelling_and_a_dry_run(
     ("items", "orders"),
     [
         (
-            "Référence;Désignation;Prix TTC;Disponibilité\nR1;Lampe;1 299,00 €;en stock\nR2;Tapis;49,90 €;rupture de stock",
+            "Référence;Désignation;Prix TTC;Disponibilité\nR1;Lampe;1 299,00 €;en stock\nR2;Tapis;49,90 €;rupture de "
+            "stock",
             "N° commande;Date commande;N° client;Référence;Quantité\nC1;2026-05-14 10:00;77;R1;1",
         ),
         (
-            "Kod produktu;Nazwa;Producent;Cena;Dostępność\nR1;Świeca;Łąka;1 299,00 zł;dostępny\nR2;Róża;;49,90 zł;niedostępny",
+            "Kod produktu;Nazwa;Producent;Cena;Dostępność\nR1;Świeca;Łąka;1 299,00 zł;dostępny\nR2;Róża;;49,90 "
+            "zł;niedostępny",
             "Numer zamówienia;Data zamówienia;Klient;Kod produktu;Ilość\n1;2026-05-14 10:00;77;R1;1",
         ),
         (
@@ -328,7 +330,9 @@ def test_two_columns_of_one_name_are_told(tmp_path: Path) -> None:
 
 
 def test_files_put_one_after_the_other_repeat_their_header_and_name_no_product(tmp_path: Path) -> None:
-    report = _read(tmp_path, items__csv="\ufeffitem_id,title\r\nA,Tee\r\n\ufeffitem_id,title\r\nB,Cap\r\n\ufeffC,Mug\r\n")
+    report = _read(
+        tmp_path, items__csv="\ufeffitem_id,title\r\nA,Tee\r\n\ufeffitem_id,title\r\nB,Cap\r\n\ufeffC,Mug\r\n"
+    )
     assert (report.items_new, report.rejects) == (3, 0)
     with Store.open(tmp_path / "s.duckdb") as store:
         assert sorted(store.items(["A", "B", "C", "item_id"])) == ["A", "B", "C"]

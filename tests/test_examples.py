@@ -1,4 +1,5 @@
-"""Prompts and answers to learn from: what a case may know, what is never a negative, and that training reads the texts a run sends."""
+"""Prompts and answers to learn from: what a case may know, what is never a negative, and that training reads the texts
+a run sends."""
 
 from __future__ import annotations
 
@@ -22,13 +23,15 @@ from recgraph.train.examples import POOLS, Row, Writer, choose, write_rows
 from recgraph.train.lora.job import read_rows
 from recgraph.train.prepare import PARTS, Case
 
-# ── Which cases are taken ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Which cases are taken ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def cases(users: int = 120, each: int = 3) -> list[Case]:
     """Every user has `each` cases of every part."""
     day = datetime(2025, 3, 1)
-    made = [(part, f"U{user}", PARTS.index(part) * each + n) for part in PARTS for user in range(users) for n in range(each)]
+    made = [
+        (part, f"U{user}", PARTS.index(part) * each + n) for part in PARTS for user in range(users) for n in range(each)
+    ]
     return [Case(part, user, day, "", "I1", day, seq, False) for part, user, seq in made]
 
 
@@ -43,7 +46,8 @@ def test_held_out_users_are_in_valid_and_test_only() -> None:
     assert users["valid"] == users["test"]
     assert users["train"] | users["test"] == {f"U{n}" for n in range(120)}
     assert 0.1 < len(users["test"]) / 120 < 0.3
-    assert Counter(user for user, _ in names(chosen, "train")) == dict.fromkeys(users["train"], 3)  # without limits nothing is lost
+    # without limits nothing is lost
+    assert Counter(user for user, _ in names(chosen, "train")) == dict.fromkeys(users["train"], 3)
 
 
 @pytest.mark.parametrize(("held_out", "parts"), [(0.0, {"train"}), (1.0, {"valid", "test"})])
@@ -72,7 +76,7 @@ def test_a_user_stays_in_its_part_as_others_are_added() -> None:
     assert few == [case for case in many if case.user_id in old]
 
 
-# ── What a case becomes ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What a case becomes ───────────────────────────────────────────────────────────────────────────────────────────────
 
 SHIRTS, BOOTS = range(10), range(10, 20)
 ITEMS = [
@@ -100,7 +104,10 @@ U2,2025-03-01 10:00:00,click,N05,,
 EXPOSURES = [
     "query,item_id,position,ts",
     *(f"linen shirt,{item_id},{place},2025-02-20 09:00:00" for place, item_id in enumerate(("N03", "N04", "N08"), 1)),
-    *(f"linen shirt,{item_id},{place},2025-03-12 10:00:00" for place, item_id in enumerate(("TARGET", "TWIN", "N06", "N07", "N15"), 1)),
+    *(
+        f"linen shirt,{item_id},{place},2025-03-12 10:00:00"
+        for place, item_id in enumerate(("TARGET", "TWIN", "N06", "N07", "N15"), 1)
+    ),
     "linen shirt,N09,1,2025-03-12 10:30:00",
     *(f"late secret words,{item_id},{place},2025-03-12 10:02:00" for place, item_id in enumerate(("N14", "N16"), 1)),
 ]
@@ -137,11 +144,27 @@ def test_the_prompt_knows_what_was_done_strictly_before_the_search_and_nothing_e
     shown = sections(following.user)
     order = "Preference Summary, Current Search, Recent Items, Earlier Events, Top Results of Similar Searches, Task"
     assert list(shown) == [f"[{heading}]" for heading in order.split(", ")]
-    assert [line.split()[1:3] for line in shown["[Recent Items]"]] == [["click", "N01"], ["purchase", "N02"], ["click", "N11"]]
+    assert [line.split()[1:3] for line in shown["[Recent Items]"]] == [
+        ["click", "N01"],
+        ["purchase", "N02"],
+        ["click", "N11"],
+    ]
     assert [line.split()[1] for line in shown["[Earlier Events]"]] == ["click", "search"]
     for text in (following.user, *map(head, fit)):
-        # bought and clicked afterwards, clicked in the very second of the search, and what a later search said and showed
-        for secret in ("TARGET", "Placket", "Teal", "N13", "Garment 13", "secret", "N14", "Garment 14", "N16", "Garment 16"):
+        # bought and clicked afterwards, clicked in the very second of the search, and what a later search said and
+        # showed
+        for secret in (
+            "TARGET",
+            "Placket",
+            "Teal",
+            "N13",
+            "Garment 13",
+            "secret",
+            "N14",
+            "Garment 14",
+            "N16",
+            "Garment 16",
+        ):
             assert secret not in text
 
 
@@ -179,7 +202,8 @@ def test_negatives_are_other_styles_each_once_and_of_their_kind(shop: Store, see
     assert len(chosen) == len(set(chosen))
     assert not {"TARGET", "TWIN", "THIRD"} & set(chosen)
     by_kind = {kind: {row.item_id for row in wrong if row.kind == kind} for kind in POOLS}
-    assert by_kind["shown"] == {"N06", "N07", "N15"}  # the page of this search, not of that half an hour later or of the week before
+    # the page of this search, not of that half an hour later or of the week before
+    assert by_kind["shown"] == {"N06", "N07", "N15"}
     assert by_kind["alike"] <= {f"N{n:02}" for n in SHIRTS}  # never what was not yet sold
     assert len(by_kind["alike"]) == 6
 
@@ -227,7 +251,7 @@ def test_training_reads_the_prompts_that_a_run_sends(make_store: MakeStore, case
     assert Prompt(fit[0].system, fit[0].user) in llm.scored
 
 
-# ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Files ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 ODD = ("", "two\nlines and \ttab", "quotes \" ' and , ; \\", "naïve 日本語 🧦 \u200b", "{x|y} %s $1")
 
@@ -235,7 +259,9 @@ ODD = ("", "two\nlines and \ttab", "quotes \" ' and , ; \\", "naïve 日本語 �
 def rows() -> list[Row]:
     groups = ((4, "train"), (1, "test"), (2, "train"))
     made = [
-        Row(part, f"U{group}", group + 1, group, f"I{n}", text, text * 2, "Yes\n", "next") for group, part in groups for n, text in enumerate(ODD)
+        Row(part, f"U{group}", group + 1, group, f"I{n}", text, text * 2, "Yes\n", "next")
+        for group, part in groups
+        for n, text in enumerate(ODD)
     ]
     return [*made, replace(made[0], answer="last")]  # a row of group 4 after those of group 2
 

@@ -1,4 +1,5 @@
-"""Raw logs into a store: each format on lines true to it, what happens to bad rows, and what the same or a grown file changes."""
+"""Raw logs into a store: each format on lines true to it, what happens to bad rows, and what the same or a grown file
+changes."""
 
 from __future__ import annotations
 
@@ -37,11 +38,12 @@ def _events(store: Store, user: str) -> list[tuple[str, str, datetime]]:
     return [(event.action, event.item_id, event.ts) for event in store.history(user)]
 
 
-# -- what all formats share -------------------------------------------------------------------------------------------------------
+# -- what all formats share --------------------------------------------------------------------------------------------
 
 TABLES = {
-    "items__csv": "item_id,title,price,season\nA,\"Shirt, white\",9.90,summer\nB,Skirt &amp; belt,,",
-    "events__csv": "user_id,ts,action,item_id,query,position\nann,2025-01-02,click,A,white shirt,3\nann,2025-01-01,search,,white shirt,\n"
+    "items__csv": 'item_id,title,price,season\nA,"Shirt, white",9.90,summer\nB,Skirt &amp; belt,,',
+    "events__csv": "user_id,ts,action,item_id,query,position\nann,2025-01-02,click,A,white "
+    "shirt,3\nann,2025-01-01,search,,white shirt,\n"
     "ann,2025-01-02,click,C,,",
     "exposures__csv": "query,item_id,position,ts\nwhite shirt,A,1,2025-01-01",
 }
@@ -49,7 +51,14 @@ TABLES = {
 
 def test_tables_become_items_events_and_exposures(tmp_path: Path) -> None:
     report = ingest(tmp_path / "s.duckdb", "tables", [_write(tmp_path / "in", **TABLES)])
-    assert (report.format, report.files, report.users, report.events_read, report.events_new, report.exposures_new) == ("tables", 3, 1, 3, 3, 1)
+    assert (report.format, report.files, report.users, report.events_read, report.events_new, report.exposures_new) == (
+        "tables",
+        3,
+        1,
+        3,
+        3,
+        1,
+    )
     assert (report.items_new, report.items_unlisted, report.rejects) == (3, 1, 0)
     with Store.open(tmp_path / "s.duckdb") as store:
         # Numbered by time, and by row where times are equal.
@@ -60,8 +69,15 @@ def test_tables_become_items_events_and_exposures(tmp_path: Path) -> None:
         ]
         items = store.items(["A", "B", "C"])
         # A was shown a day before it was clicked; B was never seen; a column that is not ours is an attribute.
-        assert items["A"] == Item("A", "Shirt, white", price=9.9, attributes={"season": "summer"}, first_seen=datetime(2025, 1, 1))
-        assert (items["B"].title, items["B"].price, items["B"].first_seen, items["B"].attributes) == ("Skirt & belt", None, None, {})
+        assert items["A"] == Item(
+            "A", "Shirt, white", price=9.9, attributes={"season": "summer"}, first_seen=datetime(2025, 1, 1)
+        )
+        assert (items["B"].title, items["B"].price, items["B"].first_seen, items["B"].attributes) == (
+            "Skirt & belt",
+            None,
+            None,
+            {},
+        )
         assert items["C"] == Item("C", first_seen=datetime(2025, 1, 2), listed=False)
 
 
@@ -74,7 +90,14 @@ def test_the_same_files_twice_change_nothing(tmp_path: Path) -> None:
         revision, history, counts = store.revision(), store.history("ann"), store.counts()
     again = ingest(path, "tables", [folder, folder / "events.csv"])
     assert (first.events_new, first.rejects) == (4, 1)
-    assert (again.events_read, again.events_new, again.items_new, again.items_changed, again.exposures_new, again.rejects) == (4, 0, 0, 0, 0, 1)
+    assert (
+        again.events_read,
+        again.events_new,
+        again.items_new,
+        again.items_changed,
+        again.exposures_new,
+        again.rejects,
+    ) == (4, 0, 0, 0, 0, 1)
     with Store.open(path) as store:
         assert (store.revision(), store.history("ann"), store.counts()) == (revision, history, counts)
 
@@ -83,7 +106,8 @@ def test_a_grown_file_adds_what_it_grew_by_and_old_numbers_stay(tmp_path: Path) 
     folder, path = _write(tmp_path / "in", **TABLES), tmp_path / "s.duckdb"
     ingest(path, "tables", [folder])
     with (folder / "events.csv").open("a") as events:
-        events.write("ann,2024-12-31,click,B,,\nann,2025-01-02,click,C,,\n")  # one late arrival, one more of what is there
+        # one late arrival, one more of what is there
+        events.write("ann,2024-12-31,click,B,,\nann,2025-01-02,click,C,,\n")
     _write(folder, items__csv="item_id,title,price,color\nA,,12,white\nD,Coat,1,")
     report = ingest(path, "tables", [folder])
     assert (report.events_read, report.events_new, report.items_new, report.items_changed) == (5, 2, 1, 1)
@@ -91,7 +115,12 @@ def test_a_grown_file_adds_what_it_grew_by_and_old_numbers_stay(tmp_path: Path) 
         assert [(e.seq, e.item_id) for e in store.history("ann")] == [(4, "B"), (1, ""), (2, "A"), (3, "C"), (5, "C")]
         items = store.items(["A", "B"])
         # An empty title does not erase the old one; a new price replaces it; an earlier event lowers first_seen.
-        assert (items["A"].title, items["A"].price, items["A"].color, items["A"].attributes) == ("Shirt, white", 12.0, "white", {"season": "summer"})
+        assert (items["A"].title, items["A"].price, items["A"].color, items["A"].attributes) == (
+            "Shirt, white",
+            12.0,
+            "white",
+            {"season": "summer"},
+        )
         assert items["B"].first_seen == datetime(2024, 12, 31)
 
 
@@ -100,9 +129,16 @@ def test_a_given_first_seen_is_never_moved(tmp_path: Path) -> None:
     events = "user_id,ts,action,item_id\nu,2025-01-01,click,A\nu,2025-07-01,click,B"
     _write(tmp_path / "a", items__csv="item_id,first_seen\nA,2025-06-01\nB,", events__csv=events)
     ingest(path, "tables", [tmp_path / "a"])
-    ingest(path, "tables", [_write(tmp_path / "b", events__csv="user_id,ts,action,item_id\nv,2024-01-01,click,A\nv,2025-08-01,click,B")])
+    ingest(
+        path,
+        "tables",
+        [_write(tmp_path / "b", events__csv="user_id,ts,action,item_id\nv,2024-01-01,click,A\nv,2025-08-01,click,B")],
+    )
     with Store.open(path) as store:
-        assert {key: item.first_seen for key, item in store.items(["A", "B"]).items()} == {"A": datetime(2025, 6, 1), "B": datetime(2025, 7, 1)}
+        assert {key: item.first_seen for key, item in store.items(["A", "B"]).items()} == {
+            "A": datetime(2025, 6, 1),
+            "B": datetime(2025, 7, 1),
+        }
 
 
 def test_bad_rows_are_noted_with_file_line_and_reason_and_stop_nothing(tmp_path: Path) -> None:
@@ -147,19 +183,28 @@ def test_an_open_quote_costs_its_line_only_and_mixed_line_ends_nothing(tmp_path:
     rows = ['a,1,click,"two\nlines"\r\n', 'b,2,click,"open\n', "c,3,click,X\r\n", ",4,click,X\n", "d,5,click,X\n"]
     (tmp_path / "events.csv").write_bytes((head + "".join(rows)).encode())
     report = ingest(tmp_path / "s.duckdb", "tables", [tmp_path / "events.csv"])
-    assert _rejects(tmp_path / "s.duckdb") == [("events.csv", 4, "a quote is never closed"), ("events.csv", 6, "user_id is missing")]
+    assert _rejects(tmp_path / "s.duckdb") == [
+        ("events.csv", 4, "a quote is never closed"),
+        ("events.csv", 6, "user_id is missing"),
+    ]
     assert report.events_new == 3
     with Store.open(tmp_path / "s.duckdb") as store:
         assert [user for user in "abcd" if store.has_user(user)] == ["a", "c", "d"]
 
 
 def test_bytes_that_are_no_text_and_a_cut_gzip_cost_only_what_is_lost(tmp_path: Path) -> None:
-    (tmp_path / "events.csv").write_bytes(b"\xef\xbb\xbfuser_id,ts,action,item_id\na,1,click,X\nb,2,click,\xff\xfe\nc,3,click,\xc3\x84\n")
+    (tmp_path / "events.csv").write_bytes(
+        b"\xef\xbb\xbfuser_id,ts,action,item_id\na,1,click,X\nb,2,click,\xff\xfe\nc,3,click,\xc3\x84\n"
+    )
     ingest(tmp_path / "s.duckdb", "tables", [tmp_path / "events.csv"])
-    assert [(line, reason.split(":")[0]) for _, line, reason in _rejects(tmp_path / "s.duckdb")] == [(3, "invalid encoding")]
+    assert [(line, reason.split(":")[0]) for _, line, reason in _rejects(tmp_path / "s.duckdb")] == [
+        (3, "invalid encoding")
+    ]
     with Store.open(tmp_path / "s.duckdb") as store:
         assert [event.item_id for event in store.history("c")] == ["Ä"]
-    whole = gzip.compress(("user_id,ts,action,item_id\n" + "".join(f"u{n},{n},click,I{n}\n" for n in range(5000))).encode())
+    whole = gzip.compress(
+        ("user_id,ts,action,item_id\n" + "".join(f"u{n},{n},click,I{n}\n" for n in range(5000))).encode()
+    )
     (tmp_path / "events.csv.gz").write_bytes(whole[: len(whole) // 2])
     report = ingest(tmp_path / "cut.duckdb", "tables", [tmp_path / "events.csv.gz"])
     assert 1000 < report.events_new < 5000
@@ -179,7 +224,11 @@ def test_bytes_that_are_no_text_and_a_cut_gzip_cost_only_what_is_lost(tmp_path: 
 )
 def test_times_are_read_as_utc_in_any_of_the_usual_forms(tmp_path: Path, text: str, moment: datetime) -> None:
     """A plain cast to TIMESTAMP drops the offset without a word; this remembers that."""
-    ingest(tmp_path / "s.duckdb", "tables", [_write(tmp_path / "in", events__csv=f"user_id,ts,action,item_id\nu,{text},click,A")])
+    ingest(
+        tmp_path / "s.duckdb",
+        "tables",
+        [_write(tmp_path / "in", events__csv=f"user_id,ts,action,item_id\nu,{text},click,A")],
+    )
     with Store.open(tmp_path / "s.duckdb") as store:
         assert store.history("u")[0].ts == moment
 
@@ -200,14 +249,26 @@ def test_parquet_and_json_lines_are_read_like_csv(tmp_path: Path) -> None:
         ("events.jsonl.gz", 5, "user_id is missing"),
     ]
     with Store.open(tmp_path / "s.duckdb") as store:
-        expected = Item("A", "Shirt", price=9.5, attributes={"fit": "slim", "pockets": "3"}, first_seen=datetime(2024, 5, 1), in_stock=False)
+        expected = Item(
+            "A",
+            "Shirt",
+            price=9.5,
+            attributes={"fit": "slim", "pockets": "3"},
+            first_seen=datetime(2024, 5, 1),
+            in_stock=False,
+        )
         assert store.items(["A"])["A"] == expected
         assert store.history("u")[0].position == 2
 
 
 def test_a_mapping_renames_columns_or_sets_them(tmp_path: Path) -> None:
     folder = _write(tmp_path / "in", events__csv="Customer;When;Product's\nann;2025-01-01;A")
-    mapping = {"events.user_id": "customer", "events.ts": "When", "events.item_id": "Product's", "events.action": "=purchase"}
+    mapping = {
+        "events.user_id": "customer",
+        "events.ts": "When",
+        "events.item_id": "Product's",
+        "events.action": "=purchase",
+    }
     ingest(tmp_path / "s.duckdb", "tables", [folder], mapping)
     with Store.open(tmp_path / "s.duckdb") as store:
         assert _events(store, "ann") == [("purchase", "A", datetime(2025, 1, 1))]
@@ -218,7 +279,10 @@ def test_a_mapping_renames_columns_or_sets_them(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_says_what_was_expected_and_leaves_no_store(tmp_path: Path) -> None:
-    folder, path = _write(tmp_path / "in", sales__csv="a,b\n1,2", events__csv="user_id,ts,action,item_id\n,1,click,A"), tmp_path / "s.duckdb"
+    folder, path = (
+        _write(tmp_path / "in", sales__csv="a,b\n1,2", events__csv="user_id,ts,action,item_id\n,1,click,A"),
+        tmp_path / "s.duckdb",
+    )
     for form, given, message in [
         ("parchment", folder, r"'parchment' is no known format\. Known: auto, tables, sequences"),
         ("tables", folder / "sales.csv", r"sales\.csv is no file of the format tables: expected files named items\*"),
@@ -258,7 +322,9 @@ def test_row_order_survives_a_file_of_many_blocks(tmp_path: Path) -> None:
         assert [event.item_id for event in store.history("u")] == [f"I{n}" for n in range(125_000)]
 
 
-def test_sorting_the_events_anew_after_many_ingests_changes_no_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sorting_the_events_anew_after_many_ingests_changes_no_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("recgraph.store.ingest.merge.TAIL", 3)
     path, expected = tmp_path / "s.duckdb", dict[str, list[str]]()
     for day in range(1, 6):
@@ -274,7 +340,7 @@ def test_sorting_the_events_anew_after_many_ingests_changes_no_history(tmp_path:
         assert [user for (user,) in con.execute("SELECT user_id FROM events").fetchall()] == ["ann"] * 5 + ["zoe"] * 5
 
 
-# -- the formats ------------------------------------------------------------------------------------------------------------------
+# -- the formats -------------------------------------------------------------------------------------------------------
 
 
 def test_sequences_have_event_numbers_for_times(tmp_path: Path) -> None:
@@ -293,7 +359,11 @@ def test_sequences_have_event_numbers_for_times(tmp_path: Path) -> None:
         assert [(e.item_id, e.action, (e.ts - EPOCH).total_seconds()) for e in store.history("ann")] == [
             *(("A", "purchase", 1), ("B", "purchase", 2), ("A", "purchase", 3)),
         ]
-        assert {key: item.title for key, item in store.items("ABC").items()} == {"A": '16" Wig ★ sale', "B": "", "C": ""}
+        assert {key: item.title for key, item in store.items("ABC").items()} == {
+            "A": '16" Wig ★ sale',
+            "B": "",
+            "C": "",
+        }
 
 
 def test_amazon_2014_reads_strict_reviews_and_metadata_that_are_python_literals(tmp_path: Path) -> None:
@@ -325,13 +395,23 @@ def test_amazon_2014_reads_strict_reviews_and_metadata_that_are_python_literals(
 
 def test_amazon_2018_reads_prices_as_they_were_scraped(tmp_path: Path) -> None:
     def meta(asin: str, price: str) -> str:
-        return json.dumps({"asin": asin, "title": "Dress", "brand": "Zed", "price": price, "category": ["Clothing", "Dresses", "<b>x</b>"]} | _MORE)
+        return json.dumps(
+            {
+                "asin": asin,
+                "title": "Dress",
+                "brand": "Zed",
+                "price": price,
+                "category": ["Clothing", "Dresses", "<b>x</b>"],
+            }
+            | _MORE
+        )
 
     folder = _write(
         tmp_path / "in",
         AMAZON_FASHION__json__gz='{"overall": 5.0, "reviewerID": "A1", "asin": "B1", "style": {"Size:": " L"}, "unixReviewTime": 1413763200}',
         meta_AMAZON_FASHION__json__gz="\n".join(
-            meta(f"B{n}", price) for n, price in enumerate(["$1,012.99", "$10.50 - $20", "", ".a-box-inner{background-color:#fff}"], start=1)
+            meta(f"B{n}", price)
+            for n, price in enumerate(["$1,012.99", "$10.50 - $20", "", ".a-box-inner{background-color:#fff}"], start=1)
         ),
     )
     assert ingest(tmp_path / "s.duckdb", "amazon-2018", [folder]).rejects == 0
@@ -346,15 +426,43 @@ _MORE = {"description": ["Soft.", "Warm."], "also_buy": ["X"], "details": {}}
 
 
 def test_amazon_2023_joins_reviews_and_metadata_by_parent_asin(tmp_path: Path) -> None:
-    review = {"rating": 5.0, "title": "Nice!", "asin": "B1-RED", "parent_asin": "B1", "user_id": "U1", "timestamp": 1588687728923, "images": []}
-    meta = {"main_category": "AMAZON FASHION", "title": "Linen dress", "price": 49.9, "store": "Zed", "categories": [], "parent_asin": "B1"}
-    meta |= {"details": {"Color": "Red", "Is Discontinued": "No"}, "features": ["100 % linen"], "description": [], "videos": []}
-    folder = _write(tmp_path / "in", All_Beauty__jsonl__gz=json.dumps(review), meta_All_Beauty__jsonl__gz=json.dumps(meta))
+    review = {
+        "rating": 5.0,
+        "title": "Nice!",
+        "asin": "B1-RED",
+        "parent_asin": "B1",
+        "user_id": "U1",
+        "timestamp": 1588687728923,
+        "images": [],
+    }
+    meta = {
+        "main_category": "AMAZON FASHION",
+        "title": "Linen dress",
+        "price": 49.9,
+        "store": "Zed",
+        "categories": [],
+        "parent_asin": "B1",
+    }
+    meta |= {
+        "details": {"Color": "Red", "Is Discontinued": "No"},
+        "features": ["100 % linen"],
+        "description": [],
+        "videos": [],
+    }
+    folder = _write(
+        tmp_path / "in", All_Beauty__jsonl__gz=json.dumps(review), meta_All_Beauty__jsonl__gz=json.dumps(meta)
+    )
     ingest(tmp_path / "s.duckdb", "amazon-2023", [folder])
     with Store.open(tmp_path / "s.duckdb") as store:
         assert _events(store, "U1") == [("purchase", "B1", datetime(2020, 5, 5, 14, 8, 48, 923000))]
         item = store.items(["B1"])["B1"]
-        assert (item.title, item.brand, item.color, item.category, item.price) == ("Linen dress", "Zed", "Red", "AMAZON FASHION", 49.9)
+        assert (item.title, item.brand, item.color, item.category, item.price) == (
+            "Linen dress",
+            "Zed",
+            "Red",
+            "AMAZON FASHION",
+            49.9,
+        )
         assert (item.description, item.attributes) == ("100 % linen", {"Color": "Red", "Is Discontinued": "No"})
 
 
@@ -372,7 +480,10 @@ def test_amazon_m2_keeps_a_product_of_two_locales_apart(tmp_path: Path) -> None:
     assert _rejects(tmp_path / "s.duckdb") == [("sessions_train.csv", 5, "prev_items holds no item")]
     with Store.open(tmp_path / "s.duckdb") as store:
         assert [e.item_id for e in store.history("S1")] == ["P1_DE", "P2_DE", "P1_DE", "P3_DE"]
-        assert _events(store, "S2") == [("click", "P1_UK", datetime(1970, 1, 1, 0, 0, 1)), ("click", "P2_UK", datetime(1970, 1, 1, 0, 0, 2))]
+        assert _events(store, "S2") == [
+            ("click", "P1_UK", datetime(1970, 1, 1, 0, 0, 1)),
+            ("click", "P2_UK", datetime(1970, 1, 1, 0, 0, 2)),
+        ]
         items = store.items(["P1_DE", "P2_JP"])
         assert (items["P1_DE"].title, items["P1_DE"].parent_id) == ("Kleid, rot", "P1")
         assert items["P1_DE"].attributes == {"locale": "DE", "material": "Leinen"}
@@ -395,7 +506,13 @@ BEHAVIORS = (
 )
 def test_mind_puts_the_history_before_the_first_day_and_clicks_at_their_impression(tmp_path: Path, news: str) -> None:
     report = ingest(tmp_path / "s.duckdb", "mind", [_write(tmp_path / "in", news__tsv=news, behaviors__tsv=BEHAVIORS)])
-    assert (report.users, report.events_new, report.items_new, report.items_unlisted, report.exposures_new) == (3, 7, 5, 4, 0)
+    assert (report.users, report.events_new, report.items_new, report.items_unlisted, report.exposures_new) == (
+        3,
+        7,
+        5,
+        4,
+        0,
+    )
     with Store.open(tmp_path / "s.duckdb") as store:
         before = [datetime(2019, 11, 10, 23, 59, 60 - seconds) for seconds in (3, 2, 1)]
         assert _events(store, "U1") == [
@@ -405,7 +522,12 @@ def test_mind_puts_the_history_before_the_first_day_and_clicks_at_their_impressi
         ]
         assert _events(store, "U2") == [("click", "N3", datetime(2019, 11, 13, 0, 0, 1))]
         item = store.items(["N1"])["N1"]
-        assert (item.title, item.category, item.description, item.attributes["subcategory"]) == ('"Quoted" start', "sports", "Big game.", "nfl")
+        assert (item.title, item.category, item.description, item.attributes["subcategory"]) == (
+            '"Quoted" start',
+            "sports",
+            "Big game.",
+            "nfl",
+        )
     assert _rejects(tmp_path / "s.duckdb") == [
         ("behaviors.tsv", 4, "time 'noon' is not like 11/12/2019 2:14:46 PM"),
         ("behaviors.tsv", 5, "an impression does not end in -0 or -1"),
@@ -416,18 +538,30 @@ def test_recbole_reads_typed_headers_with_and_without_a_clock(tmp_path: Path) ->
     folder = _write(
         tmp_path / "in",
         ml__inter="user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t10\t4\t8.81250949E8\n1\t11\t4\t8.81250948E8",
-        ml__item='item_id:token\tmovie_title:token_seq\tprice:float\tclass:token_seq\trelease_year:token\n10\tThe "Dress"\t3.5\tDrama Comedy\t1997',
+        ml__item="item_id:token\tmovie_title:token_seq\tprice:float\tclass:token_seq\trelease_year:token\n10\tThe "
+        '"Dress"\t3.5\tDrama Comedy\t1997',
         ml__user="user_id:token\tage:token\n1\t24",
     )
     ingest(tmp_path / "s.duckdb", "recbole", [folder])
     with Store.open(tmp_path / "s.duckdb") as store:
-        assert _events(store, "1") == [("click", "11", datetime(1997, 12, 4, 15, 55, 48)), ("click", "10", datetime(1997, 12, 4, 15, 55, 49))]
+        assert _events(store, "1") == [
+            ("click", "11", datetime(1997, 12, 4, 15, 55, 48)),
+            ("click", "10", datetime(1997, 12, 4, 15, 55, 49)),
+        ]
         item = store.items(["10"])["10"]
-        assert (item.title, item.category, item.price, item.attributes) == ('The "Dress"', "Drama Comedy", 3.5, {"release_year": "1997"})
+        assert (item.title, item.category, item.price, item.attributes) == (
+            'The "Dress"',
+            "Drama Comedy",
+            3.5,
+            {"release_year": "1997"},
+        )
     plain = _write(tmp_path / "plain", ml__inter="user_id:token\titem_id:token\n1\t10\n2\t10\n1\t11")
     ingest(tmp_path / "t.duckdb", "recbole", [plain])
     with Store.open(tmp_path / "t.duckdb") as store:
-        assert _events(store, "1") == [("click", "10", datetime(1970, 1, 1, 0, 0, 1)), ("click", "11", datetime(1970, 1, 1, 0, 0, 2))]
+        assert _events(store, "1") == [
+            ("click", "10", datetime(1970, 1, 1, 0, 0, 1)),
+            ("click", "11", datetime(1970, 1, 1, 0, 0, 2)),
+        ]
     split = _write(tmp_path / "split", ml__inter="user_id:token\titem_id_list:token_seq\titem_id:token\n1\t10 11\t12")
     with pytest.raises(IngestError, match="no atomic file of one interaction"):
         ingest(tmp_path / "u.duckdb", "recbole", [split])
@@ -436,9 +570,11 @@ def test_recbole_reads_typed_headers_with_and_without_a_clock(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "text",
     [
-        "user,date,asin,title,category,group,price_usd,quantity\nF1,2019-07-07,B1,Old name,SHIRT,tops,8.0,1.0\nF1,2019-07-07,,X,SHIRT,tops,1,1\n"
+        "user,date,asin,title,category,group,price_usd,quantity\nF1,2019-07-07,B1,Old "
+        "name,SHIRT,tops,8.0,1.0\nF1,2019-07-07,,X,SHIRT,tops,1,1\n"
         'F1,2020-01-07,B1,"Collar blouse, white",SHIRT,tops,8.52,5.0\nF1,2019-01-01,B1,,,,,1',
-        "Order Date,Purchase Price Per Unit,Quantity,Shipping Address State,Title,ASIN/ISBN (Product Code),Category,Survey ResponseID\n"
+        "Order Date,Purchase Price Per Unit,Quantity,Shipping Address State,Title,ASIN/ISBN (Product "
+        "Code),Category,Survey ResponseID\n"
         "2019-07-07,8.0,1.0,NJ,Old name,B1,SHIRT,F1\n2019-07-07,1.0,1.0,NJ,X,,SHIRT,F1\n"
         '2020-01-07,8.52,5.0,NJ,"Collar blouse, white",B1,SHIRT,F1\n2019-01-01,,1,NJ,,B1,,F1',
     ],
@@ -449,7 +585,11 @@ def test_open_ecommerce_reads_orders_and_the_latest_facts_of_a_product(tmp_path:
     assert ingest(tmp_path / "s.duckdb", "open-ecommerce", [folder]).rejects == 1
     assert _rejects(tmp_path / "s.duckdb") == [("amazon-purchases.csv", 3, "item_id is missing")]
     with Store.open(tmp_path / "s.duckdb") as store:
-        assert [ts for _, _, ts in _events(store, "F1")] == [datetime(2019, 1, 1), datetime(2019, 7, 7), datetime(2020, 1, 7)]
+        assert [ts for _, _, ts in _events(store, "F1")] == [
+            datetime(2019, 1, 1),
+            datetime(2019, 7, 7),
+            datetime(2020, 1, 7),
+        ]
         item = store.items(["B1"])["B1"]
         assert (item.title, item.category, item.price) == ("Collar blouse, white", "SHIRT", 8.52)
         assert "NJ" not in str(item)
@@ -465,11 +605,22 @@ def test_uci_eshop_composes_a_title_and_says_so(tmp_path: Path) -> None:
     report = ingest(tmp_path / "s.duckdb", "uci-eshop", [_write(tmp_path / "in", clicks__csv__gz=head + "\n" + rows)])
     assert (report.users, report.events_new, report.rejects) == (2, 3, 1)
     with Store.open(tmp_path / "s.duckdb") as store:
-        assert _events(store, "S7") == [("click", "A13", datetime(2008, 4, 1, 0, 0, 1)), ("click", "B4", datetime(2008, 4, 1, 0, 0, 2))]
+        assert _events(store, "S7") == [
+            ("click", "A13", datetime(2008, 4, 1, 0, 0, 1)),
+            ("click", "B4", datetime(2008, 4, 1, 0, 0, 2)),
+        ]
         items = store.items(["A13", "B4"])
-        assert (items["A13"].title, items["A13"].color, items["A13"].price) == ("Multicolored trousers A13", "multicolored", 28.0)
+        assert (items["A13"].title, items["A13"].color, items["A13"].price) == (
+            "Multicolored trousers A13",
+            "multicolored",
+            28.0,
+        )
         assert items["B4"].title == "Olive skirt B4"
-        assert items["B4"].attributes == {"title": "composed from attributes", "photo": "en face", "price_above_category_average": "yes"}
+        assert items["B4"].attributes == {
+            "title": "composed from attributes",
+            "photo": "en face",
+            "price_above_category_average": "yes",
+        }
 
 
 def test_every_format_says_what_it_expects() -> None:
@@ -480,21 +631,45 @@ def test_every_format_says_what_it_expects() -> None:
     assert all(form.about for form in FORMATS.values())
 
 
-# -- the real sets ----------------------------------------------------------------------------------------------------------------
+# -- the real sets -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("form", "folder", "users", "items", "events", "user", "title"),
     [
-        ("sequences", "amazon-beauty-2014", 22363, 12101, 198502, "A1YJEY40YUW4SE", "Curl Junkie Daily Fix Cleansing Hair Conditioner - 12 oz"),
-        ("open-ecommerce", "fashion-purchases", 888, 19160, 20082, "F732e2ba2d1", "French Toast Girls' Short Sleeve Peter Pan Collar Blouse"),
+        (
+            "sequences",
+            "amazon-beauty-2014",
+            22363,
+            12101,
+            198502,
+            "A1YJEY40YUW4SE",
+            "Curl Junkie Daily Fix Cleansing Hair Conditioner - 12 oz",
+        ),
+        (
+            "open-ecommerce",
+            "fashion-purchases",
+            888,
+            19160,
+            20082,
+            "F732e2ba2d1",
+            "French Toast Girls' Short Sleeve Peter Pan Collar Blouse",
+        ),
         ("uci-eshop", "eshop-clothing-2008", 24026, 217, 165474, "S1", "Beige trousers A13"),
         ("mind", "mind-sample", 4637, 20551, 146474, "U81994", "Best, worst QB performances from NFL Week 7"),
     ],
 )
 def test_a_real_set_is_read_whole_and_quickly(
-    data_folder: Path, tmp_path: Path, form: str, folder: str, users: int, items: int, events: int, user: str, title: str
+    data_folder: Path,
+    tmp_path: Path,
+    form: str,
+    folder: str,
+    users: int,
+    items: int,
+    events: int,
+    user: str,
+    title: str,
 ) -> None:
     report = ingest(tmp_path / "s.duckdb", form, [data_folder / folder])
     assert (report.users, report.items_new, report.events_new, report.rejects) == (users, items, events, 0)

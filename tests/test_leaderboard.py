@@ -1,4 +1,5 @@
-"""The leaderboard: what it claims and what it does not, that equal results give equal bytes, and that `--check` finds what was changed."""
+"""The leaderboard: what it claims and what it does not, that equal results give equal bytes, and that `--check` finds
+what was changed."""
 
 from __future__ import annotations
 
@@ -34,21 +35,63 @@ ODD = "</svg><script>alert('x')</script> | **a** `b` & <b>"
 def system(name: str, ndcg: float | None, **told: Any) -> dict[str, Any]:
     figure = {"mean": ndcg, "low": ndcg - 0.002, "high": ndcg + 0.002} if ndcg is not None else {"mean": None}
     curve = {"1": 0.01, "10": 0.1, "100": 0.4}
-    groups = {"cold": {"cases": 20, "recall@10": 0.0, "ndcg@10": 0.0}, "warm": {"cases": 80, "recall@10": 0.2, "ndcg@10": 0.1}}
-    metrics = {"recall@10": {"mean": 0.11, "low": 0.1, "high": 0.12}, "ndcg@10": figure, "mrr": {"mean": 0.03, "low": 0.02, "high": 0.04}}
-    made = {"name": name, "uses": ["ids"], "settings": {"window": 50}, "fit_seconds": 1.25, "score_ms": 0.5, "seeds": [7, 8]}
+    groups = {
+        "cold": {"cases": 20, "recall@10": 0.0, "ndcg@10": 0.0},
+        "warm": {"cases": 80, "recall@10": 0.2, "ndcg@10": 0.1},
+    }
+    metrics = {
+        "recall@10": {"mean": 0.11, "low": 0.1, "high": 0.12},
+        "ndcg@10": figure,
+        "mrr": {"mean": 0.03, "low": 0.02, "high": 0.04},
+    }
+    made = {
+        "name": name,
+        "uses": ["ids"],
+        "settings": {"window": 50},
+        "fit_seconds": 1.25,
+        "score_ms": 0.5,
+        "seeds": [7, 8],
+    }
     return {**made, "metrics": metrics | {"invalid": {"mean": 0.0}}, "groups": groups, "curve": curve, **told}
 
 
 def against(best: str, difference: float, half: float, p_holm: float) -> dict[str, Any]:
-    return {"best": best, "difference": difference, "low": difference - half, "high": difference + half, "p": p_holm, "p_holm": p_holm}
+    return {
+        "best": best,
+        "difference": difference,
+        "low": difference - half,
+        "high": difference + half,
+        "p": p_holm,
+        "p_holm": p_holm,
+    }
 
 
 def result(*systems: dict[str, Any], **told: Any) -> dict[str, Any]:
     """As evaluate writes it."""
-    facts = {"dataset": "beauty", "split": "loo", "protocol": "full", "seen": "excluded", "cases": 100, "dropped": {"target seen": 3}, "sample": 0}
-    facts |= {"items": 1000, "data_hash": "74be412967662f79", "revision": "a9fac33+", "machine": "EPYC, 2 CPUs", "date": "2026-11-21"}
-    return {**facts, "command": "recgraph evaluate --split loo", "seconds": 12.5, "seeds": [7, 8], "systems": list(systems), **told}
+    facts = {
+        "dataset": "beauty",
+        "split": "loo",
+        "protocol": "full",
+        "seen": "excluded",
+        "cases": 100,
+        "dropped": {"target seen": 3},
+        "sample": 0,
+    }
+    facts |= {
+        "items": 1000,
+        "data_hash": "74be412967662f79",
+        "revision": "a9fac33+",
+        "machine": "EPYC, 2 CPUs",
+        "date": "2026-11-21",
+    }
+    return {
+        **facts,
+        "command": "recgraph evaluate --split loo",
+        "seconds": 12.5,
+        "seeds": [7, 8],
+        "systems": list(systems),
+        **told,
+    }
 
 
 def clear(p_holm: float = 0.0002, half: float = 0.003) -> list[dict[str, Any]]:
@@ -95,12 +138,14 @@ class Tags(HTMLParser):
             self.bold.append(data)
 
 
-# ── What it claims ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What it claims ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_best_system_is_bold_where_its_lead_over_the_second_excludes_zero(tmp_path: Path) -> None:
     page, markdown = texts(project(tmp_path, one=result(*clear())))
-    said = "first is best: NDCG@10 0.0600 (0.0580–0.0620). Its lead over second is +0.0100 (+0.0070 to +0.0130), p < .001."
+    said = (
+        "first is best: NDCG@10 0.0600 (0.0580–0.0620). Its lead over second is +0.0100 (+0.0070 to +0.0130), p < .001."
+    )
     assert lead(board("one", result(*clear()))).replace("\u00a0", " ") == said
     assert Tags(page).bold == ["first", "0.0600"]  # in the list of comparisons, and in the table
     assert "| **0.0600 (0.0580–0.0620)** |" in markdown
@@ -108,7 +153,9 @@ def test_a_best_system_is_bold_where_its_lead_over_the_second_excludes_zero(tmp_
 
 
 @pytest.mark.parametrize(("p_holm", "half"), [(0.2, 0.003), (0.0002, 0.011), (0.05, 0.003), (0.0002, 0.01)])
-def test_nothing_is_bold_where_the_interval_has_zero_or_holm_finds_chance(tmp_path: Path, p_holm: float, half: float) -> None:
+def test_nothing_is_bold_where_the_interval_has_zero_or_holm_finds_chance(
+    tmp_path: Path, p_holm: float, half: float
+) -> None:
     page, markdown = texts(project(tmp_path, one=result(*clear(p_holm, half))))
     assert Tags(page).bold == []
     assert "**" not in markdown.split("## beauty")[1]
@@ -130,14 +177,24 @@ def test_what_is_missing_is_a_dash_and_never_zero(tmp_path: Path) -> None:
     run = system("run", 0.05, fit_seconds=None, score_ms=None, seeds=[], settings={}, curve={}, groups={}, uses=["run"])
     del run["metrics"]["mrr"]
     del run["metrics"]["recall@10"]["low"]
-    bare = {name: value for name, value in result(run, system("other", 0.01)).items() if name not in ("machine", "seconds", "dropped", "revision")}
+    bare = {
+        name: value
+        for name, value in result(run, system("other", 0.01)).items()
+        if name not in ("machine", "seconds", "dropped", "revision")
+    }
     page, markdown = texts(project(tmp_path, one=bare))
     assert "| run | run | 0.0500 (0.0480–0.0520) | 0.1100 | – | – | – | – | none |" in markdown
     for fact in ("machine", "seconds", "dropped cases", "code"):
         assert f"- {fact}: –\n" in markdown
         assert f"<dt>{fact}</dt>\n<dd>–</dd>" in page
-    (row,) = (row for row in csv.DictReader(io.StringIO((tmp_path / "metrics/leaderboard/one.csv").read_text())) if row["system"] == "run")
-    assert [row[name] for name in ("mrr", "fit_seconds", "score_ms", "difference", "ndcg@10_cold", "curve@10")] == [""] * 6
+    (row,) = (
+        row
+        for row in csv.DictReader(io.StringIO((tmp_path / "metrics/leaderboard/one.csv").read_text()))
+        if row["system"] == "run"
+    )
+    assert [row[name] for name in ("mrr", "fit_seconds", "score_ms", "difference", "ndcg@10_cold", "curve@10")] == [
+        ""
+    ] * 6
     assert (shown(None), amount(None), chance(None)) == ("–", "–", "p\u00a0–")
 
 
@@ -152,8 +209,18 @@ def test_numbers_that_are_none_are_missing_too(tmp_path: Path) -> None:
 def test_numbers_are_rounded_with_a_true_minus_and_no_negative_zero() -> None:
     assert [shown(0.05528), shown(-0.0135, sign=True), shown(0.0135, sign=True)] == ["0.0553", "−0.0135", "+0.0135"]
     assert [shown(-0.00001), shown(-0.00001, sign=True), shown(12.3, "novelty@10")] == ["0.0000", "0.0000", "12.30"]
-    assert [amount(0.0), amount(0.34), amount(9.5), amount(99.5), amount(1234.5)] == ["< 0.01", "0.34", "9.50", "99.5", "1,234"]
-    assert [chance(0.0002), chance(0.541), chance(1.0)] == ["p\u00a0<\u00a0.001", "p\u00a0=\u00a0.541", "p\u00a0=\u00a01.000"]
+    assert [amount(0.0), amount(0.34), amount(9.5), amount(99.5), amount(1234.5)] == [
+        "< 0.01",
+        "0.34",
+        "9.50",
+        "99.5",
+        "1,234",
+    ]
+    assert [chance(0.0002), chance(0.541), chance(1.0)] == [
+        "p\u00a0<\u00a0.001",
+        "p\u00a0=\u00a0.541",
+        "p\u00a0=\u00a01.000",
+    ]
 
 
 def test_every_section_says_what_it_rests_on(tmp_path: Path) -> None:
@@ -180,8 +247,15 @@ def test_every_section_says_what_it_rests_on(tmp_path: Path) -> None:
 
 def test_the_full_protocol_comes_first_and_the_split_that_leaks_nothing_before_the_other(tmp_path: Path) -> None:
     kinds = (("loo", "cold"), ("loo", "full"), ("loo", "sampled"), ("time", "full"), ("time", "other"))
-    _, markdown = texts(project(tmp_path, **{f"beauty-{s}-{p}": result(*clear(), split=s, protocol=p) for s, p in kinds}))
-    wanted = ["Full ranking, split in time", "Full ranking, leave-one-out", "Against drawn items, leave-one-out", "Cold items, leave-one-out"]
+    _, markdown = texts(
+        project(tmp_path, **{f"beauty-{s}-{p}": result(*clear(), split=s, protocol=p) for s, p in kinds})
+    )
+    wanted = [
+        "Full ranking, split in time",
+        "Full ranking, leave-one-out",
+        "Against drawn items, leave-one-out",
+        "Cold items, leave-one-out",
+    ]
     assert re.findall(r"^### (.*)$", markdown, re.MULTILINE) == [*wanted, "other, split in time"]
 
 
@@ -191,7 +265,10 @@ def test_results_of_one_data_set_say_what_sets_them_apart(tmp_path: Path) -> Non
     titles = re.findall(r"^### (.*)$", markdown, re.MULTILINE)
     usual = "Full ranking, leave-one-out"
     assert titles == [usual, f"{usual}: other", f"{usual}, history's items ranked, sample of 100 cases: llm"]
-    assert "beauty, split loo, was evaluated on different data (0123, 74be412967662f79): do not compare these tables." in markdown
+    assert (
+        "beauty, split loo, was evaluated on different data (0123, 74be412967662f79): do not compare these tables."
+        in markdown
+    )
 
 
 def test_missed_cases_and_invalid_answers_are_told(tmp_path: Path) -> None:
@@ -203,12 +280,17 @@ def test_missed_cases_and_invalid_answers_are_told(tmp_path: Path) -> None:
         assert "run is alone here: NDCG@10 0.0500" in text
 
 
-# ── Names are data ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Names are data ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_names_cannot_break_out_of_the_page_or_the_table(tmp_path: Path) -> None:
-    lines = [system(ODD, 0.05, uses=[ODD], settings={ODD: ODD}, against=against(ODD, -0.1, 0.01, 0.01), seeds=[1]), system("b", 0.04)]
-    odd = result(*lines, dataset=ODD, split=ODD, protocol=ODD, seen=ODD, command=f"{ODD} ``", machine=ODD, dropped={ODD: 1})
+    lines = [
+        system(ODD, 0.05, uses=[ODD], settings={ODD: ODD}, against=against(ODD, -0.1, 0.01, 0.01), seeds=[1]),
+        system("b", 0.04),
+    ]
+    odd = result(
+        *lines, dataset=ODD, split=ODD, protocol=ODD, seen=ODD, command=f"{ODD} ``", machine=ODD, dropped={ODD: 1}
+    )
     odd["low_resource"] = [{"system": ODD, "share": share, "ndcg@10": 0.01} for share in (0.1, 1)]
     page, markdown = texts(project(tmp_path, one=odd))
     tags = Tags(page)
@@ -222,7 +304,12 @@ def test_names_cannot_break_out_of_the_page_or_the_table(tmp_path: Path) -> None
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path: Path) -> None:
-    page, _ = texts(project(tmp_path, one=result(*clear(), low_resource=[{"system": "first", "share": s, "ndcg@10": s} for s in (0.1, 1)])))
+    page, _ = texts(
+        project(
+            tmp_path,
+            one=result(*clear(), low_resource=[{"system": "first", "share": s, "ndcg@10": s} for s in (0.1, 1)]),
+        )
+    )
     tags = Tags(page)
     assert tags.open == []
     assert not re.search(r"https?:|//[a-z]|@import|url\(", page)
@@ -273,21 +360,29 @@ def test_scales_have_round_ticks_and_labels_stay_apart() -> None:
     assert spread([249, 250, 100], 15, 250) == [235, 250, 100]
 
 
-# ── The same results, the same bytes ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The same results, the same bytes ──────────────────────────────────────────────────────────────────────────────────
 
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-def test_equal_results_give_equal_bytes_however_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_results_give_equal_bytes_however_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = {"a": result(*clear()), "b": result(*clear(0.3), protocol="cold")}
     write(project(tmp_path / "one", **told))
-    turned = {name: json.loads(json.dumps(told[name]), object_pairs_hook=lambda pairs: dict(reversed(pairs))) for name in ("b", "a")}
+    turned = {
+        name: json.loads(json.dumps(told[name]), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+        for name in ("b", "a")
+    }
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     write(project(tmp_path / "two", **turned))
-    one, two = ({name: text for name, text in files(tmp_path / name).items() if name[-7:] not in ("/a.json", "/b.json")} for name in ("one", "two"))
+    one, two = (
+        {name: text for name, text in files(tmp_path / name).items() if name[-7:] not in ("/a.json", "/b.json")}
+        for name in ("one", "two")
+    )
     assert one == two
     assert sorted(one) == [MARKDOWN, PAGE, MERGED, "metrics/leaderboard/a.csv", "metrics/leaderboard/b.csv"]
 
@@ -317,7 +412,9 @@ def test_a_changed_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
     write(project(tmp_path, a=result(*clear())))
     file = tmp_path / name
     file.write_bytes(file.read_bytes().replace(b"0.06", b"0.07", 1))
-    with pytest.raises(StoreError, match=rf"^{re.escape(str(file))} is not what the results give.*recgraph leaderboard$"):
+    with pytest.raises(
+        StoreError, match=rf"^{re.escape(str(file))} is not what the results give.*recgraph leaderboard$"
+    ):
         check(tmp_path)
     file.unlink()
     with pytest.raises(StoreError, match=rf"^{re.escape(str(file))} is missing"):
@@ -351,15 +448,21 @@ def test_a_table_that_no_result_gives_is_found(tmp_path: Path) -> None:
         check(tmp_path)
 
 
-# ── What comes in ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What comes in ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_file_that_is_no_result_is_named_with_what_is_wrong(tmp_path: Path) -> None:
-    wrong = {"systems": result(), "mean": result(system("a", 0.1, fit_seconds="fast")), "without 'cases'": {**result(system("a", 0.1))}}
+    wrong = {
+        "systems": result(),
+        "mean": result(system("a", 0.1, fit_seconds="fast")),
+        "without 'cases'": {**result(system("a", 0.1))},
+    }
     del wrong["without 'cases'"]["cases"]
     for what, told in wrong.items():
         project(tmp_path, bad=told)
-        with pytest.raises(StoreError, match=r"bad\.json is no result of recgraph evaluate .*recgraph evaluate … --out .*bad\.json$") as raised:
+        with pytest.raises(
+            StoreError, match=r"bad\.json is no result of recgraph evaluate .*recgraph evaluate … --out .*bad\.json$"
+        ) as raised:
             write(tmp_path)
         assert {"systems": "it has no system", "mean": "'fast' is no number"}.get(what, what) in str(raised.value)
     for text in ("[1]", "{", "\udcff"):
@@ -378,12 +481,19 @@ def test_the_tidy_table_has_a_row_a_system_with_numbers_as_they_are(tmp_path: Pa
     write(project(tmp_path, a=result(*clear())))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "metrics/leaderboard/a.csv").read_text(encoding="utf-8"))))
     assert [row["system"] for row in rows] == ["first", "second"]
-    wanted = {"dataset": "beauty", "reads": "ids", "ndcg@10": "0.06", "recall@10_low": "0.1", "against": "second", "p_holm": "0.0002"}
+    wanted = {
+        "dataset": "beauty",
+        "reads": "ids",
+        "ndcg@10": "0.06",
+        "recall@10_low": "0.1",
+        "against": "second",
+        "p_holm": "0.0002",
+    }
     wanted |= {"separable": "yes", "fit_seconds": "1.25", "ndcg@10_warm": "0.1", "curve@100": "0.4"}
     assert {name: rows[0][name] for name in wanted} == wanted
 
 
-# ── From the evaluator to the page ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── From the evaluator to the page ────────────────────────────────────────────────────────────────────────────────────
 
 
 def ran(*words: str | Path, code: int = 0) -> str:
@@ -392,11 +502,16 @@ def ran(*words: str | Path, code: int = 0) -> str:
     return done.output
 
 
-def test_what_evaluate_writes_becomes_a_leaderboard_that_passes_its_check(make_store: Callable[..., Store], tmp_path: Path) -> None:
+def test_what_evaluate_writes_becomes_a_leaderboard_that_passes_its_check(
+    make_store: Callable[..., Store], tmp_path: Path
+) -> None:
     rng, events = np.random.default_rng(0), ["user_id,ts,action,item_id"]
     for user in range(30):
         rows = rng.permutation(40)[: int(rng.integers(10, 15))].tolist()
-        events += [f"user {user},2025-{1 + day // 28:02}-{1 + day % 28:02} 10:00,purchase,I{item}" for day, item in enumerate(rows)]
+        events += [
+            f"user {user},2025-{1 + day // 28:02}-{1 + day % 28:02} 10:00,purchase,I{item}"
+            for day, item in enumerate(rows)
+        ]
     store = make_store(["item_id,title", *(f"I{row},Thing {row}" for row in range(40))], events)
     store.close()
     results = {protocol: tmp_path / f"metrics/leaderboard/shop-loo-{protocol}.json" for protocol in ("full", "sampled")}
@@ -419,7 +534,9 @@ def test_the_command_fails_with_one_and_names_the_file(tmp_path: Path) -> None:
     project(tmp_path, a=result(*clear()))
     ran("leaderboard", "--folder", tmp_path)
     (tmp_path / PAGE).write_text("better", encoding="utf-8")
-    assert f"recgraph: {tmp_path / PAGE} is not what the results give" in ran("leaderboard", "--folder", tmp_path, "--check", code=1)
+    assert f"recgraph: {tmp_path / PAGE} is not what the results give" in ran(
+        "leaderboard", "--folder", tmp_path, "--check", code=1
+    )
 
 
 def test_results_come_back_from_their_files_byte_for_byte() -> None:
@@ -430,9 +547,17 @@ def test_results_come_back_from_their_files_byte_for_byte() -> None:
 
 
 def test_what_no_result_has_is_not_passed_over(tmp_path: Path) -> None:
-    for told in (result(*clear(), author="me"), result(system("a", 0.1, colour="red")), result(system("a", 0.1, curve=[1]))):
+    for told in (
+        result(*clear(), author="me"),
+        result(system("a", 0.1, colour="red")),
+        result(system("a", 0.1, curve=[1])),
+    ):
         project(tmp_path, bad=told)
-        with pytest.raises(StoreError, match=r"bad\.json is no result of recgraph evaluate \((it has 'author'|a system has 'colour'|curve is \[1\])"):
+        with pytest.raises(
+            StoreError,
+            match=r"bad\.json is no result of recgraph evaluate \((it has 'author'|a system has 'colour'|curve is "
+            r"\[1\])",
+        ):
             write(tmp_path)
 
 

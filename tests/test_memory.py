@@ -34,7 +34,10 @@ def test_a_stored_query_is_found_in_any_case_and_script(make_store: MakeStore) -
 
 def test_nothing_shown_at_or_after_the_moment_is_found(make_store: MakeStore) -> None:
     """DESIGN 7: the memory can contain the very purchase it predicts. Planted: a query and an item of the future."""
-    planted = SHOP_EXPOSURES + "linen shirt,B1BRWN,1,2025-04-01\nlinen shirt,B2BLCK,1,2025-05-01\nsecret purchase,S1OLIV,1,2025-04-02\n"
+    planted = (
+        SHOP_EXPOSURES
+        + "linen shirt,B1BRWN,1,2025-04-01\nlinen shirt,B2BLCK,1,2025-05-01\nsecret purchase,S1OLIV,1,2025-04-02\n"
+    )
     store = make_store(SHOP_ITEMS, SHOP_EVENTS, planted)
     memory = QueryMemory.build(store, FakeEncoder(), before=APRIL)
     assert memory.lookup("linen shirt", queries=1, products=9)[0].item_ids == ("S1OLIV", "S1NAVY", "S2OLIV")
@@ -45,19 +48,32 @@ def test_nothing_shown_at_or_after_the_moment_is_found(make_store: MakeStore) ->
 def test_without_exposures_the_users_own_later_purchase_is_not_found_either(make_store: MakeStore) -> None:
     bought = SHOP_EVENTS + "U1,2025-05-01 10:00:00,purchase,S2OLIV,linen shirt,1\n"
     store = make_store(SHOP_ITEMS, bought)
-    assert QueryMemory.build(store, FakeEncoder(), before=APRIL).lookup("linen shirt", queries=1)[0].item_ids == ("S1OLIV", "S1NAVY")
+    assert QueryMemory.build(store, FakeEncoder(), before=APRIL).lookup("linen shirt", queries=1)[0].item_ids == (
+        "S1OLIV",
+        "S1NAVY",
+    )
     assert "S2OLIV" in QueryMemory.build(store, FakeEncoder()).lookup("linen shirt", queries=1)[0].item_ids
 
 
-def test_products_that_are_sold_out_or_not_there_yet_are_left_out_and_others_take_their_place(make_store: MakeStore) -> None:
+def test_products_that_are_sold_out_or_not_there_yet_are_left_out_and_others_take_their_place(
+    make_store: MakeStore,
+) -> None:
     shown = SHOP_EXPOSURES + "olive,SOLDUT,1,2025-02-01\nolive,FUTURE,2,2025-02-01\nolive,S1OLIV,3,2025-02-01\n"
     store = make_store(SHOP_ITEMS, SHOP_EVENTS, shown)
-    assert QueryMemory.build(store, FakeEncoder(), before=APRIL).lookup("olive", queries=1, products=1)[0].item_ids == ("S1OLIV",)
+    assert QueryMemory.build(store, FakeEncoder(), before=APRIL).lookup("olive", queries=1, products=1)[0].item_ids == (
+        "S1OLIV",
+    )
 
 
 def test_nothing_asked_or_nothing_stored_gives_no_hits(make_store: MakeStore) -> None:
     memory = QueryMemory.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES), FakeEncoder())
-    assert memory.lookup("") == memory.lookup("   ") == memory.lookup("shirt", queries=0) == memory.lookup("shirt", products=0) == []
+    assert (
+        memory.lookup("")
+        == memory.lookup("   ")
+        == memory.lookup("shirt", queries=0)
+        == memory.lookup("shirt", products=0)
+        == []
+    )
     assert QueryMemory.build(make_store(SHOP_ITEMS, name="quiet"), FakeEncoder()).lookup("shirt") == []
 
 

@@ -78,7 +78,10 @@ def test_a_large_random_table_agrees_with_sorting_it() -> None:
     rng = np.random.default_rng(0)
     scores = rng.permutation(200 * 50).reshape(200, 50).astype(float)
     target = rng.integers(0, 50, 200)
-    ranks = [sorted(row, reverse=True).index(row[column]) for row, column in zip(scores.tolist(), target.tolist(), strict=True)]
+    ranks = [
+        sorted(row, reverse=True).index(row[column])
+        for row, column in zip(scores.tolist(), target.tolist(), strict=True)
+    ]
     assert places(scores, target).better.tolist() == ranks
 
 

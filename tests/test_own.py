@@ -39,8 +39,19 @@ NOBODY = np.zeros(0, np.int64)
 
 def cases(histories: Sequence[Sequence[int]], targets: Sequence[int]) -> Cases:
     rows = tuple(np.array(one, np.int64) for one in histories)
-    actions, times = tuple(np.full(len(one), 2, np.int8) for one in rows), tuple(np.arange(len(one), dtype=np.float64) for one in rows)
-    return Cases(rows, actions, times, np.array(targets, np.int64), np.arange(len(rows)), ("",) * len(rows), np.full(len(rows), 99.0))
+    actions, times = (
+        tuple(np.full(len(one), 2, np.int8) for one in rows),
+        tuple(np.arange(len(one), dtype=np.float64) for one in rows),
+    )
+    return Cases(
+        rows,
+        actions,
+        times,
+        np.array(targets, np.int64),
+        np.arange(len(rows)),
+        ("",) * len(rows),
+        np.full(len(rows), 99.0),
+    )
 
 
 def shop(sequences: Sequence[Sequence[int]], valid: Cases, texts: tuple[str, ...] = TEXTS) -> Task:
@@ -75,7 +86,7 @@ def asked(*histories: Sequence[int]) -> list[Request]:
 SMALL = shop([[0, 1, 2], [0, 1], [3, 0, 1, 4]], cases([[0], [3], [4, 0]] * 20, [1, 0, 1] * 20))
 
 
-# -- sources -----------------------------------------------------------------------------------------------------------------------
+# -- sources -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_user_with_a_like_history_votes_for_what_came_near() -> None:
@@ -100,7 +111,9 @@ def test_names_are_near_by_their_words_and_their_maker() -> None:
 
 
 def test_the_words_of_a_query_find_names() -> None:
-    found = QueryWords(past_of(SMALL)).scores([Request(NOBODY, "a RED soap!"), Request(NOBODY, "unheard of"), Request(NOBODY)])
+    found = QueryWords(past_of(SMALL)).scores(
+        [Request(NOBODY, "a RED soap!"), Request(NOBODY, "unheard of"), Request(NOBODY)]
+    )
     assert found[0].argmax() == 3
     assert found[0, 4] > 0 == found[0, 0]
     assert not found[1:].any()
@@ -109,7 +122,9 @@ def test_the_words_of_a_query_find_names() -> None:
 def test_a_query_is_near_to_texts_and_leans_to_the_history() -> None:
     vectors = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 2, 2]]
     source = QueryText(sources_shop([[0, 1]], vectors))
-    found = source.scores([Request(np.array([2]), "x", vectors[4]), Request(np.array([2])), Request(NOBODY, "x", vectors[0])])
+    found = source.scores(
+        [Request(np.array([2]), "x", vectors[4]), Request(np.array([2])), Request(NOBODY, "x", vectors[0])]
+    )
     assert found[0].tolist() == pytest.approx([0, 0, 0.3, 0.3, 1, 1, 1])
     assert not found[1].any()  # without a query it has nothing to say
     assert found[2].tolist() == [1, 1, 0, 0, 0, 0, 0]
@@ -122,7 +137,8 @@ def test_what_was_seen_and_what_is_remembered_are_sources_too() -> None:
 
 
 def test_a_maker_is_the_first_two_words_where_names_share_them() -> None:
-    assert makers(TEXTS).tolist() == [0, 0, 0, 1, 1, 2, 3]  # "aveda oil" three times, "nivea soap" only twice, so "nivea"
+    # "aveda oil" three times, "nivea soap" only twice, so "nivea"
+    assert makers(TEXTS).tolist() == [0, 0, 0, 1, 1, 2, 3]
 
 
 def test_what_follows_a_maker_is_found_for_an_item_without_steps() -> None:
@@ -132,17 +148,26 @@ def test_what_follows_a_maker_is_found_for_an_item_without_steps() -> None:
 
 def test_sources_are_left_out_where_what_they_read_is_not_there() -> None:
     nameless = Past(past_of(SMALL).events, ("x",) * 7)
-    assert set(possible(nameless)) == {"popularity", "transitions", "next-step", "item-knn", "session-knn", "viewed", "memory"}
+    assert set(possible(nameless)) == {
+        "popularity",
+        "transitions",
+        "next-step",
+        "item-knn",
+        "session-knn",
+        "viewed",
+        "memory",
+    }
     assert set(possible(past_of(SMALL))) - set(possible(nameless)) == {"word-knn", "query-words", "maker-transitions"}
     assert set(possible(sources_shop([[0]], np.eye(7, dtype=np.float32)))) == set(NAMES) - {"core", "textformer"}
 
 
-# -- the network -------------------------------------------------------------------------------------------------------------------
+# -- the network -------------------------------------------------------------------------------------------------------
 
 
 def test_the_network_learns_which_source_to_believe() -> None:
     rng = np.random.default_rng(0)
-    order = [[start, (start + 1) % 30] for start in rng.integers(0, 30, 300)]  # what comes next is the next number; often taken says nothing
+    # what comes next is the next number; often taken says nothing
+    order = [[start, (start + 1) % 30] for start in rng.integers(0, 30, 300)]
     last = rng.integers(0, 30, 200)
     valid = cases([[one] for one in last], [(one + 1) % 30 for one in last])
     task = shop(order, valid, tuple(f"n{number}" for number in range(30)))
@@ -155,7 +180,10 @@ def test_the_network_learns_that_a_query_matters_and_does_without() -> None:
     rng = np.random.default_rng(1)
     texts = tuple(f"word{number}" for number in range(20))
     target = rng.integers(1, 20, 200)
-    valid = replace(cases([[int(one)] for one in rng.integers(0, 20, 200)], target.tolist()), query=tuple(texts[one] for one in target))
+    valid = replace(
+        cases([[int(one)] for one in rng.integers(0, 20, 200)], target.tolist()),
+        query=tuple(texts[one] for one in target),
+    )
     task = shop([[0, int(one)] for one in rng.integers(1, 20, 100)], valid, texts)
     settings = replace(QUICK, pool=20, depth=20, epochs=20, hidden=16)
     fused = fitted(FusedSystem(settings, Workshop(), ("popularity", "query-words")), task)
@@ -166,7 +194,8 @@ def test_the_network_learns_that_a_query_matters_and_does_without() -> None:
 
 
 def test_what_no_lesson_told_apart_changes_nothing_later() -> None:
-    """No case of SMALL has a query, so what the network would say to one was never learnt: it must say what it says without."""
+    """No case of SMALL has a query, so what the network would say to one was never learnt: it must say what it says
+    without."""
     fused = fitted(pair(), SMALL)
     assert isinstance(fused, FusedSystem)
     plain, searching = asked([0])[0], Request(np.array([0]), "soap", fresh=True)
@@ -228,16 +257,24 @@ def test_an_answer_says_who_brought_it() -> None:
     assert 1 not in [one.row for one in fused.served.first(asked([0])[0], allowed, 7)]
 
 
-def test_a_learnt_ranking_comes_back_from_a_folder_and_from_a_store_as_it_was(tmp_path: Path, make_store: Callable[..., Store]) -> None:
+def test_a_learnt_ranking_comes_back_from_a_folder_and_from_a_store_as_it_was(
+    tmp_path: Path, make_store: Callable[..., Store]
+) -> None:
     fused = fitted(pair(), SMALL)
     assert isinstance(fused, FusedSystem)
-    learnt = replace(fused.learnt, config={**fused.learnt.config, "encoder": "none", "fitted_before": "2025-03-01T00:00:00"})
+    learnt = replace(
+        fused.learnt, config={**fused.learnt.config, "encoder": "none", "fitted_before": "2025-03-01T00:00:00"}
+    )
     learnt.save(tmp_path / "ranking")
     store = make_store("item_id,title\nA,Shirt")
     with store.writing():
         learnt.publish(store)
     read = np.random.default_rng(0).random((5, 2 * 2 + 4), np.float32)
-    for back in (LearntRanking.load(tmp_path / "ranking"), LearntRanking.published(store), LearntRanking.published(store, datetime(2025, 3, 1))):
+    for back in (
+        LearntRanking.load(tmp_path / "ranking"),
+        LearntRanking.published(store),
+        LearntRanking.published(store, datetime(2025, 3, 1)),
+    ):
         assert back is not None
         assert (back.sources, dict(back.config)) == (learnt.sources, dict(learnt.config))
         assert np.array_equal(back.says(read), learnt.says(read))
@@ -266,17 +303,21 @@ def test_a_ranking_that_was_published_under_its_old_name_goes_on_serving(make_st
 def test_the_numpy_pass_is_the_network_that_was_trained() -> None:
     torch.manual_seed(0)
     network = _RankingNetwork(torch.randn(6), torch.rand(6) + 0.5, 8, 0.3).eval()
-    weights = {"mean": network.mean.numpy(), "deviation": network.deviation.numpy()} | {f"0.{name}": one for name, one in network.weights().items()}
+    weights = {"mean": network.mean.numpy(), "deviation": network.deviation.numpy()} | {
+        f"0.{name}": one for name, one in network.weights().items()
+    }
     read = np.random.default_rng(0).random((3, 4, 6), np.float32)
     with torch.inference_mode():
         expected = network(torch.from_numpy(read)).numpy()
     assert LearntRanking((), weights, {"networks": 1}).says(read) == pytest.approx(expected, abs=1e-5)
 
 
-# -- what is measured is what serves -----------------------------------------------------------------------------------------------------
+# -- what is measured is what serves -----------------------------------------------------------------------------------
 
 
-def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_served_request_and_the_evaluators_answer_agree(
+    make_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same sources, fitted on the same past, under the same network; with a query and without."""
     rng = np.random.default_rng(3)
     colours, kinds = ("red", "blue", "green", "black", "white", "grey"), ("shirt", "boots", "dress", "lamp", "chair")
@@ -288,7 +329,9 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
         for _ in range(6):
             if rng.random() < 0.5:
                 events.append(f"U{user},{at},search,,{names[place].split()[1]},")
-            events.append(f"U{user},{at + timedelta(minutes=5)},click,I{place:02},{names[place].split()[1] if events[-1].endswith(',') else ''},")
+            events.append(
+                f"U{user},{at + timedelta(minutes=5)},click,I{place:02},{names[place].split()[1] if events[-1].endswith(',') else ''},"
+            )
             at, place = at + timedelta(days=2), int((place + rng.integers(1, 4)) % 30)
     items = "item_id,title,first_seen\n" + "\n".join(f"I{row:02},{name},2024-01-01" for row, name in enumerate(names))
     store = make_store(items, ["user_id,ts,action,item_id,query,position", *events])
@@ -300,13 +343,19 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
     system = FusedSystem(replace(QUICK, depth=20, pool=30), workshop, [name for name in NAMES if name != "core"])
     system.fit(task, quiet)
     assert {"query-text", "query-words", "textformer"} <= set(system.learnt.sources)
-    former, seen = trained_former(task, np.zeros((0, 0), np.float32), 0, workshop, quiet)  # the one that was just trained
+    # the one that was just trained
+    former, seen = trained_former(task, np.zeros((0, 0), np.float32), 0, workshop, quiet)
     assert former is not None
     assert system.seen == seen != ()
     cut = datetime(1970, 1, 1) + timedelta(seconds=task.until)
     with store.writing():
-        replace(system.learnt, config={**system.learnt.config, "encoder": FakeEncoder.name, "fitted_before": cut.isoformat()}).publish(store)
-        former = replace(former, config={**former.config, "encoder": FakeEncoder.name, "fitted_before": cut.isoformat()})
+        replace(
+            system.learnt,
+            config={**system.learnt.config, "encoder": FakeEncoder.name, "fitted_before": cut.isoformat()},
+        ).publish(store)
+        former = replace(
+            former, config={**former.config, "encoder": FakeEncoder.name, "fitted_before": cut.isoformat()}
+        )
         former.publish(store)
     retriever = Retriever.build(store, FakeEncoder(), before=cut)
     assert retriever.fused is not None
@@ -316,17 +365,22 @@ def test_a_served_request_and_the_evaluators_answer_agree(make_store: Callable[.
         history = store.history(task.user_ids[task.test.user[number]], moment)
         query = task.test.query[number]
         if query and not is_fresh(query, history):
-            continue  # the same was searched before; a task does not tell when, so the evaluator takes every query for a fresh one
+            # the same was searched before; a task does not tell when, so the evaluator takes every query for a fresh
+            # one
+            continue
         found = retriever.candidates(RetrievalQuery(query=query, history=history, k=5, exclude_purchased=False))
         compared += 1
-        assert [one.item_id for one in found] == [task.item_ids[row] for row in np.argsort(-measured[number], kind="stable")[:5]]
+        assert [one.item_id for one in found] == [
+            task.item_ids[row] for row in np.argsort(-measured[number], kind="stable")[:5]
+        ]
     assert compared > len(task.test) // 2
     with store.writing():
         replace(former, config={**former.config, "encoder": "another"}).publish(store)
-    assert Retriever.build(store, FakeEncoder(), before=cut).fused is None  # it would read vectors that it was not trained with
+    # it would read vectors that it was not trained with
+    assert Retriever.build(store, FakeEncoder(), before=cut).fused is None
 
 
-# -- the paper's ---------------------------------------------------------------------------------------------------------------------
+# -- the paper's -------------------------------------------------------------------------------------------------------
 
 
 def test_paper_mode_takes_one_neighbour_of_the_newest_item_and_then_its_titles() -> None:

@@ -1,4 +1,5 @@
-"""NCF, DIN and DIEN learn a planted pattern, say the same for the same seed, and answer whatever history they are given."""
+"""NCF, DIN and DIEN learn a planted pattern, say the same for the same seed, and answer whatever history they are
+given."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def cases(histories: list[np.ndarray], targets: list[int], user: int = UNKNOWN) 
     actions = tuple(np.full(len(one), 2, np.int8) for one in rows)
     times = tuple(np.arange(len(one), dtype=np.float64) for one in rows)
     count = len(rows)
-    return Cases(rows, actions, times, np.array(targets, np.int64), np.full(count, user), ("",) * count, np.full(count, 99.0))
+    return Cases(
+        rows, actions, times, np.array(targets, np.int64), np.full(count, user), ("",) * count, np.full(count, 99.0)
+    )
 
 
 def shop(users: int = 300, length: int = 6) -> Task:
@@ -42,7 +45,9 @@ def shop(users: int = 300, length: int = 6) -> Task:
 
 
 def settings(model: str, **changes: object) -> PairSettings:
-    quick = PairSettings(model=model, dim=16, hidden=8, negatives=16, dropout=0.0, learning_rate=0.02, tokens=512, epochs=6, patience=6)
+    quick = PairSettings(
+        model=model, dim=16, hidden=8, negatives=16, dropout=0.0, learning_rate=0.02, tokens=512, epochs=6, patience=6
+    )
     return replace(quick, **{"candidates": 20, **changes})  # type: ignore[arg-type]
 
 
@@ -108,7 +113,8 @@ def test_with_text_a_cold_item_is_ranked_by_it(model: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_scores_hang_on_the_case_alone(model: str) -> None:
-    """A case gets the same in a batch with longer ones, whatever the padding, and training draws do not touch the global generator."""
+    """A case gets the same in a batch with longer ones, whatever the padding, and training draws do not touch the
+    global generator."""
     task = shop(60)
     state = torch.get_rng_state()
     system = fitted(settings(model, epochs=1), task)
@@ -152,7 +158,15 @@ def test_without_a_pair_nothing_is_trained_and_counts_answer() -> None:
 
 
 def test_wrong_settings_and_shops_are_named() -> None:
-    for changes in ({"model": "dun"}, {"loss": "hinge"}, {"dim": 0}, {"dropout": 1.0}, {"temperature": 0.0}, {"recency": 0.0}, {"candidates": -1}):
+    for changes in (
+        {"model": "dun"},
+        {"loss": "hinge"},
+        {"dim": 0},
+        {"dropout": 1.0},
+        {"temperature": 0.0},
+        {"recency": 0.0},
+        {"candidates": -1},
+    ):
         with pytest.raises(SettingsError, match=next(iter(changes))):
             settings(**{"model": "din", **changes})  # type: ignore[arg-type]
     task = shop(5)

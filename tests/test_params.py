@@ -114,7 +114,15 @@ def test_a_missing_block_and_a_wrong_choice_at_the_top_are_named() -> None:
 
 
 def test_the_encoders_of_titles_draw_with_the_stages_seed_unless_they_have_their_own() -> None:
-    own = {"encoder": "lstm", "dtype": "float32", "positives": "click", "cases": 0, "seed": 3, "threads": 1, "finetuned": {"seed": 5}}
+    own = {
+        "encoder": "lstm",
+        "dtype": "float32",
+        "positives": "click",
+        "cases": 0,
+        "seed": 3,
+        "threads": 1,
+        "finetuned": {"seed": 5},
+    }
     found = TitleParams.of({"title_embeddings": own})
     assert (found.lstm.seed, found.finetuned.seed) == (3, 5)
     assert found.trained == found.lstm

@@ -1,4 +1,5 @@
-"""The pipeline's spine: dvc.yaml, params.yaml and the stages agree, and what is missing is named with what repairs it."""
+"""The pipeline's spine: dvc.yaml, params.yaml and the stages agree, and what is missing is named with what repairs
+it."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ PARAMS = load_params(ROOT)
 
 def resolved(text: str) -> str:
     """A path of dvc.yaml with the defaults of params.yaml put in; the matrix of tasks stays."""
-    return re.sub(r"\$\{(\w[\w.]*)\}", lambda found: _param(found[1]) if not found[1].startswith("item.") else found[0], text)
+    return re.sub(
+        r"\$\{(\w[\w.]*)\}", lambda found: _param(found[1]) if not found[1].startswith("item.") else found[0], text
+    )
 
 
 def _param(name: str) -> str:
@@ -40,7 +43,9 @@ def _param(name: str) -> str:
 
 
 def paths(stage: str, kind: str) -> list[str]:
-    return [resolved(entry if isinstance(entry, str) else next(iter(entry))) for entry in DVC["stages"][stage].get(kind, [])]
+    return [
+        resolved(entry if isinstance(entry, str) else next(iter(entry))) for entry in DVC["stages"][stage].get(kind, [])
+    ]
 
 
 def test_dvc_runs_these_stages_in_this_order() -> None:
@@ -56,8 +61,13 @@ def test_a_stage_depends_on_its_code_its_params_and_on_what_others_write(stage: 
     deps = paths(stage, "deps")
     for dep in deps:
         tasks = [dep.replace("/" + task, "/${item.task}") for task in TASKS] + [dep]
-        made = any(one == out or one.startswith(out + "/") for one in tasks for out in outs) or dep == "data/examples/${item.task}.parquet"
-        assert made or (ROOT / dep).exists(), f"{stage} depends on {dep}, which no stage writes and the repository does not have"
+        made = (
+            any(one == out or one.startswith(out + "/") for one in tasks for out in outs)
+            or dep == "data/examples/${item.task}.parquet"
+        )
+        assert made or (ROOT / dep).exists(), (
+            f"{stage} depends on {dep}, which no stage writes and the repository does not have"
+        )
     code = STAGES[stage][0].replace("recgraph.", "", 1).replace(".", "/") + ".py"
     # Adapters in the repository are not to be trained again for a comment in the code.
     assert (code in deps) == (stage != "sft")
@@ -141,7 +151,11 @@ def test_publish_replaces_its_own_and_simulated_stores_only(make_store: Callable
     store = make_store("item_id,title\nA,Shirt", "user_id,ts,action,item_id\nu,2025-01-01,click,A")
     with pytest.raises(StoreError, match=r"shop\.duckdb: neither.*publish\.store"):
         publish.check_replaceable(store.path)
-    for key, told, fine in (("simulated", "yes", True), (publish.META, '{"revision": "other"}', False), (publish.META, "", True)):
+    for key, told, fine in (
+        ("simulated", "yes", True),
+        (publish.META, '{"revision": "other"}', False),
+        (publish.META, "", True),
+    ):
         with store.writing():
             store.set_meta(key, told or f'{{"revision": "{store.revision()}"}}')
         if fine:

@@ -17,7 +17,11 @@ from recgraph.store.db import Store
 from recgraph.train import prepare
 from recgraph.train.prepare import Case, read_cases, starts
 
-PARAMS: dict[str, Any] = {"data": "shop.duckdb", "split": "time", "prepare": {"start": "search", "valid_days": 2, "test_days": 2}}
+PARAMS: dict[str, Any] = {
+    "data": "shop.duckdb",
+    "split": "time",
+    "prepare": {"start": "search", "valid_days": 2, "test_days": 2},
+}
 ITEMS = """item_id,title,first_seen
 A,Linen shirt,2025-01-01
 B,Boots,
@@ -44,14 +48,17 @@ def folder(make_store: Callable[..., Store], tmp_path: Path) -> Path:
 
 
 def run(folder: Path, **changed: Any) -> Path:
-    prepare.run({**PARAMS, **{name: value for name, value in changed.items() if name in PARAMS}}, folder, lambda _: None)
+    prepare.run(
+        {**PARAMS, **{name: value for name, value in changed.items() if name in PARAMS}}, folder, lambda _: None
+    )
     return folder / "data" / "prepare"
 
 
 def test_the_search_of_the_same_visit_led_to_a_target(make_store: Callable[..., Store]) -> None:
     found = targets(make_store(ITEMS, EVENTS))
     assert found.item_id.tolist() == ["A", "B", "C", "D", "D"]
-    assert found.query.tolist() == ["linen", "boots", "", "gloves", ""]  # C's search was nine days before: another visit
+    # C's search was nine days before: another visit
+    assert found.query.tolist() == ["linen", "boots", "", "gloves", ""]
     assert starts(found, "search").tolist()[1] == datetime(2025, 1, 8, 12)
     assert starts(found, "purchase").tolist()[1] == datetime(2025, 1, 8, 12, 5)
     with pytest.raises(SettingsError, match=r"prepare\.start is 'click'"):
@@ -59,16 +66,28 @@ def test_the_search_of_the_same_visit_led_to_a_target(make_store: Callable[..., 
 
 
 def test_a_shop_without_purchases_predicts_every_event_with_an_item(make_store: Callable[..., Store]) -> None:
-    found = targets(make_store(ITEMS, "user_id,ts,action,item_id,query\nu,2025-01-01,click,A,warm\nu,2025-01-02,click,B,"))
-    assert (found.item_id.tolist(), found.query.tolist()) == (["A", "B"], ["warm", ""])  # no searches at all: the events' own query stays
+    found = targets(
+        make_store(ITEMS, "user_id,ts,action,item_id,query\nu,2025-01-01,click,A,warm\nu,2025-01-02,click,B,")
+    )
+    # no searches at all: the events' own query stays
+    assert (found.item_id.tolist(), found.query.tolist()) == (["A", "B"], ["warm", ""])
 
 
 def test_the_time_split_cuts_everybody_at_one_midnight(folder: Path) -> None:
     out = run(folder)
     facts = json.loads((out / "time" / "split.json").read_text())
-    assert (facts["valid_from"], facts["test_from"], facts["fitted_before"]) == ("2025-01-07T00:00:00", "2025-01-09T00:00:00", "2025-01-07T00:00:00")
+    assert (facts["valid_from"], facts["test_from"], facts["fitted_before"]) == (
+        "2025-01-07T00:00:00",
+        "2025-01-09T00:00:00",
+        "2025-01-07T00:00:00",
+    )
     cases = read_cases(out / "time")
-    assert [(case.part, case.user_id, case.seq) for case in cases] == [("test", "u1", 8), ("test", "u2", 3), ("train", "u1", 3), ("valid", "u1", 7)]
+    assert [(case.part, case.user_id, case.seq) for case in cases] == [
+        ("test", "u1", 8),
+        ("test", "u2", 3),
+        ("train", "u1", 3),
+        ("valid", "u1", 7),
+    ]
     assert facts["counts"]["dropped_cases"] == 1  # u2 searched before midnight and bought after it
     assert cases[3] == Case("valid", "u1", datetime(2025, 1, 8, 12), "boots", "B", datetime(2025, 1, 8, 12, 5), 7, True)
     assert [case.cold for case in cases] == [True, True, False, True]
@@ -90,11 +109,14 @@ def test_leave_one_out_holds_back_the_last_two_and_keeps_those_with_fewer_than_t
     ]  # fmt: skip
     assert json.loads((out / "loo" / "split.json").read_text())["fitted_before"] is None
     with snapshot.open_folder(out / "loo" / "train") as train:
-        assert [event.seq for event in train.history("u1")] == [1, 2, 3]  # not the click on the boots: it belongs to the held-out visit
+        # not the click on the boots: it belongs to the held-out visit
+        assert [event.seq for event in train.history("u1")] == [1, 2, 3]
         assert len(train.history("u2")) == 3
 
 
-def test_a_basket_of_a_day_is_in_no_history_where_only_days_are_known(make_store: Callable[..., Store], tmp_path: Path) -> None:
+def test_a_basket_of_a_day_is_in_no_history_where_only_days_are_known(
+    make_store: Callable[..., Store], tmp_path: Path
+) -> None:
     lines = [f"u,2025-01-{day:02},purchase,{item}," for day, item in ((1, "A"), (2, "B"), (3, "C"), (3, "D"))]
     store = make_store(ITEMS, ["user_id,ts,action,item_id,query", *lines])
     run(tmp_path, split="loo")
@@ -104,7 +126,11 @@ def test_a_basket_of_a_day_is_in_no_history_where_only_days_are_known(make_store
 
 def test_a_second_run_writes_the_same_bytes(folder: Path) -> None:
     def content() -> dict[str, bytes]:
-        return {str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "data").rglob("*")) if path.is_file()}
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted((folder / "data").rglob("*"))
+            if path.is_file()
+        }
 
     run(folder)
     before = content()

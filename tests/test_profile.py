@@ -1,4 +1,5 @@
-"""The counting summarizer: true sentences with exact event numbers; and the grounding check it sets the standard for."""
+"""The counting summarizer: true sentences with exact event numbers; and the grounding check it sets the standard
+for."""
 
 from __future__ import annotations
 
@@ -20,7 +21,10 @@ DAY = datetime(2025, 3, 1)
 COLORS = ("navy", "cream", "olive", "Dark Red")
 BRANDS = ("Nordlys", "Alma & Finch", "Polo", "Polo Ralph Lauren")
 CATEGORIES = ("DRESS", "Shirts", "NIGHTGOWN_NIGHTSHIRT", "Women > Coats")
-WRAP = [Item(f"w{c}", f"Linen Wrap Dress, {c}", "DRESS", "Nordlys", c, "M", 49.0, parent_id="wrap") for c in ("navy", "cream", "olive")]
+WRAP = [
+    Item(f"w{c}", f"Linen Wrap Dress, {c}", "DRESS", "Nordlys", c, "M", 49.0, parent_id="wrap")
+    for c in ("navy", "cream", "olive")
+]
 BOOT = Item("boot", "Ankle Boot", "BOOT", "Alma & Finch", "black", "39", 120.0)
 SHOP = {item.item_id: item for item in (*WRAP, BOOT)}
 
@@ -48,9 +52,17 @@ def catalogue(rng: random.Random, size: int) -> dict[str, Item]:
     found = {}
     for number in range(size):
         category, brand, color = some(CATEGORIES), some(BRANDS), some(COLORS)
-        title = some((f"{brand} {category.title()} {number}", f"Soft {color} thing", "Ribbed Cotton Thing with a very long title " * 3))
+        title = some(
+            (
+                f"{brand} {category.title()} {number}",
+                f"Soft {color} thing",
+                "Ribbed Cotton Thing with a very long title " * 3,
+            )
+        )
         price = rng.choice((None, 4.5, 30.0, 99.0))
-        found[f"i{number}"] = Item(f"i{number}", title, category, brand, color, some(("S", "M")), price, parent_id=some(("p1", "p2")))
+        found[f"i{number}"] = Item(
+            f"i{number}", title, category, brand, color, some(("S", "M")), price, parent_id=some(("p1", "p2"))
+        )
     return found
 
 
@@ -59,7 +71,11 @@ def history(rng: random.Random, items: dict[str, Item], size: int) -> list[Event
     events = []
     for seq in range(1, size + 1):
         action = rng.choice(actions)
-        query = rng.choice(("navy dress", "Polo shirts", "a\nvery odd “query” {0}")) if action == "search" or rng.random() < 0.2 else ""
+        query = (
+            rng.choice(("navy dress", "Polo shirts", "a\nvery odd “query” {0}"))
+            if action == "search" or rng.random() < 0.2
+            else ""
+        )
         events.append(event(seq, action, "" if action == "search" else rng.choice([*items, "unknown"]), query))
     return events
 
@@ -96,7 +112,9 @@ def test_no_events_give_no_sentences_and_unknown_products_are_said_to_be_unknown
 
 
 def test_one_purchase_is_told_in_one_sentence() -> None:
-    assert profile([event(1, "purchase", "boot")], SHOP) == (("This shopper has bought one thing so far: “Ankle Boot”.", (1,)),)
+    assert profile([event(1, "purchase", "boot")], SHOP) == (
+        ("This shopper has bought one thing so far: “Ankle Boot”.", (1,)),
+    )
 
 
 def test_a_lone_search_is_told() -> None:
@@ -112,7 +130,12 @@ def test_comparison_names_the_style_the_number_of_colours_and_what_was_taken() -
 
 
 def test_looks_after_the_purchase_are_no_comparison() -> None:
-    events = [event(1, "purchase", "wcream"), event(2, "click", "wnavy"), event(3, "click", "wolive"), event(4, "click", "boot")]
+    events = [
+        event(1, "purchase", "wcream"),
+        event(2, "click", "wnavy"),
+        event(3, "click", "wolive"),
+        event(4, "click", "boot"),
+    ]
     assert "compared" not in text(profile(events[:1] + events[3:], SHOP))
     assert "and took" not in text(profile(events, SHOP))
 
@@ -123,7 +146,9 @@ def test_a_search_counts_as_unmet_only_when_nothing_matching_was_bought_afterwar
     found = profile([*met, *unmet, event(5, "purchase", "wnavy")], SHOP)
     assert "searched for “Rain Coat” without buying a match" in text(found)
     assert numbers_of(found, "Rain Coat") == (3,)
-    earlier = profile([event(1, "purchase", "boot"), event(2, "search", query="ankle boots"), event(3, "click", "wnavy")], SHOP)
+    earlier = profile(
+        [event(1, "purchase", "boot"), event(2, "search", query="ankle boots"), event(3, "click", "wnavy")], SHOP
+    )
     assert "searched for “ankle boots” without buying a match" in text(earlier)
 
 
@@ -141,14 +166,24 @@ def test_what_was_left_in_the_cart_is_told_until_it_is_bought() -> None:
 def test_the_recurrent_step_tells_what_is_new_and_what_did_not_return() -> None:
     events = [event(1, "purchase", "wnavy"), event(2, "purchase", "wcream"), event(3, "purchase", "boot")]
     found = profile(events, SHOP, new=events[2:], level="recurrent")
-    drift = next(sentence for sentence, _ in found if "boots" in sentence and "dresses, frequent before, did not return" in sentence)
+    drift = next(
+        sentence
+        for sentence, _ in found
+        if "boots" in sentence and "dresses, frequent before, did not return" in sentence
+    )
     assert "Alma & Finch" in drift
     assert numbers_of(found, "frequent before") == (1, 2, 3)
 
 
 def test_merged_summaries_tell_what_gave_way_to_what_and_no_single_product() -> None:
-    items = {f"{kind}{n}": Item(f"{kind}{n}", f"{kind.title()} {n}", kind.upper()) for kind in ("shirt", "dress") for n in range(5)}
-    events = [event(n + 1, "purchase", f"shirt{n}") for n in range(5)] + [event(n + 6, "purchase", f"dress{n}") for n in range(5)]
+    items = {
+        f"{kind}{n}": Item(f"{kind}{n}", f"{kind.title()} {n}", kind.upper())
+        for kind in ("shirt", "dress")
+        for n in range(5)
+    }
+    events = [event(n + 1, "purchase", f"shirt{n}") for n in range(5)] + [
+        event(n + 6, "purchase", f"dress{n}") for n in range(5)
+    ]
     found = profile(events, items, level="merged")
     assert numbers_of(found, "Over time shirts gave way to dresses.") == tuple(range(1, 11))
     assert "“" not in text(found)
@@ -166,7 +201,9 @@ def test_clicks_on_news_are_reading_and_clicks_in_a_shop_are_looking() -> None:
     news = {"1": Item("1", "Who won", "sports"), "2": Item("2", "Where to go", "travel")}
     clicks = [event(1, "click", "1"), event(2, "click", "2")]
     assert profile(clicks, news)[0][0] == "This reader follows travel and sports."
-    assert profile([event(1, "click", "wnavy"), event(2, "click", "boot")], SHOP)[0][0].startswith("This shopper looks at boots and dresses")
+    assert profile([event(1, "click", "wnavy"), event(2, "click", "boot")], SHOP)[0][0].startswith(
+        "This shopper looks at boots and dresses"
+    )
 
 
 def test_the_same_history_always_reads_the_same_and_300_events_take_milliseconds() -> None:
@@ -207,7 +244,11 @@ def test_categories_read_as_english_plurals(raw: str, shown: str) -> None:
 
 def test_lists_and_prices_read_as_english() -> None:
     assert [listing(part) for part in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
-    assert [prices(8.52, 39.99, "$"), prices(30, 30.2, "EUR"), prices(2.5, 1200, "")] == ["about $9 to $40", "about 30 EUR", "about 2.50 to 1,200"]
+    assert [prices(8.52, 39.99, "$"), prices(30, 30.2, "EUR"), prices(2.5, 1200, "")] == [
+        "about $9 to $40",
+        "about 30 EUR",
+        "about 2.50 to 1,200",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +267,9 @@ def test_a_text_names_values_as_whole_words_longest_first_in_singular_and_plural
     assert vocabulary.named("E.l.f. and a wool coat; address, polos") == {"e.l.f.", "wool coats", "polo"}
 
 
-def test_everyday_english_raises_no_alarm_but_a_capital_inside_a_sentence_names_the_brand(vocabulary: Vocabulary) -> None:
+def test_everyday_english_raises_no_alarm_but_a_capital_inside_a_sentence_names_the_brand(
+    vocabulary: Vocabulary,
+) -> None:
     assert vocabulary.named("Comfort matters. They guess that natural fashion is new, other XY and multi.") == set()
     assert vocabulary.named("They like Guess and Comfort.") == {"guess", "comfort"}
 
@@ -241,7 +284,9 @@ def test_ungrounded_values_are_those_that_no_source_holds(vocabulary: Vocabulary
 def test_twenty_thousand_values_are_checked_in_milliseconds() -> None:
     big = Vocabulary({"brand": {f"Brand{n} House{n % 7}" for n in range(20_000)}, "category": {"Dress"}})
     start = time.perf_counter()
-    assert big.ungrounded("They like Brand77 House0, Brand19999 House0 and dresses. " * 20, ["dress of brand77 house0"]) == {"brand19999 house0"}
+    assert big.ungrounded(
+        "They like Brand77 House0, Brand19999 House0 and dresses. " * 20, ["dress of brand77 house0"]
+    ) == {"brand19999 house0"}
     assert time.perf_counter() - start < 0.5
 
 
@@ -256,12 +301,21 @@ def test_copied_is_the_share_of_eight_word_runs_that_stand_in_the_source() -> No
 
 def test_an_answer_is_split_into_sentences_without_its_bullets() -> None:
     answer = "They like Dr. Bronner's soap of 8 fl. oz. size.\n- Prefers “navy.” Buys 2.5 creams often?\n2. Likes hats"
-    assert sentences(answer) == ["They like Dr. Bronner's soap of 8 fl. oz. size.", "Prefers “navy.”", "Buys 2.5 creams often?", "Likes hats"]
+    assert sentences(answer) == [
+        "They like Dr. Bronner's soap of 8 fl. oz. size.",
+        "Prefers “navy.”",
+        "Buys 2.5 creams often?",
+        "Likes hats",
+    ]
     assert sentences(" \n") == []
 
 
 def test_a_sentence_is_paired_with_the_events_it_names_else_with_all() -> None:
-    events = [event(1, "click", "wnavy"), event(2, "purchase", "boot"), event(3, "search", query="waterproof rain coat")]
+    events = [
+        event(1, "click", "wnavy"),
+        event(2, "purchase", "boot"),
+        event(3, "search", query="waterproof rain coat"),
+    ]
     assert support("They bought ankle boots.", events, SHOP) == (2,)
     assert support("Dresses by Nordlys are a favourite.", events, SHOP) == (1,)
     assert support("They want something waterproof.", events, SHOP) == (3,)

@@ -30,7 +30,19 @@ HOSTILE = [
 def test_hostile_titles_become_one_line_without_control_tokens(text: str) -> None:
     cleaned = prompts.clean(text)
     assert "\n" not in cleaned
-    for token in ("<|", "|>", "</s>", "<s>", "[INST]", "[/INST]", "<start_of_turn>", "<<SYS>>", "###", "\x1b", "\u202e"):
+    for token in (
+        "<|",
+        "|>",
+        "</s>",
+        "<s>",
+        "[INST]",
+        "[/INST]",
+        "<start_of_turn>",
+        "<<SYS>>",
+        "###",
+        "\x1b",
+        "\u202e",
+    ):
         assert token not in cleaned
     assert "Shirt" in cleaned or not text.startswith("Shirt")
 
@@ -64,7 +76,9 @@ def test_candidates_share_everything_but_the_last_line() -> None:
 def test_both_tasks_share_the_system_text_and_the_users_part() -> None:
     items = {"A": item("A"), "B": item("B")}
     shared = prompts.shared_text("Likes linen.", "shirt", [click(2, "A")], items)
-    following = prompts.next_prompt(shared, [search(1, "linen")], [MemoryHit("linen", 0.9, ("B",))], items, wording="fashion")
+    following = prompts.next_prompt(
+        shared, [search(1, "linen")], [MemoryHit("linen", 0.9, ("B",))], items, wording="fashion"
+    )
     [fit] = prompts.fit_prompts(shared, [items["B"]], wording="fashion")
     assert following.system == fit.system
     assert following.user.startswith(shared)
@@ -97,14 +111,19 @@ def test_the_form_and_the_parser_agree_with_the_taught_answer() -> None:
         ("I cannot help with that.", "", False),
     ],
 )
-def test_answers_in_another_form_are_repaired_or_invalid_but_never_taken_as_valid(text: str, item_id: str, repaired: bool) -> None:
+def test_answers_in_another_form_are_repaired_or_invalid_but_never_taken_as_valid(
+    text: str, item_id: str, repaired: bool
+) -> None:
     shown = {"P7K3QX": item("P7K3QX", "Linen Shirt, Olive")}
     prediction = prompts.parse_next(text, shown.__contains__, shown)
     assert (prediction.item_id, prediction.valid, prediction.repaired) == (item_id, False, repaired)
 
 
 def test_summaries_lose_headings_list_marks_and_an_unfinished_end() -> None:
-    assert prompts.parse_summary("[Summary]\n1. Likes linen.\n- Buys boots. And then she wan") == "Likes linen. Buys boots."
+    assert (
+        prompts.parse_summary("[Summary]\n1. Likes linen.\n- Buys boots. And then she wan")
+        == "Likes linen. Buys boots."
+    )
     assert prompts.parse_summary("  \n ") == ""
 
 
@@ -124,7 +143,8 @@ def test_the_baselines_prompts_are_what_their_adapters_learnt_from() -> None:
     asked = prompts.choice_prompt(history, {"A": items["C"], "B": items["A"]}, wording="general")
     assert asked.system == prompts.system_text("general")
     assert asked.user == (
-        f"{history}\n\n[Task]\nCHOOSE the next item among the candidates. Answer with its letter alone.\n\n[Candidates]\nA. Tie\nB. Red Boots"
+        f"{history}\n\n[Task]\nCHOOSE the next item among the candidates. Answer with its letter "
+        "alone.\n\n[Candidates]\nA. Tie\nB. Red Boots"
     )
     assert prompts.choice_prompt("", {"A": items["C"]}, wording="general").user.startswith("[Task]\nCHOOSE")
 
@@ -138,7 +158,9 @@ def every_prompt(task: str) -> list[Prompt]:
     found = []
     for wording in ("fashion", "general"):
         if task == "next":
-            found.append(prompts.next_prompt(shared, events[:1], [MemoryHit("hat", 1.0, ("B",))], items, wording=wording))
+            found.append(
+                prompts.next_prompt(shared, events[:1], [MemoryHit("hat", 1.0, ("B",))], items, wording=wording)
+            )
         elif task == "fit":
             found += prompts.fit_prompts(shared, list(items.values()), wording=wording)
         else:
@@ -152,11 +174,17 @@ def every_prompt(task: str) -> list[Prompt]:
     ("task", "digest"), [("next", "e4e4fb7e3bf24bb4"), ("fit", "12f5fd834a0a1b58"), ("summarize", "33e523d426a301cd")]
 )
 def test_a_prompt_changes_only_with_the_version_of_its_task(task: str, digest: str) -> None:
-    """The shipped adapters were trained on these bytes. Where they change, the task's version goes up, and the digest here with it."""
+    """The shipped adapters were trained on these bytes. Where they change, the task's version goes up, and the digest
+    here with it."""
     text = "\0".join(f"{prompt.system}\0{prompt.user}" for prompt in every_prompt(task))
     assert (prompts.VERSIONS[task], hashlib.sha256(text.encode()).hexdigest()[:16]) == ("1", digest)
 
 
 def test_the_shipped_adapters_learnt_todays_prompts() -> None:
-    cards = [json.loads(path.read_text(encoding="utf-8")) for path in Path(__file__).parents[1].glob("adapters/default/*/recgraph.json")]
-    assert {card["task"]: card["prompt_version"] for card in cards} == {task: prompts.VERSIONS[task] for task in ("next", "fit", "summarize")}
+    cards = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in Path(__file__).parents[1].glob("adapters/default/*/recgraph.json")
+    ]
+    assert {card["task"]: card["prompt_version"] for card in cards} == {
+        task: prompts.VERSIONS[task] for task in ("next", "fit", "summarize")
+    }

@@ -1,4 +1,5 @@
-"""Rankings as files: what goes out comes back, what is no ranking is refused with its line, and what is missing or unknown is a miss."""
+"""Rankings as files: what goes out comes back, what is no ranking is refused with its line, and what is missing or
+unknown is a miss."""
 
 from __future__ import annotations
 
@@ -25,7 +26,11 @@ ITEMS = ["item_id,title", "A,Shirt", "B b,Boots", "C#1,Scarf", "50%,Half", "Ä,U
 def task(make_store: Callable[..., Store]) -> Task:
     """Two users, whose last purchases F and A are to be predicted."""
     bought = {"ann lee": ("A", "B b", "C#1", "F"), "bob#2": ("F", "B b", "50%", "Ä", "A")}
-    events = [f"{user},2025-01-{day:02},purchase,{item}" for user, items in bought.items() for day, item in enumerate(items, 1)]
+    events = [
+        f"{user},2025-01-{day:02},purchase,{item}"
+        for user, items in bought.items()
+        for day, item in enumerate(items, 1)
+    ]
     return read_task(make_store(ITEMS, ["user_id,ts,action,item_id", *events]), "shop", "loo")
 
 
@@ -67,7 +72,12 @@ def test_a_user_with_one_case_needs_no_event_number(task: Task, tmp_path: Path) 
 
 
 def test_a_user_with_several_cases_needs_one(make_store: Callable[..., Store], tmp_path: Path) -> None:
-    events = ["user_id,ts,action,item_id", "u,2025-01-01,purchase,A", "u,2025-05-01,purchase,F", "u,2025-05-02,purchase,A"]
+    events = [
+        "user_id,ts,action,item_id",
+        "u,2025-01-01,purchase,A",
+        "u,2025-05-01,purchase,F",
+        "u,2025-05-02,purchase,A",
+    ]
     task = read_task(make_store(ITEMS, events), "shop", "time")
     assert case_ids(task, task.test) == ["u#2", "u#3"]
     with pytest.raises(StoreError, match=r"mine\.run, line 1: u has several cases; name one of them .* u#SEQ"):

@@ -165,7 +165,10 @@ def test_lines_that_end_in_all_three_ways_are_rows_and_a_return_in_quotes_is_non
     ingest(tmp_path / "s.duckdb", "auto", [tmp_path / "items.csv"])
     with Store.open(tmp_path / "s.duckdb") as store:
         assert {key: item.title for key, item in store.items(["A", "B", "C", "D"]).items()} == {
-            "A": "Tee", "B": "Cap", "C": "Mug big", "D": "Hat",
+            "A": "Tee",
+            "B": "Cap",
+            "C": "Mug big",
+            "D": "Hat",
         }
 
 
@@ -201,7 +204,8 @@ def _workbook(sheets: dict[str, list[list[Any]]]) -> bytes:
         f'<Relationship Id="rId{n}" Type="{kinds}/worksheet" Target="worksheets/sheet{n}.xml"/>' for n, _ in names
     )
     parts = {
-        "[Content_Types].xml": f'<Types xmlns="{package}content-types"><Default Extension="xml" ContentType="application/xml"/></Types>',
+        "[Content_Types].xml": f'<Types xmlns="{package}content-types"><Default Extension="xml" '
+        'ContentType="application/xml"/></Types>',
         "_rels/.rels": f'<Relationships xmlns="{package}relationships">'
         f'<Relationship Id="r" Type="{kinds}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
         "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{kinds}"><sheets>{listed}</sheets></workbook>',

@@ -44,8 +44,11 @@ class FadingSystem(System):
         return found.astype(np.float32)
 
 
-def test_a_baseline_is_added_by_a_class_and_a_line(make_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten users take the same two products in turn: who ranks the newest first, the history's too, is second every time."""
+def test_a_baseline_is_added_by_a_class_and_a_line(
+    make_store: Callable[..., Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten users take the same two products in turn: who ranks the newest first, the history's too, is second every
+    time."""
     pytest.importorskip("ruamel.yaml", reason="needs recgraph[train]")
     registered(monkeypatch, "fading", FadingSystem)  # 2. a line in evaluation/systems.py
     visits = [f"u{user},2025-01-{day:02d},purchase,I{(user + day) % 2}" for user in range(10) for day in range(1, 7)]

@@ -1,7 +1,7 @@
 """The recipe "add a candidate source", followed: a class with `scores`, an entry in the registry, and this test of it.
 
-What a newcomer writes is `Short` and its entry; all else is there already: the stage `ranking` asks every source that can be made, learns how far
-to believe it, and serving makes the sources that the learnt ranking names.
+What a newcomer writes is `Short` and its entry; all else is there already: the stage `ranking` asks every source that
+can be made, learns how far to believe it, and serving makes the sources that the learnt ranking names.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def past(names: Sequence[str]) -> Past:
     """What is known: one user, who had the last item alone."""
     last = np.array([len(names) - 1], np.int32)
-    events = Sequences(np.zeros(1, np.int32), last, np.array(["2025-01-01"], "datetime64[us]"), np.array([2], np.int8), ["u"])
+    events = Sequences(
+        np.zeros(1, np.int32), last, np.array(["2025-01-01"], "datetime64[us]"), np.array([2], np.int8), ["u"]
+    )
     return Past(events, names)
 
 

@@ -76,7 +76,12 @@ def test_a_run_answers_with_the_public_json(make: Make) -> None:
         "run_id", "user_id", "query", "as_of", "summary", "memory", "prediction", "items", "timings_ms", "tokens", "models", "degraded",
     ]  # fmt: skip
     assert set(found["timings_ms"]) == {*NODES, "total"}
-    assert found["prediction"] == {"item_id": "K2OLIV", "title": "Harrow Wool Jumper, Olive, M", "valid": True, "repaired": False}
+    assert found["prediction"] == {
+        "item_id": "K2OLIV",
+        "title": "Harrow Wool Jumper, Olive, M",
+        "valid": True,
+        "repaired": False,
+    }
     assert [line["rank"] for line in found["items"]] == [1, 2, 3, 4, 5]
     assert found["memory"][0]["query"] == "linen shirt"
     assert found["memory"][0]["similarity"] == 1.0
@@ -115,9 +120,15 @@ class Nobody:
 def test_a_reason_by_text_names_the_search_only_where_there_is_one() -> None:
     lamp, seen = Item("A", "Lamp"), Event("u", 0, datetime(2025, 1, 1), "click", "B")
     state: Any = {"history": [seen], "items": {"A": lamp, "B": Item("B", "Chair")}, "memory": [], "query": "lamps"}
-    assert _reason(lamp, "text", state, Nobody()).text == "Its title goes with the search or with products in your history."
+    assert (
+        _reason(lamp, "text", state, Nobody()).text
+        == "Its title goes with the search or with products in your history."
+    )
     assert _reason(lamp, "text", {**state, "history": []}, Nobody()).text == "Its title fits the search."
-    assert _reason(lamp, "text", {**state, "history": [], "query": ""}, Nobody()).text == "Fills the list: nobody has looked at it yet."
+    assert (
+        _reason(lamp, "text", {**state, "history": [], "query": ""}, Nobody()).text
+        == "Fills the list: nobody has looked at it yet."
+    )
     reason = _reason(lamp, "text", {**state, "query": " "}, Nobody())
     assert (reason.text, reason.events) == ("Its title goes with products in your history.", (seen,))
 
@@ -176,7 +187,9 @@ def test_an_item_without_title_is_shown_by_its_attributes(make: Make) -> None:
     assert names["NOTITL"] == "Black Otter bags (untitled product NOTITL)"
 
 
-@pytest.mark.parametrize("error", [LLMUnavailable("server is down"), LLMTimeout("too late"), LLMGarbled("no log-probabilities")])
+@pytest.mark.parametrize(
+    "error", [LLMUnavailable("server is down"), LLMTimeout("too late"), LLMGarbled("no log-probabilities")]
+)
 def test_a_failing_llm_still_gives_items_and_says_what_was_degraded(make: Make, error: Exception) -> None:
     llm = FakeLLM(raises=error, parameters=7_000_000_000)  # type: ignore[arg-type]
     found = make(llm).recommend("U1", "linen shirt", k=8)
@@ -231,7 +244,9 @@ def test_a_long_history_is_cut_to_the_prompt_but_summarised_whole(shop: Path, tm
     assert found.blocks == 60
 
 
-def test_a_read_only_store_answers_and_says_that_nothing_was_kept(shop: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_store_answers_and_says_that_nothing_was_kept(
+    shop: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from recgraph.errors import StoreReadOnly
 
     recommender = make()
@@ -269,7 +284,8 @@ def test_a_stopped_run_resumes_from_its_checkpoint(make: Make, tmp_path: Path) -
     checkpoint = str(tmp_path / "runs.sqlite")
     steps = make(checkpoint=checkpoint).stream("U1", "linen")
     for step in steps:
-        if not isinstance(step, Recommendation) and step.node == "retrieve":  # told before its own checkpoint is written; that of `recommend` is
+        # told before its own checkpoint is written; that of `recommend` is
+        if not isinstance(step, Recommendation) and step.node == "retrieve":
             break
     steps.close()  # type: ignore[attr-defined]
     llm = FakeLLM(GOOD)
@@ -284,7 +300,8 @@ def test_a_stopped_run_resumes_from_its_checkpoint(make: Make, tmp_path: Path) -
 
 
 def test_a_checkpoint_holds_what_the_fan_out_of_blocks_sends(make: Make, tmp_path: Path) -> None:
-    """Bug: what `Send` carries was not among the types a checkpoint may hold, so a run killed there could never be resumed."""
+    """Bug: what `Send` carries was not among the types a checkpoint may hold, so a run killed there could never be
+    resumed."""
     checkpointer = make(checkpoint=str(tmp_path / "runs.sqlite"))._checkpointer
     assert checkpointer is not None
     work = Work("block 1", "U1", "hierarchical", 0, 0, [click(1, "S1OLIV")], [click(1, "S1OLIV")], ())
@@ -297,13 +314,24 @@ def test_a_checkpoint_holds_what_the_fan_out_of_blocks_sends(make: Make, tmp_pat
 def test_checkpoints_hold_no_pickle(make: Make, tmp_path: Path) -> None:
     checkpoint = tmp_path / "runs.sqlite"
     make(checkpoint=str(checkpoint)).recommend("U1", "linen")
-    kinds = {row[0] for row in sqlite3.connect(checkpoint).execute("select type from checkpoints union select type from writes")}
+    kinds = {
+        row[0]
+        for row in sqlite3.connect(checkpoint).execute("select type from checkpoints union select type from writes")
+    }
     assert kinds <= {"msgpack", "json", "null", "bytes"}
 
 
 def test_the_compiled_graph_runs_inside_another_graph(make: Make) -> None:
     result = make().graph.invoke(
-        {"run_id": "r", "user_id": "U1", "query": "linen", "k": 3, "as_of": None, "paradigm": "hierarchical", "mode": "fused"}
+        {
+            "run_id": "r",
+            "user_id": "U1",
+            "query": "linen",
+            "k": 3,
+            "as_of": None,
+            "paradigm": "hierarchical",
+            "mode": "fused",
+        }
     )
     assert len(result["recommended"]) == 3
 
@@ -370,7 +398,12 @@ def test_and_asynchronously(make: Make) -> None:
 
     async def ask() -> tuple[Any, list[Any]]:
         found = await parent.ainvoke({"user_id": "u1"}, {"configurable": {"thread_id": "1"}})
-        steps = [step async for step in parent.astream({"user_id": "u2"}, {"configurable": {"thread_id": "2"}}, stream_mode="updates")]
+        steps = [
+            step
+            async for step in parent.astream(
+                {"user_id": "u2"}, {"configurable": {"thread_id": "2"}}, stream_mode="updates"
+            )
+        ]
         return found, steps
 
     found, steps = asyncio.run(ask())
@@ -420,7 +453,9 @@ def test_so_has_a_node_of_another_graph_unless_that_one_was_given_a_deadline(mak
 
 
 def test_eight_threads_are_given_what_one_is(shop: Path) -> None:
-    asked = [(f"U{1 + n % 3}", ("", "linen shirt", "wool jumper")[n % 5 % 3], ("fused", "paper")[n % 2]) for n in range(160)]
+    asked = [
+        (f"U{1 + n % 3}", ("", "linen shirt", "wool jumper")[n % 5 % 3], ("fused", "paper")[n % 2]) for n in range(160)
+    ]
     settings = load_settings({}, "/nonexistent", store=str(shop), llm="none")
 
     def answer(recommender: Recommender, one: tuple[str, str, str]) -> tuple[Any, ...]:
@@ -438,7 +473,8 @@ def test_eight_threads_are_given_what_one_is(shop: Path) -> None:
 
 
 def test_where_nothing_is_left_it_says_so_before_the_model_is_asked(make_store: Callable[..., Store]) -> None:
-    """Bug: an empty table and no word, after the model had thought for seconds; and its guess was a product that is sold out."""
+    """Bug: an empty table and no word, after the model had thought for seconds; and its guess was a product that is
+    sold out."""
     items = "item_id,title,in_stock\nA,Red scarf,false\nB,Blue kettle,false\nC,Green hat,true"
     store = make_store(items, "user_id,ts,action,item_id\nu,2026-05-02 10:00,purchase,C\nv,2026-05-02 10:00,click,C")
     llm = FakeLLM(GOOD)
@@ -452,7 +488,11 @@ def test_where_nothing_is_left_it_says_so_before_the_model_is_asked(make_store: 
         assert store.counts()["embeddings"] == 0  # not even a title was embedded for it
         assert [line.item.item_id for line in recommender.recommend("v").items] == ["C"]
         early = recommender.recommend("v", as_of="2020-01-01")
-        assert early.degraded[-1] == "Nothing to recommend: all products that were there before the as-of time are sold out or already bought."
+        assert (
+            early.degraded[-1]
+            == "Nothing to recommend: all products that were there before the as-of time are sold out or already "
+            "bought."
+        )
 
 
 def reasons_of(make_store: Callable[..., Store], items: str, events: str, user: str, **asked: Any) -> dict[str, str]:
@@ -481,7 +521,11 @@ def test_popularity_is_said_with_its_count_and_of_nothing_that_nobody_touched(ma
 
 
 def test_what_happened_after_the_moment_is_no_reason(make_store: Callable[..., Store]) -> None:
-    items = POPULAR_ITEMS.replace("title", "title,first_seen").replace("tee", "tee,2019-01-01").replace("hat", "hat,2019-01-01")
+    items = (
+        POPULAR_ITEMS.replace("title", "title,first_seen")
+        .replace("tee", "tee,2019-01-01")
+        .replace("hat", "hat,2019-01-01")
+    )
     told = reasons_of(make_store, items, POPULAR_EVENTS, "nobody", as_of="2020-01-01")
     assert {key: told[key] for key in "BY"} == dict.fromkeys("BY", "Fills the list: nobody has looked at it yet.")
 
@@ -508,7 +552,10 @@ def test_other_shoppers_went_on_to_it_only_where_some_did(make: Make) -> None:
             return frozenset({"B"})
 
     told = _reason(state["items"]["C"], "sequence", state, Followed())
-    assert (told.text, [event.seq for event in told.events]) == ("Other shoppers went on to it from the BBBB you put in the cart on 3 Jan.", [2])
+    assert (told.text, [event.seq for event in told.events]) == (
+        "Other shoppers went on to it from the BBBB you put in the cart on 3 Jan.",
+        [2],
+    )
     told = _reason(state["items"]["C"], "sequence", state, Nobody())
     assert told.text == "By what shoppers choose one after another, close to products in your history."
     retriever = make()._retriever(None)
@@ -517,7 +564,12 @@ def test_other_shoppers_went_on_to_it_only_where_some_did(make: Make) -> None:
 
 
 def test_actions_are_counted_each_for_itself() -> None:
-    state: Any = {"history": [click(1, "A"), click(2, "A"), click(3, "A", "cart")], "items": {"A": Item("A", "Lamp")}, "memory": [], "query": ""}
+    state: Any = {
+        "history": [click(1, "A"), click(2, "A"), click(3, "A", "cart")],
+        "items": {"A": Item("A", "Lamp")},
+        "memory": [],
+        "query": "",
+    }
     assert _reason(Item("A", "Lamp"), "popular", state, Nobody()).text == "You put it in the cart, last on 4 Jan."
     state["history"] = state["history"][:2]
     assert _reason(Item("A", "Lamp"), "popular", state, Nobody()).text == "You looked at it twice, last on 3 Jan."
@@ -525,8 +577,16 @@ def test_actions_are_counted_each_for_itself() -> None:
 
 def test_a_source_without_a_prediction_is_not_said_to_be_popular() -> None:
     """Bug: in mode `paper` without a model the neighbours of the newest product were called popular."""
-    state: Any = {"history": [click(1, "B")], "items": {"A": Item("A", "Lamp"), "B": Item("B", "Chair")}, "memory": [], "query": ""}
-    assert _reason(Item("A", "Lamp"), "id", state, Nobody()).text == "By what shoppers choose, close to the Chair you looked at on 2 Jan."
+    state: Any = {
+        "history": [click(1, "B")],
+        "items": {"A": Item("A", "Lamp"), "B": Item("B", "Chair")},
+        "memory": [],
+        "query": "",
+    }
+    assert (
+        _reason(Item("A", "Lamp"), "id", state, Nobody()).text
+        == "By what shoppers choose, close to the Chair you looked at on 2 Jan."
+    )
     assert _reason(Item("A", "Lamp"), "title", state, Nobody()).text == "Close in wording to products in your history."
 
 
@@ -540,16 +600,22 @@ class SlowEncoder(FakeEncoder):
         return super().encode(texts)
 
 
-def test_embedding_keeps_within_the_deadline_and_is_named_as_the_cause(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedding_keeps_within_the_deadline_and_is_named_as_the_cause(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bug: the first request over titles that were never embedded took minutes, and the language model was blamed."""
     monkeypatch.setattr("recgraph.tools.embed.LOOK_EVERY", 1)
     llm = FakeLLM(GOOD)
-    with Recommender(Store.open(shop), load_settings({}, "/nonexistent", store=str(shop)), SlowEncoder(), llm) as recommender:  # type: ignore[arg-type]
+    with Recommender(
+        Store.open(shop), load_settings({}, "/nonexistent", store=str(shop)), SlowEncoder(), llm
+    ) as recommender:  # type: ignore[arg-type]
         started = time.monotonic()
         found = recommender.recommend("U1", deadline=1.0)
         assert time.monotonic() - started < 1.6
         [note] = found.degraded
-        assert re.fullmatch(rf"retrieve: embedding took the time: \d titles are not embedded yet .* recgraph build --store {shop}", note)
+        assert re.fullmatch(
+            rf"retrieve: embedding took the time: \d titles are not embedded yet .* recgraph build --store {shop}", note
+        )
         assert len(llm.scored) > 0  # half of the time was left to the model
         assert len(found.items) == 10
         recommender.warm_up()
@@ -558,7 +624,9 @@ def test_embedding_keeps_within_the_deadline_and_is_named_as_the_cause(shop: Pat
 
 def test_queries_that_are_not_embedded_in_time_are_named_too(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recgraph.tools.embed.LOOK_EVERY", 1)
-    with Recommender(Store.open(shop), load_settings({}, "/nonexistent", store=str(shop)), SlowEncoder(), None) as recommender:  # type: ignore[arg-type]
+    with Recommender(
+        Store.open(shop), load_settings({}, "/nonexistent", store=str(shop)), SlowEncoder(), None
+    ) as recommender:  # type: ignore[arg-type]
         found = recommender.recommend("U1", "linen shirt", deadline=0.4)
         assert [note.split(":")[0] for note in found.degraded] == ["recall_memory", "retrieve"]
         assert found.memory[0].query == "linen shirt"  # the very query needs no vector
@@ -572,4 +640,6 @@ def test_candidates_that_were_not_scored_in_time_follow_those_that_were(make: Ma
     found = make(llm).recommend("U1", k=9)
     assert [line.yes is None for line in found.items] == [False] * 4 + [True] * 5
     assert ids(found) == plain
-    assert found.degraded == ("rerank: the deadline passed after 4 of 10 candidates (the others follow in the order of retrieval)",)
+    assert found.degraded == (
+        "rerank: the deadline passed after 4 of 10 candidates (the others follow in the order of retrieval)",
+    )

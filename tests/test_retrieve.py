@@ -1,4 +1,5 @@
-"""Mixup and fusion by hand; the Retriever on a shop of twelve products; its promises for odd input; the langchain tools."""
+"""Mixup and fusion by hand; the Retriever on a shop of twelve products; its promises for odd input; the langchain
+tools."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def ids(found: list[Candidate]) -> list[str]:
     return [candidate.item_id for candidate in found]
 
 
-# -- mixup and fusion --------------------------------------------------------------------------------------------------------------
+# -- mixup and fusion --------------------------------------------------------------------------------------------------
 
 
 def test_mixup_takes_the_top_of_the_id_list_and_then_the_title_list() -> None:
@@ -54,7 +55,11 @@ def test_mixup_repeats_nothing_and_backfills_from_both_lists() -> None:
 def test_fusion_adds_weight_over_constant_plus_rank() -> None:
     found = fuse({"text": ["a", "b"], "sequence": ["b", "c"]}, weights={"text": 1.0, "sequence": 2.0}, constant=10)
     assert ids(found) == ["b", "c", "a"]
-    assert [candidate.score for candidate in found] == [pytest.approx(1 / 12 + 2 / 11), pytest.approx(2 / 12), pytest.approx(1 / 11)]
+    assert [candidate.score for candidate in found] == [
+        pytest.approx(1 / 12 + 2 / 11),
+        pytest.approx(2 / 12),
+        pytest.approx(1 / 11),
+    ]
     assert [candidate.source for candidate in found] == ["sequence", "sequence", "text"]
     assert found[0].sources == ("text", "sequence")
 
@@ -84,23 +89,31 @@ def test_a_query_is_fresh_until_something_was_looked_at_under_it() -> None:
     assert not is_fresh("", [search(1, "boots")])
 
 
-# -- sources -----------------------------------------------------------------------------------------------------------------------
+# -- sources -----------------------------------------------------------------------------------------------------------
 
 
 def test_paper_mode_is_mixup_of_the_predicted_id_and_title(retriever: Retriever) -> None:
-    found = retriever.candidates(RetrievalQuery(predicted_id="K2OLIV", predicted_title="Otter Chelsea Boots, Brown, 42", k=3, mode="paper"))
+    found = retriever.candidates(
+        RetrievalQuery(predicted_id="K2OLIV", predicted_title="Otter Chelsea Boots, Brown, 42", k=3, mode="paper")
+    )
     assert ids(found)[:2] == ["K2OLIV", "B1BRWN"]
     assert (found[0].source, found[1].source) == ("id", "title")
-    asked = RetrievalQuery(predicted_id="K2OLIV", predicted_title="Otter Chelsea Boots, Brown, 42", k=3, mode="paper", mixup_n=2)
+    asked = RetrievalQuery(
+        predicted_id="K2OLIV", predicted_title="Otter Chelsea Boots, Brown, 42", k=3, mode="paper", mixup_n=2
+    )
     with_two = retriever.candidates(asked)
     assert [candidate.source for candidate in with_two[:2]] == ["id", "id"]
 
 
 def test_paper_mode_ignores_query_and_history_except_when_there_is_no_prediction(retriever: Retriever) -> None:
     alone = retriever.candidates(RetrievalQuery(predicted_title="Fenn Wrap Dress", k=5, mode="paper"))
-    asked = RetrievalQuery(predicted_title="Fenn Wrap Dress", query="boots", history=[click(1, "K1GREY")], k=5, mode="paper")
+    asked = RetrievalQuery(
+        predicted_title="Fenn Wrap Dress", query="boots", history=[click(1, "K1GREY")], k=5, mode="paper"
+    )
     assert retriever.candidates(asked) == alone
-    standing_in = retriever.candidates(RetrievalQuery(history=[click(1, "S1OLIV"), click(2, "D1SAGE"), search(3, "boots")], k=5, mode="paper"))
+    standing_in = retriever.candidates(
+        RetrievalQuery(history=[click(1, "S1OLIV"), click(2, "D1SAGE"), search(3, "boots")], k=5, mode="paper")
+    )
     assert standing_in[0].item_id == "D1SAGE"
 
 
@@ -109,7 +122,9 @@ def test_each_source_brings_what_it_should_and_says_so(retriever: Retriever) -> 
         "id": retriever.candidates(RetrievalQuery(predicted_id="D1SAGE"))[0],
         "title": retriever.candidates(RetrievalQuery(predicted_title="Fenn Wrap Dress, Sage, S"))[0],
         "text": retriever.candidates(RetrievalQuery(query="hiking boots"))[0],
-        "memory": retriever.candidates(RetrievalQuery(query="?", memory=[MemoryHit("wool jumper", 0.9, ("K1GREY", "K2OLIV"))]))[0],
+        "memory": retriever.candidates(
+            RetrievalQuery(query="?", memory=[MemoryHit("wool jumper", 0.9, ("K1GREY", "K2OLIV"))])
+        )[0],
         "sequence": retriever.candidates(RetrievalQuery(history=[click(1, "S1NAVY")]))[0],
     }
     assert {source: candidate.item_id for source, candidate in first.items()} == {
@@ -141,23 +156,34 @@ def test_an_untitled_product_is_found_by_its_attributes_and_one_without_any_by_n
     assert next(candidate for candidate in found if candidate.item_id == "B").source == "popular"
 
 
-# -- a learnt ranking ----------------------------------------------------------------------------------------------------------------
+# -- a learnt ranking --------------------------------------------------------------------------------------------------
 
 
 def learnt(make_store: MakeStore, sources: tuple[str, ...], **config: object) -> Store:
     """The shop with a ranking by these sources published, which has no network: the sources' own votes decide."""
     store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
-    told = {"depth": 10, "pool": 12, "again": True, "networks": 0, "encoder": FakeEncoder.name, "fitted_before": "2025-03-01T00:00:00", **config}
+    told = {
+        "depth": 10,
+        "pool": 12,
+        "again": True,
+        "networks": 0,
+        "encoder": FakeEncoder.name,
+        "fitted_before": "2025-03-01T00:00:00",
+        **config,
+    }
     with store.writing():
         LearntRanking(sources, {}, told).publish(store)
     return store
 
 
 def test_a_published_ranking_ranks_and_each_product_says_who_brought_it(make_store: MakeStore) -> None:
-    retriever = Retriever.build(learnt(make_store, ("popularity", "transitions", "query-words", "memory")), FakeEncoder())
+    retriever = Retriever.build(
+        learnt(make_store, ("popularity", "transitions", "query-words", "memory")), FakeEncoder()
+    )
     assert retriever.fused is not None
     followed = retriever.candidates(RetrievalQuery(history=[click(1, "K1GREY", "purchase")], k=3))
-    assert (followed[0].item_id, followed[0].source) == ("K2OLIV", "sequence")  # U3 clicked the one and purchased the other
+    # U3 clicked the one and purchased the other
+    assert (followed[0].item_id, followed[0].source) == ("K2OLIV", "sequence")
     [asked, *_] = retriever.candidates(RetrievalQuery(query="hiking", k=3))
     assert (asked.item_id, asked.source, asked.sources) == ("B2BLCK", "text", ("text",))
     hits = [MemoryHit("wool jumper", 0.9, ("K1GREY", "UNKNOWN"))]
@@ -171,12 +197,19 @@ def test_what_the_ranking_has_not_learnt_comes_on_top(make_store: MakeStore) -> 
     plain = retriever.candidates(RetrievalQuery(history=history, k=11))
     assert plain[0].item_id == "K2OLIV"
     assert "D1SAGE" not in [one.item_id for one in plain[:4]]
-    predicted = retriever.candidates(RetrievalQuery(history=history, predicted_id="D1SAGE", predicted_title="Fenn Wrap Dress, Sage, S", k=11))
+    predicted = retriever.candidates(
+        RetrievalQuery(history=history, predicted_id="D1SAGE", predicted_title="Fenn Wrap Dress, Sage, S", k=11)
+    )
     assert "D1SAGE" in [one.item_id for one in predicted[:8]]
     assert next(one for one in predicted if one.item_id == "D1SAGE").source in ("id", "title")
     searched = retriever.candidates(RetrievalQuery(history=history, query="hiking boots", k=11))
-    # Both hiking boots are as near to the query as each other; the one that is popular too comes first, yet that is not why.
-    assert {one.item_id: one.source for one in searched[:3]} == {"B1BRWN": "text", "K2OLIV": "sequence", "B2BLCK": "text"}
+    # Both hiking boots are as near to the query as each other; the one that is popular too comes first, yet that is not
+    # why.
+    assert {one.item_id: one.source for one in searched[:3]} == {
+        "B1BRWN": "text",
+        "K2OLIV": "sequence",
+        "B2BLCK": "text",
+    }
 
 
 def test_a_ranking_that_knows_more_than_the_moment_or_another_encoder_is_not_used(make_store: MakeStore) -> None:
@@ -184,7 +217,9 @@ def test_a_ranking_that_knows_more_than_the_moment_or_another_encoder_is_not_use
     assert Retriever.build(store, FakeEncoder(), before=APRIL).fused is not None
     early = Retriever.build(store, FakeEncoder(), before=datetime(2025, 2, 28))
     assert early.fused is None
-    bare = Retriever.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES, name="bare"), FakeEncoder(), before=datetime(2025, 2, 28))
+    bare = Retriever.build(
+        make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES, name="bare"), FakeEncoder(), before=datetime(2025, 2, 28)
+    )
     asked = {"history": [click(1, "S1OLIV")], "query": "boots", "predicted_id": "K2OLIV"}
     assert early.candidates(RetrievalQuery(**asked)) == bare.candidates(RetrievalQuery(**asked))  # the hand-set weights
 
@@ -200,21 +235,29 @@ def test_a_ranking_that_reads_core_is_not_used_without_it(make_store: MakeStore)
 
 @pytest.mark.parametrize("k", [1, 5, IN_STOCK, 500])
 def test_the_ranking_keeps_the_promises(make_store: MakeStore, k: int) -> None:
-    retriever = Retriever.build(learnt(make_store, ("popularity", "transitions", "viewed", "text-knn")), FakeEncoder(), per_style=1)
+    retriever = Retriever.build(
+        learnt(make_store, ("popularity", "transitions", "viewed", "text-knn")), FakeEncoder(), per_style=1
+    )
     history = [click(1, "S1OLIV", "purchase"), click(2, "GONE"), click(3, "S1NAVY")]
-    found = ids(retriever.candidates(RetrievalQuery(predicted_id="nonsense", query="лён", history=history, exclude={"B1BRWN"}, k=k)))
+    found = ids(
+        retriever.candidates(
+            RetrievalQuery(predicted_id="nonsense", query="лён", history=history, exclude={"B1BRWN"}, k=k)
+        )
+    )
     assert len(found) == len(set(found)) == min(k, IN_STOCK - 2)
     assert not {"S1OLIV", "B1BRWN", "SOLDUT"} & set(found)
     assert sum(item_id.startswith("S1") for item_id in found[:5]) <= 1
 
 
-# -- promises ----------------------------------------------------------------------------------------------------------------------
+# -- promises ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("k", [1, 5, IN_STOCK, 500])
 def test_there_are_always_min_of_k_and_eligible_distinct_products(retriever: Retriever, mode: str, k: int) -> None:
-    asked = RetrievalQuery(predicted_id="nonsense", predicted_title="麻のシャツ", query="лён", history=[click(1, "GONE")], k=k, mode=mode)
+    asked = RetrievalQuery(
+        predicted_id="nonsense", predicted_title="麻のシャツ", query="лён", history=[click(1, "GONE")], k=k, mode=mode
+    )
     found = ids(retriever.candidates(asked))
     assert len(found) == len(set(found)) == min(k, IN_STOCK)
     assert set(found) <= set(retriever.catalogue.item_ids) - {"SOLDUT"}
@@ -245,7 +288,9 @@ def test_later_events_change_nothing_as_of_a_moment(make_store: MakeStore) -> No
     later = SHOP_EVENTS + "U9,2025-05-01 10:00:00,click,K1GREY,,\nU9,2025-05-01 10:00:01,purchase,B2BLCK,,\n"
     asked = {"history": [click(1, "K1GREY", "purchase")], "predicted_id": "K1GREY", "k": 12}
     before, after = (
-        Retriever.build(make_store(SHOP_ITEMS, events, SHOP_EXPOSURES, name=name), FakeEncoder(), before=APRIL).candidates(RetrievalQuery(**asked))
+        Retriever.build(
+            make_store(SHOP_ITEMS, events, SHOP_EXPOSURES, name=name), FakeEncoder(), before=APRIL
+        ).candidates(RetrievalQuery(**asked))
         for name, events in (("first", SHOP_EVENTS), ("second", later))
     )
     assert before == after
@@ -254,18 +299,27 @@ def test_later_events_change_nothing_as_of_a_moment(make_store: MakeStore) -> No
 @pytest.mark.parametrize("mode", MODES)
 def test_purchased_and_excluded_products_are_not_shown_again(retriever: Retriever, mode: str) -> None:
     history = [click(1, "S1OLIV", "purchase"), click(2, "K1GREY")]
-    found = ids(retriever.candidates(RetrievalQuery(predicted_id="S1OLIV", history=history, exclude={"B1BRWN"}, k=50, mode=mode)))
+    found = ids(
+        retriever.candidates(
+            RetrievalQuery(predicted_id="S1OLIV", history=history, exclude={"B1BRWN"}, k=50, mode=mode)
+        )
+    )
     assert len(found) == IN_STOCK - 2
     assert not {"S1OLIV", "B1BRWN"} & set(found)
     assert "K1GREY" in found  # only looked at
-    assert "S1OLIV" in ids(retriever.candidates(RetrievalQuery(history=history, exclude_purchased=False, k=50, mode=mode)))
+    assert "S1OLIV" in ids(
+        retriever.candidates(RetrievalQuery(history=history, exclude_purchased=False, k=50, mode=mode))
+    )
     assert retriever.candidates(RetrievalQuery(exclude=retriever.catalogue.item_ids, mode=mode)) == []
 
 
 def test_no_more_of_a_style_than_allowed_as_long_as_there_are_others(make_store: MakeStore) -> None:
     retriever = Retriever.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES), FakeEncoder(), per_style=2)
     asked = {"predicted_title": "Harrow Linen Shirt", "query": "linen shirt"}
-    styles = ["STYLE1" if item_id.startswith("S1") else item_id for item_id in ids(retriever.candidates(RetrievalQuery(**asked, k=10)))]
+    styles = [
+        "STYLE1" if item_id.startswith("S1") else item_id
+        for item_id in ids(retriever.candidates(RetrievalQuery(**asked, k=10)))
+    ]
     assert styles.count("STYLE1") == 2
     assert len(retriever.candidates(RetrievalQuery(**asked, k=IN_STOCK))) == IN_STOCK
 
@@ -291,17 +345,25 @@ def test_the_same_question_has_the_same_answer(retriever: Retriever) -> None:
     assert retriever.candidates(RetrievalQuery(**asked)) == retriever.candidates(RetrievalQuery(**asked))
 
 
-# -- tools and real parts ----------------------------------------------------------------------------------------------------------
+# -- tools and real parts ----------------------------------------------------------------------------------------------
 
 
 def test_the_tools_have_typed_schemas_and_json_answers(make_store: MakeStore, retriever: Retriever) -> None:
-    memory = memory_tool(QueryMemory.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES, name="other"), FakeEncoder()))
+    memory = memory_tool(
+        QueryMemory.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES, name="other"), FakeEncoder())
+    )
     retrieve = retrieve_tool(retriever)
     assert (memory.name, retrieve.name) == ("lookup_query_memory", "retrieve_products")
-    assert {name: field["type"] for name, field in memory.args.items()} == {"query": "string", "queries": "integer", "products": "integer"}
+    assert {name: field["type"] for name, field in memory.args.items()} == {
+        "query": "string",
+        "queries": "integer",
+        "products": "integer",
+    }
     assert retrieve.args["mode"]["enum"] == ["fused", "paper"]
     hits = memory.invoke({"query": "linen shirt", "queries": 1})
-    assert json.loads(json.dumps(hits)) == [{"query": "linen shirt", "similarity": 1.0, "item_ids": ["S1OLIV", "S1NAVY", "S2OLIV"]}]
+    assert json.loads(json.dumps(hits)) == [
+        {"query": "linen shirt", "similarity": 1.0, "item_ids": ["S1OLIV", "S1NAVY", "S2OLIV"]}
+    ]
     found = retrieve.invoke({"query": "hiking boots", "k": 2})
     assert json.loads(json.dumps(found))[0] | {"score": 0} == {
         "item_id": "B2BLCK",

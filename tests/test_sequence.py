@@ -1,4 +1,5 @@
-"""The sequence baselines on a shop of 40 items where each item is always followed by the same other one, and their losses by hand."""
+"""The sequence baselines on a shop of 40 items where each item is always followed by the same other one, and their
+losses by hand."""
 
 from __future__ import annotations
 
@@ -30,16 +31,35 @@ from recgraph.train.networks.sequence import Items, SequenceModel, SequenceSetti
 from recgraph.train.task import Cases, Events, Task
 
 ITEMS, COLD = 40, 39  # of 40 items the last is in no train event
-QUICK: dict[str, Any] = {"dim": 32, "dropout": 0.1, "learning_rate": 0.01, "batch": 256, "epochs": 12, "patience": 12, "max_length": 5}
+QUICK: dict[str, Any] = {
+    "dim": 32,
+    "dropout": 0.1,
+    "learning_rate": 0.01,
+    "batch": 256,
+    "epochs": 12,
+    "patience": 12,
+    "max_length": 5,
+}
 SYSTEMS: dict[str, Any] = {
     "sasrec": lambda: SASRecSystem(AttentionSettings(**QUICK, negatives=16)),
     "sasrec-bce": lambda: SASRecSystem(AttentionSettings(**{**QUICK, "epochs": 30}, loss="bce", cosine=False)),
-    "bert4rec": lambda: BERT4RecSystem(AttentionSettings(**{**QUICK, "epochs": 40}, last_share=0.6, attention_dropout=0.0)),
+    "bert4rec": lambda: BERT4RecSystem(
+        AttentionSettings(**{**QUICK, "epochs": 40}, last_share=0.6, attention_dropout=0.0)
+    ),
     "gru4rec": lambda: GRU4RecSystem(RecurrentSettings(**QUICK, hidden=32)),
     "narm": lambda: NARMSystem(RecurrentSettings(**QUICK, hidden=32)),
     "nextitnet": lambda: NextItNetSystem(ConvSettings(**{**QUICK, "epochs": 20})),
     "core": lambda: CoreSystem(
-        CoreSettings(dim=32, epochs=12, max_length=5, learning_rate=0.01, batch=256, hidden_dropout=0.1, session_dropout=0.1, threads=1)
+        CoreSettings(
+            dim=32,
+            epochs=12,
+            max_length=5,
+            learning_rate=0.01,
+            batch=256,
+            hidden_dropout=0.1,
+            session_dropout=0.1,
+            threads=1,
+        )
     ),
 }
 MODELS: dict[str, Any] = {
@@ -53,7 +73,10 @@ MODELS: dict[str, Any] = {
 def cases(histories: list[list[int]], targets: list[int]) -> Cases:
     rows = tuple(np.array(one, np.int64) for one in histories)
     zeros = np.zeros(len(rows), np.int64)
-    actions, times = tuple(np.zeros(len(one), np.int8) for one in rows), tuple(np.arange(len(one), dtype=np.float64) for one in rows)
+    actions, times = (
+        tuple(np.zeros(len(one), np.int8) for one in rows),
+        tuple(np.arange(len(one), dtype=np.float64) for one in rows),
+    )
     return Cases(rows, actions, times, np.array(targets, np.int64), zeros, ("",) * len(rows), zeros.astype(np.float64))
 
 
@@ -71,7 +94,10 @@ def shop(users: int = 120, seed: int = 0) -> Task:
     item = np.concatenate(train).astype(np.int64)
     events = Events(user, item, np.arange(len(item), dtype=np.float64), np.zeros(len(item), np.int8))
     ids = tuple(f"item {row}" for row in range(ITEMS))
-    valid, test = cases([one[:-2] for one in walks], [one[-2] for one in walks]), cases([one[:-1] for one in walks], [one[-1] for one in walks])
+    valid, test = (
+        cases([one[:-2] for one in walks], [one[-2] for one in walks]),
+        cases([one[:-1] for one in walks], [one[-1] for one in walks]),
+    )
     return Task("walks", "loo", ids, ids, np.full(ITEMS, -1), np.full(ITEMS, -np.inf), events, valid, test, None)
 
 
@@ -131,7 +157,10 @@ def test_histories_without_a_known_item_are_answered_with_popularity(fitted: dic
 def test_sasrec_with_its_own_loss_reads_items_at_root_dim_times_their_size() -> None:
     torch.manual_seed(0)
     rows, items = torch.randint(ITEMS, (2, 5)), Items(ITEMS, np.arange(ITEMS))
-    for settings, scale in ((AttentionSettings(dim=16), 1.0), (AttentionSettings(dim=16, loss="bce", cosine=False), 4.0)):
+    for settings, scale in (
+        (AttentionSettings(dim=16), 1.0),
+        (AttentionSettings(dim=16, loss="bce", cosine=False), 4.0),
+    ):
         model = SASRecModel(items, settings).eval()
         with torch.inference_mode():
             read = model.encoded(model.vectors(rows) * scale, model.positions.weight[:5], None)
@@ -163,17 +192,23 @@ def test_bert4rec_does_not_see_what_it_guesses_nor_padding() -> None:
     with torch.inference_mode():
         assert torch.equal(model.guessed(rows, masked), model.guessed(other, masked))
         padded = torch.nn.functional.pad(rows, (0, 3), value=model.padding)
-        assert torch.allclose(model.last(rows, torch.tensor([6, 6])), model.last(padded, torch.tensor([6, 6])), atol=1e-5)
+        assert torch.allclose(
+            model.last(rows, torch.tensor([6, 6])), model.last(padded, torch.tensor([6, 6])), atol=1e-5
+        )
 
 
 def plain(negatives: int, **others: Any) -> SequenceModel:
     torch.manual_seed(1)
-    model = SequenceModel(Items(ITEMS, np.arange(ITEMS)), SequenceSettings(dim=8, negatives=negatives, temperature=0.5, **others))
+    model = SequenceModel(
+        Items(ITEMS, np.arange(ITEMS)), SequenceSettings(dim=8, negatives=negatives, temperature=0.5, **others)
+    )
     model.start()
     return model
 
 
-def gradient(model: SequenceModel, states: torch.Tensor, targets: torch.Tensor, past: torch.Tensor) -> tuple[float, torch.Tensor]:
+def gradient(
+    model: SequenceModel, states: torch.Tensor, targets: torch.Tensor, past: torch.Tensor
+) -> tuple[float, torch.Tensor]:
     model.zero_grad()
     loss = model.compared(states, targets, past)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -207,9 +242,13 @@ def test_bce_asks_about_the_target_and_one_other_item() -> None:
     with torch.no_grad():
         model.items.weight[:] = torch.tensor([[1.0], [2.0], [9.0], [0.0]])
     states, targets = torch.ones(4000, 1), torch.zeros(4000, dtype=torch.int64)
-    yes, no = math.log(1 + math.exp(-1)), math.log(1 + math.exp(2))  # item 0 is wanted; item 1 is drawn half of the time, item 0 is never wrong
-    assert float(model.compared(states, targets, torch.full((4000, 1), 3)).detach()) == pytest.approx(yes + no / 2, rel=0.05)
-    assert float(model.compared(states, targets, torch.full((4000, 1), 1)).detach()) == pytest.approx(yes, rel=1e-4)  # the user had item 1
+    # item 0 is wanted; item 1 is drawn half of the time, item 0 is never wrong
+    yes, no = math.log(1 + math.exp(-1)), math.log(1 + math.exp(2))
+    assert float(model.compared(states, targets, torch.full((4000, 1), 3)).detach()) == pytest.approx(
+        yes + no / 2, rel=0.05
+    )
+    # the user had item 1
+    assert float(model.compared(states, targets, torch.full((4000, 1), 1)).detach()) == pytest.approx(yes, rel=1e-4)
 
 
 def test_text_makes_an_item_without_events_readable_and_rankable() -> None:

@@ -28,7 +28,9 @@ def test_none_means_not_given(tmp_path: Path) -> None:
 
 
 def test_numbers_in_the_environment_become_numbers(tmp_path: Path) -> None:
-    settings = load_settings({"RECGRAPH_DEADLINE": "2.5", "RECGRAPH_RERANK_WEIGHT": "0.25", "RECGRAPH_MIXUP": "2"}, tmp_path)
+    settings = load_settings(
+        {"RECGRAPH_DEADLINE": "2.5", "RECGRAPH_RERANK_WEIGHT": "0.25", "RECGRAPH_MIXUP": "2"}, tmp_path
+    )
     assert (settings.deadline, settings.rerank_weight, settings.mixup) == (2.5, 0.25, 2)
 
 
@@ -89,4 +91,6 @@ def test_the_documentation_lists_every_setting_with_its_default() -> None:
     told = {name: default.strip().strip("`") for name, default in rows}
     for field in fields(Settings):
         default = "" if field.default is None else str(field.default)
-        assert told.get(field.name) == default, f"docs/settings.md has {field.name} = {told.get(field.name)}, it is {default!r}"
+        assert told.get(field.name) == default, (
+            f"docs/settings.md has {field.name} = {told.get(field.name)}, it is {default!r}"
+        )

@@ -1,4 +1,5 @@
-"""Around a training: what an adapter is measured by, where its checkpoints lie, which negatives it sees and what is left for DVC to read.
+"""Around a training: what an adapter is measured by, where its checkpoints lie, which negatives it sees and what is
+left for DVC to read.
 
 The training itself is in test_lora.py and test_dvc.py.
 """
@@ -28,13 +29,30 @@ from recgraph.train.lora.job import Job, _negatives, train_job
 from recgraph.train.lora.stage import _write_metrics, save_small
 from recgraph.train.lora.training import LoraSettings, TrainedAdapter
 
-# ── What an adapter can do ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What an adapter can do ────────────────────────────────────────────────────────────────────────────────────────────
 
-TITLES = {"A1": "Red Shirt", "B2": "Blue Shirt", "C3": "Green Shirt", "D4": "Grey Boots", "E5": "Pink Dress", "F6": "Navy Coat"}
+TITLES = {
+    "A1": "Red Shirt",
+    "B2": "Blue Shirt",
+    "C3": "Green Shirt",
+    "D4": "Grey Boots",
+    "E5": "Pink Dress",
+    "F6": "Navy Coat",
+}
 
 
 def asked(item_id: str, group: int) -> Row:
-    return Row("test", f"U{group}", 1, group, item_id, "A shop.", f"Shopper {group}", answer_text(item(item_id, TITLES[item_id])), "next")
+    return Row(
+        "test",
+        f"U{group}",
+        1,
+        group,
+        item_id,
+        "A shop.",
+        f"Shopper {group}",
+        answer_text(item(item_id, TITLES[item_id])),
+        "next",
+    )
 
 
 def test_next_is_measured_by_hand() -> None:
@@ -49,7 +67,13 @@ def test_next_is_measured_by_hand() -> None:
     )
     llm = FakeLLM(*answers, *answers)
     found = measure_next(llm, wanted, TITLES, None)
-    shares = {"invalid": pytest.approx(2 / 6), "invalid_format": 1 / 6, "unknown_id": 1 / 6, "exact_id": 3 / 6, "exact_title": 2 / 6}
+    shares = {
+        "invalid": pytest.approx(2 / 6),
+        "invalid_format": 1 / 6,
+        "unknown_id": 1 / 6,
+        "exact_id": 3 / 6,
+        "exact_title": 2 / 6,
+    }
     assert found == {"answers": 6.0} | shares | {f"constrained_{name}": share for name, share in shares.items()}
     assert llm.asked == [Prompt("A shop.", f"Shopper {group}") for group in range(6)] * 2
     free, held = llm.forms
@@ -70,15 +94,29 @@ def test_nothing_to_ask_gives_shares_of_nothing() -> None:
 class Judge(FakeLLM):
     """Says Yes with the logit difference that stands last in the prompt, at a level that tells nothing."""
 
-    def score(self, prompts: Sequence[Prompt], *, adapter: str | None = None, **_: Any) -> tuple[list[tuple[float, float]], Usage]:
+    def score(
+        self, prompts: Sequence[Prompt], *, adapter: str | None = None, **_: Any
+    ) -> tuple[list[tuple[float, float]], Usage]:
         self.adapter = adapter
         levels = [-3.0 - 5 * place for place, _ in enumerate(prompts)]
-        return [(level + float(prompt.user.split()[-1]), level) for level, prompt in zip(levels, prompts, strict=True)], Usage()
+        return [
+            (level + float(prompt.user.split()[-1]), level) for level, prompt in zip(levels, prompts, strict=True)
+        ], Usage()
 
 
 def judged(group: int, **scores: Sequence[float]) -> list[Row]:
     return [
-        Row("test", f"U{group}", 1, group, f"{kind}{n}", "A shop.", f"Product {score}", "Yes" if kind == "positive" else "No", kind)
+        Row(
+            "test",
+            f"U{group}",
+            1,
+            group,
+            f"{kind}{n}",
+            "A shop.",
+            f"Product {score}",
+            "Yes" if kind == "positive" else "No",
+            kind,
+        )
         for kind, values in scores.items()
         for n, score in enumerate(values)
     ]
@@ -95,15 +133,22 @@ def test_fit_is_measured_by_hand() -> None:
         "auc": pytest.approx((1 + 1 + 1 / 2 + 1 / 2 + 1) / 8),  # 2 beats -1 and 1 and ties with 2 and 2; 0 beats -1
         "auc_random": 3 / 4,  # 2 > -1, 2 > 1, 0 > -1, but 0 < 1
         "auc_alike": (1 / 2 + 1 / 2) / 4,  # 2 = 2 twice; 0 < 2 twice
-        "perplexity": pytest.approx(math.exp((1 + 8 + 13 + 3 + 8 + 13) / 6)),  # the level, less the score where the answer is Yes
+        # the level, less the score where the answer is Yes
+        "perplexity": pytest.approx(math.exp((1 + 8 + 13 + 3 + 8 + 13) / 6)),
     }  # no `shown` product, so nothing is said about them
 
 
 def test_a_constant_scorer_is_worth_a_half() -> None:
     groups = {group: judged(group, positive=[0], random=[0, 0], alike=[0], shown=[0, 0, 0]) for group in range(5)}
     found = measure_fit(FakeLLM(), groups, None)
-    assert {name: number for name, number in found.items() if "auc" in name} == {"auc": 0.5, "auc_random": 0.5, "auc_alike": 0.5, "auc_shown": 0.5}
-    assert found["perplexity"] == pytest.approx(math.exp((5 * 1 + 30 * 0.5) / 35))  # the fake says e^-1 to Yes and e^-0.5 to No
+    assert {name: number for name, number in found.items() if "auc" in name} == {
+        "auc": 0.5,
+        "auc_random": 0.5,
+        "auc_alike": 0.5,
+        "auc_shown": 0.5,
+    }
+    # the fake says e^-1 to Yes and e^-0.5 to No
+    assert found["perplexity"] == pytest.approx(math.exp((5 * 1 + 30 * 0.5) / 35))
 
 
 def test_nobody_held_out_gives_no_number_and_no_error() -> None:
@@ -113,7 +158,7 @@ def test_nobody_held_out_gives_no_number_and_no_error() -> None:
     assert math.isnan(found["perplexity"])
 
 
-# ── What it learns from ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What it learns from ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def pool(**counts: int) -> list[Row]:
@@ -127,7 +172,11 @@ def test_negatives_take_kinds_in_turn() -> None:
         found = _negatives(wrong, 7, np.random.default_rng(seed))
         assert sorted(row.item_id for row in found) == sorted(row.item_id for row in wrong)  # all of them, each once
         kinds = [row.kind for row in found]
-        assert [set(kinds[:3]), set(kinds[3:5]), kinds[5:]] == [{"random", "alike", "shown"}, {"random", "shown"}, ["random", "random"]]
+        assert [set(kinds[:3]), set(kinds[3:5]), kinds[5:]] == [
+            {"random", "alike", "shown"},
+            {"random", "shown"},
+            ["random", "random"],
+        ]
         orders.add(kinds[0])
         for count in range(8):
             assert _negatives(wrong, count, np.random.default_rng(seed)) == found[:count]
@@ -135,7 +184,7 @@ def test_negatives_take_kinds_in_turn() -> None:
     assert _negatives([], 3, np.random.default_rng(0)) == []
 
 
-# ── Which training it is ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Which training it is ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.fixture
@@ -153,7 +202,12 @@ def base(tmp_path: Path) -> Path:
 def params(base: Path, tmp_path: Path) -> dict[str, Any]:
     write_rows(tmp_path / "data" / "examples" / "fit.parquet", pool(positive=1, random=2))
     presets = {"default": {"next": {"rank": 16}, "fit": {"rank": 4}}, "small": {"fit": {"rank": 4}}}
-    return {"task": "fit", "preset": "default", "presets": presets, "sft": {"llm": str(base), "threads": 1, "engine": "single", "processes": 2}}
+    return {
+        "task": "fit",
+        "preset": "default",
+        "presets": presets,
+        "sft": {"llm": str(base), "threads": 1, "engine": "single", "processes": 2},
+    }
 
 
 def changed(params: dict[str, Any], where: str, to: object) -> dict[str, Any]:
@@ -199,7 +253,12 @@ def test_what_decides_the_weights_decides_the_work_folder(params: dict[str, Any]
     work = Job.of(params, tmp_path).work
     others = {
         Job.of(changed(params, where, to), tmp_path).work
-        for where, to in (("presets.default.fit.rank", 8), ("presets.default.fit.seed", 8), ("sft.threads", 2), ("preset", "small"))
+        for where, to in (
+            ("presets.default.fit.rank", 8),
+            ("presets.default.fit.seed", 8),
+            ("sft.threads", 2),
+            ("preset", "small"),
+        )
     }
     assert len(others | {work}) == 5
     for where, to in (
@@ -217,13 +276,15 @@ def test_what_decides_the_weights_decides_the_work_folder(params: dict[str, Any]
     assert len({work, more, Job.of(params, tmp_path).work}) == 3
 
 
-def test_no_rows_to_train_on_are_an_error_that_names_the_param(params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_rows_to_train_on_are_an_error_that_names_the_param(
+    params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("recgraph.train.lora.job.Tokens", lambda base: None)
     with pytest.raises(StoreError, match=r"examples\.train_cases"):
         train_job(Job.of(params, tmp_path), lambda line: None)  # all rows are of the part test
 
 
-# ── What is left behind ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── What is left behind ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_an_adapter_is_saved_in_half_the_size_under_the_same_names(tmp_path: Path) -> None:
@@ -240,7 +301,10 @@ def test_an_adapter_is_saved_in_half_the_size_under_the_same_names(tmp_path: Pat
         assert torch.equal(tensor, weights[name].to(torch.bfloat16))
     before, after = ((tmp_path / name / "adapter_model.safetensors").stat().st_size for name in ("in", "out"))
     assert after == pytest.approx(before / 2, rel=0.02)
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     assert (tmp_path / "out" / "adapter_config.json").read_text(encoding="utf-8") == '{"r": 64}'
 
 
@@ -253,7 +317,12 @@ def test_metrics_are_one_json_each_and_a_curve_with_one_running_step(tmp_path: P
         ("hard examples", 2, 3.5, 0.0),
     ]
     metrics = {"before": {"exact_id": 0.1}, "before_retraining": {"exact_id": 0.2}, "after": {"exact_id": 0.3}}
-    _write_metrics(tmp_path / "metrics" / "sft" / "default", "next", metrics, TrainedAdapter(tmp_path, curve, [], {"seconds": 12.5}))
+    _write_metrics(
+        tmp_path / "metrics" / "sft" / "default",
+        "next",
+        metrics,
+        TrainedAdapter(tmp_path, curve, [], {"seconds": 12.5}),
+    )
     folder = tmp_path / "metrics" / "sft" / "default"
     assert sorted(file.name for file in folder.iterdir()) == ["next.json", "next_cost.json", "next_loss.csv"]
     assert json.loads((folder / "next.json").read_text(encoding="utf-8")) == metrics

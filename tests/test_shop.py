@@ -1,4 +1,5 @@
-"""The simulated shop: the same seed writes the same bytes, what is planted is there, and the next purchase can be learned but not read off."""
+"""The simulated shop: the same seed writes the same bytes, what is planted is there, and the next purchase can be
+learned but not read off."""
 
 from __future__ import annotations
 
@@ -51,19 +52,28 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """A third of the demo's shoppers and events on half its products."""
     folder = tmp_path_factory.mktemp("shop")
     facts = write_shop(folder, seed=7, shoppers=700, products=2000, events=20_000)
-    written = Written(facts, {row["item_id"]: row for row in read(folder / "items.csv")}, read(folder / "events.csv"), read(folder / "exposures.csv"))
+    written = Written(
+        facts,
+        {row["item_id"]: row for row in read(folder / "items.csv")},
+        read(folder / "events.csv"),
+        read(folder / "exposures.csv"),
+    )
     for event in written.events:
         written.users[event["user_id"]].append(event)
     return written
 
 
 def digest(folder: Path) -> str:
-    return hashlib.sha256(b"".join((folder / name).read_bytes() for name in ("items.csv", "events.csv", "exposures.csv"))).hexdigest()
+    return hashlib.sha256(
+        b"".join((folder / name).read_bytes() for name in ("items.csv", "events.csv", "exposures.csv"))
+    ).hexdigest()
 
 
 def test_one_seed_writes_the_same_bytes_in_another_process_with_another_hash_seed(tmp_path: Path) -> None:
     write_shop(tmp_path / "here", seed=3, **SMALL)
-    code = f"from recgraph.train.shop.year import write_shop; write_shop({str(tmp_path / 'there')!r}, seed=3, **{SMALL!r})"
+    code = (
+        f"from recgraph.train.shop.year import write_shop; write_shop({str(tmp_path / 'there')!r}, seed=3, **{SMALL!r})"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONHASHSEED": "12345"}, timeout=120)
     assert digest(tmp_path / "here") == digest(tmp_path / "there")
     write_shop(tmp_path / "other", seed=4, **SMALL)
@@ -84,7 +94,12 @@ def test_a_shop_too_small_to_trade_is_refused_with_its_size(tmp_path: Path) -> N
 
 def test_the_counts_are_what_was_asked_for(shop: Written) -> None:
     facts, total = shop.facts, len(shop.events)
-    assert (facts.users, facts.items, facts.events, facts.exposures) == (len(shop.users), len(shop.items), total, len(shop.exposures))
+    assert (facts.users, facts.items, facts.events, facts.exposures) == (
+        len(shop.users),
+        len(shop.items),
+        total,
+        len(shop.exposures),
+    )
     assert facts.users == 700
     assert facts.items == 2000
     assert 3.8 < facts.items / facts.styles < 5.5
@@ -118,7 +133,8 @@ def test_ids_say_nothing_about_arrival_or_style(shop: Written) -> None:
     ids = sorted(shop.items)
     assert all(re.fullmatch(r"[A-Z][A-Z0-9]{5}", item_id) for item_id in ids)
     seen = np.argsort(np.argsort([shop.items[item_id]["first_seen"] for item_id in ids], kind="stable"))
-    assert abs(float(np.corrcoef(np.arange(len(ids)), seen)[0, 1])) < 0.08  # by chance alone 0.02, one standard deviation
+    # by chance alone 0.02, one standard deviation
+    assert abs(float(np.corrcoef(np.arange(len(ids)), seen)[0, 1])) < 0.08
     styles = defaultdict(list)
     for item_id in ids:
         styles[shop.items[item_id]["parent_id"]].append(item_id)
@@ -158,7 +174,9 @@ def test_top_positions_are_clicked_and_bought_more_often_but_not_only_they(shop:
 
 def test_one_intent_is_worded_in_many_ways(shop: Written) -> None:
     listings = build_listings(np.random.default_rng(7), 2000, 365)
-    shirt = next(product for product in listings.products if "Linen Shirt" in product.style.title and product.colour == "Olive")
+    shirt = next(
+        product for product in listings.products if "Linen Shirt" in product.style.title and product.colour == "Olive"
+    )
     rng = np.random.default_rng(1)
     ways = {word_query(rng, shirt.style, shirt.colour, ("colour", "material")) for _ in range(200)}
     assert len(ways) >= 12
@@ -174,7 +192,10 @@ def visits(events: Sequence[Row]) -> Iterable[list[Row]]:
     """A user's events cut where more than an hour passes."""
     visit: list[Row] = []
     for event in events:
-        if visit and (datetime.fromisoformat(event["ts"]) - datetime.fromisoformat(visit[-1]["ts"])).total_seconds() > 3600:
+        if (
+            visit
+            and (datetime.fromisoformat(event["ts"]) - datetime.fromisoformat(visit[-1]["ts"])).total_seconds() > 3600
+        ):
             yield visit
             visit = []
         visit.append(event)
@@ -188,7 +209,11 @@ def test_colours_of_a_style_are_compared_before_buying(shop: Written) -> None:
         for visit in visits(events):
             for event in (event for event in visit if event["action"] == "purchase"):
                 style = shop.items[event["item_id"]]["parent_id"]
-                others = {shop.items[e["item_id"]]["color"] for e in visit if e["item_id"] and shop.items[e["item_id"]]["parent_id"] == style}
+                others = {
+                    shop.items[e["item_id"]]["color"]
+                    for e in visit
+                    if e["item_id"] and shop.items[e["item_id"]]["parent_id"] == style
+                }
                 bought, compared = bought + 1, compared + (len(others) > 1)
     assert compared / bought > 0.25  # measured 0.50
 
@@ -205,7 +230,11 @@ def test_shoppers_mostly_buy_their_own_size(shop: Written) -> None:
 
 def test_seasons_show_in_what_is_bought(shop: Written) -> None:
     def share(category: str, months: Sequence[str]) -> float:
-        bought = [shop.items[e["item_id"]]["category"] for e in shop.events if e["action"] == "purchase" and e["ts"][5:7] in months]
+        bought = [
+            shop.items[e["item_id"]]["category"]
+            for e in shop.events
+            if e["action"] == "purchase" and e["ts"][5:7] in months
+        ]
         return bought.count(category) / len(bought)
 
     summer, winter = ("06", "07", "08"), ("11", "12", "01")
@@ -229,12 +258,13 @@ def test_u123_has_a_drifting_taste_and_leaves_without_a_purchase(shop: Written) 
     assert {item["category"] for item in bought[-2:]} == {"Knitwear", "Boots"}
 
 
-# -- can it be learned: rankers of ten lines, fitted before CUT, asked for the purchases after it from what came before the visit -----------
+# -- can it be learned: rankers of ten lines, fitted before CUT, asked for the purchases after it from what came before
 
 
 @dataclass(frozen=True)
 class Question:
-    """A purchase to foresee: the user's events before the visit, those of the visit up to the purchase, and the answer."""
+    """A purchase to foresee: the user's events before the visit, those of the visit up to the purchase, and the
+    answer."""
 
     before: list[Row]
     during: list[Row]
@@ -262,7 +292,9 @@ def best(scores: Mapping[str, float]) -> list[str]:
 
 
 def popular(shop: Written) -> list[str]:
-    return best(Counter(e["item_id"] for e in shop.events if e["action"] == "purchase" and "2025-10-20" <= e["ts"] < CUT))
+    return best(
+        Counter(e["item_id"] for e in shop.events if e["action"] == "purchase" and "2025-10-20" <= e["ts"] < CUT)
+    )
 
 
 def transitions(shop: Written) -> Callable[[Question], list[str]]:
@@ -294,10 +326,14 @@ def profile(shop: Written) -> Callable[[Question], list[str]]:
         for age, event in enumerate(reversed([event for event in question.before if event["item_id"]])):
             for fact in ("brand", "category", "color", "size"):
                 counts[fact][shop.items[event["item_id"]][fact]] += 0.95**age
-        like = {fact: {name: math.log(0.02 + count / kinds.total()) for name, count in kinds.items()} for fact, kinds in counts.items()}
+        like = {
+            fact: {name: math.log(0.02 + count / kinds.total()) for name, count in kinds.items()}
+            for fact, kinds in counts.items()
+        }
         return best(
             {
-                item["item_id"]: sum(like[fact].get(item[fact], math.log(0.02)) for fact in like) + 0.4 * math.log1p(seen[item["item_id"]])
+                item["item_id"]: sum(like[fact].get(item[fact], math.log(0.02)) for fact in like)
+                + 0.4 * math.log1p(seen[item["item_id"]])
                 for item in on_sale
             }
         )
@@ -335,7 +371,9 @@ def test_the_demo_store_holds_the_shop_and_says_that_it_is_simulated(tmp_path: P
     assert report.rejects == 0
     assert report.items_new == 400
     with Store.open(tmp_path / "demo.duckdb") as store:
-        assert (store.meta("simulated") or "").startswith("Simulated shop (seed 3): 60 invented shoppers and 400 invented products")
+        assert (store.meta("simulated") or "").startswith(
+            "Simulated shop (seed 3): 60 invented shoppers and 400 invented products"
+        )
         assert store.meta("currency") == "€"
         assert "simulated" in (store.meta("name") or "")
         assert store.counts()["events"] == report.events_new

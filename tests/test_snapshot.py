@@ -1,4 +1,5 @@
-"""Snapshots: the same bytes for the same content, nothing lost on the way out and in, and nothing in them from after the cut."""
+"""Snapshots: the same bytes for the same content, nothing lost on the way out and in, and nothing in them from after
+the cut."""
 
 from __future__ import annotations
 
@@ -100,7 +101,9 @@ def test_a_snapshot_is_not_loaded_over_a_store(shop: Store, tmp_path: Path) -> N
 
 def test_summaries_come_back_sorted(tmp_path: Path) -> None:
     def made(user: str, block: int) -> Summary:
-        return Summary(f"{user}{block}", user, "recurrent", 0, block, 5, (("Likes “linen”.", (1, 2)),), (1, 2), "profile", "3")
+        return Summary(
+            f"{user}{block}", user, "recurrent", 0, block, 5, (("Likes “linen”.", (1, 2)),), (1, 2), "profile", "3"
+        )
 
     given = [made("u2", 0), made("u1", 1), made("u1", 0)]
     snapshot.write_summaries(tmp_path / "s.parquet", given)
@@ -110,7 +113,9 @@ def test_summaries_come_back_sorted(tmp_path: Path) -> None:
 
 
 def test_loaded_summaries_are_those_that_would_be_saved(make_store: Callable[..., Store], tmp_path: Path) -> None:
-    made = Summary("h", "u1", "recurrent", 1, 0, 5, (('Likes "linen".', (1, 2)), ("Wears M.", (2,))), (1, 2), "profile", "3")
+    made = Summary(
+        "h", "u1", "recurrent", 1, 0, 5, (('Likes "linen".', (1, 2)), ("Wears M.", (2,))), (1, 2), "profile", "3"
+    )
     snapshot.write_summaries(tmp_path / "s.parquet", [made])
     store = make_store(ITEMS)
     snapshot.load_summaries(store, tmp_path / "s.parquet")

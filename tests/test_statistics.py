@@ -1,4 +1,5 @@
-"""Intervals and tests against values worked out by hand, against scipy, and against what they promise: coverage and false alarms."""
+"""Intervals and tests against values worked out by hand, against scipy, and against what they promise: coverage and
+false alarms."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ def test_two_cases_give_three_means_with_known_chances() -> None:
 def test_the_interval_is_that_of_scipy() -> None:
     values = np.random.default_rng(1).exponential(size=300)
     found = interval(values, resamples=20_000)
-    wanted = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)).confidence_interval
+    wanted = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
     assert found.mean == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.005)
 
@@ -75,7 +78,8 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     rng, hits = np.random.default_rng(5), 0
     for trial in range(400):
         users = np.repeat(np.arange(200), rng.integers(1, 5, 200))
-        values = rng.random(200)[users] < rng.random(len(users)) * 0.4  # a user's own chance and luck: 0.4 / 2 in the mean
+        # a user's own chance and luck: 0.4 / 2 in the mean
+        values = rng.random(200)[users] < rng.random(len(users)) * 0.4
         found = interval(values, users, resamples=300, seed=trial)
         hits += found.low <= 0.2 <= found.high
     assert 0.91 <= hits / 400 <= 0.98
@@ -103,8 +107,13 @@ def test_a_user_flips_with_all_their_cases() -> None:
 def test_the_randomisation_test_is_that_of_scipy() -> None:
     rng = np.random.default_rng(7)
     one, other = rng.random(12) + 0.15, rng.random(12)
-    exact = stats.permutation_test((one, other), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=np.inf).pvalue
-    by_hand = [abs(np.dot(signs, one - other)) >= abs((one - other).sum()) - 1e-12 for signs in itertools.product((-1, 1), repeat=12)]
+    exact = stats.permutation_test(
+        (one, other), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=np.inf
+    ).pvalue
+    by_hand = [
+        abs(np.dot(signs, one - other)) >= abs((one - other).sum()) - 1e-12
+        for signs in itertools.product((-1, 1), repeat=12)
+    ]
     assert exact == pytest.approx(np.mean(by_hand))
     assert sign_flip(one - other, resamples=40_000) == pytest.approx(exact, abs=0.01)
 

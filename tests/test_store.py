@@ -50,7 +50,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def _other_process(code: str) -> Iterator[subprocess.Popen[str]]:
     """A process that runs `code`, which must print "ready" and then wait for its input to close."""
-    process = subprocess.Popen([sys.executable, "-c", code + "\nprint('ready', flush=True)\ninput()"], stdin=-1, stdout=-1, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code + "\nprint('ready', flush=True)\ninput()"], stdin=-1, stdout=-1, text=True
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "ready"
@@ -83,7 +85,9 @@ def test_users_are_listed_by_activity_and_found_in_any_case(make_store: MakeStor
 def test_items_come_with_their_attributes_and_unknown_ids_are_left_out(make_store: MakeStore) -> None:
     store = make_store(ITEMS, EVENTS)
     found = store.items(["D1", "nothing", "D1", "X1"])
-    assert found["D1"] == Item("D1", "Red linen dress", "dresses", "Zed", "red", price=49.9, parent_id="D", first_seen=datetime(2025, 1, 1))
+    assert found["D1"] == Item(
+        "D1", "Red linen dress", "dresses", "Zed", "red", price=49.9, parent_id="D", first_seen=datetime(2025, 1, 1)
+    )
     assert sorted(found) == ["D1", "X1"]
     assert found["X1"].name == "black Aya bags (untitled product X1)"
     assert store.items([]) == {}
@@ -103,9 +107,17 @@ def test_the_catalogue_and_the_sequences_count_items_alike(make_store: MakeStore
     assert catalogue.item_ids == ["D1", "D2", "S1", "X1"]
     assert catalogue.titles[3] == ""
     assert catalogue.names[3] == "black Aya bags (untitled product X1)"
-    assert catalogue.first_seen.tolist() == [datetime(2025, 1, 1), datetime(2025, 3, 1), datetime(2025, 1, 1), datetime(1970, 1, 1)]
+    assert catalogue.first_seen.tolist() == [
+        datetime(2025, 1, 1),
+        datetime(2025, 3, 1),
+        datetime(2025, 1, 1),
+        datetime(1970, 1, 1),
+    ]
     assert catalogue.in_stock.all()
-    rows = [(sequences.user_ids[u], catalogue.item_ids[i], int(a)) for u, i, a in zip(sequences.user, sequences.item, sequences.action, strict=True)]
+    rows = [
+        (sequences.user_ids[u], catalogue.item_ids[i], int(a))
+        for u, i, a in zip(sequences.user, sequences.item, sequences.action, strict=True)
+    ]
     assert rows == [("ann", "D1", 0), ("ann", "S1", 0), ("ann", "D1", 2), ("bob", "S1", 0), ("bob", "D2", 1)]
     assert (sequences.user.dtype, sequences.item.dtype, sequences.action.dtype) == (np.int32, np.int32, np.int8)
     assert sequences.ts.dtype == np.dtype("datetime64[us]")
@@ -116,7 +128,12 @@ def test_the_catalogue_and_the_sequences_count_items_alike(make_store: MakeStore
 def test_an_empty_store_answers_everything_with_nothing(make_store: MakeStore) -> None:
     store = make_store()
     assert set(store.counts().values()) == {0}
-    assert (store.users(), store.popular(days=7), store.memory_queries(), store.catalogue().item_ids) == ([], [], [], [])
+    assert (store.users(), store.popular(days=7), store.memory_queries(), store.catalogue().item_ids) == (
+        [],
+        [],
+        [],
+        [],
+    )
     assert len(store.sequences().user) == 0
     assert store.all_vectors("title", "m")[1].shape == (0, 0)
     assert store.revision() == "empty"
@@ -187,7 +204,9 @@ def test_vectors_come_back_as_they_were_and_a_second_save_replaces(make_store: M
 
 def test_summaries_are_kept_once_with_the_events_behind_each_sentence(make_store: MakeStore) -> None:
     store = make_store(ITEMS, EVENTS)
-    summary = Summary("hash", "ann", "recurrent", 0, 0, 4, (("Likes “red”.", (1, 2)), ("Buys.", (4,))), (1, 2, 4), "profile", "1")
+    summary = Summary(
+        "hash", "ann", "recurrent", 0, 0, 4, (("Likes “red”.", (1, 2)), ("Buys.", (4,))), (1, 2, 4), "profile", "1"
+    )
     store.save_summaries([summary])
     store.save_summaries([summary, summary])
     assert store.summary("hash") == summary
@@ -296,7 +315,9 @@ def test_an_older_schema_is_migrated_once_and_recorded(make_store: MakeStore, mo
             assert again.counts()["items"] == 4
 
 
-def test_a_store_another_process_writes_is_busy_and_free_again_afterwards(make_store: MakeStore, impatient: None) -> None:
+def test_a_store_another_process_writes_is_busy_and_free_again_afterwards(
+    make_store: MakeStore, impatient: None
+) -> None:
     store = make_store(ITEMS, EVENTS)
     with _other_process(f"from recgraph.store.db import Store; store = Store.open({str(store.path)!r})"):
         assert store.has_user("ann")  # two processes may read
@@ -377,11 +398,16 @@ def test_the_run_log_is_a_file_of_its_own_and_gives_runs_back_newest_first(make_
     log.append({"run_id": "1", "user_id": "ann", "items": [{"title": "Kleid für Ärzte"}]})
     log.append({"run_id": "2", "at": datetime(2025, 1, 1)})
     assert log.place.name == "shop.runs.duckdb"
-    assert log.recent() == [{"run_id": "2", "at": "2025-01-01 00:00:00"}, {"run_id": "1", "user_id": "ann", "items": [{"title": "Kleid für Ärzte"}]}]
+    assert log.recent() == [
+        {"run_id": "2", "at": "2025-01-01 00:00:00"},
+        {"run_id": "1", "user_id": "ann", "items": [{"title": "Kleid für Ärzte"}]},
+    ]
     assert len(log.recent(limit=1)) == 1
 
 
-def test_readers_are_served_from_the_old_state_while_an_ingest_reads_and_wait_while_it_merges(make_store: MakeStore, tmp_path: Path) -> None:
+def test_readers_are_served_from_the_old_state_while_an_ingest_reads_and_wait_while_it_merges(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
     """The lock was held while the files were read: readers of other processes failed for as long as that took."""
     store = make_store(ITEMS, EVENTS)
     store.close()
@@ -425,12 +451,16 @@ def test_two_ingests_into_one_store_queue_and_the_second_says_so_once(make_store
         steps.append(step)
         waits.set()
 
-    second = threading.Thread(target=ingest, args=(store.path, "tables", [tmp_path / "eva"]), kwargs={"progress": queued})
+    second = threading.Thread(
+        target=ingest, args=(store.path, "tables", [tmp_path / "eva"]), kwargs={"progress": queued}
+    )
     ingest(store.path, "tables", [tmp_path / "dan"], progress=first)
     second.join(timeout=30)
     with Store.open(store.path) as both:
         assert (both.has_user("dan"), both.has_user("eva")) == (True, True)
-    assert [step for step in steps if step.startswith("waiting")] == [f"waiting for another ingest into {store.path.name} (up to 300 s)"]
+    assert [step for step in steps if step.startswith("waiting")] == [
+        f"waiting for another ingest into {store.path.name} (up to 300 s)"
+    ]
 
 
 def test_a_run_log_under_the_doubled_name_is_taken_over_at_the_next_run(make_store: MakeStore) -> None:
@@ -452,7 +482,9 @@ def test_a_store_of_schema_1_learns_which_items_events_alone_named(tmp_path: Pat
     with duckdb.connect(str(path)) as con:
         migrations._first(con.cursor())
         con.execute("INSERT INTO meta VALUES ('schema_version', '1')")
-        con.execute("INSERT INTO items (item_id, title, brand) VALUES ('A', 'Red tee', ''), ('B', '', ''), ('C', '', 'Zed')")
+        con.execute(
+            "INSERT INTO items (item_id, title, brand) VALUES ('A', 'Red tee', ''), ('B', '', ''), ('C', '', 'Zed')"
+        )
     with Store.open(path) as store:
         assert store.catalogue().listed.tolist() == [True, False, True]
         assert store.meta("catalogue") == "given"

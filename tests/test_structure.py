@@ -82,8 +82,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 @functools.cache
 def imported_modules() -> dict[str, frozenset[str]]:
-    """Of each module the modules of recgraph that it names in an import, at its top, in a function or for types alone.
-    """
+    """Of each module the modules of recgraph that it names in an import, at its top, in a function or for types alone."""
     known = {name_of(path) for path in MODULES}
 
     def module_of(name: str) -> str:
@@ -279,7 +278,8 @@ def test_the_wheel_works_where_the_sources_are_not(wheel: Path, tmp_path: Path) 
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import importlib.resources as files, recgraph, recgraph.store.records as records\n"
-        "print(recgraph.__file__, records.__file__, 'CREATE TABLE' in (files.files('recgraph.store') / 'schema.sql').read_text())"
+        "print(recgraph.__file__, records.__file__, 'CREATE TABLE' in (files.files('recgraph.store') / "
+        "'schema.sql').read_text())"
     )
     environ = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run(
@@ -292,8 +292,7 @@ def test_the_wheel_works_where_the_sources_are_not(wheel: Path, tmp_path: Path) 
 
 
 def test_no_two_classes_of_the_product_have_one_name() -> None:
-    """One name, one thing: a class is met in messages, tracebacks and searches too, where no module stands beside it.
-    """
+    """One name, one thing: a class is met in messages, tracebacks and searches too, where no module stands beside it."""
     homes: dict[str, list[str]] = {}
     for file in MODULES:
         for node in tree_of(file).body:

@@ -9,10 +9,21 @@ import pytest
 from fakes import FakeLLM, click, item, search
 
 from recgraph.graph.grounding import Vocabulary
-from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, Work, Written, build_summarize, split_blocks
+from recgraph.graph.summarize import (
+    LLMSummarizer,
+    ProfileSummarizer,
+    Summarizer,
+    Work,
+    Written,
+    build_summarize,
+    split_blocks,
+)
 from recgraph.store.records import Event, Item, Summary
 
-ITEMS = {f"I{n}": item(f"I{n}", f"Thing {n}", category="shirts", color="olive" if n % 2 else "navy", brand="Harrow") for n in range(1, 400)}
+ITEMS = {
+    f"I{n}": item(f"I{n}", f"Thing {n}", category="shirts", color="olive" if n % 2 else "navy", brand="Harrow")
+    for n in range(1, 400)
+}
 
 
 class Counting:
@@ -57,7 +68,8 @@ def test_blocks_hold_five_items_and_their_searches() -> None:
 def test_the_second_run_asks_the_summarizer_nothing(paradigm: str) -> None:
     world = World(paradigm)
     first, calls = world.run(events(23))
-    assert calls == (5 if paradigm == "recurrent" else 5 + 1 + 1)  # five blocks; four of them merged; that and the fifth merged
+    # five blocks; four of them merged; that and the fifth merged
+    assert calls == (5 if paradigm == "recurrent" else 5 + 1 + 1)
     second, calls_again = world.run(events(23))
     assert calls_again == 0
     assert second["summary"] == first["summary"]
@@ -88,7 +100,14 @@ def test_one_new_event_costs_one_block_and_at_most_one_merge_a_level_when_hierar
 def test_a_changed_title_makes_a_new_summary() -> None:
     world = World("recurrent")
     world.run(events(3))
-    world.graph.invoke({"user_id": "U1", "paradigm": "recurrent", "history": events(3), "items": {**ITEMS, "I2": item("I2", "Renamed")}})
+    world.graph.invoke(
+        {
+            "user_id": "U1",
+            "paradigm": "recurrent",
+            "history": events(3),
+            "items": {**ITEMS, "I2": item("I2", "Renamed")},
+        }
+    )
     assert len(world.counting.works) == 2
 
 
@@ -102,7 +121,11 @@ def test_the_recurrent_step_sees_the_previous_summary_and_only_its_block() -> No
     world = World("recurrent")
     world.run(events(12))
     assert [len(work.parts) for work in world.counting.works] == [0, 1, 1]
-    assert [[event.seq for event in work.new] for work in world.counting.works] == [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12]]
+    assert [[event.seq for event in work.new] for work in world.counting.works] == [
+        [1, 2, 3, 4, 5],
+        [6, 7, 8, 9, 10],
+        [11, 12],
+    ]
 
 
 def test_every_sentence_names_events_of_the_summary() -> None:
@@ -113,7 +136,9 @@ def test_every_sentence_names_events_of_the_summary() -> None:
         assert set(seqs) <= set(result["summary"].event_seqs)
 
 
-VOCABULARY = Vocabulary({"brand": {"Harrow", "Gucci"}, "color": {"olive", "navy", "red"}, "category": {"shirts", "boots"}})
+VOCABULARY = Vocabulary(
+    {"brand": {"Harrow", "Gucci"}, "color": {"olive", "navy", "red"}, "category": {"shirts", "boots"}}
+)
 
 
 def summarized(*answers: str) -> tuple[dict[str, Any], FakeLLM]:

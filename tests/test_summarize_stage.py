@@ -92,7 +92,10 @@ def test_what_an_llm_wrote_before_a_kill_is_not_asked_for_again(folder: Path) ->
 
         def summaries(llm: FakeLLM, kept: Path | None) -> dict[str, Any]:
             writer = LLMSummarizer(llm, Vocabulary(store.attribute_values()), wording="fashion")
-            return {summary.input_hash: summary for summary in summarize_users(store, users, writer, PARADIGMS, Settings(), kept)[0]}
+            return {
+                summary.input_hash: summary
+                for summary in summarize_users(store, users, writer, PARADIGMS, Settings(), kept)[0]
+            }
 
         whole = Failing("They like clothes.")
         wanted = summaries(whole, None)
@@ -108,5 +111,7 @@ def test_what_an_llm_wrote_before_a_kill_is_not_asked_for_again(folder: Path) ->
 def test_several_users_at_once_give_the_same(folder: Path) -> None:
     with snapshot.open_folder(folder / "data" / "prepare" / "all") as store:
         users = sorted(row.user_id for row in store.users())
-        one, several = (summarize_users(store, users, ProfileSummarizer(), PARADIGMS, Settings(), at_once=many) for many in (1, 3))
+        one, several = (
+            summarize_users(store, users, ProfileSummarizer(), PARADIGMS, Settings(), at_once=many) for many in (1, 3)
+        )
     assert one == several

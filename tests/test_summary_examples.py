@@ -1,4 +1,5 @@
-"""Examples for the adapter `summarize`: true to their prompts, in many wordings, of the prompts that serve; and the checks on written summaries."""
+"""Examples for the adapter `summarize`: true to their prompts, in many wordings, of the prompts that serve; and the
+checks on written summaries."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ ITEMS: dict[str, Item] = {
     )
     for n in range(40)
 }
-VOCABULARY = Vocabulary({"brand": set(BRANDS) | {"Gucci"}, "color": set(COLORS) | {"Purple"}, "category": {*KINDS, "hats"}})
+VOCABULARY = Vocabulary(
+    {"brand": set(BRANDS) | {"Gucci"}, "color": set(COLORS) | {"Purple"}, "category": {*KINDS, "hats"}}
+)
 
 
 def history(count: int) -> list[Event]:
@@ -43,14 +46,18 @@ def history(count: int) -> list[Event]:
 
 
 def rows(seed: int = 7, count: int = 33, **plan: int) -> list[tuple[str, str, str]]:
-    drawn = user_examples("U1", history(count), ITEMS, Plan(per_user={"block": 6, "recurrent": 6, "merge": 4}), VOCABULARY, seed, "€")
+    drawn = user_examples(
+        "U1", history(count), ITEMS, Plan(per_user={"block": 6, "recurrent": 6, "merge": 4}), VOCABULARY, seed, "€"
+    )
     return [(row.kind, row.prompt.user, row.answer) for row in drawn]
 
 
 def test_every_answer_names_only_what_its_prompt_shows() -> None:
     found = [row for seed in range(12) for row in rows(seed)]
     assert {kind for kind, _, _ in found} == {"block", "recurrent", "merge"}
-    report = summary_report([answer for _, _, answer in found], [user for _, user, _ in found], VOCABULARY, lambda text: len(text.split()))
+    report = summary_report(
+        [answer for _, _, answer in found], [user for _, user, _ in found], VOCABULARY, lambda text: len(text.split())
+    )
     assert (report["grounded"], report["numbers"], report["copies"], report["accepted"]) == (1.0, 1.0, 0.0, 1.0)
     assert report["tokens_mean"] < 50
 
@@ -76,7 +83,9 @@ def test_the_same_facts_read_differently_and_the_same_seed_reads_the_same() -> N
 def test_the_prompts_are_those_that_a_run_sends() -> None:
     events = history(5)
     llm = FakeLLM("They like clothes.")
-    LLMSummarizer(llm, VOCABULARY, wording="fashion", currency="€").write(Work("", "U1", "recurrent", 0, 0, events, events, ()), ITEMS, None)
+    LLMSummarizer(llm, VOCABULARY, wording="fashion", currency="€").write(
+        Work("", "U1", "recurrent", 0, 0, events, events, ()), ITEMS, None
+    )
     drawn = user_examples("U1", events, ITEMS, Plan(per_user={"block": 20}), VOCABULARY, 1, "€")
     assert llm.asked[0] == block_prompt(data_lines(events, ITEMS, "€"), wording="fashion")
     assert llm.asked[0] in [row.prompt for row in drawn]
@@ -102,7 +111,9 @@ def test_a_user_without_known_products_gives_no_rows() -> None:
 def test_parts_hold_out_whole_users_and_stay_as_users_are_added(make_store: Callable[..., Store]) -> None:
     users = [f"U{n}" for n in range(40)]
     ids = [line.split(",")[0] for line in SHOP_ITEMS.strip().splitlines()[1:]]
-    lines = [f"{user},2025-03-{day:02},click,{ids[(day + len(user)) % len(ids)]},," for user in users for day in range(1, 9)]
+    lines = [
+        f"{user},2025-03-{day:02},click,{ids[(day + len(user)) % len(ids)]},," for user in users for day in range(1, 9)
+    ]
     head, *_ = SHOP_EVENTS.strip().splitlines()
     large = list(summary_examples(make_store(SHOP_ITEMS, [head, *lines]), Plan(), 7))
     small = list(summary_examples(make_store(SHOP_ITEMS, [head, *lines[: 8 * 20]], name="small"), Plan(), 7))
@@ -115,7 +126,15 @@ def test_parts_hold_out_whole_users_and_stay_as_users_are_added(make_store: Call
     assert all(row.part == part_of(row.user_id, 7, 0.1) for row in large)
     assert {row.part for row in large} == {"train", "valid", "test"}
     assert [row.group for row in large] == list(range(len(large)))
-    assert len({row.user_id for row in summary_examples(make_store(SHOP_ITEMS, [head, *lines], name="again"), Plan(), 7, users=9)}) == 9
+    assert (
+        len(
+            {
+                row.user_id
+                for row in summary_examples(make_store(SHOP_ITEMS, [head, *lines], name="again"), Plan(), 7, users=9)
+            }
+        )
+        == 9
+    )
 
 
 def test_the_grounding_rate_counts_what_stands_nowhere_in_its_own_prompt() -> None:
@@ -139,7 +158,9 @@ def test_the_context_of_a_prompt_is_its_data(previous: str) -> None:
     from recgraph.graph.prompts import recurrent_prompt
 
     lines = ["click A; shirts", 'search "b"']
-    prompt = recurrent_prompt(previous, lines, wording="fashion") if previous else block_prompt(lines, wording="fashion")
+    prompt = (
+        recurrent_prompt(previous, lines, wording="fashion") if previous else block_prompt(lines, wording="fashion")
+    )
     assert prompt_context(prompt.user) == [*([previous] if previous else []), *lines]
 
 

@@ -1,4 +1,5 @@
-"""The text transformer: it learns which text follows, ranks items nobody had, and reads the query where there is one."""
+"""The text transformer: it learns which text follows, ranks items nobody had, and reads the query where there is
+one."""
 
 from __future__ import annotations
 
@@ -28,15 +29,29 @@ from recgraph.train.task import Cases, Events, Task, read_task  # noqa: E402
 
 WORDS = ("red", "blue", "green", "grey", "pink", "gold", "white", "black")
 SETTINGS = TextSettings(
-    dim=32, layers=1, heads=1, dropout=0.0, attention_dropout=0.0, negatives=0, batch=64, epochs=12, patience=12, learning_rate=5e-3
+    dim=32,
+    layers=1,
+    heads=1,
+    dropout=0.0,
+    attention_dropout=0.0,
+    negatives=0,
+    batch=64,
+    epochs=12,
+    patience=12,
+    learning_rate=5e-3,
 )
 
 
 def cases_of(histories: list[list[int]], targets: list[int], query: tuple[str, ...] = ()) -> Cases:
     rows = tuple(np.array(one, np.int64) for one in histories)
     n = len(rows)
-    actions, times = tuple(np.full(len(one), 2, np.int8) for one in rows), tuple(np.arange(len(one), dtype=np.float64) for one in rows)
-    return Cases(rows, actions, times, np.array(targets), np.arange(n), query or ("",) * n, np.full(n, 1e9), np.arange(n))
+    actions, times = (
+        tuple(np.full(len(one), 2, np.int8) for one in rows),
+        tuple(np.arange(len(one), dtype=np.float64) for one in rows),
+    )
+    return Cases(
+        rows, actions, times, np.array(targets), np.arange(n), query or ("",) * n, np.full(n, 1e9), np.arange(n)
+    )
 
 
 def task_of(train: list[list[int]], valid: Cases, texts: tuple[str, ...]) -> Task:
@@ -44,11 +59,23 @@ def task_of(train: list[list[int]], valid: Cases, texts: tuple[str, ...]) -> Tas
     user = np.repeat(np.arange(len(train)), [len(one) for one in train])
     item = np.array([row for one in train for row in one], np.int64)
     events = Events(user, item, np.arange(len(item), dtype=np.float64), np.full(len(item), 2, np.int8))
-    return Task("shop", "loo", tuple(f"i{row}" for row in range(n)), texts, np.full(n, -1), np.full(n, -np.inf), events, valid, valid, None)
+    return Task(
+        "shop",
+        "loo",
+        tuple(f"i{row}" for row in range(n)),
+        texts,
+        np.full(n, -1),
+        np.full(n, -np.inf),
+        events,
+        valid,
+        valid,
+        None,
+    )
 
 
 def pairs() -> Task:
-    """Boots of a colour are followed by a scarf of it. Items 0-7 are boots, 8-15 scarves; the black ones (7, 15) nobody had."""
+    """Boots of a colour are followed by a scarf of it. Items 0-7 are boots, 8-15 scarves; the black ones (7, 15) nobody
+    had."""
     texts = tuple(f"{word} boots" for word in WORDS) + tuple(f"{word} scarf" for word in WORDS)
     train = [[colour, colour + 8] for colour in range(7)] * 12
     return task_of(train, cases_of([[colour] for colour in range(7)], [colour + 8 for colour in range(7)]), texts)
@@ -78,7 +105,10 @@ def test_an_item_is_its_text_and_has_no_vector_of_its_own() -> None:
 
 def searching(make_store: Callable[..., Store], users: int = 40) -> Path:
     """Everybody takes something white, then searches for a colour, and buys the scarf of it."""
-    items = ["item_id,title", *(f"{kind[0].upper()}{n},{word} {kind}" for kind in ("boots", "scarf") for n, word in enumerate(WORDS))]
+    items = [
+        "item_id,title",
+        *(f"{kind[0].upper()}{n},{word} {kind}" for kind in ("boots", "scarf") for n, word in enumerate(WORDS)),
+    ]
     lines = ["user_id,ts,action,item_id,query"]
     for user in range(users):
         colour, month = user % 6, 1 if user < users - 8 else 6
@@ -118,7 +148,8 @@ def test_the_query_is_read_where_there_is_one(make_store: Callable[..., Store]) 
 
 @pytest.mark.parametrize("split", ["time", "loo"])
 def test_searches_past_the_cut_are_not_read(make_store: Callable[..., Store], split: str) -> None:
-    """Each user searches before each of four purchases, and once more after the last one; the last two purchases are held out."""
+    """Each user searches before each of four purchases, and once more after the last one; the last two purchases are
+    held out."""
     items = ["item_id,title", *(f"S{n},{word} scarf" for n, word in enumerate(WORDS))]
     lines = ["user_id,ts,action,item_id,query"]
     for user in range(6):
@@ -148,12 +179,15 @@ def test_what_serves_in_numpy_is_what_was_trained(make_store: Callable[..., Stor
     path = searching(make_store)
     with Store.open(path) as store:
         task = read_task(store, "shop", "time")
-    system = TextFormerSystem(replace(SETTINGS, epochs=2, heads=2, layers=2, max_length=6), path, queries=True, encoder=FakeEncoder())
+    system = TextFormerSystem(
+        replace(SETTINGS, epochs=2, heads=2, layers=2, max_length=6), path, queries=True, encoder=FakeEncoder()
+    )
     system.fit(task, lambda _: None)
     rng = np.random.default_rng(0)
     histories = [rng.integers(0, task.n_items, size).tolist() for size in (1, 2, 5, 6, 9)] + [[3, 3, 3, 1], [2]]
     queries = ("red", "", "unheard blue", "", "gold", "white", "")
-    histories.append(np.repeat(rng.integers(0, task.n_items, 60), 2).tolist())  # each clicked, then bought: more than is read
+    # each clicked, then bought: more than is read
+    histories.append(np.repeat(rng.integers(0, task.n_items, 60), 2).tolist())
     queries = (*queries, "")
     asked = cases_of(histories, [0] * 8, queries)
     former = system.served(encoder=FakeEncoder.name, fitted_before="2025-03-01T00:00:00")
@@ -200,12 +234,16 @@ PARAMS = {
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_the_stage_writes_the_same_bytes_twice(make_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
+def test_the_stage_writes_the_same_bytes_twice(
+    make_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
     """And where no product has a name there is nothing to learn, which is no error."""
     folder = searching(make_store).parent
     if not named:
         other = make_store(
-            "item_id,category\nA,x\nB,x", ["user_id,ts,action,item_id", *(f"u,2025-0{n}-02,click,A" for n in range(1, 7))], name="plain"
+            "item_id,category\nA,x\nB,x",
+            ["user_id,ts,action,item_id", *(f"u,2025-0{n}-02,click,A" for n in range(1, 7))],
+            name="plain",
         )
         other.close()
         (folder / "plain.duckdb").replace(folder / "shop.duckdb")

@@ -1,4 +1,5 @@
-"""Title encoders: pairs, hard negatives, metrics, the LSTM and the fine-tuning, the stage, and serving a store with what was trained."""
+"""Title encoders: pairs, hard negatives, metrics, the LSTM and the fine-tuning, the stage, and serving a store with
+what was trained."""
 
 from __future__ import annotations
 
@@ -78,11 +79,16 @@ def test_variants_and_equal_titles_are_one_group(shop: Store) -> None:
 
 
 def test_a_pair_is_a_query_and_what_was_bought_after_it(shop: Store) -> None:
-    """The coat's purchase names no query but follows a search within the hour; the hat's comes two hours later and was not asked for."""
+    """The coat's purchase names no query but follows a search within the hour; the hat's comes two hours later and was
+    not asked for."""
     known = Titles.of(shop.catalogue())
     pairs = pairs_of(shop, known)
     assert pairs.source == QUERY
-    assert named(pairs, known) == [("boots", "Leather boots"), ("trainers", "Red sneakers size 40"), ("winter coat", "Wool coat")]
+    assert named(pairs, known) == [
+        ("boots", "Leather boots"),
+        ("trainers", "Red sneakers size 40"),
+        ("winter coat", "Wool coat"),
+    ]
     clicked = pairs_of(shop, known, "click")
     assert ("trainers", "Leather boots") in named(clicked, known)
     boots, sneakers = known.group[0], known.group[1]
@@ -90,7 +96,8 @@ def test_a_pair_is_a_query_and_what_was_bought_after_it(shop: Store) -> None:
 
 
 def test_without_queries_a_pair_is_a_purchase_and_the_next_one(make_store: Callable[..., Store]) -> None:
-    """One basket has no order: coat and hat of one moment both follow the boots, and the hat alone is what the sneakers come after."""
+    """One basket has no order: coat and hat of one moment both follow the boots, and the hat alone is what the sneakers
+    come after."""
     events = """user_id,ts,action,item_id
         u1,2025-01-01,purchase,B1
         u1,2025-01-02,purchase,C1
@@ -108,7 +115,9 @@ def test_without_queries_a_pair_is_a_purchase_and_the_next_one(make_store: Calla
         ("Leather boots", "Wool coat"),
         ("Straw hat", "Red sneakers size 40"),
     ]
-    assert int(known.group[0]) in pairs.matches[pairs.queries.index("Leather boots")], "a title is no negative of itself"
+    assert int(known.group[0]) in pairs.matches[pairs.queries.index("Leather boots")], (
+        "a title is no negative of itself"
+    )
 
 
 def corner(*degrees: float) -> Any:
@@ -118,12 +127,16 @@ def corner(*degrees: float) -> Any:
 
 def test_hard_negatives_are_the_nearest_that_do_not_match() -> None:
     known = Titles(["a", "a2", "b", "c"], np.array([0, 0, 1, 2]), {})
-    pairs = Pairs(QUERY, ["x", "y", "z"], np.array([[0, 0], [1, 2]]), [frozenset({0}), frozenset({1}), frozenset({0, 1, 2})])
+    pairs = Pairs(
+        QUERY, ["x", "y", "z"], np.array([[0, 0], [1, 2]]), [frozenset({0}), frozenset({1}), frozenset({0, 1, 2})]
+    )
     found = mine(pairs, known, pairs.positive, corner(0, 40, 10), corner(5, 6, 30, 90), 1, np.random.default_rng(0))
     # x matches a and its variant: b is nearest; a is asked by x and z: y. y matches b: a2; b is asked by y and z: x.
     assert found.tolist() == [[2, 1], [1, 0]]
     everything = Pairs(QUERY, ["x"], np.array([[0, 0]]), [frozenset({0, 1, 2})])
-    assert mine(everything, known, everything.positive, corner(0), corner(5, 6, 30, 90), 1, np.random.default_rng(0)).tolist() == [[-1, -1]]
+    assert mine(
+        everything, known, everything.positive, corner(0), corner(5, 6, 30, 90), 1, np.random.default_rng(0)
+    ).tolist() == [[-1, -1]]
 
 
 def test_retrieval_counts_groups_and_leaves_out_what_asks() -> None:
@@ -132,7 +145,9 @@ def test_retrieval_counts_groups_and_leaves_out_what_asks() -> None:
     found = retrieval(corner(0, 0), [1, 2], titles_at, group)
     assert found == {"recall@1": 0.0, "recall@10": 1.0, "mrr": round((1 / 2 + 1 / 3) / 2, 4), "cases": 2}
     assert retrieval(corner(0, 0), [1, 2], titles_at, group, hidden=[0, 0])["recall@1"] == 0.5
-    assert retrieval(corner(0), [0], titles_at, group, hidden=[0])["recall@1"] == 1.0, "the wanted group is never hidden"
+    assert retrieval(corner(0), [0], titles_at, group, hidden=[0])["recall@1"] == 1.0, (
+        "the wanted group is never hidden"
+    )
     assert retrieval(np.zeros((0, 2), np.float32), [], titles_at, group)["cases"] == 0
 
 
@@ -180,7 +195,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(shop: Store
     assert state_of(first) != state_of(third)
 
 
-def test_a_killed_training_goes_on_and_ends_the_same(shop: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_training_goes_on_and_ends_the_same(
+    shop: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     known = Titles.of(shop.catalogue())
     pairs = pairs_of(shop, known)
     told: list[str] = []
@@ -218,7 +235,9 @@ def test_training_brings_a_query_near_its_title(make_store: Callable[..., Store]
     ]
     store = make_store(items=items, events=events)
     known = Titles.of(store.catalogue())
-    model, losses = train_lstm(pairs_of(store, known), known, replace(TINY, dim=16, lr=0.02, dropout=0.0, epochs=15), tmp_path / "c")
+    model, losses = train_lstm(
+        pairs_of(store, known), known, replace(TINY, dim=16, lr=0.02, dropout=0.0, epochs=15), tmp_path / "c"
+    )
     assert losses[-1] < 0.05 < losses[0]
     save_lstm(model, read_tokenizer(find_encoder() / "tokenizer.json", 64), tmp_path / "lstm", 64, {})
     encoder = LSTMEncoder(tmp_path / "lstm")
@@ -238,7 +257,10 @@ def test_an_evaluation_reads_texts_with_the_encoder_that_is_named(
     """One of another shop, which is zero-shot there; its answers are not taken for those of the default one."""
     monkeypatch.setenv("RECGRAPH_EMBEDDER", str(saved(tmp_path / "lstm")))
     days = [f"u{user},2025-01-{day:02d},purchase,I{(user + day) % 6}" for user in range(9) for day in range(1, 5)]
-    store = make_store(["item_id,title", *(f"I{n},{'red blue'.split()[n % 2]} shoe {n}" for n in range(6))], ["user_id,ts,action,item_id", *days])
+    store = make_store(
+        ["item_id,title", *(f"I{n},{'red blue'.split()[n % 2]} shoe {n}" for n in range(6))],
+        ["user_id,ts,action,item_id", *days],
+    )
     task = read_task(store, "shop", "loo")
     for embedder in (str(tmp_path / "lstm"), None):
         chosen = systems(["text-knn"], Workshop(embedder=embedder or ""))
@@ -269,7 +291,9 @@ def test_a_store_is_served_by_the_encoder_it_was_published_with(shop: Store, tmp
         encoder_of(shop)
     saved(shop.path.parent / "data" / "lstm")
     assert encoder_of(shop).name.startswith("lstm-")
-    assert encoder_of(shop, "sentence-transformers/all-MiniLM-L6-v2").name.startswith("all-MiniLM-L6-v2-"), "a setting wins"
+    assert encoder_of(shop, "sentence-transformers/all-MiniLM-L6-v2").name.startswith("all-MiniLM-L6-v2-"), (
+        "a setting wins"
+    )
 
 
 OWN = {
@@ -285,7 +309,11 @@ OWN = {
 
 
 def prepared(folder: Path, store: Store, **changed: Any) -> dict[str, Any]:
-    params = {"data": str(store.path), "split": "loo", "prepare": {"start": "search", "valid_days": 30, "test_days": 30}}
+    params = {
+        "data": str(store.path),
+        "split": "loo",
+        "prepare": {"start": "search", "valid_days": 30, "test_days": 30},
+    }
     prepare.run(params, folder, lambda _: None)
     return {**params, "title_embeddings": {**OWN, **changed}}
 
@@ -293,11 +321,15 @@ def prepared(folder: Path, store: Store, **changed: Any) -> dict[str, Any]:
 LAST_OUT = "user_id,ts,action,item_id,query\n" + "".join(
     f"u{user},2025-01-0{day}T1{user}:00:00,purchase,{item},{query}\n"
     for user in range(3)
-    for day, (item, query) in enumerate([("S1", "trainers"), ("C1", "winter coat"), ("B1", "boots"), ("H1", "hat"), ("S2", "sneakers")], start=1)
+    for day, (item, query) in enumerate(
+        [("S1", "trainers"), ("C1", "winter coat"), ("B1", "boots"), ("H1", "hat"), ("S2", "sneakers")], start=1
+    )
 )
 
 
-def test_the_stage_writes_titles_encoder_and_metrics_the_same_twice(make_store: Callable[..., Store], tmp_path: Path) -> None:
+def test_the_stage_writes_titles_encoder_and_metrics_the_same_twice(
+    make_store: Callable[..., Store], tmp_path: Path
+) -> None:
     store = make_store(items=ITEMS, events=LAST_OUT)
     store.close()
     params = prepared(tmp_path, store)
@@ -305,12 +337,20 @@ def test_the_stage_writes_titles_encoder_and_metrics_the_same_twice(make_store: 
     kept = []
     for _ in range(2):
         title_embeddings.run(params, tmp_path, lambda _: None)
-        files = sorted([*(file for file in out.rglob("*") if file.is_file()), tmp_path / "metrics" / "title_embeddings.json"])
+        files = sorted(
+            [*(file for file in out.rglob("*") if file.is_file()), tmp_path / "metrics" / "title_embeddings.json"]
+        )
         kept.append({str(file.relative_to(tmp_path)): file.read_bytes() for file in files})
     assert kept[0] == kept[1]
     assert {file.name for file in out.iterdir()} == {"titles.parquet", "encoder.json", "evidence.parquet", "lstm"}
     columns = read_table(out / "titles.parquet")
-    assert columns["text"] == ["Leather boots", "Red sneakers size 40", "Red sneakers size 41", "Straw hat", "Wool coat"]
+    assert columns["text"] == [
+        "Leather boots",
+        "Red sneakers size 40",
+        "Red sneakers size 41",
+        "Straw hat",
+        "Wool coat",
+    ]
     assert columns["key"][0] == text_key("Leather boots")
     encoder = title_embeddings.chosen_encoder(tmp_path)
     assert np.allclose(columns["vector"], encoder.encode(columns["text"]), atol=1e-6)
@@ -351,7 +391,9 @@ def test_nothing_after_the_cut_is_learnt_from(make_store: Callable[..., Store], 
         ({"dtype": "int8"}, "dtype is 'int8'"),
     ],
 )
-def test_wrong_params_are_named(make_store: Callable[..., Store], tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+def test_wrong_params_are_named(
+    make_store: Callable[..., Store], tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
     store = make_store(items=ITEMS, events=LAST_OUT)
     store.close()
     with pytest.raises(SettingsError, match=message):
@@ -359,14 +401,18 @@ def test_wrong_params_are_named(make_store: Callable[..., Store], tmp_path: Path
 
 
 @pytest.mark.train
-def test_fine_tuning_resumes_with_the_same_bytes_and_says_nothing(shop: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_fine_tuning_resumes_with_the_same_bytes_and_says_nothing(
+    shop: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The trainer of sentence-transformers itself, on a BERT of one layer with the real tokenizer."""
     pytest.importorskip("sentence_transformers", reason="needs recgraph[train]")
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     torch.manual_seed(0)
     base = tmp_path / "base"
-    BertModel(BertConfig(vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)).save_pretrained(base)
+    BertModel(
+        BertConfig(vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    ).save_pretrained(base)
     AutoTokenizer.from_pretrained(find_encoder()).save_pretrained(base)
     known = Titles.of(shop.catalogue())
     pairs = pairs_of(shop, known, "click")

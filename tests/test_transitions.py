@@ -1,4 +1,5 @@
-"""TransitionTable and the ID embedding fitted from them, on sequences whose right answer is obvious, and on Amazon Beauty."""
+"""TransitionTable and the ID embedding fitted from them, on sequences whose right answer is obvious, and on Amazon
+Beauty."""
 
 from __future__ import annotations
 
@@ -8,7 +9,13 @@ import numpy as np
 import pytest
 
 from recgraph.store.db import Sequences
-from recgraph.tools.sources.transitions import TransitionTable, id_embedding, recency_weights, session_vector, transition_counts
+from recgraph.tools.sources.transitions import (
+    TransitionTable,
+    id_embedding,
+    recency_weights,
+    session_vector,
+    transition_counts,
+)
 
 DAY = 86_400
 
@@ -16,14 +23,22 @@ DAY = 86_400
 def sequences(*users: list[tuple[int, float, int]]) -> Sequences:
     """One list of (item, day, action) a user."""
     rows = [(user, item, int(day * DAY), action) for user, events in enumerate(users) for item, day, action in events]
-    user, item, seconds, action = (np.array(column) for column in zip(*rows, strict=True)) if rows else (np.empty(0, int),) * 4
-    return Sequences(user.astype(np.int32), item.astype(np.int32), seconds.astype("datetime64[s]").astype("datetime64[us]"), action.astype(np.int8))
+    user, item, seconds, action = (
+        (np.array(column) for column in zip(*rows, strict=True)) if rows else (np.empty(0, int),) * 4
+    )
+    return Sequences(
+        user.astype(np.int32),
+        item.astype(np.int32),
+        seconds.astype("datetime64[s]").astype("datetime64[us]"),
+        action.astype(np.int8),
+    )
 
 
 def test_a_follower_counts_by_its_action_its_distance_and_its_delay() -> None:
     counts = transition_counts(sequences([(0, 0, 0), (1, 0, 1), (2, 30, 2)]), 4).toarray()
     assert counts[0, 1] == pytest.approx(2.0)  # a cart (2), the next event, the same day
-    assert counts[0, 2] == pytest.approx(3 / np.sqrt(2) * 0.5)  # a purchase (3), two events and one half-life (30 days) later
+    # a purchase (3), two events and one half-life (30 days) later
+    assert counts[0, 2] == pytest.approx(3 / np.sqrt(2) * 0.5)
     assert counts[1, 2] == pytest.approx(3 * 0.5)
     assert np.count_nonzero(counts) == 3
     assert counts[2, 0] == 0  # never backwards
@@ -52,7 +67,10 @@ def test_the_newest_item_weighs_most() -> None:
 
 
 def test_items_taken_together_are_near_and_cold_items_are_zero() -> None:
-    together = [[(a, 0, 0), (b, 0, 0), (c, 0, 0)] for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1), (3, 4, 5), (4, 5, 3), (5, 3, 4))]
+    together = [
+        [(a, 0, 0), (b, 0, 0), (c, 0, 0)]
+        for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1), (3, 4, 5), (4, 5, 3), (5, 3, 4))
+    ]
     vectors = id_embedding(sequences(*together), 7, dim=4)
     assert (vectors.shape, vectors.dtype) == ((7, 4), np.float32)
     assert np.allclose(np.linalg.norm(vectors[:6], axis=1), 1, atol=1e-5)
@@ -79,7 +97,10 @@ def test_a_session_is_the_recent_mean_of_its_items() -> None:
 @pytest.mark.data
 def test_on_amazon_beauty_transitions_and_embedding_find_the_next_item(data_folder: Path) -> None:
     """Leave-one-out, full ranking, every 40th user; measured .095 and .078 Recall@10 (popularity .010)."""
-    lines = [line.split()[1:] for line in (data_folder / "amazon-beauty-2014" / "user_sequence.txt").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        line.split()[1:]
+        for line in (data_folder / "amazon-beauty-2014" / "user_sequence.txt").read_text(encoding="utf-8").splitlines()
+    ]
     row_of = {item: row for row, item in enumerate(sorted({item for line in lines for item in line}))}
     n = len(row_of)
     known = sequences(*([(row_of[item], place / DAY, 2) for place, item in enumerate(line[:-1])] for line in lines))

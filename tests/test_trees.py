@@ -9,7 +9,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from recgraph.train.lora.model import perplexities, tree_loss
 from recgraph.train.lora.trees import Example, build, grow
 
-CASES = [Example((1, 2, 3, 4, tail), (50 + tail % 2, 9), weight=1.0 if tail == 5 else 0.25, group=0) for tail in (5, 6, 7)]
+CASES = [
+    Example((1, 2, 3, 4, tail), (50 + tail % 2, 9), weight=1.0 if tail == 5 else 0.25, group=0) for tail in (5, 6, 7)
+]
 CASES += [Example((1, 2, 8, 4, tail), (50,), group=1) for tail in (5, 6)]
 
 
@@ -17,7 +19,12 @@ CASES += [Example((1, 2, 8, 4, tail), (50,), group=1) for tail in (5, 6)]
 def model() -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
     )
     return LlamaForCausalLM(config).eval()
 

@@ -24,19 +24,41 @@ def cases(users: int, at: int) -> Cases:
     """User i has the items i, i + 1, … i + at - 1 and is asked for the next."""
     history = tuple((user + np.arange(at)) % ITEMS for user in range(users))
     target = np.array([(user + at) % ITEMS for user in range(users)], np.int64)
-    actions, times = tuple(np.full(at, 2, np.int8) for _ in range(users)), tuple(np.arange(at, dtype=np.float64) for _ in range(users))
+    actions, times = (
+        tuple(np.full(at, 2, np.int8) for _ in range(users)),
+        tuple(np.arange(at, dtype=np.float64) for _ in range(users)),
+    )
     return Cases(history, actions, times, target, np.arange(users), ("",) * users, np.full(users, 9.0))
 
 
 def walks(users: int = 60) -> Task:
     item = np.concatenate([(user + np.arange(4)) % ITEMS for user in range(users)]).astype(np.int64)
-    events = Events(np.repeat(np.arange(users), 4), item, np.tile(np.arange(4.0), users), np.full(4 * users, 2, np.int8))
+    events = Events(
+        np.repeat(np.arange(users), 4), item, np.tile(np.arange(4.0), users), np.full(4 * users, 2, np.int8)
+    )
     ids = tuple(f"i{row}" for row in range(ITEMS))
-    return Task("walks", "loo", ids, ids, np.full(ITEMS, -1), np.full(ITEMS, -np.inf), events, cases(users, 4), cases(users, 5), None)
+    return Task(
+        "walks",
+        "loo",
+        ids,
+        ids,
+        np.full(ITEMS, -1),
+        np.full(ITEMS, -np.inf),
+        events,
+        cases(users, 4),
+        cases(users, 5),
+        None,
+    )
 
 
 def test_every_system_gets_as_many_trials_and_the_first_is_what_it_has(tmp_path: Path) -> None:
-    told = tune(walks(), ["transitions", "item-knn"], Workshop(tuned={"item-knn": {"shrink": 7.0}}), Budget(trials=3), tmp_path / "trials.jsonl")
+    told = tune(
+        walks(),
+        ["transitions", "item-knn"],
+        Workshop(tuned={"item-knn": {"shrink": 7.0}}),
+        Budget(trials=3),
+        tmp_path / "trials.jsonl",
+    )
     assert [len(trials) for trials in told.values()] == [3, 3]
     assert told["transitions"][0].settings == {}
     assert told["item-knn"][0].settings == {"shrink": 7.0}
@@ -104,7 +126,11 @@ def test_no_trial_begins_after_the_minutes(tmp_path: Path) -> None:
 
 def test_the_block_names_the_best_and_the_budget() -> None:
     yaml: Any = pytest.importorskip("ruamel.yaml", reason="needs recgraph[train]")
-    tried: list[tuple[dict[str, Any], float]] = [({}, 0.1), ({"dilations": [1, 4], "loss": "bce"}, 0.3), ({"dim": 9}, 0.3)]
+    tried: list[tuple[dict[str, Any], float]] = [
+        ({}, 0.1),
+        ({"dilations": [1, 4], "loss": "bce"}, 0.3),
+        ({"dim": 9}, 0.3),
+    ]
     trials = [Trial("nextitnet", settings, ndcg, 1.0, "") for settings, ndcg in tried]
     assert best(trials) is trials[1]
     block = as_block({"nextitnet": trials}, Budget(trials=3, minutes=10, share=0.3))

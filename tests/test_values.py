@@ -1,4 +1,5 @@
-"""What cells mean: prices, times, stock words, event names, empty cells and ids, each column read whole. Much of it broke a real export once."""
+"""What cells mean: prices, times, stock words, event names, empty cells and ids, each column read whole. Much of it
+broke a real export once."""
 
 from __future__ import annotations
 
@@ -69,7 +70,7 @@ def _times(cursor: duckdb.DuckDBPyConnection, *texts: str, form: str = "") -> li
     return [moment for (moment,) in cursor.execute(f"SELECT {column.value} FROM given").fetchall()]  # noqa: S608
 
 
-# -- prices -----------------------------------------------------------------------------------------------------------------------------
+# -- prices ------------------------------------------------------------------------------------------------------------
 
 
 def test_prices_of_one_column_in_many_spellings_are_never_a_silent_factor(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_any_amount_with_two_decimals_comes_back_from_any_common_notation(
     assert _prices(cursor, *texts) == ([pytest.approx(amount / 100) for amount in cents], ())
 
 
-# -- times ------------------------------------------------------------------------------------------------------------------------------
+# -- times -------------------------------------------------------------------------------------------------------------
 
 MAY = datetime(2026, 5, 14, 11, 23, 45)
 SPELLINGS = [
@@ -322,7 +323,7 @@ def test_what_is_no_time_is_one_sentence_for_as_of(text: str) -> None:
         parse_time(text)
 
 
-# -- event names ------------------------------------------------------------------------------------------------------------------------
+# -- event names -------------------------------------------------------------------------------------------------------
 
 
 def test_the_names_of_events_of_other_shops_are_understood(tmp_path: Path) -> None:
@@ -372,12 +373,13 @@ def test_the_names_of_events_of_other_shops_are_understood(tmp_path: Path) -> No
 def test_an_impression_with_its_query_and_position_is_an_exposure(tmp_path: Path) -> None:
     report = _ingest(
         tmp_path,
-        events__csv="user_id,ts,action,item_id,query,position\nu,2026-05-01,impression,A,red dress,2\nu,2026-05-01,click,A,red dress,2",
+        events__csv="user_id,ts,action,item_id,query,position\nu,2026-05-01,impression,A,red "
+        "dress,2\nu,2026-05-01,click,A,red dress,2",
     )
     assert (report.exposures_new, report.events_new, report.rejects) == (1, 1, 0)
 
 
-# -- stock ------------------------------------------------------------------------------------------------------------------------------
+# -- stock -------------------------------------------------------------------------------------------------------------
 
 
 def test_stock_words_of_the_usual_feeds_and_an_unknown_one_offers_nothing(tmp_path: Path) -> None:
@@ -435,7 +437,7 @@ def test_stock_words_of_the_usual_feeds_and_an_unknown_one_offers_nothing(tmp_pa
     assert report.rows_lost == 0
 
 
-# -- empty cells and ids ----------------------------------------------------------------------------------------------------------------
+# -- empty cells and ids -----------------------------------------------------------------------------------------------
 
 
 def test_placeholders_are_empty_in_every_column(tmp_path: Path) -> None:
@@ -499,7 +501,9 @@ def test_ids_that_a_spreadsheet_made_floats_are_the_same_ids(tmp_path: Path) -> 
 
 def test_an_id_that_lost_its_digits_does_not_keep_the_others_floats(tmp_path: Path) -> None:
     rows = "u,2026-05-01,click,10002.0\nu,2026-05-02,click,1.0003E+04"
-    report = _ingest(tmp_path, items__csv="item_id,title\n10002,Shirt", events__csv="user_id,ts,action,item_id\n" + rows)
+    report = _ingest(
+        tmp_path, items__csv="item_id,title\n10002,Shirt", events__csv="user_id,ts,action,item_id\n" + rows
+    )
     assert _actions(tmp_path, "u") == [("click", "10002"), ("click", "1.0003E+04")]
     assert any("1.0003E+04" in note for note in report.notes)
 
@@ -529,7 +533,7 @@ def test_the_last_value_that_is_not_empty_counts_within_a_file_too(tmp_path: Pat
     assert (item.title, item.brand, item.price, item.attributes) == ("Red shirt", "Aya", 12.0, {"fit": "slim"})
 
 
-# -- returns ------------------------------------------------------------------------------------------------------------------------------
+# -- returns -----------------------------------------------------------------------------------------------------------
 
 ORDERS = {
     "events.user_id": "CustomerID",
@@ -568,7 +572,7 @@ def test_a_return_of_a_later_file_takes_back_what_the_store_has_for_good(tmp_pat
         assert _ingest(tmp_path, events__csv=again).events_new == 0
 
 
-# -- the catalogue --------------------------------------------------------------------------------------------------------------------------
+# -- the catalogue -----------------------------------------------------------------------------------------------------
 
 
 def test_once_there_is_a_catalogue_what_events_alone_name_is_history(tmp_path: Path) -> None:
@@ -601,7 +605,7 @@ def test_once_there_is_a_catalogue_what_events_alone_name_is_history(tmp_path: P
         _ingest(tmp_path, events__csv=events, complete=True)
 
 
-# -- a wrong clock ----------------------------------------------------------------------------------------------------------------------------
+# -- a wrong clock -----------------------------------------------------------------------------------------------------
 
 
 def test_an_event_of_the_future_or_years_after_all_others_is_kept_out_of_popularity(tmp_path: Path) -> None:
@@ -625,7 +629,7 @@ def test_an_event_of_the_future_or_years_after_all_others_is_kept_out_of_popular
         assert store.popular(days=30) == [("B", 3)]
 
 
-# -- the report and the commands -----------------------------------------------------------------------------------------------------------
+# -- the report and the commands ---------------------------------------------------------------------------------------
 
 
 def test_an_ingest_that_loses_more_than_a_fifth_fails_loudly_and_keeps_the_rest(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A real vLLM server on the CPU, in float32, against the in-process model: both must say the same.
 
-The server runs in a Python of its own: RECGRAPH_VLLM_PYTHON, else .venv-vllm/bin/python in the repository; without one the tests skip.
+The server runs in a Python of its own: RECGRAPH_VLLM_PYTHON, else .venv-vllm/bin/python in the repository; without one
+the tests skip.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def tuned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterSet:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         for seed, (task, rank, targets) in enumerate((("next", 16, wide), ("fit", 8, ["q_proj", "v_proj"]))):
             torch.manual_seed(seed)
-            made = peft.get_peft_model(model, peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, task_type="CAUSAL_LM"))
+            made = peft.get_peft_model(
+                model, peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, task_type="CAUSAL_LM")
+            )
             for name, weight in made.named_parameters():
                 if "lora_B" in name:  # peft's are zero, and would change nothing
                     torch.nn.init.normal_(weight, std=0.1)
@@ -87,7 +90,9 @@ def server(folder: Path, tuned: AdapterSet, tmp_path_factory: pytest.TempPathFac
     ]  # fmt: skip
     quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with log.open("w") as output:
-        process = subprocess.Popen(command, env=os.environ | quiet, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=os.environ | quiet, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         yield wait_for(f"http://127.0.0.1:{port}/v1", process, log)
     finally:
@@ -121,7 +126,9 @@ def local(folder: Path) -> LocalLLM:
 
 def candidates(count: int) -> list[Prompt]:
     names = ("red running socks", "a blue hat", "a cookbook", "green trousers made of soft cotton")
-    return [Prompt("Answer with Yes or No.", f"{SHARED}Would they buy {names[i % 4]}, offer {i}?") for i in range(count)]
+    return [
+        Prompt("Answer with Yes or No.", f"{SHARED}Would they buy {names[i % 4]}, offer {i}?") for i in range(count)
+    ]
 
 
 def timed(name: str, started: float) -> None:
@@ -147,11 +154,15 @@ def test_server_and_process_give_the_same_probabilities(server: ServerLLM, local
         assert 1 / (1 + math.exp(no - yes)) == pytest.approx(1 / (1 + math.exp(local_no - local_yes)), abs=1e-3)
 
 
-def test_server_and_process_agree_with_the_same_adapters(server: ServerLLM, folder: Path, tuned: AdapterSet, tmp_path: Path) -> None:
+def test_server_and_process_agree_with_the_same_adapters(
+    server: ServerLLM, folder: Path, tuned: AdapterSet, tmp_path: Path
+) -> None:
     served, used = open_adapted("tuned", None, tmp_path / "shop.duckdb", url=f"{server._root}/v1")
     assert used.names == {"next": "tuned-next", "fit": "tuned-fit"}
     assert (used.label, used.weights) == (tuned.label, tuned.weights)  # the server's folders can be read here
-    local = LocalLLM(folder, {task: str(place) for task, place in tuned.tasks.items()}, dtype=torch.float32, device="cpu")
+    local = LocalLLM(
+        folder, {task: str(place) for task, place in tuned.tasks.items()}, dtype=torch.float32, device="cpu"
+    )
     prompts = candidates(8)
     said: dict[str | None, float] = {}
     for task in (None, "next", "fit"):
@@ -166,7 +177,9 @@ def test_server_and_process_agree_with_the_same_adapters(server: ServerLLM, fold
 
 def test_a_set_the_server_does_not_have_is_refused_or_done_without(server: ServerLLM, tmp_path: Path) -> None:
     url, store = f"{server._root}/v1", tmp_path / "shop.duckdb"
-    with pytest.raises(LLMError, match="no adapter of the set 'other'; it serves SmolLM2-135M-Instruct, tuned-next, tuned-fit"):
+    with pytest.raises(
+        LLMError, match="no adapter of the set 'other'; it serves SmolLM2-135M-Instruct, tuned-next, tuned-fit"
+    ):
         open_adapted("other", None, store, url=url)
     (note,) = open_adapted("", "other", store, url=url)[1].notes
     assert "untrained answers" in note
@@ -185,7 +198,10 @@ def test_server_and_process_write_the_same_greedy_text(server: ServerLLM, local:
 
 def test_a_form_holds_on_the_server(server: ServerLLM) -> None:
     form = Form("ID: ", ("B0012XK9QE", "97423.56831", "U-17/3 (new)"), "\nTitle: ")
-    prompt = Prompt("Name one product by ID and title.", "B0012XK9QE: Nike Air shoes\n97423.56831: Blue cotton shirt\nThe shopper likes shirts.")
+    prompt = Prompt(
+        "Name one product by ID and title.",
+        "B0012XK9QE: Nike Air shoes\n97423.56831: Blue cotton shirt\nThe shopper likes shirts.",
+    )
     answer = server.generate([prompt], max_tokens=40, form=form)[0][0]
     assert re.fullmatch(form_regex(form), answer.text)
 
@@ -194,7 +210,9 @@ def test_a_form_of_as_many_ids_as_allowed_works(server: ServerLLM) -> None:
     ids = tuple(f"B{number * 7919 % 10**9:09d}" for number in range(MAX_CHOICES))
     for name in ("grammar of the most choices, compiled", "the same again"):
         started = time.monotonic()
-        answer = server.generate([Prompt("Name one product.", f"{ids[17]}: Blue shirt")], max_tokens=24, form=Form("ID: ", ids, "\nTitle: "))[0][0]
+        answer = server.generate(
+            [Prompt("Name one product.", f"{ids[17]}: Blue shirt")], max_tokens=24, form=Form("ID: ", ids, "\nTitle: ")
+        )[0][0]
         timed(name, started)
     assert answer.text.split("\n")[0].removeprefix("ID: ") in ids
 
@@ -202,7 +220,10 @@ def test_a_form_of_as_many_ids_as_allowed_works(server: ServerLLM) -> None:
 def test_the_deadline_holds_while_the_real_server_writes(server: ServerLLM) -> None:
     started = time.monotonic()
     # Sixteen stories: one alone may come to an early end of its own on a fast machine, and then nothing is late.
-    stories = [Prompt("You write very long stories.", f"Tell all that happened to captain {number} on a voyage of a year.") for number in range(16)]
+    stories = [
+        Prompt("You write very long stories.", f"Tell all that happened to captain {number} on a voyage of a year.")
+        for number in range(16)
+    ]
     with pytest.raises(LLMTimeout):
         server.generate(stories, max_tokens=2000, deadline=started + 0.5)
     assert time.monotonic() - started < 3

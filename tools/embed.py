@@ -81,7 +81,8 @@ def encoder_of(store: Store, asked: str = "") -> Encoder:
         if asked or not kept:
             raise
         raise ModelMissing(
-            f"The titles of {store.path} were embedded by '{kept}', which is not here. Get it with `dvc pull` or `recgraph train title_embeddings`, "
+            f"The titles of {store.path} were embedded by '{kept}', which is not here. Get it with `dvc pull` or "
+            "`recgraph train title_embeddings`, "
             f"or set RECGRAPH_EMBEDDER={DEFAULT_ENCODER}, which embeds them anew. {error}"
         ) from error
 

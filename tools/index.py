@@ -1,14 +1,16 @@
-"""Nearest neighbours by inner product: one FAISS index behind keys. It does not know what the vectors mean or who made them.
+"""Nearest neighbours by inner product: one FAISS index behind keys. It does not know what the vectors mean or who made
+them.
 
-Exact below `exact_below` vectors (100,000), a HNSW graph above; the exact one is copied to the GPU where faiss has one. `save` and `load`
-keep an index as faiss's own file and one of JSON, so that a graph that took minutes is not built again. What the caller
-can rely on in every case: zero vectors (cold items, empty texts) are never found, equal scores come in key order, and a mask of allowed
-keys is applied inside the search, so that it never shortens the answer.
+Exact below `exact_below` vectors (100,000), a HNSW graph above; the exact one is copied to the GPU where faiss has one.
+`save` and `load` keep an index as faiss's own file and one of JSON, so that a graph that took minutes is not built
+again. What the caller can rely on in every case: zero vectors (cold items, empty texts) are never found, equal scores
+come in key order, and a mask of allowed keys is applied inside the search, so that it never shortens the answer.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,8 @@ _TIE_DIGITS = 5  # float32 kernels add in different orders; scores equal to this
 class VectorIndex:
     """Keys and their float32[n, d] vectors, searched by inner product (cosine where the vectors are L2-normalised).
 
-    Raises ValueError where keys and vectors differ in number, keys repeat, or a vector is not finite. Searching is thread-safe. A
-    HNSW graph is built by several threads, so two builds may differ in a few approximate neighbours.
+    Raises ValueError where keys and vectors differ in number, keys repeat, or a vector is not finite. Searching is
+    thread-safe. A HNSW graph is built by several threads, so two builds may differ in a few approximate neighbours.
     """
 
     def __init__(self, keys: Sequence[str], vectors: Vectors, exact_below: int = EXACT_BELOW) -> None:
@@ -53,14 +55,19 @@ class VectorIndex:
         self.dim = int(vectors.shape[1])
         rows = np.flatnonzero(vectors.any(axis=1))
         exact = len(rows) < exact_below
-        index: Any = faiss.IndexFlatIP(self.dim) if exact else faiss.IndexHNSWFlat(self.dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        index: Any = (
+            faiss.IndexFlatIP(self.dim)
+            if exact
+            else faiss.IndexHNSWFlat(self.dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        )
         if not exact:
             index.hnsw.efConstruction = _EF_CONSTRUCTION
         index.add(vectors[rows])
         self._fill(rows, index, exact)
 
     def save(self, folder: str | Path, name: str) -> None:
-        """Writes `name`.faiss and `name`.json (the keys, and which of them have a vector) into the folder, which is made."""
+        """Writes `name`.faiss and `name`.json (the keys, and which of them have a vector) into the folder, which is
+        made."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         faiss.write_index(self._index, str(place / f"{name}.faiss"))
@@ -76,9 +83,14 @@ class VectorIndex:
             index = faiss.read_index(str(place / f"{name}.faiss"))
         except (OSError, ValueError, RuntimeError) as error:
             why = str(error).splitlines()[-1]
-            raise StoreError(f"The index {name} in {place} cannot be read ({why}). Build it with: recgraph train index") from None
+            raise StoreError(
+                f"The index {name} in {place} cannot be read ({why}). Build it with: recgraph train index"
+            ) from None
         if index.ntotal != len(facts["rows"]) or index.d != facts["dim"]:
-            raise StoreError(f"{name}.faiss and {name}.json in {place} are of different indexes. Build them with: recgraph train index")
+            raise StoreError(
+                f"{name}.faiss and {name}.json in {place} are of different indexes. Build them with: recgraph train "
+                "index"
+            )
         found = cls(facts["keys"], np.zeros((len(facts["keys"]), facts["dim"]), np.float32))
         found._fill(np.asarray(facts["rows"], dtype=np.int64), index, bool(facts["exact"]))
         return found
@@ -88,6 +100,7 @@ class VectorIndex:
         self._rows, self._index, self.exact = rows, index, exact  # faiss position → row of `keys`
         self._position_of = {int(row): position for position, row in enumerate(rows)}
         self._gpu = _gpu_copy(index) if exact else None
+        self._gpu_turn = threading.Lock()  # faiss: a GPU index serves one thread at a time, a CPU index any number
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -97,12 +110,14 @@ class VectorIndex:
         return self._row_of.get(key)
 
     def vector(self, key: str) -> Vectors | None:
-        """The float32[d] vector of a key; None where the key is unknown or its vector is zero (nothing is known about it)."""
+        """The float32[d] vector of a key; None where the key is unknown or its vector is zero (nothing is known about
+        it)."""
         position = self._position_of.get(self._row_of.get(key, -1))
         return None if position is None else np.asarray(self._index.reconstruct(position), dtype=np.float32)
 
     def search(self, vectors: Vectors, k: int, allowed: Mask | None = None) -> list[list[tuple[str, float]]]:
-        """For each row of float32[m, d] the k best (key, score), best first; fewer where fewer are allowed, none for a zero query.
+        """For each row of float32[m, d] the k best (key, score), best first; fewer where fewer are allowed, none for a
+        zero query.
 
         `allowed` is bool[n] over `keys`. Raises ValueError for another dimension.
         """
@@ -119,7 +134,8 @@ class VectorIndex:
         return [self._best(query, wanted, available, mask) if query.any() else [] for query in queries]
 
     def _best(self, query: Vectors, k: int, available: int, mask: Mask | None) -> list[tuple[str, float]]:
-        """The k best of one query with the ties at the end resolved: fetches more until the last one fetched is clearly worse."""
+        """The k best of one query with the ties at the end resolved: fetches more until the last one fetched is clearly
+        worse."""
         fetch = min(available, k + 16)
         while True:
             scores, positions = self._raw(query, fetch, available, mask)
@@ -141,10 +157,12 @@ class VectorIndex:
         forbidden = len(self._rows) - available
         if self._gpu is not None and k + forbidden <= _GPU_K:
             # A GPU index takes no selector; fetching as many more as are forbidden gives the same answer.
-            scores, positions = (found[0] for found in self._gpu.search(query[None], k + forbidden))
+            with self._gpu_turn:
+                scores, positions = (found[0] for found in self._gpu.search(query[None], k + forbidden))
             keep = np.flatnonzero((positions >= 0) & (mask[positions] if mask is not None else True))[:k]
             return scores[keep], positions[keep]
-        bits = None if mask is None else np.packbits(mask, bitorder="little")  # must outlive the search: faiss keeps a pointer
+        # must outlive the search: faiss keeps a pointer
+        bits = None if mask is None else np.packbits(mask, bitorder="little")
         selector = None if bits is None else faiss.IDSelectorBitmap(bits)
         if self.exact:
             parameters = faiss.SearchParameters(sel=selector) if selector is not None else None

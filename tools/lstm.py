@@ -1,7 +1,8 @@
 """The title encoder of F 4.4 as it is served: words, one LSTM, a unit vector; `LSTMEncoder` loads one from its folder.
 
-It has the face of `tools.embed.TextEncoder`. How it is trained is in `train/networks/titles.py`. A folder holds config.json (sizes and what it was
-trained on), model.safetensors and tokenizer.json, and nothing that runs code when it is read.
+It has the face of `tools.embed.TextEncoder`. How it is trained is in `train/networks/titles.py`. A folder holds
+config.json (sizes and what it was trained on), model.safetensors and tokenizer.json, and nothing that runs code when it
+is read.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ _BATCH = 256  # texts of one forward pass
 
 
 class TitleLSTM(nn.Module):
-    """Token ids to unit vectors: word vectors, one LSTM layer, then the mean of its states over the text (or the last one).
+    """Token ids to unit vectors: word vectors, one LSTM layer, then the mean of its states over the text (or the last
+    one).
 
-    One network reads queries and titles (F 4.4). `words` is the size of the vocabulary, `dim` the length of states and vectors.
+    One network reads queries and titles (F 4.4). `words` is the size of the vocabulary, `dim` the length of states and
+    vectors.
     """
 
-    def __init__(self, words: int, word_dim: int = 128, dim: int = 256, pooling: str = "mean", dropout: float = 0.0) -> None:
+    def __init__(
+        self, words: int, word_dim: int = 128, dim: int = 256, pooling: str = "mean", dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {"words": words, "word_dim": word_dim, "dim": dim, "pooling": pooling}
         self.words = nn.Embedding(words, word_dim)
@@ -41,7 +46,8 @@ class TitleLSTM(nn.Module):
 
     def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """int[n, width] padded at the right and int[n] lengths, each at least 1 → float[n, dim], rows of length 1."""
-        states, _ = self.lstm(self.dropout(self.words(ids)))  # it reads from the left: padding at the right changes no earlier state
+        # it reads from the left: padding at the right changes no earlier state
+        states, _ = self.lstm(self.dropout(self.words(ids)))
         if self.pooling == "last":
             pooled = states[torch.arange(len(ids)), lengths - 1]
         else:
@@ -60,7 +66,8 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def read_tokenizer(file: Path, max_tokens: int) -> Tokenizer:
-    """A tokenizer that cuts texts at `max_tokens` and pads nothing. Its settings never change again, so threads may share it."""
+    """A tokenizer that cuts texts at `max_tokens` and pads nothing. Its settings never change again, so threads may
+    share it."""
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.enable_truncation(max_tokens)
     tokenizer.no_padding()
@@ -73,7 +80,8 @@ def token_rows(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 def save_lstm(model: TitleLSTM, tokenizer: Tokenizer, folder: Path, max_tokens: int, facts: Mapping[str, Any]) -> None:
-    """Writes the folder that `LSTMEncoder` reads. `facts` (what it was trained on) are kept in config.json under "trained"."""
+    """Writes the folder that `LSTMEncoder` reads. `facts` (what it was trained on) are kept in config.json under
+    "trained"."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -88,9 +96,11 @@ def is_lstm(folder: Path) -> bool:
 
 
 class LSTMEncoder:
-    """A trained title LSTM with the face of `TextEncoder`: `name` identifies the weights, `dim` is the length of a vector.
+    """A trained title LSTM with the face of `TextEncoder`: `name` identifies the weights, `dim` is the length of a
+    vector.
 
-    Runs in float32 on the CPU: a small LSTM gains nothing elsewhere. Safe to use from several threads. Raises ModelMissing.
+    Runs in float32 on the CPU: a small LSTM gains nothing elsewhere. Safe to use from several threads. Raises
+    ModelMissing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -104,7 +114,9 @@ class LSTMEncoder:
         self.dim = int(config["dim"])
         self.name = f"{model_title(folder)}-{fingerprint(folder)}"
 
-    def encode(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def encode(
+        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
         """float32[len(texts), dim], in the order given, each row of length 1. `progress` hears (done, of)."""
         return encode_rows(self._model, token_rows(self._tokenizer, texts), progress)
 

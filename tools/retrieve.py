@@ -54,7 +54,8 @@ DEPTH = 100  # how far down each list is read
 VIEWED = (
     5  # so many of the products last looked at; all of them would fill the answer with what the user has seen already
 )
-NEAR_ENOUGH = 0.5  # a title below this share of the best one's similarity is no neighbour: in a small shop everything would be one
+# a title below this share of the best one's similarity is no neighbour: in a small shop everything would be one
+NEAR_ENOUGH = 0.5
 
 
 def _close(found: Sequence[tuple[str, float]]) -> list[str]:

@@ -1,14 +1,17 @@
-"""Stage `evaluate`: a first measurement of retrieval on the held-out test cases, without an LLM. Command: `recgraph train evaluate`.
+"""Stage `evaluate`: a first measurement of retrieval on the held-out test cases, without an LLM. Command:
+`recgraph train evaluate`.
 
     metrics/evaluate.json   recall, NDCG and MRR of each system
     metrics/evaluate.csv    recall@k of each system for growing k, for a plot
 
-Full ranking over the catalogue as of the case: every product listed before `as_of` is a candidate, whatever its stock was later. Everything
-fitted knows the train part alone; a case's history is what its user did before `as_of`, also after the cut. `all` counts every candidate;
-`unseen` leaves out what the history holds, the same for every system, and with it the cases whose target is in there.
+Full ranking over the catalogue as of the case: every product listed before `as_of` is a candidate, whatever its stock
+was later. Everything fitted knows the train part alone; a case's history is what its user did before `as_of`, also
+after the cut. `all` counts every candidate; `unseen` leaves out what the history holds, the same for every system, and
+with it the cases whose target is in there.
 
-Systems: popularity, transitions, titles (nearest to the history's), core (where it was trained); they know the history alone. `fused` and
-`paper` are recgraph's own retrieval (`tools/retrieve.py`) and are given the case's query too, which the others cannot use.
+Systems: popularity, transitions, titles (nearest to the history's), core (where it was trained); they know the history
+alone. `fused` and `paper` are recgraph's own retrieval (`tools/retrieve.py`) and are given the case's query too, which
+the others cannot use.
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ from recgraph.train.prepare import Case, read_cases, read_facts
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Scorer = Callable[[Rows], NDArray[np.floating]]  # a history's catalogue rows, oldest first → float[n items]
-ListMaker = Callable[["AskedCase", Mask, bool], list[str]]  # a case, its candidates, whether what it has seen counts → item_ids, best first
+# a case, its candidates, whether what it has seen counts → item_ids, best first
+ListMaker = Callable[["AskedCase", Mask, bool], list[str]]
 
 REPORTED = (10, 50)
 VARIANTS = ("all", "unseen")
@@ -55,7 +59,8 @@ _NEVER = -np.inf
 
 @dataclass(frozen=True)
 class AskedCase:
-    """A case with its user's history, that history's catalogue rows, the target's row, and which items were listed then."""
+    """A case with its user's history, that history's catalogue rows, the target's row, and which items were listed
+    then."""
 
     case: Case
     history: list[Event]
@@ -73,7 +78,8 @@ class AskedCase:
 
 
 def sample(cases: Sequence[Case], most: int, seed: int) -> list[Case]:
-    """At most `most` cases (0: all) of whole users in a seeded order, so that a small sample is part of a larger one; in the given order."""
+    """At most `most` cases (0: all) of whole users in a seeded order, so that a small sample is part of a larger one;
+    in the given order."""
     users = sorted({case.user_id for case in cases})
     order = np.random.default_rng(seed).permutation(len(users))
     room: set[str] = set()
@@ -121,7 +127,8 @@ def scorers(store: Store, folder: Path, catalogue: Catalogue) -> dict[str, Score
 
 
 def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dict[str, ListMaker]:
-    """recgraph's retrieval with the default settings and no LLM; `store` is the train part, and vectors are put into it."""
+    """recgraph's retrieval with the default settings and no LLM; `store` is the train part, and vectors are put into
+    it."""
     encoder = read_queries(folder, store)
     if (folder / "data" / "id_embeddings").is_dir():
         Core.load(folder / "data" / "id_embeddings").publish(store)
@@ -139,8 +146,14 @@ def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dic
     def ranker(mode: str) -> ListMaker:
         def rank(asked: AskedCase, allowed: Mask, purchased: bool) -> list[str]:
             query = asked.case.query
-            hits = memory.lookup(query, settings.memory_queries, settings.memory_products) if query and mode == "fused" else []
-            wanted = RetrievalQuery(query=query, history=asked.history, memory=hits, k=depth, mode=mode, exclude_purchased=not purchased)
+            hits = (
+                memory.lookup(query, settings.memory_queries, settings.memory_products)
+                if query and mode == "fused"
+                else []
+            )
+            wanted = RetrievalQuery(
+                query=query, history=asked.history, memory=hits, k=depth, mode=mode, exclude_purchased=not purchased
+            )
             found = retriever.candidates(wanted, among=allowed)
             return [candidate.item_id for candidate in found]
 
@@ -158,7 +171,11 @@ def place_scored(scorer: Scorer, asked: Sequence[AskedCase], variant: str) -> Pl
         found = places(scores, np.array([one.target for one in part]), np.stack([one.allowed(variant) for one in part]))
         better.append(found.better)
         equal.append(found.equal)
-    return Places(np.concatenate(better), np.concatenate(equal)) if better else Places(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    return (
+        Places(np.concatenate(better), np.concatenate(equal))
+        if better
+        else Places(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    )
 
 
 def place_ranked(ranker: ListMaker, asked: Sequence[AskedCase], variant: str, label: str) -> Places:
@@ -169,7 +186,8 @@ def place_ranked(ranker: ListMaker, asked: Sequence[AskedCase], variant: str, la
 
 @dataclass(frozen=True)
 class EvaluateParams:
-    """The block `evaluate` of params.yaml: at most so many test cases, drawn with the seed (0: all), and the ks of the curve."""
+    """The block `evaluate` of params.yaml: at most so many test cases, drawn with the seed (0: all), and the ks of the
+    curve."""
 
     cases: int
     seed: int
@@ -177,8 +195,8 @@ class EvaluateParams:
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: split, the fields of `EvaluateParams`. Reads data/prepare, title_embeddings, memory and id_embeddings; writes
-    metrics/evaluate.{json,csv}."""
+    """Params: split, the fields of `EvaluateParams`. Reads data/prepare, title_embeddings, memory and id_embeddings;
+    writes metrics/evaluate.{json,csv}."""
     own, split = block(params, "evaluate", EvaluateParams), split_folder(params, folder)
     ks = sorted(own.ks)
     leaks.check_folder(folder, split, ("id_embeddings", "title_embeddings", "memory", "textformer"))
@@ -190,19 +208,33 @@ def run(params: Params, folder: Path, note: Note) -> None:
     found: dict[str, dict[str, Places]] = {variant: {} for variant in VARIANTS}
     with snapshot.open_folder(split / "train") as train:
         leaks.check_train(train, leaks.Cut.of(split))
-        scoring, ranking = scorers(train, folder, catalogue), rankers(train, folder, catalogue, max(*ks, *REPORTED, 100))
+        scoring, ranking = (
+            scorers(train, folder, catalogue),
+            rankers(train, folder, catalogue, max(*ks, *REPORTED, 100)),
+        )
         for variant, some in chosen.items():
             found[variant] |= {name: place_scored(scorer, some, variant) for name, scorer in scoring.items()}
-            found[variant] |= {name: place_ranked(ranker, some, variant, f"{name}, {variant}") for name, ranker in ranking.items()}
+            found[variant] |= {
+                name: place_ranked(ranker, some, variant, f"{name}, {variant}") for name, ranker in ranking.items()
+            }
     facts = read_facts(split)
-    told = {"split": facts["split"], "fitted_before": facts["fitted_before"], "cases": {variant: len(some) for variant, some in chosen.items()}}
-    told |= {variant: {name: summary(at, REPORTED) for name, at in systems.items()} for variant, systems in found.items()}
+    told = {
+        "split": facts["split"],
+        "fitted_before": facts["fitted_before"],
+        "cases": {variant: len(some) for variant, some in chosen.items()},
+    }
+    told |= {
+        variant: {name: summary(at, REPORTED) for name, at in systems.items()} for variant, systems in found.items()
+    }
     target = folder / "metrics"
     target.mkdir(exist_ok=True)
     (target / "evaluate.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     _write_curve(target / "evaluate.csv", found["all"], ks)
     for name, numbers in told["all"].items():
-        note(f"{name:12} recall@10 {numbers['recall@10']:.3f}  ndcg@10 {numbers['ndcg@10']:.3f}  mrr {numbers['mrr']:.3f}")
+        note(
+            f"{name:12} recall@10 {numbers['recall@10']:.3f}  ndcg@10 {numbers['ndcg@10']:.3f}  mrr "
+            f"{numbers['mrr']:.3f}"
+        )
 
 
 def _write_curve(path: Path, found: Mapping[str, Places], ks: Sequence[int]) -> None:
@@ -210,4 +242,6 @@ def _write_curve(path: Path, found: Mapping[str, Places], ks: Sequence[int]) -> 
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["k", *found])
-        writer.writerows([k, *(round(float(recall(at, k).mean()), 5) if len(at) else 0.0 for at in found.values())] for k in ks)
+        writer.writerows(
+            [k, *(round(float(recall(at, k).mean()), 5) if len(at) else 0.0 for at in found.values())] for k in ks
+        )

@@ -1,7 +1,8 @@
-"""What a fitted part has seen, kept beside what was made of it as evidence.parquet: of each user the newest event in the very data it read.
+"""What a fitted part has seen, kept beside what was made of it as evidence.parquet: of each user the newest event in
+the very data it read.
 
-`fitted_before` in a part's own facts says what it was told to keep to; this says what it did. Equal evidence gives equal bytes. Whether a
-part may have seen it is judged in train/leaks.py.
+`fitted_before` in a part's own facts says what it was told to keep to; this says what it did. Equal evidence gives
+equal bytes. Whether a part may have seen it is judged in train/leaks.py.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ _ALWAYS = np.datetime64("9000-01-01", "us")
 
 @dataclass(frozen=True)
 class Seen:
-    """What the part `piece`, made by `stage`, has seen: of each user in `user_id` the time `ts` of the newest event and what it was about,
-    an item or a query. Where no user is named (""), it is what a search for `what` at `ts` showed, and all of those are listed; without a `what`
-    it is whatever anybody did until then."""
+    """What the part `piece`, made by `stage`, has seen: of each user in `user_id` the time `ts` of the newest event and
+    what it was about, an item or a query. Where no user is named (""), it is what a search for `what` at `ts` showed,
+    and all of those are listed; without a `what` it is whatever anybody did until then."""
 
     piece: str
     stage: str
@@ -53,7 +54,8 @@ def of_store(piece: str, stage: str, store: Store) -> Seen:
 
 
 def of_memory(piece: str, stage: str, store: Store, before: datetime | None = None) -> Seen:
-    """Of a `QueryMemory` of a store as of `before`: what searches showed or, in a shop that does not log it, what they led to."""
+    """Of a `QueryMemory` of a store as of `before`: what searches showed or, in a shop that does not log it, what they
+    led to."""
     return Seen(piece, stage, *(searches_shown if store.counts()["exposures"] else latest_events)(store, before))
 
 
@@ -61,11 +63,18 @@ def of_cases(piece: str, stage: str, cases: Iterable[Case]) -> Seen:
     """Of what learns from cases, with their targets."""
     newest = {case.user_id: case for case in sorted(cases, key=lambda case: case.ts)}
     users = sorted(newest)
-    return Seen(piece, stage, users, np.array([newest[one].ts for one in users], "datetime64[us]"), [newest[one].item_id for one in users])
+    return Seen(
+        piece,
+        stage,
+        users,
+        np.array([newest[one].ts for one in users], "datetime64[us]"),
+        [newest[one].item_id for one in users],
+    )
 
 
 def of_told(piece: str, stage: str, fitted_before: str | None) -> Seen:
-    """Of a part of which is known only that it may know everybody's events before a moment (ISO; None: all): a published CORE, an adapter."""
+    """Of a part of which is known only that it may know everybody's events before a moment (ISO; None: all): a
+    published CORE, an adapter."""
     last = _ALWAYS if fitted_before is None else np.datetime64(fitted_before, "us") - np.timedelta64(1, "us")
     return Seen(piece, stage, [""], np.array([last], "datetime64[us]"), [""])
 
@@ -97,4 +106,7 @@ def kept(folder: Path, stage: str) -> list[Seen]:
     for row, name in enumerate(zip(columns["piece"], columns["stage"], strict=True)):
         rows.setdefault(name, []).append(row)
     users, what = columns["user_id"], columns["what"]
-    return [Seen(*name, [users[row] for row in here], columns["ts"][here], [what[row] for row in here]) for name, here in rows.items()]
+    return [
+        Seen(*name, [users[row] for row in here], columns["ts"][here], [what[row] for row in here])
+        for name, here in rows.items()
+    ]

@@ -1,14 +1,16 @@
-"""Stage `examples`: prompts and answers to learn from, rendered by the very code that serves. `recgraph train examples`.
+"""Stage `examples`: prompts and answers to learn from, rendered by the very code that serves.
+`recgraph train examples`.
 
     data/examples/{next,fit,summarize}.parquet
 
-`next` has a row a case: the prompt of task NEXT as the graph would send it at the case's `as_of`, and the target's ID and title. `fit` has
-a group of rows a case: the target, answered Yes, and a pool of products that were not chosen, answered No, from which training draws anew
-each epoch: `random` ones, `alike` ones of the target's category, and `shown` ones from the result page the shopper had before them. No
-variant of the target is ever a negative. The summary is that of the history before `as_of`; the query memory knows only whole weeks before it.
+`next` has a row a case: the prompt of task NEXT as the graph would send it at the case's `as_of`, and the target's ID
+and title. `fit` has a group of rows a case: the target, answered Yes, and a pool of products that were not chosen,
+answered No, from which training draws anew each epoch: `random` ones, `alike` ones of the target's category, and
+`shown` ones from the result page the shopper had before them. No variant of the target is ever a negative. The summary
+is that of the history before `as_of`; the query memory knows only whole weeks before it.
 
-A seeded share of users is held out: they are in the parts valid and test, with cases of those times, and never in train. Which cases are
-taken depends on the seed and the ids alone, so that the same shop gives the same rows.
+A seeded share of users is held out: they are in the parts valid and test, with cases of those times, and never in
+train. Which cases are taken depends on the seed and the ids alone, so that the same shop gives the same rows.
 """
 
 from __future__ import annotations
@@ -49,8 +51,9 @@ POOLS = ("random", "alike", "shown")
 
 @dataclass(frozen=True)
 class ExamplesParams:
-    """The block `examples` of params.yaml. Cases are targets to learn from (0: all), `held_out` the share of users no adapter learns from,
-    `summary_users` those whose histories are summarised (0: all), `pool` the negatives of each kind, `llm` whose tokens measure the prompts."""
+    """The block `examples` of params.yaml. Cases are targets to learn from (0: all), `held_out` the share of users no
+    adapter learns from, `summary_users` those whose histories are summarised (0: all), `pool` the negatives of each
+    kind, `llm` whose tokens measure the prompts."""
 
     seed: int
     train_cases: int
@@ -70,7 +73,8 @@ class ExamplesParams:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One prompt and its answer. Rows of one `group` share a case; `kind` says where the item or the summary comes from."""
+    """One prompt and its answer. Rows of one `group` share a case; `kind` says where the item or the summary comes
+    from."""
 
     part: str
     user_id: str
@@ -84,7 +88,8 @@ class Row:
 
 
 def choose(cases: Iterable[Case], limits: Mapping[str, int], held_out: float, seed: int) -> list[Case]:
-    """At most `limits[part]` cases of each part in a seeded order (0: all), held-out users in valid and test only, all others in train only."""
+    """At most `limits[part]` cases of each part in a seeded order (0: all), held-out users in valid and test only, all
+    others in train only."""
     found: dict[str, list[tuple[str, Case]]] = {part: [] for part in PARTS}
     for case in cases:
         away = _share(f"{seed}:user:{case.user_id}") < held_out
@@ -100,7 +105,9 @@ def choose(cases: Iterable[Case], limits: Mapping[str, int], held_out: float, se
 class Writer:
     """Renders cases over one store that holds everything; what a case may know is cut by its `as_of`."""
 
-    def __init__(self, store: Store, encoder: Encoder, chat: ChatText | None, settings: Settings, pool: int, seed: int) -> None:
+    def __init__(
+        self, store: Store, encoder: Encoder, chat: ChatText | None, settings: Settings, pool: int, seed: int
+    ) -> None:
         self._store, self._encoder, self._pool, self._seed = store, encoder, pool, seed
         catalogue = store.catalogue()
         self._ids = np.array(catalogue.item_ids)
@@ -111,7 +118,9 @@ class Writer:
         for place, category in enumerate(catalogue.categories):
             self._by_category.setdefault(category, []).append(place)
         self._made: dict[str, Summary] = {}
-        self._summarize = build_summarize(ProfileSummarizer(store.meta("currency") or ""), self._made.get, block=settings.block, group=settings.merge)
+        self._summarize = build_summarize(
+            ProfileSummarizer(store.meta("currency") or ""), self._made.get, block=settings.block, group=settings.merge
+        )
         self._paradigm = settings.paradigm
         self._memory = lru_cache(maxsize=8)(lambda before: QueryMemory(store, encoder, before))
         self._nodes = Nodes(
@@ -125,7 +134,16 @@ class Writer:
 
     def rows(self, case: Case, group: int) -> tuple[Row, list[Row]]:
         """The NEXT row and the FIT rows of a case."""
-        state = cast(State, {"user_id": case.user_id, "query": case.query, "as_of": case.as_of, "paradigm": self._paradigm, "items": {}})
+        state = cast(
+            State,
+            {
+                "user_id": case.user_id,
+                "query": case.query,
+                "as_of": case.as_of,
+                "paradigm": self._paradigm,
+                "items": {},
+            },
+        )
         for node in (self._nodes.load_history, self._nodes.recall_memory):
             update = node(state)
             state = cast(State, {**state, **update, "items": {**state["items"], **update.get("items", {})}})
@@ -141,7 +159,9 @@ class Writer:
         pool = self._negatives(case, target)
         items = self._store.items([item_id for item_id, _ in pool])
         known = [(item_id, kind) for item_id, kind in pool if item_id in items]
-        asked = prompts.fit_prompts(self._nodes.shared(state), [target, *(items[i] for i, _ in known)], wording=self._nodes.settings.wording)
+        asked = prompts.fit_prompts(
+            self._nodes.shared(state), [target, *(items[i] for i, _ in known)], wording=self._nodes.settings.wording
+        )
 
         def row(item_id: str, text: Prompt, answer: str, kind: str) -> Row:
             return Row(case.part, case.user_id, case.seq, group, item_id, text.system, text.user, answer, kind)
@@ -160,7 +180,9 @@ class Writer:
         offers = {
             "shown": [page[i] for i in draw.permutation(len(page))],
             "alike": self._ids[draw.permutation(alike[there[alike]])][: 4 * self._pool].tolist(),
-            "random": self._ids[draw.choice(len(self._ids), min(len(self._ids), 4 * self._pool), replace=False)].tolist(),
+            "random": self._ids[
+                draw.choice(len(self._ids), min(len(self._ids), 4 * self._pool), replace=False)
+            ].tolist(),
         }
         taken: dict[str, str] = {}
         for kind, offered in offers.items():

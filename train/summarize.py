@@ -1,9 +1,10 @@
-"""Stage `summarize`: the preference summaries of all users, made ahead in both paradigms, as a run of now would make and cache them.
+"""Stage `summarize`: the preference summaries of all users, made ahead in both paradigms, as a run of now would make
+and cache them.
 
-It drives the very subgraph of `graph/summarize.py`, so every input hash is the one a run looks for; a store that has the summaries answers
-with all blocks cached. What an LLM wrote is kept beside the out as it is made (`data/summarize.part`): killed and started again, the stage
-goes on where it stopped. Knows nothing of what is learnt from summaries (`train/summary/examples.py`).
-Command: `recgraph train summarize`.
+It drives the very subgraph of `graph/summarize.py`, so every input hash is the one a run looks for; a store that has
+the summaries answers with all blocks cached. What an LLM wrote is kept beside the out as it is made
+(`data/summarize.part`): killed and started again, the stage goes on where it stopped. Knows nothing of what is learnt
+from summaries (`train/summary/examples.py`). Command: `recgraph train summarize`.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from recgraph.train.pipeline import Note, needed, progress
 from recgraph.train.prepare import Case
 
 _ALL = 1 << 40
-_SERVED_AT_ONCE = 16  # users asked about at once where a server batches them (CPU server: 67 tokens/s for one, 423 for 16)
+# users asked about at once where a server batches them (CPU server: 67 tokens/s for one, 423 for 16)
+_SERVED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class SummarizeParams:
-    """The block `summarize` of params.yaml. `block` and `merge` as in Settings; of `users` (0: all) a seeded sample; `llm` and `adapter`, the
-    folder or served name of a `summarize` adapter, are for `summarizer: llm`."""
+    """The block `summarize` of params.yaml. `block` and `merge` as in Settings; of `users` (0: all) a seeded sample;
+    `llm` and `adapter`, the folder or served name of a `summarize` adapter, are for `summarizer: llm`."""
 
     summarizer: Literal["profile", "llm"]
     paradigms: tuple[Literal["recurrent", "hierarchical"], ...]
@@ -51,8 +53,8 @@ class SummarizeParams:
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: the fields of `SummarizeParams`. Reads data/prepare/all, writes data/summarize/summaries.parquet. SettingsError, StoreError, and
-    the LLM's errors."""
+    """Params: the fields of `SummarizeParams`. Reads data/prepare/all, writes data/summarize/summaries.parquet.
+    SettingsError, StoreError, and the LLM's errors."""
     own = block(params, "summarize", SummarizeParams)
     paradigms = list(own.paradigms)
     # A stage's door: where a server or a cache is named by the environment, it is the one a run would take.
@@ -61,11 +63,21 @@ def run(params: Params, folder: Path, note: Note) -> None:
     with snapshot.open_folder(needed(folder / "data" / "prepare" / "all", "prepare")) as store:
         users = chosen_users([row.user_id for row in store.users(limit=_ALL)], own.users, own.seed)
         if settings.summarizer == "profile":
-            found, notes = summarize_users(store, users, ProfileSummarizer(store.meta("currency") or ""), paradigms, settings)
+            found, notes = summarize_users(
+                store, users, ProfileSummarizer(store.meta("currency") or ""), paradigms, settings
+            )
         else:
             writer = llm_summarizer(store, settings, own.llm, own.adapter, note)
             at_once = _SERVED_AT_ONCE if settings.llm_url else 1
-            kept = part / _identity(writer.name, VERSIONS["summarize"], store.revision(), settings.wording, settings.block, settings.merge, paradigms)
+            kept = part / _identity(
+                writer.name,
+                VERSIONS["summarize"],
+                store.revision(),
+                settings.wording,
+                settings.block,
+                settings.merge,
+                paradigms,
+            )
             found, notes = summarize_users(store, users, writer, paradigms, settings, kept, at_once)
     out = folder / "data" / "summarize" / "summaries.parquet"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -85,13 +97,23 @@ def chosen_users(user_ids: Iterable[str], number: int = 0, seed: int = 0) -> lis
     return sorted(sorted(ordered, key=lambda user_id: hashlib.sha256(f"{seed}:{user_id}".encode()).digest())[:number])
 
 
-def llm_summarizer(store: Store, settings: Settings, llm: str, adapter: str, note: Note = lambda _: None) -> LLMSummarizer:
-    """The summarizer a run would use with this LLM; `adapter` is the folder (or served name) of a `summarize` adapter, "" for none."""
+def llm_summarizer(
+    store: Store, settings: Settings, llm: str, adapter: str, note: Note = lambda _: None
+) -> LLMSummarizer:
+    """The summarizer a run would use with this LLM; `adapter` is the folder (or served name) of a `summarize` adapter,
+    "" for none."""
     model = open_llm(
-        llm or settings.llm, settings.llm_url, settings.llm_api_key, {"summarize": adapter} if adapter else None, settings.cache_folder, note
+        llm or settings.llm,
+        settings.llm_url,
+        settings.llm_api_key,
+        {"summarize": adapter} if adapter else None,
+        settings.cache_folder,
+        note,
     )
     currency, vocabulary = store.meta("currency") or "", Vocabulary(store.attribute_values())
-    return LLMSummarizer(model, vocabulary, wording=settings.wording, currency=currency, adapter="summarize" if adapter else None)
+    return LLMSummarizer(
+        model, vocabulary, wording=settings.wording, currency=currency, adapter="summarize" if adapter else None
+    )
 
 
 def summarize_users(
@@ -103,10 +125,11 @@ def summarize_users(
     kept: Path | None = None,
     at_once: int = 1,
 ) -> tuple[list[Summary], list[str]]:
-    """Every summary a run over these users' whole histories would cache, and what had to be replaced (as in `degraded`).
+    """Every summary a run over these users' whole histories would cache, and what had to be replaced (as in
+    `degraded`).
 
-    In the folder `kept` each user's summaries are kept as soon as they are made, and not made again. `at_once` users are worked on at the
-    same time.
+    In the folder `kept` each user's summaries are kept as soon as they are made, and not made again. `at_once` users
+    are worked on at the same time.
     """
     graph = build_summarize(summarizer, lambda _: None, block=settings.block, group=settings.merge)
 
@@ -138,11 +161,15 @@ def summarize_users(
     return summaries, replaced
 
 
-def check_summaries(store: Store, summaries: Sequence[Summary], cases: Iterable[Case], *, block: int = 5, merge: int = 4) -> None:
-    """No summary may rest on an event later than its own last one, and those that the cases would be given, with those that these build on,
-    on nothing later than the case. They are looked for as a run looks for them; `store` has all events.
+def check_summaries(
+    store: Store, summaries: Sequence[Summary], cases: Iterable[Case], *, block: int = 5, merge: int = 4
+) -> None:
+    """No summary may rest on an event later than its own last one, and those that the cases would be given, with those
+    that these build on, on nothing later than the case. They are looked for as a run looks for them; `store` has all
+    events.
 
-    That others know more than a cut is right, as a history does. SettingsError names the summary or the case, and the event.
+    That others know more than a cut is right, as a history does. SettingsError names the summary or the case, and the
+    event.
     """
     for summary in summaries:
         leaks.check_summary(summary)
@@ -151,7 +178,8 @@ def check_summaries(store: Store, summaries: Sequence[Summary], cases: Iterable[
     found: list[Summary] = []
 
     def lookup(key: str) -> None:
-        """Keeps what is there and denies it: a run would stop at the newest summary it finds, this goes through all of them."""
+        """Keeps what is there and denies it: a run would stop at the newest summary it finds, this goes through all of
+        them."""
         found.extend([known[key]] if key in known else [])
 
     graphs = {name: build_summarize(_Instead(name), lookup, block=block, group=merge) for _, name in writers}
@@ -177,8 +205,11 @@ def _identity(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def _in_turn(pool: ThreadPoolExecutor, one: Callable[[str], tuple[list[Summary], list[str]]], users: Sequence[str], at_once: int) -> Iterator[Any]:
-    """Results in the users' order. Only `at_once` users are begun at a time, so that an error or a kill leaves little behind."""
+def _in_turn(
+    pool: ThreadPoolExecutor, one: Callable[[str], tuple[list[Summary], list[str]]], users: Sequence[str], at_once: int
+) -> Iterator[Any]:
+    """Results in the users' order. Only `at_once` users are begun at a time, so that an error or a kill leaves little
+    behind."""
     if at_once == 1:
         yield from map(one, users)
         return

@@ -1,8 +1,8 @@
 """What all systems of `llm.py` share: how one language model is shown the cases of a task, and how an adapter for it is
 trained, or found.
 
-It knows prompts' parts, summaries, adapters and the first stage; what is asked of a candidate, and how the answer scores
-it, is the systems' own.
+It knows prompts' parts, summaries, adapters and the first stage; what is asked of a candidate, and how the answer
+scores it, is the systems' own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What follows what: item-item transitions of all users, as a next-item table and as an ID embedding.
 
-`TransitionTable` answers "what do people take after this history" straight from the counts; `id_embedding` compresses the same
-counts into one vector an item, the ID embedding of F 4.4 until CORE is trained. Both see only the `Sequences` they are
-given: whoever calls decides the cut in time. Texts, catalogues and stores are unknown here.
+`TransitionTable` answers "what do people take after this history" straight from the counts; `id_embedding` compresses
+the same counts into one vector an item, the ID embedding of F 4.4 until CORE is trained. Both see only the `Sequences`
+they are given: whoever calls decides the cut in time. Texts, catalogues and stores are unknown here.
 
 Amazon Beauty, last item held out, full ranking, seen items excluded, every fifth user, Recall@10/NDCG@10: transitions
 .095/.057, embedding with 128 dimensions .078/.045, with 64 .071/.039; titles near the last one .057/.035.

@@ -1,8 +1,8 @@
 """Self-attention networks: SASRec (Kang and McAuley 2018) and BERT4Rec (Sun et al. 2019).
 
-SASRec here is normalised before each half of a layer, and learns by the sampled softmax with cosine scores or, as published, by BCE with dot
-products (`loss` bce, `cosine` false). With text vectors an item is the sum of its own vector and a projection of its text, where it is read
-and where it is scored.
+SASRec here is normalised before each half of a layer, and learns by the sampled softmax with cosine scores or, as
+published, by BCE with dot products (`loss` bce, `cosine` false). With text vectors an item is the sum of its own vector
+and a projection of its text, where it is read and where it is scored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from recgraph.train.networks.sequence import Items, SequenceModel, SequenceSetti
 
 @dataclass(frozen=True)
 class AttentionSettings(SequenceSettings):
-    """`masked` and `last_share` are BERT4Rec's: the share of items it has to guess, and of sequences of which it guesses the last one only."""
+    """`masked` and `last_share` are BERT4Rec's: the share of items it has to guess, and of sequences of which it
+    guesses the last one only."""
 
     layers: int = 2
     heads: int = 2
@@ -38,7 +39,8 @@ class AttentionSettings(SequenceSettings):
 
 
 class _Layer(nn.Module):
-    """One layer, normalised before each half. `seen` bool[b, 1, 1, l] are the places to look at; None: those up to one's own."""
+    """One layer, normalised before each half. `seen` bool[b, 1, 1, l] are the places to look at; None: those up to
+    one's own."""
 
     def __init__(self, settings: AttentionSettings) -> None:
         super().__init__()
@@ -91,7 +93,8 @@ class BERT4RecModel(SASRecModel):
     def __init__(self, items: Items, settings: AttentionSettings) -> None:
         super().__init__(items, settings)
         self.mask = nn.Parameter(torch.randn(settings.dim) * settings.dim**-0.5)
-        # A mask says nothing of itself, so at first a layer adds the mean of what it looks at; of small random weights it would learn that slowly.
+        # A mask says nothing of itself, so at first a layer adds the mean of what it looks at; of small random weights
+        # it would learn that slowly.
         with torch.no_grad():
             for name, weight in self.named_parameters():
                 if name.endswith("qkv.weight"):
@@ -102,7 +105,8 @@ class BERT4RecModel(SASRecModel):
     def guessed(self, rows: Tensor, masked: Tensor) -> Tensor:
         """float32[masked, d]: the states at the places bool[b, l] that are hidden from it."""
         x, there = torch.where(masked[..., None], self.mask, self.vectors(rows)), (rows != self.padding) | masked
-        # Counted from the end, where the mask is that matters; counted from the start it would be where no train sequence reaches.
+        # Counted from the end, where the mask is that matters; counted from the start it would be where no train
+        # sequence reaches.
         age = (there.sum(1, keepdim=True) - 1 - torch.arange(rows.shape[1])).clamp(min=0)
         return self.encoded(x, self.positions(age), there[:, None, None, :])[masked]
 
@@ -113,7 +117,9 @@ class BERT4RecModel(SASRecModel):
 
     def loss(self, rows: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of the items masked in this step. A window's items are its rows and the last of its targets."""
-        rows = torch.cat([rows[:, :1], torch.where(targets >= 0, targets, F.pad(rows, (0, 1), value=self.padding)[:, 1:])], 1)
+        rows = torch.cat(
+            [rows[:, :1], torch.where(targets >= 0, targets, F.pad(rows, (0, 1), value=self.padding)[:, 1:])], 1
+        )
         there = rows != self.padding
         last = torch.arange(rows.shape[1]) == there.sum(1, keepdim=True) - 1
         only_last = torch.rand(len(rows), 1) < self.settings.last_share

@@ -1,14 +1,18 @@
-"""What all next-item baselines share: items as vectors, batches, losses, early stopping, scores. A model adds the state after each item.
+"""What all next-item baselines share: items as vectors, batches, losses, early stopping, scores. A model adds the state
+after each item.
 
-A user's train items are read at once and every item after the first is a target, each once an epoch (`windows` and `batches`
-of train/networks/core.py pack them), so a model must look back only. Users' repeats of one item in a row are one. Losses:
+A user's train items are read at once and every item after the first is a target, each once an epoch (`windows` and
+`batches` of train/networks/core.py pack them), so a model must look back only. Users' repeats of one item in a row are
+one. Losses:
 
-    sampled   cross-entropy among the target and `negatives` items, drawn evenly for a whole batch without repeats; what the user had does not
-              count. Each drawn item stands for as many of the catalogue (logQ), so the sum is right on average; 0 or enough: all items.
-    bce       Kang and McAuley 2018: the target against one item drawn evenly for each target, as two yes-or-no questions.
+    sampled   cross-entropy among the target and `negatives` items, drawn evenly for a whole batch without repeats; what
+              the user had does not count. Each drawn item stands for as many of the catalogue (logQ), so the sum is
+              right on average; 0 or enough: all items.
+    bce       Kang and McAuley 2018: the target against one item drawn evenly for each target, as two yes-or-no
+              questions.
 
-Only items that train names have a vector that was learnt: the others are neither read nor drawn, and cannot be ranked (-inf), unless the model
-also reads text. A history without any known item is answered with the items' counts in train.
+Only items that train names have a vector that was learnt: the others are neither read nor drawn, and cannot be ranked
+(-inf), unless the model also reads text. A history without any known item is answered with the items' counts in train.
 """
 
 from __future__ import annotations
@@ -65,14 +69,17 @@ class SequenceSettings:
         if self.negatives < 0:
             raise SettingsError(f"negatives is {self.negatives}; it must be at least 0.")
         if self.temperature <= 0 or self.learning_rate <= 0:
-            raise SettingsError(f"temperature is {self.temperature} and learning_rate {self.learning_rate}; both must be above 0.")
+            raise SettingsError(
+                f"temperature is {self.temperature} and learning_rate {self.learning_rate}; both must be above 0."
+            )
         if self.loss not in LOSSES:
             raise SettingsError(f"loss is '{self.loss}'; it must be one of {', '.join(LOSSES)}.")
 
 
 @dataclass(frozen=True)
 class Items:
-    """The catalogue as a model sees it: `count` items, the rows `warm` that train names, and float32[count, any] text vectors if it reads them."""
+    """The catalogue as a model sees it: `count` items, the rows `warm` that train names, and float32[count, any] text
+    vectors if it reads them."""
 
     count: int
     warm: Rows
@@ -80,8 +87,8 @@ class Items:
 
 
 class _Rows(torch.autograd.Function):
-    """Rows of a table, their gradient added to the table's own in place. As an embedding, each look-up would have a gradient of the whole
-    table, and getting that memory from the system takes half of the time of a step."""
+    """Rows of a table, their gradient added to the table's own in place. As an embedding, each look-up would have a
+    gradient of the whole table, and getting that memory from the system takes half of the time of a step."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor) -> Tensor:
@@ -97,7 +104,8 @@ class _Rows(torch.autograd.Function):
 
 
 class SequenceModel(nn.Module):
-    """Item vectors and the losses on them. Row `padding`, after the last item, is nothing: its vector is zero, as are those of unknown items."""
+    """Item vectors and the losses on them. Row `padding`, after the last item, is nothing: its vector is zero, as are
+    those of unknown items."""
 
     warm: Tensor
     text: Tensor | None
@@ -118,13 +126,16 @@ class SequenceModel(nn.Module):
         """Draws all weights anew; a model calls it once its parts exist."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)  # small: at first a state is its last item, which lies right already
+                # small: at first a state is its last item, which lies right already
+                nn.init.normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         # The size of an item's vector sets how fast it turns, where scores are cosines.
         unknown = torch.ones(self.padding + 1, 1).index_fill_(0, self.warm, 0.0) > 0
         with torch.no_grad():
-            self.items.weight.normal_(std=self.settings.dim**-0.5 if self.settings.cosine else 0.02).masked_fill_(unknown, 0.0)
+            self.items.weight.normal_(std=self.settings.dim**-0.5 if self.settings.cosine else 0.02).masked_fill_(
+                unknown, 0.0
+            )
             if self.text is not None:
                 nn.init.normal_(self.project.weight, std=self.settings.dim**-0.5)
 
@@ -136,7 +147,8 @@ class SequenceModel(nn.Module):
         return found
 
     def sessions(self, rows: Tensor) -> Tensor:
-        """int64[b, l] item rows, padded at the end → float32[b, l, d], the state after each item. Nothing later may be seen."""
+        """int64[b, l] item rows, padded at the end → float32[b, l, d], the state after each item. Nothing later may be
+        seen."""
         raise NotImplementedError
 
     def last(self, rows: Tensor, lengths: Tensor) -> Tensor:
@@ -173,14 +185,16 @@ def _sampled(model: SequenceModel, states: Tensor, targets: Tensor, past: Tensor
 
 def _bce(model: SequenceModel, states: Tensor, targets: Tensor, past: Tensor) -> Tensor:
     drawn = model.warm[torch.randint(len(model.warm), targets.shape)]
-    wrong = ((past == drawn[:, None]).any(1) | (drawn == targets)).logical_not().float()  # 0 where it was no wrong answer
+    # 0 where it was no wrong answer
+    wrong = ((past == drawn[:, None]).any(1) | (drawn == targets)).logical_not().float()
     states = model.sided(states)
     own, other = ((states * model.sided(model.vectors(rows))).sum(1) for rows in (targets, drawn))
     return (F.softplus(-own) + F.softplus(other) * wrong).mean()
 
 
 class SequenceSystem(System):
-    """A baseline of the evaluation. `build` makes its untrained model; `text` are float32[items, any] vectors in the catalogue's order.
+    """A baseline of the evaluation. `build` makes its untrained model; `text` are float32[items, any] vectors in the
+    catalogue's order.
 
     `epochs` tells after `fit` what each epoch showed: (mean loss, validation NDCG@10), and `best` which one is kept.
     """
@@ -188,18 +202,27 @@ class SequenceSystem(System):
     settings: SequenceSettings
 
     def __init__(
-        self, name: str, settings: SequenceSettings, build: Callable[[Items], SequenceModel], text: NDArray[np.float32] | None = None
+        self,
+        name: str,
+        settings: SequenceSettings,
+        build: Callable[[Items], SequenceModel],
+        text: NDArray[np.float32] | None = None,
     ) -> None:
         self.name, self.settings, self.text, self._build = name, settings, text, build
         self.epochs: list[tuple[float, float]] = []
         self.best = -1
 
     def fit(self, task: Task, note: Note) -> None:
-        """Trains until validation gets no better. SettingsError where train has no item, or the text vectors are not the catalogue's."""
+        """Trains until validation gets no better. SettingsError where train has no item, or the text vectors are not
+        the catalogue's."""
         if not len(task.train):
-            raise SettingsError(f"{task.name} has no event to train {self.name} on; give it a later cut or a larger share of the users.")
+            raise SettingsError(
+                f"{task.name} has no event to train {self.name} on; give it a later cut or a larger share of the users."
+            )
         if self.text is not None and len(self.text) != task.n_items:
-            raise SettingsError(f"{self.name} got {len(self.text)} text vectors for {task.n_items} items; give one for each.")
+            raise SettingsError(
+                f"{self.name} got {len(self.text)} text vectors for {task.n_items} items; give one for each."
+            )
         self._counts = np.bincount(task.train.item, minlength=task.n_items).astype(np.float32)
         self._known = np.flatnonzero(self._counts)
         items, starts = sequences(task.train)
@@ -209,7 +232,12 @@ class SequenceSystem(System):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.settings.seed)
                 self.model = self._build(Items(task.n_items, self._known, self.text))
-                self._train(items, windows(starts, self.settings.max_length), task.valid.some(self.settings.validate, self.settings.seed), note)
+                self._train(
+                    items,
+                    windows(starts, self.settings.max_length),
+                    task.valid.some(self.settings.validate, self.settings.seed),
+                    note,
+                )
         finally:
             torch.set_num_threads(threads)
 
@@ -220,8 +248,12 @@ class SequenceSystem(System):
         began = told = time.perf_counter()
         for epoch in range(s.epochs if len(spans) else 0):
             model.train()
-            losses = [_step(model, optimizer, rows, targets) for rows, targets in batches(items, spans, s.batch, model.padding, rng)]
-            shown = self.validate(valid) if len(valid) else float(epoch)  # nothing to choose by: the last one is the best
+            losses = [
+                _step(model, optimizer, rows, targets)
+                for rows, targets in batches(items, spans, s.batch, model.padding, rng)
+            ]
+            # nothing to choose by: the last one is the best
+            shown = self.validate(valid) if len(valid) else float(epoch)
             self.epochs.append((float(np.mean(losses)), shown))
             if self.best < 0 or shown > self.epochs[self.best][1]:
                 self.best, kept = epoch, copied(model)
@@ -229,8 +261,12 @@ class SequenceSystem(System):
             each = (now - began) / (epoch + 1)
             if now - told >= _EVERY:
                 told = now
-                best, left = self.epochs[self.best][1], [each * count / 60 for count in (s.patience, s.epochs - epoch - 1)]
-                told_now = f"{each:.1f} s each; validation NDCG@10 {shown:.4f}, best {best:.4f}; {min(left):.1f} to {left[1]:.1f} min left"
+                best, left = (
+                    self.epochs[self.best][1],
+                    [each * count / 60 for count in (s.patience, s.epochs - epoch - 1)],
+                )
+                remaining = f"{min(left):.1f} to {left[1]:.1f} min left"
+                told_now = f"{each:.1f} s each; validation NDCG@10 {shown:.4f}, best {best:.4f}; {remaining}"
                 note(f"{self.name}: epoch {epoch + 1}, {told_now}")
             if epoch - self.best >= s.patience:
                 break
@@ -283,7 +319,8 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
 
 
 def sequences(events: Events) -> tuple[Rows, Rows]:
-    """The events' items without repeats in a row, and where each user's begin and end: items[starts[i] : starts[i + 1]]."""
+    """The events' items without repeats in a row, and where each user's begin and end: items[starts[i] : starts[i +
+    1]]."""
     first = np.ones(len(events), bool)
     first[1:] = np.diff(events.user) != 0
     kept = first.copy()

@@ -1,10 +1,12 @@
-"""A text transformer after Recformer (Li et al. 2023): an item is nothing but its text, so one that nobody has had yet is ranked like any other.
+"""A text transformer after Recformer (Li et al. 2023): an item is nothing but its text, so one that nobody has had yet
+is ranked like any other.
 
     textformer         reads the texts of the history
     textformer-query   learns from the searches among them too, each where it was made, and reads the one that is asked
 
-The text of an item or a query is what a sentence encoder makes of it, bent by a small network that is learnt; Recformer reads tokens, which a CPU
-cannot. States are compared with item texts by the sampled contrastive loss of base_sequence.py, whose trainer, early stopping and scores these are.
+The text of an item or a query is what a sentence encoder makes of it, bent by a small network that is learnt; Recformer
+reads tokens, which a CPU cannot. States are compared with item texts by the sampled contrastive loss of
+base_sequence.py, whose trainer, early stopping and scores these are.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class TextModel(SASRecModel):
         assert items.text is not None
         super().__init__(items, settings)
         self.items.weight.requires_grad_(False)  # an item has no vector of its own
-        self.bend = nn.Sequential(nn.Linear(items.text.shape[1], settings.dim), nn.GELU(), nn.Linear(settings.dim, settings.dim))
+        self.bend = nn.Sequential(
+            nn.Linear(items.text.shape[1], settings.dim), nn.GELU(), nn.Linear(settings.dim, settings.dim)
+        )
         self.asked = nn.Parameter(torch.zeros(settings.dim))
 
     def read(self, texts: Tensor) -> None:
@@ -73,8 +77,9 @@ class TextModel(SASRecModel):
 
 
 class TextFormerSystem(SequenceSystem):
-    """`textformer`, or with `queries` `textformer-query`. Queries of train are those of the `store`, a file or open; vectors are kept in the folder
-    `cache`. The items' `text` vectors are made with the `encoder` where they are not given."""
+    """`textformer`, or with `queries` `textformer-query`. Queries of train are those of the `store`, a file or open;
+    vectors are kept in the folder `cache`. The items' `text` vectors are made with the `encoder` where they are not
+    given."""
 
     def __init__(
         self,
@@ -86,7 +91,9 @@ class TextFormerSystem(SequenceSystem):
         encoder: Encoder | None = None,
         text: NDArray[np.float32] | None = None,
     ) -> None:
-        super().__init__("textformer-query" if queries else "textformer", settings, lambda items: TextModel(items, settings), text)
+        super().__init__(
+            "textformer-query" if queries else "textformer", settings, lambda items: TextModel(items, settings), text
+        )
         self._store, self._cache, self._queries, self._encoder = store, cache, queries, encoder
         self.model: TextModel
 
@@ -103,8 +110,9 @@ class TextFormerSystem(SequenceSystem):
         super().fit(task, note)
 
     def _with_queries(self, task: Task) -> tuple[Events, list[str]]:
-        """The train events with the searches between them as events of a query's row; and the queries of these rows in their order. What a user
-        searched for after their last train event is left out, so that nothing past the cut is read."""
+        """The train events with the searches between them as events of a query's row; and the queries of these rows in
+        their order. What a user searched for after their last train event is left out, so that nothing past the cut is
+        read."""
         train = task.train
         if self._store is None:
             return train, []
@@ -113,7 +121,10 @@ class TextFormerSystem(SequenceSystem):
         number, ends = {user_id: row for row, user_id in enumerate(task.user_ids)}, train.starts()[1:] - 1
         last = np.full(len(task.user_ids), -np.inf)
         last[train.user[ends]] = train.time[ends]
-        user, time = np.array([number.get(one, -1) for one in user_ids], np.int64), (ts - np.datetime64(0, "us")) / np.timedelta64(1, "s")
+        user, time = (
+            np.array([number.get(one, -1) for one in user_ids], np.int64),
+            (ts - np.datetime64(0, "us")) / np.timedelta64(1, "s"),
+        )
         told = np.flatnonzero((user >= 0) & (time <= np.append(last, -np.inf)[user]))
         newest = told[np.flatnonzero(np.diff(user[told], append=-1))]  # of each user, as searches are in order
         who, what = [user_ids[one] for one in newest], [queries[one] for one in newest]
@@ -123,7 +134,8 @@ class TextFormerSystem(SequenceSystem):
         user, time = np.concatenate([train.user, user[told]]), np.concatenate([train.time, time[told]])
         item = np.concatenate([train.item, np.array([row_of[queries[one]] for one in told], np.int64)])
         action = np.concatenate([train.action, np.full(len(told), CLICK, np.int8)])
-        order = np.lexsort((np.arange(len(item)), item < task.n_items, time, user))  # a query goes before what happened in the same second
+        # a query goes before what happened in the same second
+        order = np.lexsort((np.arange(len(item)), item < task.n_items, time, user))
         return Events(user[order], item[order], time[order], action[order]), distinct
 
     def _train(self, items: Rows, spans: Rows, valid: Cases, note: Note) -> None:
@@ -152,5 +164,7 @@ class TextFormerSystem(SequenceSystem):
 
     def served(self, **facts: Any) -> Served:
         """What was trained as it serves; its config has the settings and `facts`."""
-        weights = {name: value.numpy().copy() for name, value in self.model.state_dict().items() if name != "items.weight"}
+        weights = {
+            name: value.numpy().copy() for name, value in self.model.state_dict().items() if name != "items.weight"
+        }
         return Served(weights, {**asdict(self.settings), "queries": len(self._asked), **facts})

@@ -1,8 +1,9 @@
-"""What belongs together for a title encoder (F 4.4): positive pairs, hard negatives mined with FAISS, and the retrieval metrics. No training.
+"""What belongs together for a title encoder (F 4.4): positive pairs, hard negatives mined with FAISS, and the retrieval
+metrics. No training.
 
-A pair is a query and the title of a product that was bought after it. A shop without queries gives next-purchase pairs: the title last
-bought stands where the query stood. Titles that differ only as variants of one product (`parent_id`) are one group: none of them is a
-negative where another one is a match, and finding any of them counts.
+A pair is a query and the title of a product that was bought after it. A shop without queries gives next-purchase pairs:
+the title last bought stands where the query stood. Titles that differ only as variants of one product (`parent_id`) are
+one group: none of them is a negative where another one is a match, and finding any of them counts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _AT_ONCE = 256  # questions scored together in the metrics
 
 @dataclass(frozen=True)
 class Titles:
-    """The distinct names of a catalogue, sorted. `group[t]` numbers the product that title t belongs to; `of_item` maps item_id → title."""
+    """The distinct names of a catalogue, sorted. `group[t]` numbers the product that title t belongs to; `of_item` maps
+    item_id → title."""
 
     texts: list[str]
     group: Numbers
@@ -35,7 +37,8 @@ class Titles:
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> Titles:
-        """Products of which nothing is known (untitled, without attributes) have no title. Equal texts are in one group."""
+        """Products of which nothing is known (untitled, without attributes) have no title. Equal texts are in one
+        group."""
         named = [row for row, item_id in enumerate(catalogue.item_ids) if is_named(item_id, catalogue.names[row])]
         parents: dict[str, str] = {}
         for row in named:
@@ -49,7 +52,8 @@ class Titles:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Positive pairs. `positive` is int[n, 2] rows (query, title); `matches[q]` are the groups that are no negatives of query q.
+    """Positive pairs. `positive` is int[n, 2] rows (query, title); `matches[q]` are the groups that are no negatives of
+    query q.
 
     `source` is QUERY or NEXT_PURCHASE.
     """
@@ -61,11 +65,14 @@ class Pairs:
 
 
 def pairs_of(store: Store, titles: Titles, positives: str = "purchase") -> Pairs:
-    """The pairs of everything in the store: query → product bought after it, or next-purchase pairs where no query led anywhere.
+    """The pairs of everything in the store: query → product bought after it, or next-purchase pairs where no query led
+    anywhere.
 
     `positives` is the least of ACTIONS that makes a pair; whatever was clicked is never a negative.
     """
-    led = [(query, titles.of_item[item_id], done) for query, item_id, done in store.answers() if item_id in titles.of_item]
+    led = [
+        (query, titles.of_item[item_id], done) for query, item_id, done in store.answers() if item_id in titles.of_item
+    ]
     if not led:
         return _next_pairs(store, titles)
     queries = sorted({query for query, _, _ in led})
@@ -77,7 +84,8 @@ def pairs_of(store: Store, titles: Titles, positives: str = "purchase") -> Pairs
 def _next_pairs(store: Store, titles: Titles) -> Pairs:
     """The item before → the item, for each purchase of a user (each event where nothing was purchased).
 
-    "Before" is the last one strictly earlier: what was bought at one time has no order (DESIGN 7). A title never asks for itself.
+    "Before" is the last one strictly earlier: what was bought at one time has no order (DESIGN 7). A title never asks
+    for itself.
     """
     rows = store.sequences()
     keep = rows.action == 2 if (rows.action == 2).any() else np.ones(len(rows.item), dtype=bool)
@@ -86,7 +94,8 @@ def _next_pairs(store: Store, titles: Titles) -> Pairs:
     title = place_of[rows.item[keep]]
     fresh = np.ones(len(user), dtype=bool)
     fresh[1:] = (user[1:] != user[:-1]) | (ts[1:] != ts[:-1])
-    before = np.flatnonzero(fresh)[np.cumsum(fresh) - 1] - 1  # the row just before the first one of the same user and time
+    # the row just before the first one of the same user and time
+    before = np.flatnonzero(fresh)[np.cumsum(fresh) - 1] - 1
     known = (before >= 0) & (user[before] == user) & (title >= 0) & (title[before] >= 0)
     known[known] &= titles.group[title[known]] != titles.group[title[before[known]]]
     positive = sorted(set(zip(title[before[known]].tolist(), title[known].tolist(), strict=True)))
@@ -97,17 +106,28 @@ def _next_pairs(store: Store, titles: Titles) -> Pairs:
     return _pairs(NEXT_PURCHASE, titles, [titles.texts[query] for query in asking], positive, [*itself, *positive])
 
 
-def _pairs(source: str, titles: Titles, queries: list[str], positive: list[tuple[int, int]], led: Iterable[tuple[int, int]]) -> Pairs:
+def _pairs(
+    source: str, titles: Titles, queries: list[str], positive: list[tuple[int, int]], led: Iterable[tuple[int, int]]
+) -> Pairs:
     matches: list[set[int]] = [set() for _ in queries]
     for query, title in led:
         matches[query].add(int(titles.group[title]))
-    return Pairs(source, queries, np.array(positive, dtype=np.int64).reshape(-1, 2), [frozenset(groups) for groups in matches])
+    return Pairs(
+        source, queries, np.array(positive, dtype=np.int64).reshape(-1, 2), [frozenset(groups) for groups in matches]
+    )
 
 
 def mine(
-    pairs: Pairs, titles: Titles, positive: Numbers, query_vectors: Vectors, title_vectors: Vectors, nearest: int, rng: np.random.Generator
+    pairs: Pairs,
+    titles: Titles,
+    positive: Numbers,
+    query_vectors: Vectors,
+    title_vectors: Vectors,
+    nearest: int,
+    rng: np.random.Generator,
 ) -> Numbers:
-    """int[n, 2] for int[n, 2] pairs: the nearest title that is no match for the query, the nearest query that is no match for the title.
+    """int[n, 2] for int[n, 2] pairs: the nearest title that is no match for the query, the nearest query that is no
+    match for the title.
 
     With `nearest` above 1 each is drawn among that many nearest. -1 where everything matches.
     """
@@ -151,8 +171,9 @@ def retrieval(
 ) -> dict[str, Any]:
     """Title retrieval: Recall@k, MRR and the number of cases, over all groups; a group scores as its best title.
 
-    Row i of float32[n, d] asks for group `wanted[i]`; group `hidden[i]` (what asks cannot be the answer; -1 for none) is left out unless it is
-    the wanted one. Equal scores count as their expected rank: a constant encoder gets k / groups, not 1 (DESIGN 7).
+    Row i of float32[n, d] asks for group `wanted[i]`; group `hidden[i]` (what asks cannot be the answer; -1 for none)
+    is left out unless it is the wanted one. Equal scores count as their expected rank: a constant encoder gets k /
+    groups, not 1 (DESIGN 7).
     """
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(group[order]) > 0])
@@ -173,4 +194,8 @@ def retrieval(
                 recalls[k] += min(max(k - above, 0) / equal, 1.0)
             reciprocal += float((1.0 / np.arange(above + 1, above + equal + 1)).mean())
     n = max(len(wanted), 1)
-    return {**{f"recall@{k}": round(value / n, 4) for k, value in recalls.items()}, "mrr": round(reciprocal / n, 4), "cases": len(wanted)}
+    return {
+        **{f"recall@{k}": round(value / n, 4) for k, value in recalls.items()},
+        "mrr": round(reciprocal / n, 4),
+        "cases": len(wanted),
+    }

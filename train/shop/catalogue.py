@@ -1,7 +1,8 @@
-"""The simulated shop's catalogue: products, the listings search works on, ids that tell nothing, and the wording of a search.
+"""The simulated shop's catalogue: products, the listings search works on, ids that tell nothing, and the wording of a
+search.
 
-Nothing here knows a shopper or a day's trade; that is `train/shop/year.py`. The words are in `train/shop/words.py`. Title, description and
-price belong to the style (`parent_id`), colour and size to the variant.
+Nothing here knows a shopper or a day's trade; that is `train/shop/year.py`. The words are in `train/shop/words.py`.
+Title, description and price belong to the style (`parent_id`), colour and size to the variant.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _ID_FIRST, _ID_REST = "BCDFGHJKLMNPQRSTVWXYZ", "BCDFGHJKLMNPQRSTVWXYZ23456789"  
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """One design, sold in colours and sizes: what all its variants share. `brand` is the name, `price` in the shop's currency."""
+    """One design, sold in colours and sizes: what all its variants share. `brand` is the name, `price` in the shop's
+    currency."""
 
     parent_id: str
     cut: GarmentCut
@@ -66,7 +68,8 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One variant, a row of items.csv. `arrived` and `left` are days since the first day of trade; `left` is infinite while it is sold."""
+    """One variant, a row of items.csv. `arrived` and `left` are days since the first day of trade; `left` is infinite
+    while it is sold."""
 
     item_id: str
     style: Style
@@ -84,8 +87,9 @@ class Product:
 class Listings:
     """The catalogue as search sees it: one row a style and colour, L of them, in arrays over that row.
 
-    `codes` [L, 7] are FEATURES numbers (brand, colour, category, shape, material, noun, tier); `stock` [L, 5] the product number in each
-    size step, -1 where there is none (every step is the same product where there are no sizes); `default` the size shown to strangers.
+    `codes` [L, 7] are FEATURES numbers (brand, colour, category, shape, material, noun, tier); `stock` [L, 5] the
+    product number in each size step, -1 where there is none (every step is the same product where there are no sizes);
+    `default` the size shown to strangers.
     """
 
     products: tuple[Product, ...]
@@ -139,7 +143,17 @@ def _style(rng: np.random.Generator, parent_id: str, weights: Floats, taken: dic
         occasion = pick(rng, [name for name in cut.occasions if name not in warm] or ["Everyday"])
         sentences = [pick(rng, MATERIALS[material].said), pick(rng, cut.said)]
         description = " ".join(sentences if rng.random() < 0.6 else sentences[::-1])
-        style = Style(parent_id, cut, department, brand, shape, material, occasion, _price(rng, cut, material, BRANDS[brand][0]), description)
+        style = Style(
+            parent_id,
+            cut,
+            department,
+            brand,
+            shape,
+            material,
+            occasion,
+            _price(rng, cut, material, BRANDS[brand][0]),
+            description,
+        )
         if style.title not in taken:
             break
     taken[style.title] = taken.get(style.title, 0) + 1
@@ -147,7 +161,8 @@ def _style(rng: np.random.Generator, parent_id: str, weights: Floats, taken: dic
 
 
 def _arrival(rng: np.random.Generator, season: int, days: int) -> float:
-    """When a style first stands in the shop (C1, high turnover): a part before day 0, the rest over the year, ahead of its season."""
+    """When a style first stands in the shop (C1, high turnover): a part before day 0, the rest over the year, ahead of
+    its season."""
     if rng.random() < {SUMMER: 0.35, ALL_YEAR: 0.42, WINTER: 0.5}[season]:
         return -float(rng.integers(1, 200)) - 0.75
     first, last = {SUMMER: (0.05, 0.5), ALL_YEAR: (0.0, 0.96), WINTER: (0.5, 0.92)}[season]
@@ -155,17 +170,23 @@ def _arrival(rng: np.random.Generator, season: int, days: int) -> float:
 
 
 def _variants(rng: np.random.Generator, style: Style, days: int) -> list[tuple[str, float, float, list[int]]]:
-    """The colours of a style: (colour, arrived, left, size steps in stock). Some colours join later, some are sold out and leave."""
+    """The colours of a style: (colour, arrived, left, size steps in stock). Some colours join later, some are sold out
+    and leave."""
     palette = PALETTES[MATERIALS[style.material].palette].split("|")
     system = SIZE_SYSTEM.get(style.cut.category, "letter")
-    count = min(len(palette), int(rng.choice([2, 3, 4, 5], p=[0.3, 0.4, 0.2, 0.1] if system == "one" else [0.5, 0.35, 0.12, 0.03])))
+    count = min(
+        len(palette),
+        int(rng.choice([2, 3, 4, 5], p=[0.3, 0.4, 0.2, 0.1] if system == "one" else [0.5, 0.35, 0.12, 0.03])),
+    )
     arrived, rows = _arrival(rng, style.season, days), []
     for place, colour in enumerate(rng.permutation(len(palette))[:count].tolist()):
         late = float(rng.integers(14, 80)) if place and rng.random() < 0.2 else 0.0
         start = arrived + late if arrived + late < days * 0.97 else arrived
         left = start + float(rng.integers(120, 420)) if rng.random() < 0.2 else float("inf")
         steps = [step for step in range(5) if rng.random() < SIZE_STOCK[step]] or [2]
-        rows.append((palette[colour], start, left if left < days - 1 else float("inf"), [0] if system == "one" else steps))
+        rows.append(
+            (palette[colour], start, left if left < days - 1 else float("inf"), [0] if system == "one" else steps)
+        )
     return rows
 
 
@@ -185,7 +206,17 @@ def build_listings(rng: np.random.Generator, products: int, days: int) -> Listin
                 break
             stock = [len(made) + steps.index(step) if step in steps else -1 for step in range(5)]
             made.extend(Product("", style, colour, names[step], arrived, left) for step in steps)
-            codes = [FEATURES[name] for name in (style.brand, colour, style.cut.category, style.shape, style.material, f"noun {style.cut.noun}")]
+            codes = [
+                FEATURES[name]
+                for name in (
+                    style.brand,
+                    colour,
+                    style.cut.category,
+                    style.shape,
+                    style.material,
+                    f"noun {style.cut.noun}",
+                )
+            ]
             codes.append(FEATURES[f"tier {BRANDS[style.brand][0]}"])
             rows.append((number, codes, stock if names[0] else [stock[0]] * 5, style, arrived, left))
     ids = random_ids(rng, products)
@@ -213,7 +244,11 @@ def _typo(rng: np.random.Generator, text: str) -> str:
         return text
     place = places[int(rng.integers(len(places)))]
     word, at = words[place], int(rng.integers(1, len(words[place]) - 2))
-    slips = (word[:at] + word[at + 1] + word[at] + word[at + 2 :], word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:])
+    slips = (
+        word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+        word[:at] + word[at + 1 :],
+        word[:at] + word[at] + word[at:],
+    )
     words[place] = pick(rng, slips)
     return " ".join(words)
 
@@ -224,11 +259,13 @@ def _usual(rng: np.random.Generator, words: str | Sequence[str], plain: bool) ->
     return options[0] if plain else options[int(len(options) * rng.random() ** 2)]
 
 
-def word_query(rng: np.random.Generator, style: Style, colour: str, named: Sequence[str], typos: float = 0.03, plain: bool = False) -> str:
+def word_query(
+    rng: np.random.Generator, style: Style, colour: str, named: Sequence[str], typos: float = 0.03, plain: bool = False
+) -> str:
     """One of many ways to ask for a style (C4): synonyms, word orders, a slip now and then, always lower case.
 
-    `named` says what the shopper mentions beside the noun, out of colour, shape, material, brand, occasion, department. `plain` takes the
-    usual words in the usual order.
+    `named` says what the shopper mentions beside the noun, out of colour, shape, material, brand, occasion, department.
+    `plain` takes the usual words in the usual order.
     """
     said = {
         "colour": _usual(rng, ASKED_COLOUR.get(colour, colour), plain),
@@ -239,7 +276,11 @@ def word_query(rng: np.random.Generator, style: Style, colour: str, named: Seque
     }
     noun = _usual(rng, style.cut.asked, plain)
     words = {key: said[key] for key in said if key in named and not (key == "material" and said[key] in noun)}
-    who = pick(rng, ("mens", "men's", "for men") if style.department == "M" else ("womens", "women's", "ladies")) if "department" in named else ""
+    who = (
+        pick(rng, ("mens", "men's", "for men") if style.department == "M" else ("womens", "women's", "ladies"))
+        if "department" in named
+        else ""
+    )
     colour_word, brand, occasion = words.get("colour", ""), words.get("brand", ""), words.get("occasion", "")
     like = [words[key] for key in ("shape", "material") if key in words]
     after, before = (who, "") if who == "for men" else ("", who)
@@ -247,10 +288,20 @@ def word_query(rng: np.random.Generator, style: Style, colour: str, named: Seque
     if order < 5:
         parts = [brand, before, colour_word, *like, noun, after, occasion]
     elif order < 7:
-        parts = [brand, before, *like, noun, f"in {colour_word}" if colour_word and rng.random() < 0.4 else colour_word, after, occasion]
+        parts = [
+            brand,
+            before,
+            *like,
+            noun,
+            f"in {colour_word}" if colour_word and rng.random() < 0.4 else colour_word,
+            after,
+            occasion,
+        ]
     elif order < 9:
         parts = [*like[:1], colour_word, *like[1:], noun, who, brand, occasion]
     else:
-        parts = [noun, *like, colour_word, who, brand] if not occasion else [*like, colour_word, noun, occasion, who, brand]
+        parts = (
+            [noun, *like, colour_word, who, brand] if not occasion else [*like, colour_word, noun, occasion, who, brand]
+        )
     text = " ".join(part for part in parts if part)
     return _typo(rng, text) if rng.random() < typos else text

@@ -1,22 +1,29 @@
 """The simulated shop's trade: what a shopper wants today, what a search shows, what is clicked, compared and bought.
 
-One `Trade` is one run; everything random comes from the generator it is given. Nothing here knows how shoppers and their visits are drawn
-(`train/shop/year.py`) nor what products are called (`train/shop/catalogue.py`). C1-C4 are the characteristics of F 3. Planted here:
+One `Trade` is one run; everything random comes from the generator it is given. Nothing here knows how shoppers and
+their visits are drawn (`train/shop/year.py`) nor what products are called (`train/shop/catalogue.py`). C1-C4 are the
+characteristics of F 3. Planted here:
 
-- Drift: a shopper's taste moves from `before` to `after` around the day `turn`, within DRIFT_DAYS; WEIGHTS says how much each liking counts.
-- Season (C3): SEASON times the height of summer for linen or sandals, of winter for wool or boots; CATEGORY_SEASON by category.
-- New products (C1): arrivals over the year (`shop_catalogue._arrival`), ahead of their season, with a NEWNESS bonus for FRESH_DAYS; part of the
-  colours sell out and leave, and are out of stock at the year's end. Nothing is shown, clicked or bought before `first_seen`.
-- Searches (C4): one intent is worded in many ways, TYPOS of them with a slip (`shop_catalogue.word_query`); REFINE is the chance of asking again.
-- Positions: SHOWN products a search, ranked by what the query names, by demand and by RANK_NOISE. Eyes tire with POSITION_BIAS.
-- Comparison (C2): COMPARE is the chance that a click is followed by other colours of the style; ON_PAGE that a colour is chosen on the product
-  page without a click of its own. Shoppers not signed in (GUESTS) are shown the common size and buy their own. So the bought variant is not
-  always one that was shown or clicked.
-- Size: own size nearly always; WRONG_SIZE is what a colour that lacks it loses, OWNED what it (and what one has already) loses at the till.
-- Complements: after a purchase, COMPLEMENT is the chance that the next visit is for what goes with it, BASKET that it goes
-  into the same basket, AGAIN that it is for the same brand, shape and material.
-- Repeat interest: after a visit that ended without a purchase, RESUME is the chance that a visit within a week takes it up again,
-  DIRECT that it then needs no new search.
+- Drift: a shopper's taste moves from `before` to `after` around the day `turn`, within DRIFT_DAYS; WEIGHTS says how
+  much each liking counts.
+- Season (C3): SEASON times the height of summer for linen or sandals, of winter for wool or boots; CATEGORY_SEASON by
+  category.
+- New products (C1): arrivals over the year (`shop_catalogue._arrival`), ahead of their season, with a NEWNESS bonus for
+  FRESH_DAYS; part of the colours sell out and leave, and are out of stock at the year's end. Nothing is shown, clicked
+  or bought before `first_seen`.
+- Searches (C4): one intent is worded in many ways, TYPOS of them with a slip (`shop_catalogue.word_query`); REFINE is
+  the chance of asking again.
+- Positions: SHOWN products a search, ranked by what the query names, by demand and by RANK_NOISE. Eyes tire with
+  POSITION_BIAS.
+- Comparison (C2): COMPARE is the chance that a click is followed by other colours of the style; ON_PAGE that a colour
+  is chosen on the product page without a click of its own. Shoppers not signed in (GUESTS) are shown the common size
+  and buy their own. So the bought variant is not always one that was shown or clicked.
+- Size: own size nearly always; WRONG_SIZE is what a colour that lacks it loses, OWNED what it (and what one has
+  already) loses at the till.
+- Complements: after a purchase, COMPLEMENT is the chance that the next visit is for what goes with it, BASKET that it
+  goes into the same basket, AGAIN that it is for the same brand, shape and material.
+- Repeat interest: after a visit that ended without a purchase, RESUME is the chance that a visit within a week takes it
+  up again, DIRECT that it then needs no new search.
 """
 
 from __future__ import annotations
@@ -32,7 +39,8 @@ from recgraph.train.shop.words import CATEGORIES, CATEGORY_SEASON, COMPLEMENTS, 
 
 # how much a like counts, in the order of a listing's codes: brand, colour, category, shape, material, noun, tier
 WEIGHTS = (1.0, 0.9, 0.0, 0.7, 0.7, 0.3, 0.8)  # the category is chosen before the product
-NEARNESS = np.array([0.4, 1.1, 0.0, 0.5, 0.6, 0.9, 0.2])  # how much a listing gains by sharing these with the one in mind
+# how much a listing gains by sharing these with the one in mind
+NEARNESS = np.array([0.4, 1.1, 0.0, 0.5, 0.6, 0.9, 0.2])
 DRIFT_DAYS = 60.0
 SEASON = 1.3
 NEWNESS, FRESH_DAYS = 0.5, 45
@@ -46,7 +54,8 @@ RESUME, DIRECT = 0.7, 0.35
 BUYS, BUYS_RESUMED, CARTS, ABANDONS = 0.52, 0.75, 0.38, 0.16
 BROWSES, WISH, OWNED = 0.12, 4.0, 3.0
 CLICKS = np.cumsum([0.26, 0.4, 0.22, 0.09])  # chances of none, one, two, three clicks after a search; else four
-MENTIONS = {"colour": 0.38, "shape": 0.23, "material": 0.4, "brand": 0.09, "occasion": 0.06, "department": 0.15}  # chances that a search names it
+# chances that a search names it
+MENTIONS = {"colour": 0.38, "shape": 0.23, "material": 0.4, "brand": 0.09, "occasion": 0.06, "department": 0.15}
 FEATURE_WEIGHTS = np.repeat(WEIGHTS, [len(family) for family in FAMILIES])
 CATEGORY_PLACES = np.array([FEATURES[name] for name in CATEGORIES])
 CATEGORY_SEASONS = np.array([CATEGORY_SEASON.get(name, 0.0) for name in CATEGORIES])
@@ -57,7 +66,8 @@ Seen = dict[int, tuple[int, str, int | None]]  # listing -> product looked at, t
 
 @dataclass(slots=True)
 class Shopper:
-    """Hidden preferences, and what the simulation remembers: the visit left `open` (day, listing in mind, seen), and (day, listing) `bought`."""
+    """Hidden preferences, and what the simulation remembers: the visit left `open` (day, listing in mind, seen), and
+    (day, listing) `bought`."""
 
     user_id: str
     department: str
@@ -76,8 +86,8 @@ class Shopper:
 
 @dataclass(slots=True)
 class Intent:
-    """What a visit is for: a listing in mind, its category's shelf `rows`, and for each of them its `charm`, what it has in common with the
-    target (`same` [n, 7]) and, by listing number, what both are `worth` together."""
+    """What a visit is for: a listing in mind, its category's shelf `rows`, and for each of them its `charm`, what it
+    has in common with the target (`same` [n, 7]) and, by listing number, what both are `worth` together."""
 
     target: int
     rows: Ints
@@ -100,7 +110,8 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A visit as it happens: who, when, with which taste (`likes` is taste times how much each feature counts), signed in or not."""
+    """A visit as it happens: who, when, with which taste (`likes` is taste times how much each feature counts), signed
+    in or not."""
 
     visit: Visit
     day: float
@@ -118,11 +129,13 @@ def likes_of(names: Sequence[str], strength: float) -> Floats:
 
 
 class Trade:
-    """One run of the simulation. `events` and `exposures` fill up as `visit` is called in order of time (seconds since day 0)."""
+    """One run of the simulation. `events` and `exposures` fill up as `visit` is called in order of time (seconds since
+    day 0)."""
 
     def __init__(self, rng: np.random.Generator, listings: Listings, shoppers: list[Shopper], days: int) -> None:
         self.rng, self.listings, self.shoppers, self.days = rng, listings, shoppers, days
-        self.events: list[tuple[int, str, str, int, str, int | None]] = []  # second, user, action, product (-1), query, position
+        # second, user, action, product (-1), query, position
+        self.events: list[tuple[int, str, str, int, str, int | None]] = []
         self.exposures: list[tuple[int, str, int, int]] = []  # second, query, product, position
         self.heat = np.zeros(len(listings.style))  # recent demand, cooled once a week
         self.cooled, self.today, self.clock = 0.0, -1, 0
@@ -131,14 +144,19 @@ class Trade:
         self.open_shelves: dict[tuple[str, str], Ints] = {}
         for category in CATEGORIES:
             for department in "WM":
-                rows = [n for n, name in enumerate(self.category) if name == category and listings.department[n] in (department, "U")]
+                rows = [
+                    n
+                    for n, name in enumerate(self.category)
+                    if name == category and listings.department[n] in (department, "U")
+                ]
                 self.shelves[category, department] = np.array(rows, dtype=np.int64)
         self.siblings: dict[int, list[int]] = {}
         for listing, style in enumerate(listings.style.tolist()):
             self.siblings.setdefault(style, []).append(listing)
 
     def open_day(self, day: float) -> None:
-        """Stocks the shelves as of the morning: what arrived before that day and has not left. Demand cools once a week."""
+        """Stocks the shelves as of the morning: what arrived before that day and has not left. Demand cools once a
+        week."""
         if int(day) > self.today:
             self.today = int(day)
             arrived, left = self.listings.arrived <= self.today, self.listings.left > self.today
@@ -167,16 +185,24 @@ class Trade:
         fits = shop.stock[rows, self.step(int(rows[0]), at.who)] >= 0
         fresh = np.maximum(0.0, 1.0 - (at.day - shop.arrived[rows]) / FRESH_DAYS)
         likes = at.likes[shop.codes[rows]].sum(axis=1) + 0.5 * shop.appeal[rows]
-        return np.asarray(likes + SEASON * self.summer(at.day) * shop.season[rows] + NEWNESS * fresh - WRONG_SIZE * ~fits)
+        return np.asarray(
+            likes + SEASON * self.summer(at.day) * shop.season[rows] + NEWNESS * fresh - WRONG_SIZE * ~fits
+        )
 
     def intent(self, at: Moment) -> Intent | None:
-        """What this visit is for: an open question, what goes with the last purchase, the same again, or what taste and season say."""
+        """What this visit is for: an open question, what goes with the last purchase, the same again, or what taste and
+        season say."""
         who, rng = at.who, self.rng
         if at.visit.wish:
             return self.aim(at, at.visit.wish[0])
         if who.open and at.day - who.open[0] < 8 and rng.random() < RESUME and self.on_sale(who.open[1]):
             _, target, seen = who.open
-            return self.aim(at, self.category[target], target=target, seen={listing: how for listing, how in seen.items() if self.on_sale(listing)})
+            return self.aim(
+                at,
+                self.category[target],
+                target=target,
+                seen={listing: how for listing, how in seen.items() if self.on_sale(listing)},
+            )
         if who.bought and at.day - who.bought[-1][0] < 60 and rng.random() < COMPLEMENT:
             return self.aim(at, self.complement(who.bought[-1][1], who))
         if who.bought and rng.random() < AGAIN:
@@ -185,7 +211,11 @@ class Trade:
             loved[self.listings.codes[last][[0, 3, 4, 5]]] = 1.5
             return self.aim(at, self.category[last], loved)
         counts = np.array([len(self.open_shelves[name, who.department]) for name in CATEGORIES])
-        rates = at.taste[CATEGORY_PLACES] + SEASON * self.summer(at.day) * CATEGORY_SEASONS + 0.5 * np.log(np.maximum(counts, 1e-9))
+        rates = (
+            at.taste[CATEGORY_PLACES]
+            + SEASON * self.summer(at.day) * CATEGORY_SEASONS
+            + 0.5 * np.log(np.maximum(counts, 1e-9))
+        )
         return self.aim(at, CATEGORIES[int(np.argmax(rates + rng.gumbel(size=len(rates))))])
 
     def complement(self, listing: int, who: Shopper) -> str:
@@ -193,15 +223,20 @@ class Trade:
         options = [name for name in COMPLEMENTS[self.category[listing]] if len(self.open_shelves[name, who.department])]
         return pick(self.rng, options) if options else self.category[listing]
 
-    def aim(self, at: Moment, category: str, extra: Floats | None = None, target: int = -1, seen: Seen | None = None) -> Intent | None:
-        """An intent in a category around a listing to have in mind: likely one the shopper would like, not surely the best."""
+    def aim(
+        self, at: Moment, category: str, extra: Floats | None = None, target: int = -1, seen: Seen | None = None
+    ) -> Intent | None:
+        """An intent in a category around a listing to have in mind: likely one the shopper would like, not surely the
+        best."""
         rows = self.open_shelves[category, at.who.department]
         if not len(rows):
             return None
         charm = self.charm(rows, at)
         if target < 0:
             worth = charm + self.rng.gumbel(size=len(rows))
-            target = int(rows[np.argmax(worth if extra is None else worth + extra[self.listings.codes[rows]].sum(axis=1))])
+            target = int(
+                rows[np.argmax(worth if extra is None else worth + extra[self.listings.codes[rows]].sum(axis=1))]
+            )
         same = self.listings.codes[rows] == self.listings.codes[target]
         worth = np.full(len(self.heat), -np.inf)
         worth[rows] = charm + same @ NEARNESS
@@ -218,14 +253,23 @@ class Trade:
             facts = {"colour": product.colour, "shape": style.shape, "material": style.material}
             named = [kind for kind, fact in facts.items() if fact in wish or (kind == "colour" and again)]
             return word_query(rng, style, product.colour, named, 0.0, plain=True), named
-        chances = MENTIONS if style.cut.departments == "WM" else {kind: chance for kind, chance in MENTIONS.items() if kind != "department"}
+        chances = (
+            MENTIONS
+            if style.cut.departments == "WM"
+            else {kind: chance for kind, chance in MENTIONS.items() if kind != "department"}
+        )
         named = [kind for kind, chance in chances.items() if rng.random() < chance]
         return word_query(rng, style, product.colour, named, TYPOS), named
 
     def rank(self, intent: Intent, named: Sequence[str], at: Moment) -> list[int]:
         """The listings a search shows, best first, at most two colours of a style."""
         shop, rows = self.listings, intent.rows
-        score = 1.6 * intent.same[:, 5] + 0.6 * shop.appeal[rows] + 0.5 * np.log1p(self.heat[rows]) + self.rng.normal(0.0, RANK_NOISE, len(rows))
+        score = (
+            1.6 * intent.same[:, 5]
+            + 0.6 * shop.appeal[rows]
+            + 0.5 * np.log1p(self.heat[rows])
+            + self.rng.normal(0.0, RANK_NOISE, len(rows))
+        )
         for kind, column, weight in (("brand", 0, 3.0), ("colour", 1, 2.0), ("shape", 3, 1.4), ("material", 4, 1.8)):
             if kind in named:
                 score += weight * intent.same[:, column]
@@ -241,13 +285,16 @@ class Trade:
                 styles.append(style)
         return shown
 
-    def log(self, who: Shopper, action: str, product: int, query: str, position: int | None, low: int, high: int) -> None:
+    def log(
+        self, who: Shopper, action: str, product: int, query: str, position: int | None, low: int, high: int
+    ) -> None:
         """Notes an event `low` to `high` seconds after the one before."""
         self.clock += int(self.rng.integers(low, high))
         self.events.append((self.clock, who.user_id, action, product, query, position))
 
     def look(self, intent: Intent, shown: list[int], query: str, at: Moment) -> None:
-        """Clicks from top to bottom: eyes tire on the way down, liked ones draw the hand; then, at times, the style's other colours."""
+        """Clicks from top to bottom: eyes tire on the way down, liked ones draw the hand; then, at times, the style's
+        other colours."""
         rng, rows = self.rng, np.array(shown)
         pull = intent.worth[rows] - POSITION_BIAS * LOG_PLACES[: len(rows)] + rng.gumbel(size=len(rows))
         count = max(2 if at.visit.wish else 0, int(np.searchsorted(CLICKS, rng.random())))
@@ -314,7 +361,9 @@ class Trade:
         query, named = self.ask(intent, at.visit.wish, again)
         shown = self.rank(intent, named, at)
         self.log(at.who, "search", -1, query, None, 15, 90)
-        self.exposures.extend((self.clock, query, self.variant(n, at.who, at.guest), place) for place, n in enumerate(shown, 1))
+        self.exposures.extend(
+            (self.clock, query, self.variant(n, at.who, at.guest), place) for place, n in enumerate(shown, 1)
+        )
         self.look(intent, shown, query, at)
 
     def visit(self, visit: Visit) -> None:

@@ -1,9 +1,10 @@
-"""What the adapter `summarize` learns from: the very prompts of block, recurrent and merged summaries, with the counting summarizer's facts as
-answers, in words that differ from row to row.
+"""What the adapter `summarize` learns from: the very prompts of block, recurrent and merged summaries, with the
+counting summarizer's facts as answers, in words that differ from row to row.
 
-A pure function of a store (the train part of a split) and a seed. A user's rows depend on the user alone, so a larger shop keeps them. The
-summary that a recurrent or merge prompt builds on states the facts of its own step, worded by another seed. Answers are held to what a run
-demands of an LLM (`graph/grounding.py`): nothing named that the prompt does not show, no copying.
+A pure function of a store (the train part of a split) and a seed. A user's rows depend on the user alone, so a larger
+shop keeps them. The summary that a recurrent or merge prompt builds on states the facts of its own step, worded by
+another seed. Answers are held to what a run demands of an LLM (`graph/grounding.py`): nothing named that the prompt
+does not show, no copying.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _MOST_COPIED = 0.3  # share of 8-grams; a run refuses an answer above 0.5
 
 @dataclass(frozen=True, slots=True)
 class SummaryExample:
-    """One prompt and its answer. `seq` is the last event covered; `item_id` is always "" and `group` a running number."""
+    """One prompt and its answer. `seq` is the last event covered; `item_id` is always "" and `group` a running
+    number."""
 
     part: str
     user_id: str
@@ -58,14 +60,24 @@ def summary_examples(store: Store, plan: Plan, seed: int, users: int = 0) -> Ite
     """Rows of all users of the store (`users` of them by a seeded hash where not 0), sorted by user."""
     currency = store.meta("currency") or ""
     vocabulary = Vocabulary(store.attribute_values())
-    ids = sorted((row.user_id for row in store.users(limit=1 << 40)), key=lambda user_id: _share(f"{seed}:sample:{user_id}"))
+    ids = sorted(
+        (row.user_id for row in store.users(limit=1 << 40)), key=lambda user_id: _share(f"{seed}:sample:{user_id}")
+    )
     group = 0
     for user_id in sorted(ids[:users] if users else ids):
         history = store.history(user_id)
         items = store.items(sorted({event.item_id for event in history if event.item_id}))
         for row in user_examples(user_id, history, items, plan, vocabulary, seed, currency):
             yield SummaryExample(
-                part_of(user_id, seed, plan.held_out), user_id, row.seq, group, "", row.prompt.system, row.prompt.user, row.answer, row.kind
+                part_of(user_id, seed, plan.held_out),
+                user_id,
+                row.seq,
+                group,
+                "",
+                row.prompt.system,
+                row.prompt.user,
+                row.answer,
+                row.kind,
             )
             group += 1
 
@@ -87,9 +99,16 @@ class Drawn:
 
 
 def user_examples(
-    user_id: str, history: Sequence[Event], items: Mapping[str, Item], plan: Plan, vocabulary: Vocabulary, seed: int, currency: str = ""
+    user_id: str,
+    history: Sequence[Event],
+    items: Mapping[str, Item],
+    plan: Plan,
+    vocabulary: Vocabulary,
+    seed: int,
+    currency: str = "",
 ) -> list[Drawn]:
-    """One user's rows, by kind. Fewer than asked for where the history is short, or where no wording of the facts passes the checks."""
+    """One user's rows, by kind. Fewer than asked for where the history is short, or where no wording of the facts
+    passes the checks."""
     if not any(event.item_id in items for event in history):
         return []
     rng = Random(f"{seed}:{user_id}")
@@ -107,7 +126,9 @@ def user_examples(
 class _Writer:
     """Draws examples of one user."""
 
-    def __init__(self, items: Mapping[str, Item], plan: Plan, vocabulary: Vocabulary, currency: str, rng: Random) -> None:
+    def __init__(
+        self, items: Mapping[str, Item], plan: Plan, vocabulary: Vocabulary, currency: str, rng: Random
+    ) -> None:
         self.items, self.plan, self.vocabulary, self.currency, self.rng = items, plan, vocabulary, currency, rng
 
     def block(self, history: Sequence[Event]) -> Drawn | None:
@@ -132,7 +153,14 @@ class _Writer:
             return None
         lines = data_lines(blocks[-1], self.items, self.currency)
         covered = [event for block in blocks for event in block]
-        return self._drawn("recurrent", covered, blocks[-1], (said,), [*lines, text], recurrent_prompt(text, lines, wording=self.plan.wording))
+        return self._drawn(
+            "recurrent",
+            covered,
+            blocks[-1],
+            (said,),
+            [*lines, text],
+            recurrent_prompt(text, lines, wording=self.plan.wording),
+        )
 
     def merged(self, history: Sequence[Event]) -> Drawn | None:
         """One group of block summaries, or of merged ones, two to `merge` of them."""
@@ -153,11 +181,15 @@ class _Writer:
         """Half of the time the whole history, else its beginning: runs summarise blocks that are not full yet."""
         return history if self.rng.random() < 0.5 else history[: self.rng.randint(1, len(history))]
 
-    def _groups(self, level: Sequence[tuple[list[Event], Gist | None]]) -> list[Sequence[tuple[list[Event], Gist | None]]]:
+    def _groups(
+        self, level: Sequence[tuple[list[Event], Gist | None]]
+    ) -> list[Sequence[tuple[list[Event], Gist | None]]]:
         return [level[start : start + self.plan.merge] for start in range(0, len(level), self.plan.merge)]
 
     def _of_block(self, block: list[Event]) -> Gist | None:
-        return gist("block", block, block, self.items, (), Shown(data_lines(block, self.items, self.currency), self.currency))
+        return gist(
+            "block", block, block, self.items, (), Shown(data_lines(block, self.items, self.currency), self.currency)
+        )
 
     def _of_group(self, group: Sequence[tuple[list[Event], Gist | None]]) -> tuple[list[Event], Gist | None]:
         covered = [event for events, _ in group for event in events]
@@ -168,7 +200,13 @@ class _Writer:
         return covered, gist("merge", covered, (), self.items, parts, Shown(texts, self.currency))
 
     def _drawn(
-        self, kind: Kind, covered: Sequence[Event], new: Sequence[Event], parts: Sequence[Gist], shown: Sequence[str], prompt: Prompt
+        self,
+        kind: Kind,
+        covered: Sequence[Event],
+        new: Sequence[Event],
+        parts: Sequence[Gist],
+        shown: Sequence[str],
+        prompt: Prompt,
     ) -> Drawn | None:
         told = gist(kind, covered, new, self.items, parts, Shown(shown, self.currency))
         if not told:
@@ -180,7 +218,11 @@ class _Writer:
                 fit.append(answer)
                 if len(answer.split()) <= _LONG:
                     break
-        return Drawn(kind, max(event.seq for event in covered), prompt, min(fit, key=lambda text: len(text.split()))) if fit else None
+        return (
+            Drawn(kind, max(event.seq for event in covered), prompt, min(fit, key=lambda text: len(text.split())))
+            if fit
+            else None
+        )
 
 
 def _share(text: str) -> float:

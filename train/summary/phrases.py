@@ -1,5 +1,6 @@
-"""How a summary is worded: many phrasings of each fact, their order and their joints chosen by a seed, so that a model learns to write what it
-read and not one template. Every name in the text comes from the facts; the phrases themselves name nothing of a catalogue.
+"""How a summary is worded: many phrasings of each fact, their order and their joints chosen by a seed, so that a model
+learns to write what it read and not one template. Every name in the text comes from the facts; the phrases themselves
+name nothing of a catalogue.
 
 `{a|b}` in a phrase is a for "they" and b for "this shopper".
 """
@@ -27,22 +28,33 @@ _READER = ("This reader", "The reader", "This user")
 _TASTE = {
     "only": ("S V C and nothing else so far", "So far it is only C", "So far s V nothing but C", "S {keep|keeps} to C"),
     "mostly": (
-        "S mostly V A, then R", "S V A above all, with R now and then", "Mostly A, sometimes R", "The main interest is A, followed by R",
+        "S mostly V A, then R", "S V A above all, with R now and then", "Mostly A, sometimes R", "The main interest "
+                                                                                                 "is A, followed by R",
         "Above all s V A, now and then R",
     ),
     "list": ("S V C", "S {have|has} an eye for C", "The interest is in C", "The choice falls on C"),
     "many": (
-        "S V many kinds of things, most of all C", "Among many things, C stand out", "S V C more than anything else", "All sorts of things, led by C",
+        "S V many kinds of things, most of all C", "Among many things, C stand out", "S V C more than anything else",
+        "All sorts of things, led by C",
     ),
 }  # fmt: skip
 _WORDS = ("S {come|comes} back to C", "C keep coming up in the titles", "Titles often name C", "What s V often names C")
 _TINT = {  # joined to the taste: for one colour, for two
-    "usually": ((", usually in O", ", mostly in O", ", as a rule in O"), (", usually in O", ", mostly in O", ", as a rule in O")),
-    "often": ((", often in N", ", frequently in N", ", often choosing N"), (", often in N", ", frequently in N", ", with N as frequent choices")),
+    "usually": (
+        (", usually in O", ", mostly in O", ", as a rule in O"),
+        (", usually in O", ", mostly in O", ", as a rule in O"),
+    ),
+    "often": (
+        (", often in N", ", frequently in N", ", often choosing N"),
+        (", often in N", ", frequently in N", ", with N as frequent choices"),
+    ),
     "some": ((", in N",), (", in N",)),
 }
 _TINT_ALONE = {
-    "usually": (("The usual colour is O", "The colour is mostly O"), ("The usual colours are N", "The colour is mostly O")),
+    "usually": (
+        ("The usual colour is O", "The colour is mostly O"),
+        ("The usual colours are N", "The colour is mostly O"),
+    ),
     "often": (("S often {pick|picks} N", "The colour is often N"), ("S often {pick|picks} N", "Frequent colours: N")),
     "some": (("The colour is N",), ("Colours seen: N", "The colours are N")),
 }
@@ -68,11 +80,20 @@ _BRANDS_INSIDE = {
 }
 _PRICE = {
     True: ("S {spend|spends} L to H apiece", "S {pay|pays} between L and H", "purchases cost L to H"),
-    False: ("prices run from L to H", "the prices are L to H", "S {look|looks} at prices of L to H", "prices lie between L and H"),
+    False: (
+        "prices run from L to H",
+        "the prices are L to H",
+        "S {look|looks} at prices of L to H",
+        "prices lie between L and H",
+    ),
 }
-_ONE_PRICE = {True: ("S {spend|spends} about L apiece", "S {pay|pays} about L"), False: ("the price is about L", "prices are about L")}
+_ONE_PRICE = {
+    True: ("S {spend|spends} about L apiece", "S {pay|pays} about L"),
+    False: ("the price is about L", "prices are about L"),
+}
 _UNMET = (
-    "S searched for Q without buying a match", "The search for Q led to no purchase", "S searched for Q and bought no match",
+    "S searched for Q without buying a match", "The search for Q led to no purchase", "S searched for Q and bought no "
+                                                                                      "match",
     "Still open: a search for Q",
 )  # fmt: skip
 _SEARCHED = ("S searched for Q", "The search was for Q", "Searched: Q")
@@ -96,7 +117,9 @@ def phrase(gist: Gist, rng: Random, currency: str = "") -> str:
     news = told.drift()
     rest = [*told.searches(), *told.bought(), *told.compared()]
     rng.shuffle(rest)
-    order = rng.choice([[lead, money, news, rest], [lead, money, rest, news], [lead, news, money, rest], [news, lead, money, rest]])
+    order = rng.choice(
+        [[lead, money, news, rest], [lead, money, rest, news], [lead, news, money, rest], [news, lead, money, rest]]
+    )
     found = [part for group in order for part in group if part]
     return " ".join(sentence(_spoken(text, who, first)) for first, text in _first(found))
 
@@ -120,7 +143,8 @@ def _spoken(text: str, who: str, first: bool) -> str:
 
 
 class _Told:
-    """Each fact of one gist in a phrasing of its own. A subject is marked with a zero byte until it is known who is speaking of whom."""
+    """Each fact of one gist in a phrasing of its own. A subject is marked with a zero byte until it is known who is
+    speaking of whom."""
 
     def __init__(self, gist: Gist, rng: Random, currency: str) -> None:
         self.gist, self.rng, self.currency = gist, rng, currency
@@ -130,14 +154,21 @@ class _Told:
     def _fill(self, phrases: Sequence[str], **values: str) -> str:
         """One of the phrases; single capitals are places, S and s the subject, V the verb."""
         values = {"V": self.rng.choice(_VERBS[self.gist.doing]), **values}
-        return re.sub(r"\b([A-Z]|s)\b", lambda m: f"\0{m.group(1)}" if m.group(1) in "Ss" else values[m.group(1)], self.rng.choice(phrases))
+        return re.sub(
+            r"\b([A-Z]|s)\b",
+            lambda m: f"\0{m.group(1)}" if m.group(1) in "Ss" else values[m.group(1)],
+            self.rng.choice(phrases),
+        )
 
     def taste(self) -> str:
         gist, rng = self.gist, self.rng
         if not gist.categories:
             if not gist.title_words:
                 return ""
-            return self._fill(_WORDS if len(gist.title_words) > 1 else _WORDS[:1] + _WORDS[2:], C=listing([f'"{word}"' for word in gist.title_words]))
+            return self._fill(
+                _WORDS if len(gist.title_words) > 1 else _WORDS[:1] + _WORDS[2:],
+                C=listing([f'"{word}"' for word in gist.title_words]),
+            )
         first, rest = gist.categories[0], gist.categories[1:]
         text = self._fill(_TASTE[gist.share], C=listing(gist.categories), A=first, R=listing(rest) if rest else "")
         names = {"O": listing(gist.colors, "or"), "N": listing(gist.colors)} if gist.colors else {}
@@ -155,7 +186,11 @@ class _Told:
 
     def brands_and_price(self) -> list[str]:
         gist = self.gist
-        brand = self._fill(_BRANDS[gist.loyalty][len(gist.brands) > 1], B=listing(gist.brands)) if gist.brands and not self.brands_said else ""
+        brand = (
+            self._fill(_BRANDS[gist.loyalty][len(gist.brands) > 1], B=listing(gist.brands))
+            if gist.brands and not self.brands_said
+            else ""
+        )
         price = self._price()
         if brand and price and self.rng.random() < 0.6:
             shared = re.match(r"\0S (?=\{)", brand) and re.match(r"\0S (?=\{)", price)
