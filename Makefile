@@ -68,7 +68,7 @@ train: .venv/installed-train  ## the whole training, `dvc repro`: only what has 
 
 test: lint types test-fast test-slow test-models  ## lint, strict types, every test but the vLLM server's
 
-test-fast: .venv/installed-dev  ## the quick tests, about a minute
+test-fast: .venv/installed-dev  ## the quick tests, a process a core
 	@echo "» pytest, the quick tests"
 	@$(PYTEST) -m "not (vllm or $(BY_LLM) or $(OTHERS))"
 
