@@ -45,14 +45,14 @@ def _among(expression: str, words: Iterable[str]) -> str:
     return f"list_contains([{', '.join(map(literal, words))}], {expression})"
 
 
-# Macros of every ingest; readers use `blank`, `moment` and `tidy` as well. `plain` is a cell without its blanks, "" where it only says that
-# nothing is known; the length comes first because descriptions are long. `blank` looks first whether there is anything to trim: trimming
-# characters of more than one byte costs three times as much.
+# Macros of every ingest; readers use `blank`, `moment` and `tidy` as well. `plain` is a cell without its blanks, `known` what is left of one
+# that may only say that nothing is known: ""; the length comes first because descriptions are long. `blank` looks first whether there is
+# anything to trim: trimming characters of more than one byte costs three times as much.
 MACROS = rf"""
     CREATE TEMP MACRO blank(x) AS coalesce(CASE WHEN regexp_full_match(x, '[!-~]([ -~]*[!-~])?') THEN x
         ELSE trim(x, E' \t\r\n' || chr(0) || chr(160) || chr(65279)) END, '');
-    CREATE TEMP MACRO plain(x) AS CASE WHEN length(blank(x)) <= 14 AND {_among("lower(blank(x))", PLACEHOLDERS)}
-        THEN '' ELSE blank(x) END;
+    CREATE TEMP MACRO known(x) AS CASE WHEN length(x) <= 14 AND {_among("lower(x)", PLACEHOLDERS)} THEN '' ELSE x END;
+    CREATE TEMP MACRO plain(x) AS known(blank(x));
     CREATE TEMP MACRO unescaped(x) AS CASE WHEN regexp_matches(x, '&(#\d+|#[xX][0-9a-fA-F]+|\w+);') THEN html_unescape(x) ELSE x END;
     CREATE TEMP MACRO one_line(x) AS CASE WHEN regexp_matches(x, '\s\s|[\t\r\n\x00]') THEN regexp_replace(x, '[\s\x00]+', ' ', 'g') ELSE x END;
     CREATE TEMP MACRO nobody(x) AS x = '' OR length(x) <= 14 AND {_among("lower(x)", NOBODY)};
