@@ -10,7 +10,7 @@ BIN     := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # Markers: BY_LLM answer or learn with language models in process, and hang on the processor's number format; the other slow ones do not.
 BY_LLM  := llm or train
-OTHERS  := data or package or dvc
+OTHERS  := data or package or dvc or slow
 # A process a core, four at most (a gigabyte or two each); a file stays in one of them, so that what its tests share is made once. One that
 # dies is not replaced: by file, pytest-xdist gives the test that killed it to the next, eight times over.
 PYTEST  := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --max-worker-restart 0
@@ -88,7 +88,7 @@ test-formats: .venv/installed-dev  ## what hangs on the number format, in the on
 
 # Part of test-fast too, there in the format that this processor has.
 test-quick-models:
-	@$(PYTEST) -m "not (vllm or $(BY_LLM) or $(OTHERS))" $(addprefix tests/test_,$(addsuffix .py,embed llm_local adapters baseline_llm))
+	@$(PYTEST) -m "not (vllm or $(BY_LLM))" $(addprefix tests/test_,$(addsuffix .py,embed llm_local adapters baseline_llm))
 
 test-vllm: .venv/installed-dev .venv-vllm/installed  ## the tests that start a real vLLM server
 	@RECGRAPH_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest -m vllm

@@ -112,6 +112,7 @@ def test_every_ablation_names_settings_that_there_are() -> None:
         variants("models", models=("a",))
 
 
+@pytest.mark.slow
 def test_all_variants_are_asked_the_same_and_the_store_stays_as_it_is(shop: Path, tmp_path: Path) -> None:
     before = shop.stat().st_size
     opened = Opened()
@@ -132,6 +133,7 @@ def test_all_variants_are_asked_the_same_and_the_store_stays_as_it_is(shop: Path
     ablation(result)
 
 
+@pytest.mark.slow
 def test_a_killed_ablation_goes_on_where_it_was(shop: Path, tmp_path: Path) -> None:
     chosen, question = variants("constrained")[:2], Question(shop, tmp_path, count=5)
     with pytest.raises(KeyboardInterrupt):

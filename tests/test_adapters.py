@@ -394,6 +394,7 @@ def tiny(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_set_that_was_asked_for_answers_and_is_named(shop: Path, tiny: Path) -> None:
     with Recommender.open(shop, llm=str(tiny), adapter="tuned") as recommender:
         assert recommender.models["adapter"] == find_set("tuned").label

@@ -144,6 +144,7 @@ def test_the_raw_history_is_shown_oldest_first_and_a_summary_only_where_there_is
     assert told.endswith("[Recent Items]\n1. purchase i2 Green Scarf")
 
 
+@pytest.mark.slow
 def test_the_oldest_items_are_left_out_of_a_prompt_that_grows_too_long(made: Made) -> None:
     whole = made(task_of(TEST)).shared(TEST, 0)
     system = made(task_of(TEST), prompt_tokens=0)
@@ -224,6 +225,7 @@ def test_the_place_among_the_drawn_items_says_nothing_of_the_target() -> None:
     assert 0.15 < (at.better == 0).mean() < 0.35  # of four places
 
 
+@pytest.mark.slow
 def test_answers_are_kept_with_their_cost(made: Made, tmp_path: Path) -> None:
     task = task_of(TEST)
     first = evaluate(task, {"llm": lambda _: made(task, depth=3)}, keep=tmp_path).lines[0]
@@ -243,6 +245,7 @@ def test_answers_are_kept_with_their_cost(made: Made, tmp_path: Path) -> None:
     assert again.metrics == first.metrics
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_asks_only_what_is_missing(made: Made, tmp_path: Path) -> None:
     test = cases_of(*((user, [0, 1, 2], 5) for user in range(40)))  # three pieces of 16, 16 and 8
     task = task_of(test)

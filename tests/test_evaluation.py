@@ -614,6 +614,7 @@ def test_rankings_that_were_written_are_measured_as_their_system_was(shop: Path,
     assert (mine["missing_cases"], mine["unknown_cases"]) == (0, 0)
 
 
+@pytest.mark.slow
 def test_trained_systems_are_measured_as_counted_ones_are(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,6 +235,7 @@ def test_answers_and_shared_beginnings(shop: Store) -> None:
     assert fit_prompts(shared, [items["TARGET"]], wording="fashion") == [Prompt(fit[0].system, fit[0].user)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [BOUGHT, EARLIER])
 def test_training_reads_the_prompts_that_a_run_sends(make_store: MakeStore, case: Case) -> None:
     store = make_store(ITEMS, EVENTS, EXPOSURES)  # nothing shown in the week of the search: there a run knows more

@@ -81,6 +81,7 @@ def test_tables_become_items_events_and_exposures(tmp_path: Path) -> None:
         assert items["C"] == Item("C", first_seen=datetime(2025, 1, 2), listed=False)
 
 
+@pytest.mark.slow
 def test_the_same_files_twice_change_nothing(tmp_path: Path) -> None:
     folder, path = _write(tmp_path / "in", **TABLES), tmp_path / "s.duckdb"
     with (folder / "events.csv").open("a") as events:
@@ -192,6 +193,7 @@ def test_an_open_quote_costs_its_line_only_and_mixed_line_ends_nothing(tmp_path:
         assert [user for user in "abcd" if store.has_user(user)] == ["a", "c", "d"]
 
 
+@pytest.mark.slow
 def test_bytes_that_are_no_text_and_a_cut_gzip_cost_only_what_is_lost(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_bytes(
         b"\xef\xbb\xbfuser_id,ts,action,item_id\na,1,click,X\nb,2,click,\xff\xfe\nc,3,click,\xc3\x84\n"
@@ -295,6 +297,7 @@ def test_what_cannot_be_read_says_what_was_expected_and_leaves_no_store(tmp_path
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in"]
 
 
+@pytest.mark.slow
 def test_an_ingest_that_fails_leaves_an_existing_store_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "s.duckdb"
     ingest(path, "tables", [_write(tmp_path / "in", **TABLES)])
@@ -313,6 +316,7 @@ def test_an_ingest_that_fails_leaves_an_existing_store_as_it_was(tmp_path: Path)
     assert ingest(path, "tables", [more]).events_new == 1
 
 
+@pytest.mark.slow
 def test_row_order_survives_a_file_of_many_blocks(tmp_path: Path) -> None:
     """DuckDB reads and writes in parallel blocks of 122,880 rows; the n-th row must still be the n-th event."""
     rows = "".join(f"u,2025-01-01,click,I{n}\n" for n in range(125_000))
@@ -322,6 +326,7 @@ def test_row_order_survives_a_file_of_many_blocks(tmp_path: Path) -> None:
         assert [event.item_id for event in store.history("u")] == [f"I{n}" for n in range(125_000)]
 
 
+@pytest.mark.slow
 def test_sorting_the_events_anew_after_many_ingests_changes_no_history(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

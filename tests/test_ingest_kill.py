@@ -48,6 +48,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["reading events.csv", "writing events", "committing"])
 def test_a_killed_ingest_leaves_the_store_as_it_was(tmp_path: Path, step: str) -> None:
     path = tmp_path / "s.duckdb"
@@ -62,6 +63,7 @@ def test_a_killed_ingest_leaves_the_store_as_it_was(tmp_path: Path, step: str) -
     assert (report.events_new, report.users) == (2_000, 50)
 
 
+@pytest.mark.slow
 def test_a_killed_first_ingest_leaves_no_store_and_a_running_one_is_not_disturbed(tmp_path: Path) -> None:
     path, tables = tmp_path / "s.duckdb", _tables(tmp_path / "first", "a", 1000)
     running = _start_until("committing", path, tables)

@@ -50,6 +50,7 @@ from recgraph.train.leaks import Cut
 from recgraph.train.prepare import Case, read_cases
 from recgraph.train.task import Cases, Events, Note, Reranker, Scores, System, Task, Within, read_task
 
+pytestmark = pytest.mark.slow  # most fit a pipeline of their own, to plant a leak in it
 CUT, PLANTED, AFTER = datetime(2025, 1, 10, 8), datetime(2025, 1, 10, 8, 5), datetime(2025, 1, 10, 9)
 ITEMS = ["item_id,title,category", *(f"I{n},{colour} {kind},{kind}" for n, (colour, kind) in enumerate(
     (colour, kind) for colour in ("Red", "Blue", "Green", "White") for kind in ("shirt", "boots", "coat"))), "PLANT,Golden crown,crown"]  # fmt: skip

@@ -263,6 +263,7 @@ def constrained_plainly(llm: LocalLLM, prompt: Prompt, form: Form, max_tokens: i
     return llm._chat.decode(whole[start:]).rstrip()
 
 
+@pytest.mark.slow
 def test_a_form_is_filled_as_a_pass_for_each_token_would(tiny: LocalLLM) -> None:
     for number in range(12):
         prompt = Prompt("Name the next product.", f"{number} {SHARED[: number * 9]}")

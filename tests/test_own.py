@@ -202,6 +202,7 @@ def test_what_no_lesson_told_apart_changes_nothing_later() -> None:
     assert np.array_equal(fused.served.scores([plain]), fused.served.scores([searching]))
 
 
+@pytest.mark.slow
 def test_two_fits_say_the_same_and_cases_do_not_hang_on_each_other() -> None:
     first, again = (fitted(pair(), SMALL).scores(SMALL.valid) for _ in range(2))
     assert np.array_equal(first, again)
@@ -257,6 +258,7 @@ def test_an_answer_says_who_brought_it() -> None:
     assert 1 not in [one.row for one in fused.served.first(asked([0])[0], allowed, 7)]
 
 
+@pytest.mark.slow
 def test_a_learnt_ranking_comes_back_from_a_folder_and_from_a_store_as_it_was(
     tmp_path: Path, make_store: Callable[..., Store]
 ) -> None:
@@ -287,6 +289,7 @@ def test_a_learnt_ranking_comes_back_from_a_folder_and_from_a_store_as_it_was(
         LearntRanking.load(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_a_ranking_that_was_published_under_its_old_name_goes_on_serving(make_store: Callable[..., Store]) -> None:
     """The stage was called `fusion` once, and so was the fact in the stores it was published in."""
     learnt = LearntRanking(("popularity",), {}, {"networks": 0, "fitted_before": None})
@@ -315,6 +318,7 @@ def test_the_numpy_pass_is_the_network_that_was_trained() -> None:
 # -- what is measured is what serves -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_served_request_and_the_evaluators_answer_agree(
     make_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from recgraph.evaluation.baselines.pair_models import MODELS, PairSettings
 from recgraph.evaluation.baselines.pairs import PairSystem
 from recgraph.train.task import Cases, Events, Scores, Task
 
+pytestmark = pytest.mark.slow  # each trains a network
 ITEMS, COLD, UNKNOWN = 51, 50, 10**6
 STEP = 7  # the item after i is i + 7, of 50
 

@@ -232,6 +232,7 @@ def test_ids_can_only_be_those_shown_or_all_or_free(make: Make) -> None:
         assert (form and len(form.choices)) == expected
 
 
+@pytest.mark.slow
 def test_a_long_history_is_cut_to_the_prompt_but_summarised_whole(shop: Path, tmp_path: Path, make: Make) -> None:
     rows = "".join(f"U9,2025-03-{1 + n // 24:02d} {n % 24:02d}:00:00,click,S1OLIV,,\n" for n in range(300))
     (tmp_path / "events.csv").write_text("user_id,ts,action,item_id,query,position\n" + rows)
@@ -350,6 +351,7 @@ def test_a_run_is_logged_beside_the_store(make: Make, shop: Path) -> None:
     assert RunLog(shop).recent(1)[0]["run_id"] == found.run_id
 
 
+@pytest.mark.slow
 def test_runs_may_overlap(make: Make) -> None:
     recommender = make()
     started = time.perf_counter()
@@ -452,6 +454,7 @@ def test_so_has_a_node_of_another_graph_unless_that_one_was_given_a_deadline(mak
     assert llm.seconds == [40, 40, 20, 20]
 
 
+@pytest.mark.slow
 def test_eight_threads_are_given_what_one_is(shop: Path) -> None:
     asked = [
         (f"U{1 + n % 3}", ("", "linen shirt", "wool jumper")[n % 5 % 3], ("fused", "paper")[n % 2]) for n in range(160)

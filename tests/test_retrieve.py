@@ -212,6 +212,7 @@ def test_what_the_ranking_has_not_learnt_comes_on_top(make_store: MakeStore) -> 
     }
 
 
+@pytest.mark.slow
 def test_a_ranking_that_knows_more_than_the_moment_or_another_encoder_is_not_used(make_store: MakeStore) -> None:
     store = learnt(make_store, ("popularity", "transitions"))
     assert Retriever.build(store, FakeEncoder(), before=APRIL).fused is not None
@@ -284,6 +285,7 @@ def test_as_of_a_moment_nothing_of_the_future_is_known(make_store: MakeStore, mo
     assert "FUTURE" not in ids(retriever.candidates(RetrievalQuery(k=50)))
 
 
+@pytest.mark.slow
 def test_later_events_change_nothing_as_of_a_moment(make_store: MakeStore) -> None:
     later = SHOP_EVENTS + "U9,2025-05-01 10:00:00,click,K1GREY,,\nU9,2025-05-01 10:00:01,purchase,B2BLCK,,\n"
     asked = {"history": [click(1, "K1GREY", "purchase")], "predicted_id": "K1GREY", "k": 12}

@@ -69,6 +69,7 @@ def digest(folder: Path) -> str:
     ).hexdigest()
 
 
+@pytest.mark.slow
 def test_one_seed_writes_the_same_bytes_in_another_process_with_another_hash_seed(tmp_path: Path) -> None:
     write_shop(tmp_path / "here", seed=3, **SMALL)
     code = (
@@ -92,6 +93,7 @@ def test_a_shop_too_small_to_trade_is_refused_with_its_size(tmp_path: Path) -> N
         write_shop(tmp_path, products=5)
 
 
+@pytest.mark.slow
 def test_the_counts_are_what_was_asked_for(shop: Written) -> None:
     facts, total = shop.facts, len(shop.events)
     assert (facts.users, facts.items, facts.events, facts.exposures) == (
@@ -341,6 +343,7 @@ def profile(shop: Written) -> Callable[[Question], list[str]]:
     return rank
 
 
+@pytest.mark.slow
 def test_the_next_purchase_can_be_learned_but_not_read_off(shop: Written) -> None:
     asked = questions(shop, 250)
     assert len(asked) > 200
@@ -364,6 +367,7 @@ def test_the_next_purchase_can_be_learned_but_not_read_off(shop: Written) -> Non
     assert 0.3 < by_search < 0.85  # what the last search shows helps most, and is not the answer
 
 
+@pytest.mark.slow
 def test_the_demo_store_holds_the_shop_and_says_that_it_is_simulated(tmp_path: Path) -> None:
     told: list[str] = []
     report = make_demo(tmp_path / "demo.duckdb", seed=3, progress=told.append, **SMALL)

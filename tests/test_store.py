@@ -232,6 +232,7 @@ def test_a_reading_store_writes_in_a_block_and_all_of_it_or_nothing(make_store: 
     assert (store.meta("a"), store.meta("b"), store.meta("c")) == ("1", "2", None)
 
 
+@pytest.mark.slow
 def test_threads_read_the_state_before_while_another_writes_and_writers_take_turns(make_store: MakeStore) -> None:
     store, seen, errors = make_store(ITEMS, EVENTS), [], []
 
@@ -368,6 +369,7 @@ def test_a_read_only_disk_can_be_read_and_says_so_when_written(read_only_store: 
         ingest(read_only_store.with_name("new.duckdb"), "sequences", [read_only_store.parent])
 
 
+@pytest.mark.slow
 def test_a_commit_lost_to_a_kill_is_there_or_not_but_reading_works_either_way(make_store: MakeStore) -> None:
     """A killed writer leaves a .wal beside the store; opening for reading must replay it."""
     store = make_store(ITEMS, EVENTS)
@@ -405,6 +407,7 @@ def test_the_run_log_is_a_file_of_its_own_and_gives_runs_back_newest_first(make_
     assert len(log.recent(limit=1)) == 1
 
 
+@pytest.mark.slow
 def test_readers_are_served_from_the_old_state_while_an_ingest_reads_and_wait_while_it_merges(
     make_store: MakeStore, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def folder(make_store: Callable[..., Store], tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_run_finds_every_block_cached(folder: Path) -> None:
     notes: list[str] = []
     run(params(), folder, notes.append)

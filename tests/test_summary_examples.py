@@ -108,6 +108,7 @@ def test_a_user_without_known_products_gives_no_rows() -> None:
     assert user_examples("U1", [search(1, "shirt"), click(2, "GONE")], ITEMS, Plan(), VOCABULARY, 1) == []
 
 
+@pytest.mark.slow
 def test_parts_hold_out_whole_users_and_stay_as_users_are_added(make_store: Callable[..., Store]) -> None:
     users = [f"U{n}" for n in range(40)]
     ids = [line.split(",")[0] for line in SHOP_ITEMS.strip().splitlines()[1:]]

@@ -233,6 +233,7 @@ PARAMS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [True, False])
 def test_the_stage_writes_the_same_bytes_twice(
     make_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, named: bool

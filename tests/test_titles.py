@@ -251,6 +251,7 @@ def saved(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_evaluation_reads_texts_with_the_encoder_that_is_named(
     tmp_path: Path, make_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +328,7 @@ LAST_OUT = "user_id,ts,action,item_id,query\n" + "".join(
 )
 
 
+@pytest.mark.slow
 def test_the_stage_writes_titles_encoder_and_metrics_the_same_twice(
     make_store: Callable[..., Store], tmp_path: Path
 ) -> None:
@@ -363,6 +365,7 @@ def test_the_stage_writes_titles_encoder_and_metrics_the_same_twice(
     assert not (tmp_path / ".checkpoints" / "title_embeddings").exists()
 
 
+@pytest.mark.slow
 def test_a_shop_without_queries_says_so(make_store: Callable[..., Store], tmp_path: Path) -> None:
     silent = "\n".join(line.rsplit(",", 1)[0] for line in LAST_OUT.splitlines())
     store = make_store(items=ITEMS, events=silent)

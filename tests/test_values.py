@@ -264,6 +264,7 @@ def test_any_moment_comes_back_from_any_common_form(
     assert _times(cursor, *(moment.strftime(form) for moment in whole)) == whole
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(max_size=25), max_size=6))
 def test_no_text_breaks_the_reading_of_a_column(cursor: duckdb.DuckDBPyConnection, texts: list[str]) -> None:
@@ -289,6 +290,7 @@ def test_an_eight_digit_date_is_no_day_of_august_1970(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_date_format_is_told_by_an_option_that_the_reject_names(tmp_path: Path) -> None:
     rows = "u1;2026-05-14 11:23:45 +0100;A\nu2;12/1/2010 8:26;A\nu3;14.05.2026 11:23;A\nu4;2026-05-14 11:23:45,123;A\nu5;2026-05-14 11:23:45;A"
     report = _ingest(tmp_path, {"events.action": "=purchase"}, events__csv="user_id;ts;item_id\n" + rows)
@@ -556,6 +558,7 @@ def test_a_return_takes_back_the_purchase_before_it_and_a_discount_is_none(tmp_p
         assert "1 returns have no purchase before them and change nothing" in report.notes
 
 
+@pytest.mark.slow
 def test_a_return_of_a_later_file_takes_back_what_the_store_has_for_good(tmp_path: Path) -> None:
     head = "user_id,ts,action,item_id\n"
     bought = head + "u,2026-01-01,purchase,A\nu,2026-02-01,purchase,A\nu,2026-04-01,purchase,A\nu,2026-02-02,click,A"
@@ -575,6 +578,7 @@ def test_a_return_of_a_later_file_takes_back_what_the_store_has_for_good(tmp_pat
 # -- the catalogue -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_once_there_is_a_catalogue_what_events_alone_name_is_history(tmp_path: Path) -> None:
     events = "user_id,ts,action,item_id\nu1,2026-05-01 10:00,click,A\nu2,2026-05-01 10:00,purchase,gone-2019"
     report = _ingest(tmp_path, events__csv=events)
@@ -608,6 +612,7 @@ def test_once_there_is_a_catalogue_what_events_alone_name_is_history(tmp_path: P
 # -- a wrong clock -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_event_of_the_future_or_years_after_all_others_is_kept_out_of_popularity(tmp_path: Path) -> None:
     usual = [f"u{n},2019-05-{1 + n % 28:02d},click,A" for n in range(40)]
     future = f"{datetime.now(UTC).year + 3}-01-01"
