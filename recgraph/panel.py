@@ -280,8 +280,8 @@ def ingested(report: IngestReport, store: str) -> RenderableType:
     parts: list[RenderableType] = [
         *_readings(report.readings),
         Text(
-            f"{report.files} file{'s' if report.files != 1 else ''} of format {report.format} into {store} in "
-            f"{report.seconds:.1f} s"
+            f"{report.files} file{'s' if report.files != 1 else ''}"
+            f"{f' of format {report.format}' if report.format != 'auto' else ''} into {store} in {report.seconds:.1f} s"
         ),
         table,
         *(Text(f"· {printable(note)}") for note in report.notes),
