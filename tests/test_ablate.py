@@ -158,6 +158,7 @@ def test_a_killed_ablation_goes_on_where_it_was(shop: Path, tmp_path: Path) -> N
     assert len(other.llms[0].asked) == 5  # other settings are other answers
 
 
+@pytest.mark.slow
 def test_the_target_and_what_came_later_are_not_in_the_prompts(shop: Path, tmp_path: Path) -> None:
     opened = Opened()
     ablate("constrained", variants("constrained")[:1], Question(shop, tmp_path, count=0), opener=opened)
@@ -166,6 +167,7 @@ def test_the_target_and_what_came_later_are_not_in_the_prompts(shop: Path, tmp_p
         assert 0 < len(shown) <= 4
 
 
+@pytest.mark.slow
 def test_hidden_attributes_are_in_no_prompt(shop: Path, tmp_path: Path) -> None:
     opened = Opened()
     ours, plain = variants("table3")[:2]

@@ -286,6 +286,7 @@ def command(*arguments: str) -> Result:
     return CliRunner(env={"COLUMNS": "150"}).invoke(main, ["adapters", *arguments])
 
 
+@pytest.mark.slow
 def test_use_sets_the_default_that_list_marks(
     shop: Path, pair: Path, base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +412,7 @@ def test_a_set_that_was_asked_for_answers_and_is_named(shop: Path, tiny: Path) -
         assert not any(note.startswith("adapter") for note in recommender.recommend("U1").degraded)
 
 
+@pytest.mark.slow
 def test_the_stores_default_is_taken_unless_none_is_asked_for(shop: Path, tiny: Path) -> None:
     with Store.open(shop, write=True) as store:
         store.set_meta("adapter", "tuned")
@@ -421,6 +423,7 @@ def test_the_stores_default_is_taken_unless_none_is_asked_for(shop: Path, tiny: 
         assert recommender._nodes().settings.fit_adapter is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [True, False])
 def test_a_default_that_cannot_be_used_is_said_once_and_one_asked_for_is_an_error(
     here: Path, shop: Path, tiny: Path, missing: bool

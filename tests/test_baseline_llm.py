@@ -124,6 +124,7 @@ def made(base: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
 TEST = cases_of((0, [0, 1, 2], 5), (1, [4, 5], 3))
 
 
+@pytest.mark.slow
 def test_a_known_yes_orders_the_candidates(made: Made) -> None:
     system = made(task_of(TEST))
     assert isinstance(system, Reranker)
@@ -132,6 +133,7 @@ def test_a_known_yes_orders_the_candidates(made: Made) -> None:
     assert found[1].tolist() == [ord("W") - 50.0, -np.inf, ord("S") - 50.0]
 
 
+@pytest.mark.slow
 def test_the_raw_history_is_shown_oldest_first_and_a_summary_only_where_there_is_one(made: Made) -> None:
     raw = made(task_of(TEST), settings=RawSettings())
     assert (
@@ -274,6 +276,7 @@ def test_a_killed_evaluation_asks_only_what_is_missing(made: Made, tmp_path: Pat
     assert whole.metrics == found.metrics
 
 
+@pytest.mark.slow
 def test_the_products_weight_lets_retrieval_lead_whatever_order_the_candidates_come_in(made: Made) -> None:
     system = made(task_of(TEST), settings=ProductSettings())
     one = system.scores_among(TEST, np.array([[5, 3, 6], [3, 6, 7]]))

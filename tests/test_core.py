@@ -273,6 +273,7 @@ def test_the_encoder_in_numpy_is_the_one_in_torch(tmp_path: Path) -> None:
         assert np.allclose(found.session_vector(rows), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cold_items_are_read_in_a_history_but_never_found(folder: Path) -> None:
     id_embeddings.run(PARAMS, folder, lambda _: None)
     trained = Core.load(folder / "data" / "id_embeddings")
@@ -286,6 +287,7 @@ def test_cold_items_are_read_in_a_history_but_never_found(folder: Path) -> None:
     assert not np.allclose(wider.session_vector([0, 2]), trained.session_vector([1]))
 
 
+@pytest.mark.slow
 def test_a_published_core_is_used_only_for_runs_after_its_cut(folder: Path, make_store: Callable[..., Store]) -> None:
     id_embeddings.run(PARAMS, folder, lambda _: None)
     trained = Core.load(folder / "data" / "id_embeddings")

@@ -104,6 +104,7 @@ def test_a_dead_server_costs_the_llm_but_not_the_answer(ask: Callable[..., Any])
     assert found.timings_ms["total"] < 20_000
 
 
+@pytest.mark.slow
 def test_a_slow_server_is_left_at_the_deadline(ask: Callable[..., Any]) -> None:
     server = Server(lambda: (200, chat("Likes linen.")), delay=30.0)
     started = time.perf_counter()
@@ -114,6 +115,7 @@ def test_a_slow_server_is_left_at_the_deadline(ask: Callable[..., Any]) -> None:
     server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [
@@ -133,6 +135,7 @@ def test_a_garbling_server_costs_the_llm_but_not_the_answer(ask: Callable[..., A
     server.stop()
 
 
+@pytest.mark.slow
 def test_text_that_is_not_the_asked_for_form_is_not_taken_for_an_answer(ask: Callable[..., Any]) -> None:
     server = Server(lambda: (200, chat("As an assistant I would love to help you shop!")))
     found = ask(server.url)

@@ -188,6 +188,7 @@ def test_searches_and_what_they_showed_are_told_from_their_columns(tmp_path: Pat
     assert (report.events_new, report.exposures_new) == (1, 1)
 
 
+@pytest.mark.slow
 def test_sequences_take_any_two_columns_as_items_and_titles(tmp_path: Path) -> None:
     for number, titles in enumerate(
         ['B001\tRed shirt, 16"\nB002\tBlue shirt\n', 'Artikel,Bezeichnung\nB001,"Red shirt, 16"""\nB002,Blue shirt\n']
@@ -260,6 +261,7 @@ def _recgraph(*words: str) -> Result:
     return CliRunner(env={"COLUMNS": "200"}).invoke(main, [*words])
 
 
+@pytest.mark.slow
 def test_the_command_takes_paths_alone_the_old_spelling_and_a_dry_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

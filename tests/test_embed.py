@@ -60,6 +60,7 @@ def test_vectors_have_length_one_and_keep_the_order(encoder: TextEncoder) -> Non
     assert encoder.encode([]).shape == (0, 384)
 
 
+@pytest.mark.slow
 def test_a_vector_does_not_depend_on_what_else_is_in_the_batch(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

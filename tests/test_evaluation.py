@@ -496,6 +496,7 @@ def test_what_was_answered_is_not_asked_again_unless_something_differs(tmp_path:
     assert not list(tmp_path.glob("*.part*"))
 
 
+@pytest.mark.slow
 def test_answers_are_kept_by_the_code_that_made_them() -> None:
     """What a module imports decides its answers too, also where it imports it late; what makes tasks and names systems
     does not."""
@@ -535,6 +536,7 @@ def test_a_result_says_where_it_was_made() -> None:
     assert found.origin.revision == revision()
 
 
+@pytest.mark.slow
 def test_a_tenth_of_beauty_takes_less_than_a_tenth_of_twenty_seconds() -> None:
     """2,236 cases among 12,101 items with one product of matrices; processor time, with room for a machine that does
     other things too."""
@@ -579,6 +581,7 @@ def ran(*words: str | Path, code: int = 0) -> str:
     return done.output
 
 
+@pytest.mark.slow
 def test_the_command_measures_a_store_and_keeps_the_result(shop: Path, tmp_path: Path) -> None:
     out = tmp_path / "kept" / "shop.json"
     said = ran("--store", shop, "--split", "loo", "--out", out)

@@ -81,6 +81,7 @@ Lineitem quantity,Lineitem name,Lineitem price,Lineitem sku,Billing Name,Phone,V
         assert (item.title, item.brand, item.price, item.attributes) == ("Linen shirt - M", "Zed", 49.9, {})
 
 
+@pytest.mark.slow
 def test_shopify_json_unfolds_variants_and_line_items(tmp_path: Path) -> None:
     product = {
         "id": 1,

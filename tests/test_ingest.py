@@ -103,6 +103,7 @@ def test_the_same_files_twice_change_nothing(tmp_path: Path) -> None:
         assert (store.revision(), store.history("ann"), store.counts()) == (revision, history, counts)
 
 
+@pytest.mark.slow
 def test_a_grown_file_adds_what_it_grew_by_and_old_numbers_stay(tmp_path: Path) -> None:
     folder, path = _write(tmp_path / "in", **TABLES), tmp_path / "s.duckdb"
     ingest(path, "tables", [folder])
@@ -501,6 +502,7 @@ BEHAVIORS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "news",
     [
@@ -539,6 +541,7 @@ def test_mind_puts_the_history_before_the_first_day_and_clicks_at_their_impressi
     ]
 
 
+@pytest.mark.slow
 def test_recbole_reads_typed_headers_with_and_without_a_clock(tmp_path: Path) -> None:
     folder = _write(
         tmp_path / "in",

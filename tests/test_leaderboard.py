@@ -502,6 +502,7 @@ def ran(*words: str | Path, code: int = 0) -> str:
     return done.output
 
 
+@pytest.mark.slow
 def test_what_evaluate_writes_becomes_a_leaderboard_that_passes_its_check(
     make_store: Callable[..., Store], tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ def test_the_nearest_queries_come_first_each_with_its_products_by_position(make_
     assert len(memory.lookup("linen shirt", queries=1)) == 1
 
 
+@pytest.mark.slow
 def test_a_stored_query_is_found_in_any_case_and_script(make_store: MakeStore) -> None:
     shown = SHOP_EXPOSURES + "лён рубашка,S1SAND,1,2025-02-01\n"
     memory = QueryMemory.build(make_store(SHOP_ITEMS, SHOP_EVENTS, shown), FakeEncoder())
@@ -32,6 +33,7 @@ def test_a_stored_query_is_found_in_any_case_and_script(make_store: MakeStore) -
     assert memory.lookup("麻のシャツ", queries=2) is not None
 
 
+@pytest.mark.slow
 def test_nothing_shown_at_or_after_the_moment_is_found(make_store: MakeStore) -> None:
     """DESIGN 7: the memory can contain the very purchase it predicts. Planted: a query and an item of the future."""
     planted = (
@@ -45,6 +47,7 @@ def test_nothing_shown_at_or_after_the_moment_is_found(make_store: MakeStore) ->
     assert "B1BRWN" in QueryMemory.build(store, FakeEncoder()).lookup("linen shirt", queries=1, products=9)[0].item_ids
 
 
+@pytest.mark.slow
 def test_without_exposures_the_users_own_later_purchase_is_not_found_either(make_store: MakeStore) -> None:
     bought = SHOP_EVENTS + "U1,2025-05-01 10:00:00,purchase,S2OLIV,linen shirt,1\n"
     store = make_store(SHOP_ITEMS, bought)
@@ -55,6 +58,7 @@ def test_without_exposures_the_users_own_later_purchase_is_not_found_either(make
     assert "S2OLIV" in QueryMemory.build(store, FakeEncoder()).lookup("linen shirt", queries=1)[0].item_ids
 
 
+@pytest.mark.slow
 def test_products_that_are_sold_out_or_not_there_yet_are_left_out_and_others_take_their_place(
     make_store: MakeStore,
 ) -> None:

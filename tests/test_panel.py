@@ -88,6 +88,7 @@ def test_an_empty_answer_says_why_and_shows_no_guess(ask: Callable[..., Recommen
     assert "Product" not in text
 
 
+@pytest.mark.slow
 def test_titles_users_queries_and_shops_are_data(ask: Callable[..., Recommendation]) -> None:
     bad = "\x1b[31mred\x9b2J\u202e [/x][red]loud[/red]"
     items, events = (

@@ -146,6 +146,7 @@ def test_an_index_comes_back_as_it_was(tmp_path: Path) -> None:
         VectorIndex.load(tmp_path, "exact")
 
 
+@pytest.mark.slow
 def test_publish_replaces_its_own_and_simulated_stores_only(make_store: Callable[..., Store], tmp_path: Path) -> None:
     publish.check_replaceable(tmp_path / "none.duckdb")
     store = make_store("item_id,title\nA,Shirt", "user_id,ts,action,item_id\nu,2025-01-01,click,A")

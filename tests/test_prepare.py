@@ -114,6 +114,7 @@ def test_leave_one_out_holds_back_the_last_two_and_keeps_those_with_fewer_than_t
         assert len(train.history("u2")) == 3
 
 
+@pytest.mark.slow
 def test_a_basket_of_a_day_is_in_no_history_where_only_days_are_known(
     make_store: Callable[..., Store], tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_second_run_writes_the_same_bytes(folder: Path) -> None:
     assert content() == before
 
 
+@pytest.mark.slow
 def test_a_set_without_a_clock_has_no_time_split_and_says_so(make_store: Callable[..., Store], tmp_path: Path) -> None:
     lines = [f"u,1970-01-01 00:00:{place:02},click,{item}," for place, item in enumerate("ABCD", 1)]
     make_store(ITEMS, ["user_id,ts,action,item_id,query", *lines])

@@ -153,6 +153,7 @@ def test_a_layout_is_told_from_the_first_rows(
     assert (list(found.names), len(found.rows), found.delimiter) == (names, rows, delimiter)
 
 
+@pytest.mark.slow
 def test_quotes_escaped_by_backslashes_and_rows_of_many_lines_are_read(tmp_path: Path) -> None:
     _ingest(tmp_path / "a", "items.csv", 'item_id,title,size\n1,"He said \\"hi\\", ok",M\n2,plain,S\n')
     assert _titles(tmp_path / "a") == {"1": 'He said "hi", ok', "2": "plain"}
@@ -223,6 +224,7 @@ def _workbook(sheets: dict[str, list[list[Any]]]) -> bytes:
     return data.getvalue()
 
 
+@pytest.mark.slow
 def test_every_sheet_of_a_workbook_is_read_also_from_inside_an_archive(tmp_path: Path) -> None:
     book = _workbook(
         {
@@ -301,6 +303,7 @@ def test_a_mapped_name_that_no_line_of_json_has_is_an_error_that_names_the_keys(
         _ingest(tmp_path / "in", "items.jsonl", '{"id":"A","name":"Tee"}', items_item_id="id", items_title=wrong)
 
 
+@pytest.mark.slow
 def test_a_name_that_only_a_late_line_of_json_has_is_found(tmp_path: Path) -> None:
     lines = "\n".join(json.dumps({"item_id": f"i{n}", "pad": "x" * 1000}) for n in range(1500))
     report = _ingest(tmp_path / "in", "items.jsonl", lines + '\n{"item_id":"late","label":"Tee"}', items_title="label")

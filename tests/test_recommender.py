@@ -88,6 +88,7 @@ def test_a_run_answers_with_the_public_json(make: Make) -> None:
     assert found["degraded"] == []
 
 
+@pytest.mark.slow
 def test_no_item_repeats_is_sold_out_or_was_bought(make: Make) -> None:
     for mode in ("fused", "paper"):
         found = ids(make().recommend("U1", "linen", k=50, mode=mode))
@@ -95,6 +96,7 @@ def test_no_item_repeats_is_sold_out_or_was_bought(make: Make) -> None:
         assert not {"SOLDUT", "S1OLIV"} & set(found)
 
 
+@pytest.mark.slow
 def test_every_reason_names_events_and_queries_that_exist(make: Make) -> None:
     recommender = make()
     for user in ("U1", "U2", "U3"):
@@ -139,6 +141,7 @@ def test_reasons_tell_variants_from_the_very_product(make: Make) -> None:
     assert reasons["S1SAND"] == "In sand: the style you bought in olive on 1 Feb."
 
 
+@pytest.mark.slow
 def test_nothing_of_the_future_is_seen_or_shown(make: Make) -> None:
     found = make().recommend("U1", "blazer", as_of="2025-05-01", k=50)
     assert "FUTURE" not in ids(found)
@@ -281,6 +284,7 @@ def test_streaming_tells_of_every_node_and_ends_in_the_recommendation(make: Make
     assert isinstance(steps[-1], Recommendation)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_from_its_checkpoint(make: Make, tmp_path: Path) -> None:
     checkpoint = str(tmp_path / "runs.sqlite")
     steps = make(checkpoint=checkpoint).stream("U1", "linen")
@@ -475,6 +479,7 @@ def test_eight_threads_are_given_what_one_is(shop: Path) -> None:
     assert together == [serial[one] for one in asked]
 
 
+@pytest.mark.slow
 def test_where_nothing_is_left_it_says_so_before_the_model_is_asked(make_store: Callable[..., Store]) -> None:
     """Bug: an empty table and no word, after the model had thought for seconds; and its guess was a product that is
     sold out."""
@@ -603,6 +608,7 @@ class SlowEncoder(FakeEncoder):
         return super().encode(texts)
 
 
+@pytest.mark.slow
 def test_embedding_keeps_within_the_deadline_and_is_named_as_the_cause(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -625,6 +631,7 @@ def test_embedding_keeps_within_the_deadline_and_is_named_as_the_cause(
         assert recommender.recommend("U1", deadline=1.0).degraded == ()
 
 
+@pytest.mark.slow
 def test_queries_that_are_not_embedded_in_time_are_named_too(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recgraph.tools.embed.LOOK_EVERY", 1)
     with Recommender(

@@ -350,6 +350,7 @@ def test_the_same_question_has_the_same_answer(retriever: Retriever) -> None:
 # -- tools and real parts ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_tools_have_typed_schemas_and_json_answers(make_store: MakeStore, retriever: Retriever) -> None:
     memory = memory_tool(
         QueryMemory.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES, name="other"), FakeEncoder())

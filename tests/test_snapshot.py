@@ -42,6 +42,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_equal_stores_give_equal_bytes(shop: Store, make_store: Callable[..., Store], tmp_path: Path) -> None:
     snapshot.write(shop, tmp_path / "one")
     snapshot.write(make_store(ITEMS, EVENTS, EXPOSURES, name="again"), tmp_path / "two")

@@ -149,6 +149,7 @@ def test_what_is_no_number_is_refused_and_nothing_has_no_interval() -> None:
     assert np.isnan(sign_flip([]))
 
 
+@pytest.mark.slow
 def test_beauty_s_size_takes_less_than_two_seconds_of_processor_time() -> None:
     """22,363 cases and 2,000 resamples, of ten metrics at once."""
     values = np.random.default_rng(10).random((22_363, 10))

@@ -316,6 +316,7 @@ def test_an_older_schema_is_migrated_once_and_recorded(make_store: MakeStore, mo
             assert again.counts()["items"] == 4
 
 
+@pytest.mark.slow
 def test_a_store_another_process_writes_is_busy_and_free_again_afterwards(
     make_store: MakeStore, impatient: None
 ) -> None:
@@ -437,6 +438,7 @@ ingest(sys.argv[1], "tables", [sys.argv[2]], progress=progress)
     assert [entry.name for entry in tmp_path.iterdir() if "ingest" in entry.name or "lock" in entry.name] == []
 
 
+@pytest.mark.slow
 def test_two_ingests_into_one_store_queue_and_the_second_says_so_once(make_store: MakeStore, tmp_path: Path) -> None:
     store, steps = make_store(ITEMS, EVENTS), list[str]()
     store.close()

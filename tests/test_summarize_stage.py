@@ -53,6 +53,7 @@ def test_a_run_finds_every_block_cached(folder: Path) -> None:
         assert recommender.store.counts()["summaries"] == len(made)  # none was made anew, merges included
 
 
+@pytest.mark.slow
 def test_two_runs_write_the_same_bytes(folder: Path) -> None:
     out = folder / "data" / "summarize" / "summaries.parquet"
     run(params(), folder, lambda _: None)

@@ -106,6 +106,7 @@ def test_ids_are_whole_at_80_columns_and_titles_wrap(ask: Callable[..., Result])
     assert all(words.count(word) >= 4 for word in ("rather", "marketplace", "engine"))
 
 
+@pytest.mark.slow
 def test_lists_can_be_had_as_json(ask: Callable[..., Result]) -> None:
     rows = ["a,Tee,shirts,9.5"], ["u,2026-05-01 10:00,purchase,a"]
     [item] = json.loads(ask(*rows, "items", "--json").output)

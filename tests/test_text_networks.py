@@ -122,6 +122,7 @@ def searching(make_store: Callable[..., Store], users: int = 40) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_query_is_read_where_there_is_one(make_store: Callable[..., Store]) -> None:
     path = searching(make_store)
     with Store.open(path) as store:

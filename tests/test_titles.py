@@ -222,6 +222,7 @@ def test_a_killed_training_goes_on_and_ends_the_same(
     assert {file.suffix for file in (tmp_path / "killed").iterdir()} == {".safetensors", ".json"}
 
 
+@pytest.mark.slow
 def test_training_brings_a_query_near_its_title(make_store: Callable[..., Store], tmp_path: Path) -> None:
     """Words that share no letter with the titles: only the pairs can teach them."""
     words = ["alpha", "bravo", "charlie", "delta"]
@@ -284,6 +285,7 @@ def test_an_lstm_folder_is_served_like_a_sentence_encoder(tmp_path: Path) -> Non
         open_encoder(str(tmp_path / "lstm"))
 
 
+@pytest.mark.slow
 def test_a_store_is_served_by_the_encoder_it_was_published_with(shop: Store, tmp_path: Path) -> None:
     assert encoder_of(shop).name.startswith("all-MiniLM-L6-v2-")
     with shop.writing():
@@ -377,6 +379,7 @@ def test_a_shop_without_queries_says_so(make_store: Callable[..., Store], tmp_pa
     assert (metrics["pairs"], metrics["valid"]["cases"]) == (NEXT_PURCHASE, 3)
 
 
+@pytest.mark.slow
 def test_nothing_after_the_cut_is_learnt_from(make_store: Callable[..., Store], tmp_path: Path) -> None:
     """The last two purchases of everybody (hat, sneakers) are held out: no pair may name their queries."""
     store = make_store(items=ITEMS, events=LAST_OUT)

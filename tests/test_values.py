@@ -136,6 +136,7 @@ def test_a_price_that_nothing_decides_is_a_thousand_with_a_note_or_what_the_opti
     assert (found, notes[0].split(",")[0]) == ([9.99, 1.299], "1 prices such as 1.299 read with a decimal '.'")
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.integers(0, 10**9), min_size=1, max_size=8),
@@ -328,6 +329,7 @@ def test_what_is_no_time_is_one_sentence_for_as_of(text: str) -> None:
 # -- event names -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_names_of_events_of_other_shops_are_understood(tmp_path: Path) -> None:
     names = [
         "view",
@@ -485,6 +487,7 @@ def test_a_negative_quantity_is_a_return_however_it_is_written(tmp_path: Path, p
         assert store.users() == []
 
 
+@pytest.mark.slow
 def test_ids_that_a_spreadsheet_made_floats_are_the_same_ids(tmp_path: Path) -> None:
     items = "item_id,title,parent_id\n10002,Shirt,7.0\n10003,Skirt,7.0"
     report = _ingest(
@@ -516,6 +519,7 @@ def test_zero_bytes_are_no_part_of_an_id_or_a_title(tmp_path: Path) -> None:
         assert store.items(["A"])["A"].title == "Red tee"
 
 
+@pytest.mark.slow
 def test_ids_that_differ_by_lost_zeros_are_told(tmp_path: Path) -> None:
     report = _ingest(
         tmp_path,
@@ -545,6 +549,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.slow
 def test_a_return_takes_back_the_purchase_before_it_and_a_discount_is_none(tmp_path: Path) -> None:
     rows = "536379,A,1,2010-12-01 09:00,c1\nC536380,A,-1,2010-12-01 09:41,c1\nC536381,D,-1,2010-12-01 09:50,c2\n536382,B,2,2010-12-02 09:00,c1"
     text = "InvoiceNo,StockCode,Quantity,InvoiceDate,CustomerID\n" + rows
@@ -656,6 +661,7 @@ def test_an_ingest_that_loses_more_than_a_fifth_fails_loudly_and_keeps_the_rest(
     assert "stare" not in only
 
 
+@pytest.mark.slow
 def test_forget_takes_out_a_shopper_or_a_product_and_says_what_went(tmp_path: Path) -> None:
     path = str(tmp_path / "s.duckdb")
     rows = "ann,2026-05-01,click,A\nbob,2026-05-01,click,B\nann,2026-05-02,purchase,A\nann,never,click,A\nann2,never,click,A"
