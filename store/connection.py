@@ -74,20 +74,17 @@ def _connect(path: Path, write: bool, patience: float | None = None) -> duckdb.D
     ingest is at work."""
     if write:
         check_writable(path)
-    begun = time.monotonic()
+    begun = alone = time.monotonic()  # `alone`: since when no ingest is known to be at work
     while True:
         try:
             return duckdb.connect(str(path), read_only=not write, config=CONFIG)
         except duckdb.Error as error:
-            reason = translate(error, path)
-            longest = (
-                patience
-                if patience is not None
-                else MERGE_PATIENCE
-                if path.with_name(path.name + INGEST_FOLDER).exists()
-                else PATIENCE
-            )
-            if not isinstance(reason, StoreBusy) or time.monotonic() - begun > longest:
+            reason, now = translate(error, path), time.monotonic()
+            # An ingest that ends between the attempt and this line leaves PATIENCE for the next ones.
+            if now - begun <= MERGE_PATIENCE and path.with_name(path.name + INGEST_FOLDER).exists():
+                alone = now
+            late = now - begun > patience if patience is not None else now - alone > PATIENCE
+            if late or not isinstance(reason, StoreBusy):
                 raise reason from error
         time.sleep(0.05)
 

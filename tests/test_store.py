@@ -438,6 +438,31 @@ ingest(sys.argv[1], "tables", [sys.argv[2]], progress=progress)
     assert [entry.name for entry in tmp_path.iterdir() if "ingest" in entry.name or "lock" in entry.name] == []
 
 
+def test_a_reader_that_waited_for_an_ingest_is_served_when_it_ends(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder goes before its lock: a reader that saw that had waited longer than for anybody else, and failed."""
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    store = make_store(ITEMS)
+    store.close()
+    at_work = store.path.with_name(store.path.name + connection.INGEST_FOLDER)
+    at_work.mkdir()
+    real, tries = duckdb.connect, list[int]()
+
+    def locked(*given: object, **named: object) -> object:
+        tries.append(1)
+        if len(tries) < 12:  # half a second and more
+            raise duckdb.IOException("IO Error: Could not set lock on file")
+        if len(tries) == 12:
+            at_work.rmdir()
+            raise duckdb.IOException("IO Error: Could not set lock on file")
+        return real(*given, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(duckdb, "connect", locked)
+    with Store.open(store.path) as reader:
+        assert reader.counts()["items"] > 0
+
+
 @pytest.mark.slow
 def test_two_ingests_into_one_store_queue_and_the_second_says_so_once(make_store: MakeStore, tmp_path: Path) -> None:
     store, steps = make_store(ITEMS, EVENTS), list[str]()
