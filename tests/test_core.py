@@ -309,6 +309,7 @@ def test_a_published_core_is_used_only_for_runs_after_its_cut(folder: Path, make
     assert {candidate.source for candidate in found} <= {"sequence", "title", "id", "popular"}
 
 
+@pytest.mark.slow
 def test_a_core_of_leave_one_out_is_used_only_where_nothing_is_hidden(
     folder: Path, make_store: Callable[..., Store]
 ) -> None:

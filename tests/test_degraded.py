@@ -96,6 +96,7 @@ def complete(found: Any) -> None:
     assert [note.split(":")[0] for note in found.degraded] == ["summarize", "recommend", "rerank"]
 
 
+@pytest.mark.slow
 def test_a_dead_server_costs_the_llm_but_not_the_answer(ask: Callable[..., Any]) -> None:
     server = Server(lambda: (200, b"{}"))
     server.stop()  # the port is closed now

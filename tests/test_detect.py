@@ -43,6 +43,7 @@ ORDERS = (
 )
 
 
+@pytest.mark.slow
 def test_events_and_products_are_told_from_common_names(tmp_path: Path) -> None:
     report = _read(tmp_path, log__csv=EVENTS, feed__tsv=ITEMS)
     assert _columns(report) == {
@@ -287,6 +288,7 @@ def test_the_command_takes_paths_alone_the_old_spelling_and_a_dry_run(
     assert "format tables" in old.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("items", "orders"),
     [

@@ -636,6 +636,7 @@ def test_trained_systems_are_measured_as_counted_ones_are(
     assert all(line["fit_seconds"] > 0 for line in found)
 
 
+@pytest.mark.slow
 def test_every_protocol_has_a_table(shop: Path) -> None:
     for protocol in ("full", "category", "sampled"):
         assert f"protocol {protocol}" in ran(

@@ -139,6 +139,7 @@ def shop(make_store: MakeStore) -> Store:
     return make_store(ITEMS, EVENTS, [*EXPOSURES, SAME_WEEK])
 
 
+@pytest.mark.slow
 def test_the_prompt_knows_what_was_done_strictly_before_the_search_and_nothing_else(shop: Store) -> None:
     following, fit = writer(shop).rows(BOUGHT, 0)
     shown = sections(following.user)

@@ -234,6 +234,7 @@ def test_items_in_a_cell_of_a_flat_ga4_file_are_unfolded(tmp_path: Path) -> None
     assert {reject.line for reject in store.rejects()} == {5}
 
 
+@pytest.mark.slow
 def test_a_refund_of_ga4_and_segment_takes_the_purchase_back(tmp_path: Path) -> None:
     def call(event: str, day: int, *items: str) -> str:
         properties = {"products": [{"product_id": item} for item in items]}
@@ -285,6 +286,7 @@ def test_segment_calls_are_read_with_one_product_or_several(tmp_path: Path) -> N
         assert store.items(["p2"])["p2"].title == "Cap"
 
 
+@pytest.mark.slow
 def test_opensearch_ubi_queries_are_searches_and_exposures(tmp_path: Path) -> None:
     query = {
         "application": "shop",

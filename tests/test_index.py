@@ -67,6 +67,7 @@ def test_a_query_of_another_dimension_is_refused() -> None:
         VectorIndex(["a"], UNIT[:1]).search(np.ones(3, dtype=np.float32), 1)
 
 
+@pytest.mark.slow
 def test_the_hnsw_graph_finds_what_the_exact_search_finds() -> None:
     vectors = unit_vectors(6_000)
     keys = [str(n) for n in range(len(vectors))]

@@ -126,6 +126,7 @@ def test_a_grown_file_adds_what_it_grew_by_and_old_numbers_stay(tmp_path: Path) 
         assert items["B"].first_seen == datetime(2024, 12, 31)
 
 
+@pytest.mark.slow
 def test_a_given_first_seen_is_never_moved(tmp_path: Path) -> None:
     path = tmp_path / "s.duckdb"
     events = "user_id,ts,action,item_id\nu,2025-01-01,click,A\nu,2025-07-01,click,B"
@@ -349,6 +350,7 @@ def test_sorting_the_events_anew_after_many_ingests_changes_no_history(
 # -- the formats -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sequences_have_event_numbers_for_times(tmp_path: Path) -> None:
     folder = _write(
         tmp_path / "in",
@@ -372,6 +374,7 @@ def test_sequences_have_event_numbers_for_times(tmp_path: Path) -> None:
         }
 
 
+@pytest.mark.slow
 def test_amazon_2014_reads_strict_reviews_and_metadata_that_are_python_literals(tmp_path: Path) -> None:
     folder = _write(
         tmp_path / "in",
@@ -472,6 +475,7 @@ def test_amazon_2023_joins_reviews_and_metadata_by_parent_asin(tmp_path: Path) -
         assert (item.description, item.attributes) == ("100 % linen", {"Color": "Red", "Is Discontinued": "No"})
 
 
+@pytest.mark.slow
 def test_amazon_m2_keeps_a_product_of_two_locales_apart(tmp_path: Path) -> None:
     folder = _write(
         tmp_path / "in",

@@ -272,6 +272,7 @@ def test_a_form_is_filled_as_a_pass_for_each_token_would(tiny: LocalLLM) -> None
         assert answer.text.startswith(tuple(f"ID: {choice}\nTitle: " for choice in FORM.choices))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 6, 100])
 def test_drafts_wrong_half_right_and_right_never_change_the_answer(tiny: LocalLLM, kept: int) -> None:
     for number in range(6):

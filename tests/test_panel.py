@@ -46,6 +46,7 @@ def ask(make_store: Callable[..., Store]) -> Callable[..., Recommendation]:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_every_product_has_its_id_and_its_reason_on_the_screen(ask: Callable[..., Recommendation], width: int) -> None:
     found = ask("U1", "wool jumper", llm=FakeLLM(GOOD), k=5)

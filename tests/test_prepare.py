@@ -65,6 +65,7 @@ def test_the_search_of_the_same_visit_led_to_a_target(make_store: Callable[..., 
         starts(found, "click")
 
 
+@pytest.mark.slow
 def test_a_shop_without_purchases_predicts_every_event_with_an_item(make_store: Callable[..., Store]) -> None:
     found = targets(
         make_store(ITEMS, "user_id,ts,action,item_id,query\nu,2025-01-01,click,A,warm\nu,2025-01-02,click,B,")

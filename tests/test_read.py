@@ -50,6 +50,7 @@ def _zip(**members: str | bytes) -> bytes:
 # -- bytes -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "data"),
     [

@@ -264,6 +264,7 @@ def test_a_read_only_store_answers_and_says_that_nothing_was_kept(
     assert found.degraded == ("save: summaries were not kept for next time: the disk is read-only",)
 
 
+@pytest.mark.slow
 def test_rerank_weight_one_ranks_by_the_llm_alone(make: Make) -> None:
     llm = FakeLLM(GOOD)
     plain = ids(make(FakeLLM(GOOD), rerank_weight=0.0).recommend("U1", k=9))
@@ -277,6 +278,7 @@ def test_rerank_weight_one_ranks_by_the_llm_alone(make: Make) -> None:
     assert ids(make(llm, rerank_weight=1.0).recommend("U1", k=9)) != plain
 
 
+@pytest.mark.slow
 def test_streaming_tells_of_every_node_and_ends_in_the_recommendation(make: Make) -> None:
     steps = list(make().stream("U1", "linen"))
     assert [step.node for step in steps if not isinstance(step, Recommendation) and not step.detail][-1] == "explain"
@@ -518,6 +520,7 @@ u1,2026-05-01 10:00,click,B
 u2,2026-05-02 10:00,purchase,B"""
 
 
+@pytest.mark.slow
 def test_popularity_is_said_with_its_count_and_of_nothing_that_nobody_touched(make_store: Callable[..., Store]) -> None:
     """Bug: "Popular with shoppers in the last weeks" was said of products that nobody ever touched."""
     assert reasons_of(make_store, POPULAR_ITEMS, POPULAR_EVENTS, "nobody") == {
@@ -528,6 +531,7 @@ def test_popularity_is_said_with_its_count_and_of_nothing_that_nobody_touched(ma
     }
 
 
+@pytest.mark.slow
 def test_what_happened_after_the_moment_is_no_reason(make_store: Callable[..., Store]) -> None:
     items = (
         POPULAR_ITEMS.replace("title", "title,first_seen")
@@ -643,6 +647,7 @@ def test_queries_that_are_not_embedded_in_time_are_named_too(shop: Path, monkeyp
         assert recommender.recommend("U1", "linen shirt", deadline=30.0).degraded == ()
 
 
+@pytest.mark.slow
 def test_candidates_that_were_not_scored_in_time_follow_those_that_were(make: Make) -> None:
     llm = FakeLLM(GOOD)
     plain = ids(make(FakeLLM(GOOD), rerank_weight=0.0).recommend("U1", k=9))

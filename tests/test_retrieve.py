@@ -326,6 +326,7 @@ def test_no_more_of_a_style_than_allowed_as_long_as_there_are_others(make_store:
     assert len(retriever.candidates(RetrievalQuery(**asked, k=IN_STOCK))) == IN_STOCK
 
 
+@pytest.mark.slow
 def test_products_without_a_parent_are_not_one_style(make_store: MakeStore) -> None:
     lamps = "item_id,title\n" + "".join(f"L{n},Green Lamp {n}\n" for n in range(6)) + "X,Red Chair\n"
     found = Retriever.build(make_store(lamps), FakeEncoder()).candidates(RetrievalQuery(query="green lamp", k=6))

@@ -113,6 +113,7 @@ def test_summaries_come_back_sorted(tmp_path: Path) -> None:
     assert snapshot.read_summaries(tmp_path / "none.parquet") == []
 
 
+@pytest.mark.slow
 def test_loaded_summaries_are_those_that_would_be_saved(make_store: Callable[..., Store], tmp_path: Path) -> None:
     made = Summary(
         "h", "u1", "recurrent", 1, 0, 5, (('Likes "linen".', (1, 2)), ("Wears M.", (2,))), (1, 2), "profile", "3"

@@ -38,6 +38,7 @@ def test_two_cases_give_three_means_with_known_chances() -> None:
     assert [(means == mean).mean() for mean in (0.0, 0.5, 1.0)] == pytest.approx([1 / 4, 1 / 2, 1 / 4], abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_interval_is_that_of_scipy() -> None:
     values = np.random.default_rng(1).exponential(size=300)
     found = interval(values, resamples=20_000)

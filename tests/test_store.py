@@ -185,6 +185,7 @@ def test_without_exposures_the_queries_of_events_that_name_an_item_are_the_memor
     assert store.query_products(["white shirt"]) == {"white shirt": ["S1"]}
 
 
+@pytest.mark.slow
 def test_vectors_come_back_as_they_were_and_a_second_save_replaces(make_store: MakeStore) -> None:
     store = make_store(ITEMS)
     numbers = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)

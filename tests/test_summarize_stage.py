@@ -87,6 +87,7 @@ class Failing(FakeLLM):
         return super().generate(*args, **named)
 
 
+@pytest.mark.slow
 def test_what_an_llm_wrote_before_a_kill_is_not_asked_for_again(folder: Path) -> None:
     kept = folder / "part"
     with snapshot.open_folder(folder / "data" / "prepare" / "all") as store:

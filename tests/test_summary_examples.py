@@ -52,6 +52,7 @@ def rows(seed: int = 7, count: int = 33, **plan: int) -> list[tuple[str, str, st
     return [(row.kind, row.prompt.user, row.answer) for row in drawn]
 
 
+@pytest.mark.slow
 def test_every_answer_names_only_what_its_prompt_shows() -> None:
     found = [row for seed in range(12) for row in rows(seed)]
     assert {kind for kind, _, _ in found} == {"block", "recurrent", "merge"}

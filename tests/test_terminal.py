@@ -64,6 +64,7 @@ def test_a_console_cleans_what_a_command_forgot_to_and_knows_no_markup() -> None
     assert "[/b] :smile:" in file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [["items"], ["users"], ["history", "--user", "[/u]"]], ids=lambda command: command[0]
 )

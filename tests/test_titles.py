@@ -389,6 +389,7 @@ def test_nothing_after_the_cut_is_learnt_from(make_store: Callable[..., Store], 
         assert pairs_of(train, Titles.of(train.catalogue())).queries == ["boots", "trainers", "winter coat"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -244,6 +244,7 @@ def test_a_column_of_times_is_read_in_one_way(
     assert _times(cursor, *texts) == moments
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.datetimes(datetime(1975, 1, 1), datetime(2060, 1, 1)), min_size=1, max_size=5),
@@ -642,6 +643,7 @@ def test_an_event_of_the_future_or_years_after_all_others_is_kept_out_of_popular
 # -- the report and the commands ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_ingest_that_loses_more_than_a_fifth_fails_loudly_and_keeps_the_rest(tmp_path: Path) -> None:
     path = str(tmp_path / "s.duckdb")
     (tmp_path / "events.csv").write_text(
