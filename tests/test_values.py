@@ -271,8 +271,9 @@ def test_any_moment_comes_back_from_any_common_form(
 @given(st.lists(st.text(max_size=25), max_size=6))
 def test_no_text_breaks_the_reading_of_a_column(cursor: duckdb.DuckDBPyConnection, texts: list[str]) -> None:
     clean = [text.replace("\x00", "") for text in texts]
-    _times(cursor, *clean)
-    _prices(cursor, *clean)
+    moments, (prices, _) = _times(cursor, *clean), _prices(cursor, *clean)
+    assert len(moments) == len(prices) == len(clean)
+    assert all(price is None or price >= 0 for price in prices)
 
 
 def test_an_eight_digit_date_is_no_day_of_august_1970(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ class Staging:
         """Makes the table `taken`: the view's columns under `names`, trimmed, "" where they only say that nothing is known. Those of `texts`
         are for people: one line, without HTML's escapes."""
         self.note_broken()
-        # A step a query: a macro in a macro writes out its argument again wherever it stands, forty times in `tidy`.
+        # A step a query: a macro in a macro writes out its argument again wherever it stands, forty times for a title.
         read = view
         for step in (
             {name: f"unescaped({column})" if column in texts else column for column, name in names.items()},

@@ -45,7 +45,7 @@ def _among(expression: str, words: Iterable[str]) -> str:
     return f"list_contains([{', '.join(map(literal, words))}], {expression})"
 
 
-# Macros of every ingest; readers use `blank`, `moment` and `tidy` as well. `plain` is a cell without its blanks, `known` what is left of one
+# Macros of every ingest; readers use `blank` and `moment` as well. `plain` is a cell without its blanks, `known` what is left of one
 # that may only say that nothing is known: ""; the length comes first because descriptions are long. `blank` looks first whether there is
 # anything to trim: trimming characters of more than one byte costs three times as much.
 MACROS = rf"""
@@ -57,7 +57,6 @@ MACROS = rf"""
     CREATE TEMP MACRO one_line(x) AS CASE WHEN regexp_matches(x, '\s\s|[\t\r\n\x00]') THEN regexp_replace(x, '[\s\x00]+', ' ', 'g') ELSE x END;
     CREATE TEMP MACRO nobody(x) AS x = '' OR length(x) <= 14 AND {_among("lower(x)", NOBODY)};
     CREATE TEMP MACRO pieces(x) AS TRY_CAST(regexp_replace(translate(x, ',−', '.-'), '^\((.*)\)$', '-\1') AS DOUBLE);
-    CREATE TEMP MACRO tidy(x) AS plain(one_line(unescaped(x)));
     CREATE TEMP MACRO filled(m) AS map_from_entries(list_filter(map_entries(m), lambda e: plain(e.value) <> ''));
     CREATE TEMP MACRO moment(x) AS CASE WHEN regexp_full_match(x, '\d+(\.\d+)?') THEN make_timestamp((TRY_CAST(x AS DOUBLE) * 1e6)::BIGINT)
         ELSE TRY_CAST(rtrim(x, ' ZUTCGM') AS TIMESTAMP) END;
