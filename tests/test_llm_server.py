@@ -196,6 +196,41 @@ def test_a_dead_server_is_no_error_until_it_is_asked_and_is_found_again_when_it_
     assert llm.name == "SmolLM2-135M-Instruct"
 
 
+def test_a_kept_connection_that_the_server_closes_costs_no_answer(serve: Callable[..., FakeServer]) -> None:
+    """vLLM closed idle connections just when the next request went out on them, and that request was lost."""
+    server = serve()
+    handler = server.http.RequestHandlerClass
+    handler.protocol_version = "HTTP/1.1"  # keeps connections, as vLLM does
+    reply, served = handler.do_POST, set[int]()
+
+    def dropped_when_used_again(self: BaseHTTPRequestHandler) -> None:
+        if self.client_address[1] in served:
+            self.close_connection = True
+            return
+        served.add(self.client_address[1])
+        reply(self)
+
+    handler.do_POST = dropped_when_used_again
+    llm = ServerLLM(server.url)
+    for _ in range(3):
+        assert llm.generate([PROMPT])[0][0].text == "Yes"
+    assert len(served) == 3
+
+
+def test_a_server_that_drops_every_connection_is_told_as_such(serve: Callable[..., FakeServer]) -> None:
+    server = serve()
+    asked: list[int] = []
+
+    def dropped(self: BaseHTTPRequestHandler) -> None:
+        asked.append(self.client_address[1])
+        self.close_connection = True
+
+    server.http.RequestHandlerClass.do_POST = dropped
+    with pytest.raises(LLMUnavailable, match="disconnected without sending a response"):
+        ServerLLM(server.url).generate([PROMPT])
+    assert len(asked) == 2  # once more, not for ever
+
+
 def test_a_slow_server_is_a_timeout_at_the_deadline(serve: Callable[..., FakeServer]) -> None:
     def slow(body: dict[str, Any]) -> dict[str, Any]:
         time.sleep(3)

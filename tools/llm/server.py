@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
 from typing import Any, TypeVar
@@ -28,6 +28,8 @@ from recgraph.tools.llm.protocol import Completion, Form, Prompt, Usage
 MAX_CHOICES = 4000
 CONNECT_SECONDS = 3.0  # how long making the object waits for the server to say what it serves
 CONCURRENT = 16  # requests in flight; vLLM batches them itself
+# What a dropped connection raises, by name: openai speaks HTTP through httpx or httpx2, by its version.
+_DROPPED = {"RemoteProtocolError", "ReadError", "WriteError", "CloseError"}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -270,9 +272,12 @@ class ServerLLM:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _call(self, request: Callable[[float], T], deadline: float | None) -> T:
+    def _call(self, request: Callable[[float], T], deadline: float | None, again: bool = True) -> T:
         """Runs one request with the seconds left, and turns whatever goes wrong into recgraph's own errors. No message
-        holds the key."""
+        holds the key.
+
+        A connection that the server drops before it answers is tried once `again`, over a new one: it may have been
+        closed for idleness (vLLM does after 5 s) as the request went out, and no request changes anything there."""
         seconds = self._timeout if deadline is None else deadline - time.monotonic()
         if seconds <= 0:
             raise LLMTimeout(f"The deadline passed before the LLM server at {self._place} was asked.")
@@ -281,8 +286,11 @@ class ServerLLM:
         except openai.APITimeoutError:
             raise LLMTimeout(f"The LLM server at {self._place} did not answer within {seconds:.1f} s.") from None
         except openai.APIConnectionError as error:
+            causes = list(_causes(error))
+            if again and any(type(cause).__name__ in _DROPPED for cause in causes):
+                return self._call(request, deadline, again=False)
             raise LLMUnavailable(
-                f"The LLM server at {self._place} cannot be reached: {self._clean(error.__cause__ or error)}"
+                f"The LLM server at {self._place} cannot be reached: {self._clean(causes[-1])}"
             ) from None
         except openai.APIStatusError as error:
             raise self._status_error(error) from None
@@ -307,6 +315,13 @@ class ServerLLM:
     def _clean(self, error: BaseException) -> str:
         text = " ".join(str(error).split()) or type(error).__name__
         return (text.replace(self._secret, "***") if self._secret else text)[:300]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def _usage(message: Any) -> Usage:
