@@ -30,8 +30,8 @@ Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 EXACT_BELOW = 100_000
-_PROBES = 64  # lists that are looked through where all rows are allowed
-_TRAINED_ON = 64  # vectors a list is trained with
+_PROBES = 96  # lists that are looked through where all rows are allowed
+_TRAINED_ON = 48  # vectors a list is trained with
 _SCAN_BELOW = 2_000  # so few allowed rows are compared one by one
 _BLOCK = 16_384  # vectors read at once
 _TIE_DIGITS = 5  # float32 kernels add in different orders; scores equal to this many decimals are ties
@@ -228,7 +228,7 @@ def _inverted(vectors: NDArray[np.float16], rows: Rows) -> Any:
         quantizer, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
     )
     sample = np.random.default_rng(0).permutation(len(rows))[: lists * _TRAINED_ON]
-    index.cp.niter = 10
+    index.cp.niter = 8
     index.train(vectors[rows[np.sort(sample)]].astype(np.float32))
     for start in range(0, len(rows), _BLOCK):
         part = rows[start : start + _BLOCK]
