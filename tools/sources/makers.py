@@ -16,7 +16,7 @@ from recgraph.tools.sources.sums import LARGE, strongest, weighted
 from recgraph.tools.sources.transitions import scaled, transition_counts
 from recgraph.tools.sources.words import makers
 
-_READ = 100_000  # items of reached makers that are looked at, those of the best first
+_READ = 30_000  # items of reached makers that are looked at, those of the best first
 _FOLLOWERS = 200  # makers that are kept of each one of a large catalogue
 
 
