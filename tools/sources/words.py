@@ -58,7 +58,7 @@ class Words:
         order = np.lexsort((-turned.data, np.repeat(np.arange(len(names)), np.diff(turned.indptr))))
         turned = sp.csr_matrix((turned.data[order], turned.indices[order], turned.indptr), shape=turned.shape)
         wide = table.data.astype(np.float64)
-        sums = np.stack([np.bincount(table.indices, one, table.shape[1]) for one in (wide, wide**2)])
+        sums = np.stack([np.bincount(table.indices, one, table.shape[1]) for one in (wide, wide**2)]).astype(np.float64)
         return cls(table, turned, tuple(column), rarity, sums)
 
     @classmethod
