@@ -126,7 +126,7 @@ class Vocabulary:
     def _nearest_spelling(self, word: str) -> str:
         allowed = 1 if len(word) < 7 else 2
         near = process.extract(word, self._spelled, scorer=OSA.distance, score_cutoff=allowed, limit=8)
-        near = [one for one in near if len(one[0]) > 3]
+        near = [one for one in near if len(one[0]) > 3 and (len(word) > 4 or one[0][0] == word[0])]
         best = min(near, key=lambda one: (one[1], one[0][0] != word[0], -self._lexicon[one[0]], one[0]), default=None)
         return str(best[0]) if best else word
 
@@ -261,7 +261,7 @@ class Vocabulary:
             words = [fold(word) for word in line.split(",")]
             known = next((word for word in words if stems(word) in self.phrases), None)
             for word in words if known else ():
-                if word not in self._title_words:
+                if word not in self._title_words and stem(word) not in self._title_words:
                     self._add(stems(word), self.phrases[stems(str(known))])
 
     def _words(self) -> dict[str, int]:
