@@ -98,22 +98,34 @@ PERSONS = set("""her girlfriend wife mum mom mother sister grandma aunt him boyf
 # Where a shop has no department of that name: the next one that holds it.
 WIDER = {"girls": ("kids", "women"), "boys": ("kids", "men"), "baby": ("kids",), "kids": ("girls", "boys")}
 
-# English (and some German) words for a kind of product that an encoder of sentences confuses; both ways.
+# Words for one kind of thing in English, German, French, Spanish and Italian. An English encoder of sentences finds few
+# of them: from gown to dress, not from anorak to jacket or from schwarz to black (vocabulary.py, NEAR).
 KINDS = (
-    "trousers,pants,slacks,hosen,hose,pantalon", "sneakers,trainers,runners,turnschuhe,baskets",
-    "jumper,sweater,pullover,pulli", "cardigan,cardi,strickjacke", "dresses,dress,kleid,kleider,robe", "boots,boot,stiefel,bottes,boots",
-    "shirts,shirt,hemd,hemden,chemise", "t shirts,tee,tees,t shirt,tshirt,tshirts", "coats,coat,mantel,manteau,overcoat",
-    "jackets,jacket,jacke,jacken,veste", "skirts,skirt,rock,rocke,jupe", "bags,bag,tasche,taschen,handbag,purse,sac",
-    "shoes,shoe,schuhe,schuh,chaussures", "socks,sock,socken", "belts,belt,gurtel,ceinture",
-    "hats,hat,hut,hute,mutze", "scarves,scarf,schal,schals,echarpe,shawl", "sandals,sandal,sandalen,sandale,slides",
-    "sunglasses,sunglass,sonnenbrille,sonnenbrillen,shades,sunnies", "jewellery,jewelry,schmuck,bijoux",
-    "knitwear,knits,knit,strickwaren,strick", "jeans,jean,denims", "blouses,blouse,blusen,bluse",
+    "trousers,pants,slacks,hosen,hose,pantalon,pantalones,pantaloni",
+    "sneakers,trainers,runners,turnschuhe,baskets,zapatillas,scarpe da ginnastica",
+    "jumper,sweater,pullover,pulli,jersey,maglione,pull", "cardigan,cardi,strickjacke",
+    "dresses,dress,gown,frock,kleid,kleider,robe,robes,vestido,vestidos,vestito,vestiti,abito",
+    "boots,boot,wellies,wellingtons,stiefel,bottes,botas,stivali",
+    "shirts,shirt,hemd,hemden,chemise,chemises,camisa,camisas,camicia,camicie",
+    "t shirts,tee,tees,t shirt,tshirt,tshirts,camiseta,camisetas,maglietta,magliette",
+    "coats,coat,overcoat,mantel,manteau,manteaux,abrigo,abrigos,cappotto,cappotti",
+    "jackets,jacket,anorak,windbreaker,jacke,jacken,veste,vestes,chaqueta,chaquetas,giacca,giacche",
+    "skirts,skirt,rock,rocke,jupe,jupes,falda,faldas,gonna,gonne",
+    "bags,bag,handbag,purse,satchel,clutch,tasche,taschen,handtasche,handtaschen,sac,sacs,bolso,bolsos,borsa,borse",
+    "backpack,rucksack,knapsack,rucksacke,mochila,zaino", "shoes,shoe,schuhe,schuh,chaussures,zapatos,scarpe",
+    "socks,sock,socken,chaussettes,calcetines,calze", "belts,belt,gurtel,ceinture,ceintures,cinturon,cintura",
+    "hats,hat,hut,hute,mutze,chapeau,sombrero,cappello", "scarves,scarf,shawl,schal,schals,echarpe,bufanda,sciarpa",
+    "sandals,sandal,slides,sandalen,sandale,sandales,sandalias,sandali",
+    "sunglasses,sunglass,shades,sunnies,sonnenbrille,sonnenbrillen,lunettes de soleil,gafas de sol,occhiali da sole",
+    "jewellery,jewelry,schmuck,bijoux,joyas,gioielli", "knitwear,knits,knit,strickwaren,strick",
+    "jeans,jean,denims,vaqueros", "blouses,blouse,blusen,bluse,chemisier,blusa,blusas,camicetta",
     "wool,wolle,laine,lana,woolen,woollen", "cotton,baumwolle,coton,algodon,cotone", "leather,leder,cuir,cuero,pelle",
-    "silk,seide,soie,seda,seta", "linen,leinen,lin,lino",
-    "office,work,business", "evening,night out,date night", "holiday,vacation,beach,urlaub",
-    "wedding guest,wedding,hochzeit", "outdoors,outdoor,hiking", "festive,party,christmas", "gift,present,geschenk",
-    "everyday,casual", "travel,travelling,traveling", "spring,fruhling", "summer,sommer,ete,verano,estate",
-    "autumn,fall,herbst", "winter,hiver,invierno,inverno", "weekend,wochenende", "garden party,gartenfest",
+    "silk,seide,soie,seda,seta", "linen,leinen,lin,lino", "office,work,workplace,business,buro,bureau",
+    "evening,night out,date night", "holiday,vacation,vacations,beach,urlaub", "wedding guest,wedding,bridal,hochzeit",
+    "outdoors,outdoor,hiking", "festive,party,christmas", "gift,present,geschenk,cadeau,regalo", "everyday,casual",
+    "travel,travelling,traveling", "spring,springtime,fruhling", "summer,summertime,sommer,ete,verano,estate",
+    "autumn,fall,herbst,otono,autunno", "winter,wintry,hiver,invierno,inverno", "weekend,wochenende",
+    "garden party,gartenfest",
 )
 
 # What else is avoided with a material.
