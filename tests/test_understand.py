@@ -101,6 +101,7 @@ def wish(text: str, **memory: Sequence[Item]) -> Wish:
         ("blak bootts", {"color": BLACK, "category": ("Boots",)}),
         ("brwon lether bots", {"color": ("Brown",), "material": ("Leather",), "category": ("Boots",)}),
         ("corvan snekers", {"brand": ("Corvane",), "category": ("Sneakers",)}),
+        ("t-shhirts", {"category": ("T-Shirts & Tops",)}),
         ("slack", {}),
         ("back", {}),
         ("a set", {}),
