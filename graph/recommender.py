@@ -33,6 +33,7 @@ from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.graph.wiring import build_graph, serializer
+from recgraph.graph.wish import Conversations
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.records import Summary, parse_time
@@ -45,6 +46,7 @@ from recgraph.tools.llm.open import InUse, open_adapted
 from recgraph.tools.llm.protocol import LLM
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import Retriever
+from recgraph.tools.wish.wish import Wish
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
@@ -127,6 +129,7 @@ class Recommender:
             lambda as_of, _: QueryMemory.build(store, encoder, as_of, _reporter(progress, "Embedding queries"))
         )
         self.currency = store.meta("currency") or ""
+        self._conversations = Conversations()
         self.summarizer = self._choose_summarizer()
         self._runs = RunLog(store.path)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
@@ -185,11 +188,16 @@ class Recommender:
         mode: str | None = None,
         deadline: float | None = None,
         new_user: bool = False,
+        wish: Wish | None = None,
+        thread: str = "",
     ) -> Iterator[Step | Recommendation]:
         """Runs the graph and yields a `Step` as each node ends, the `Recommendation` last.
 
         `as_of` hides everything from that moment on (datetime UTC, or text as `parse_time` reads it); `deadline` is in
-        seconds. An unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of range.
+        seconds. `wish` is one given ready-made: it wins over the words of the query. Under a `thread` the requests of a
+        user are one conversation: wishes add up, and "cheaper ones" means those of the last answer; this process keeps
+        the last 1,000 of them. An unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of
+        range.
         """
         asked_for = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
         given: dict[str, Any] = {name: value for name, value in asked_for.items() if value is not None}
@@ -204,8 +212,11 @@ class Recommender:
             "as_of": moment,
             "paradigm": settings.paradigm,
             "mode": settings.mode,
+            "given": wish,
         }
-        return self._run(asked, settings.deadline)
+        if thread:
+            asked["wish"], asked["shown"] = self._conversations.last(user_id, thread)
+        return self._run(asked, settings.deadline, thread)
 
     def warm_up(self, as_of: datetime | str | None = None, *, memory: bool = True) -> None:
         """Fits and loads what the first run as of that moment would: title and ID embeddings, and the `memory`, which
@@ -232,7 +243,7 @@ class Recommender:
     ) -> None:
         self.close()
 
-    def _run(self, asked: State, seconds: float) -> Iterator[Step | Recommendation]:
+    def _run(self, asked: State, seconds: float, thread: str) -> Iterator[Step | Recommendation]:
         started = last = time.perf_counter()
         context = RunContext.within(seconds)
         inputs, config, resumed = self._begin(asked)
@@ -261,13 +272,11 @@ class Recommender:
         timings["total"] = (time.perf_counter() - started) * 1000
         unsaved = self._save(state)
         state = cast(State, {**state, "degraded": [*self.adapters.notes, *state.get("degraded", ()), *unsaved]})
-        found = Recommendation.of(state, timings, self.models)
+        if thread:
+            self._conversations.keep(state["user_id"], thread, state.get("wish"), state.get("shown") or ())
+        found = Recommendation.of(state, timings, self.models, self.currency)
         note = self._log(found)
-        yield (
-            found
-            if note is None
-            else Recommendation.of(cast(State, {**state, "degraded": [*state["degraded"], note]}), timings, self.models)
-        )
+        yield found if note is None else replace(found, degraded=(*found.degraded, note))
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
         """Input and config of a run. With checkpoints, the same unfinished request goes on where it stopped (input

@@ -50,12 +50,14 @@ class Candidate:
     """A catalogue item that may be recommended. `score` descends within one answer and compares nothing beyond it.
 
     `source` contributed most, `sources` are all that had the item: id | title | sequence | memory | text | popular.
+    `fits`: how many of the named parts of the wish it fits; what fits more comes first.
     """
 
     item_id: str
     score: float
     source: str
     sources: tuple[str, ...]
+    fits: int = 0
 
 
 def mixup(id_list: Sequence[str], title_list: Sequence[str], k: int, n: int = 1) -> list[str]:

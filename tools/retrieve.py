@@ -41,6 +41,8 @@ from recgraph.tools.sources.text import LEANING
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, id_embedding, session_vector
 from recgraph.tools.taken import Taken, TakenItem
+from recgraph.tools.wish.facets import Relaxation
+from recgraph.tools.wish.wish import Wish
 
 # What the network ranks is one list among those that it has not learnt. Beside its weight of 1 an LLM's item that it
 # does not have at all, first of "id" and of "title", comes about eighth, and one that it has twentieth about second.
@@ -100,6 +102,7 @@ class RetrievalQuery:
     mixup_n: int = 1
     exclude: Collection[str] = ()
     exclude_purchased: bool = True
+    wish: Wish | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -212,6 +215,10 @@ class Retriever:
         else:
             found = [_public(candidate) for candidate in fuse(self.lists(asked, depth, allowed), weights=weights)]
         return self._filled(found, k, allowed, self.per_style)
+
+    def relaxations(self, wish: Wish, exclude: Collection[str] = ()) -> tuple[Relaxation, ...]:
+        """Which hard parts could give way."""
+        return ()
 
     def taken(self, item_id: str) -> TakenItem:
         """How often shoppers took a product, as of the moment of this retriever. Nothing for an unknown id."""

@@ -1,0 +1,141 @@
+"""What the graph does with a wish: the node that reads it out of the request, filters that were given beside the words,
+and how a product that fits is told of.
+
+What words mean is for tools/wish/understand.py to say, which products fit for tools/wish/facets.py; a wish is only
+passed on here, added up over a conversation, and put into words.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from recgraph.errors import SettingsError
+from recgraph.graph.prompts import clean
+from recgraph.graph.state import State
+from recgraph.store.records import Item
+from recgraph.tools.wish.wish import Price, Values, Wish
+
+SEEN = 50  # products of the history, the newest, that words such as "like the boots I bought" may mean
+_PLAIN = ("category", "brand", "color", "size")  # attributes that an Item has as fields
+
+
+class Listen(Protocol):
+    """Makes a wish of a shopper's words. `seen` are products of their history, newest last; `shown` those of the last
+    answer of the conversation."""
+
+    def __call__(self, text: str, seen: Sequence[Item], shown: Sequence[Item]) -> Wish: ...
+
+
+def heard(state: State, listen: Listen, shown: Mapping[str, Item]) -> Wish:
+    """The wish that holds now: what the conversation asked for so far (`wish`), then these words, then what was given
+    ready-made. Each wins over those before it."""
+    known = {**shown, **state["items"]}
+    seen = list(dict.fromkeys(event.item_id for event in reversed(state["history"]) if event.item_id in known))[:SEEN]
+    last = [shown[item_id] for item_id in state.get("shown") or () if item_id in shown]
+    query = state.get("query") or ""
+    wish = state.get("wish") or Wish()
+    if query:
+        wish = wish.then(listen(query, [known[item_id] for item_id in reversed(seen)], last))
+    given = state.get("given")
+    return wish.then(given) if given else wish
+
+
+class Conversations:
+    """What was asked for and answered in the conversations of this process, the latest so many. Thread-safe."""
+
+    def __init__(self, kept: int = 1000) -> None:
+        self._kept, self._lock = kept, threading.Lock()
+        self._last: OrderedDict[tuple[str, str], tuple[Wish | None, tuple[str, ...]]] = OrderedDict()
+
+    def last(self, user_id: str, thread: str) -> tuple[Wish | None, tuple[str, ...]]:
+        """The wish that holds and the item ids of the last answer. A thread is of one user: the same name under another
+        user is another conversation."""
+        with self._lock:
+            return self._last.get((user_id, thread), (None, ()))
+
+    def keep(self, user_id: str, thread: str, wish: Wish | None, shown: Sequence[str]) -> None:
+        """What holds after a turn. An answer with nothing in it leaves the last one in place."""
+        with self._lock:
+            before = self._last.pop((user_id, thread), (None, ()))[1]
+            self._last[user_id, thread] = (wish, tuple(shown) or before)
+            while len(self._last) > self._kept:
+                self._last.popitem(last=False)
+
+
+def filters(
+    values: Mapping[str, Iterable[str]],
+    want: Mapping[str, Sequence[str]],
+    avoid: Mapping[str, Sequence[str]],
+    price: Price | None = None,
+) -> Wish:
+    """A wish of filters, all of them hard, in the shop's own spelling. `values` are the shop's, by attribute.
+    SettingsError for an attribute or a value that no product has; it lists near ones."""
+    bounds = price or Price()
+    if bounds.at_most is not None and bounds.at_least is not None and bounds.at_least > bounds.at_most:
+        raise SettingsError(f"No price is at least {bounds.at_least:g} and at most {bounds.at_most:g}.")
+    return Wish().with_filters(_spelled(values, want), _spelled(values, avoid), bounds)
+
+
+def _spelled(values: Mapping[str, Iterable[str]], asked: Mapping[str, Sequence[str]]) -> Values:
+    found: dict[str, tuple[str, ...]] = {}
+    for name, wanted in asked.items():
+        if name not in values:
+            raise SettingsError(f"No product has a '{clean(name, 40)}'; there are {', '.join(sorted(values))}.")
+        spelled = {value.casefold(): value for value in values[name]}
+        for value in wanted:
+            if value.casefold() not in spelled:
+                raise SettingsError(f"No product has the {name} '{clean(value, 40)}'{_near(value, spelled)}.")
+        found[name] = tuple(dict.fromkeys(spelled[value.casefold()] for value in wanted))
+    return found
+
+
+def _near(value: str, spelled: Mapping[str, str]) -> str:
+    """What may have been meant; where nothing is near, some of what there is."""
+    near = difflib.get_close_matches(value.casefold(), spelled, n=5, cutoff=0.5)
+    if near:
+        return f"; near it are {', '.join(spelled[one] for one in near)}"
+    some = sorted(spelled.values())
+    return f"; there are {', '.join(some[:8])}{' and more' if len(some) > 8 else ''}"
+
+
+def as_asked(item: Item, wish: Wish | None) -> str:
+    """What a product has of what was asked for, as the beginning of a sentence: "Black boots by Harrow". "" where that
+    is nothing. Only what the shop says of the product counts: its attribute, or its title where it has none."""
+    if wish is None:
+        return ""
+    has = {name: _value_of(item, name, values) for name, values in wish.want.items()}
+    has = {name: clean(value.replace("_", " "), 30) for name, value in has.items() if value}
+    thing = " ".join(has[name].lower() for name in ("color", "category") if name in has)
+    parts = [thing] if thing else []
+    if "brand" in has:
+        parts.append(f"by {has['brand']}")
+    if "size" in has:
+        parts.append(f"in size {has['size']}")
+    if item.price is not None and (wish.price.at_most is not None or wish.price.at_least is not None):
+        above = wish.price.at_least is None or item.price >= wish.price.at_least
+        below = wish.price.at_most is None or item.price <= wish.price.at_most
+        parts += ["within the price"] if above and below else []
+    text = " ".join(parts[:1]) + "".join(f" {part}" for part in parts[1:])
+    others = [value.lower() for name, value in has.items() if name not in _PLAIN]
+    text = ", ".join([*([text] if text else []), *others])
+    return text[:1].upper() + text[1:]
+
+
+def _value_of(item: Item, name: str, values: Sequence[str]) -> str:
+    """The first of the values that a product has."""
+    told = str(getattr(item, name)) if name in _PLAIN else _attribute(item, name)
+    words = _words(told or item.title)
+    return next((value for value in values if value and _words(value) <= words), "")
+
+
+def _attribute(item: Item, name: str) -> str:
+    return next((value for key, value in item.attributes.items() if key.casefold() == name.casefold()), "")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.casefold()))
