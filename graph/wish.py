@@ -11,14 +11,17 @@ import difflib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from recgraph.errors import SettingsError
 from recgraph.graph.prompts import clean
 from recgraph.graph.state import State
 from recgraph.store.records import Item
+from recgraph.tools.wish.facets import Facets
+from recgraph.tools.wish.spelling import fold
 from recgraph.tools.wish.wish import Price, Values, Wish
+from recgraph.tools.wish.words import NAMES
 
 SEEN = 50  # products of the history, the newest, that words such as "like the boots I bought" may mean
 _PLAIN = ("category", "brand", "color", "size")  # attributes that an Item has as fields
@@ -68,35 +71,37 @@ class Conversations:
 
 
 def filters(
-    values: Mapping[str, Iterable[str]],
+    facets: Facets,
     want: Mapping[str, Sequence[str]],
     avoid: Mapping[str, Sequence[str]],
     price: Price | None = None,
 ) -> Wish:
-    """A wish of filters, all of them hard, in the shop's own spelling. `values` are the shop's, by attribute.
-    SettingsError for an attribute or a value that no product has; it lists near ones."""
+    """A wish of filters, all of them hard, in the shop's own spelling. SettingsError for an attribute or a value that
+    no product has; it lists near ones."""
+    values = {name: attribute.spelling for name, attribute in facets.attributes.items()}
     bounds = price or Price()
     if bounds.at_most is not None and bounds.at_least is not None and bounds.at_least > bounds.at_most:
         raise SettingsError(f"No price is at least {bounds.at_least:g} and at most {bounds.at_most:g}.")
     return Wish().with_filters(_spelled(values, want), _spelled(values, avoid), bounds)
 
 
-def _spelled(values: Mapping[str, Iterable[str]], asked: Mapping[str, Sequence[str]]) -> Values:
+def _spelled(shop: Mapping[str, Mapping[str, str]], asked: Mapping[str, Sequence[str]]) -> Values:
     found: dict[str, tuple[str, ...]] = {}
-    for name, wanted in asked.items():
-        if name not in values:
-            raise SettingsError(f"No product has a '{clean(name, 40)}'; there are {', '.join(sorted(values))}.")
-        spelled = {value.casefold(): value for value in values[name]}
+    for told, wanted in asked.items():
+        name = NAMES.get(fold(told), fold(told))
+        if name not in shop:
+            raise SettingsError(f"No product has a '{clean(told, 40)}'; there are {', '.join(sorted(shop))}.")
         for value in wanted:
-            if value.casefold() not in spelled:
-                raise SettingsError(f"No product has the {name} '{clean(value, 40)}'{_near(value, spelled)}.")
-        found[name] = tuple(dict.fromkeys(spelled[value.casefold()] for value in wanted))
+            if fold(value) not in shop[name]:
+                raise SettingsError(f"No product has the {name} '{clean(value, 40)}'{_near(value, shop[name])}.")
+        values = (*found.get(name, ()), *(shop[name][fold(value)] for value in wanted))
+        found[name] = tuple(dict.fromkeys(values))
     return found
 
 
 def _near(value: str, spelled: Mapping[str, str]) -> str:
-    """What may have been meant; where nothing is near, some of what there is."""
-    near = difflib.get_close_matches(value.casefold(), spelled, n=5, cutoff=0.5)
+    """What may have been meant; where nothing is near, some of what there is. `spelled`: by folded key."""
+    near = difflib.get_close_matches(fold(value), spelled, n=5, cutoff=0.5)
     if near:
         return f"; near it are {', '.join(spelled[one] for one in near)}"
     some = sorted(spelled.values())

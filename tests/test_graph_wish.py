@@ -6,6 +6,7 @@ The words are understood here by a fake that knows a handful of them; what real 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +18,19 @@ from recgraph.graph.nodes import blend
 from recgraph.graph.wish import Conversations, as_asked, filters, heard
 from recgraph.store.records import Item
 from recgraph.tools.candidates import Candidate
+from recgraph.tools.wish.spelling import fold
 from recgraph.tools.wish.wish import Like, Price, Wish
 
 BOOTS = item("B", "Otter Hiking Boots", category="boots", brand="Otter", color="Black", size="42", price=50.0)
-VALUES = {"color": ["Black", "Navy", "Moss"], "category": ["boots", "Shirts"], "brand": ["Harrow"]}
+
+
+def facets(**values: Sequence[str]) -> Any:
+    """Facets that know of these values and no products."""
+    attributes = {name: SimpleNamespace(spelling={fold(one): one for one in known}) for name, known in values.items()}
+    return SimpleNamespace(attributes=attributes)
+
+
+SHOP = facets(color=["Black", "Navy", "Moss"], category=["boots", "Shirts"], brand=["Harrow"])
 
 
 def listen(text: str, seen: Sequence[Item], shown: Sequence[Item]) -> Wish:
@@ -63,13 +73,13 @@ def test_the_newest_products_of_the_history_are_heard_of_last() -> None:
 
 
 def test_a_wish_given_ready_made_wins_over_the_words() -> None:
-    given = filters(VALUES, {"color": ["navy"]}, {})
+    given = filters(SHOP, {"color": ["navy"]}, {})
     found = heard(state(query="black boots", given=given), listen, {})
     assert found == Wish({"category": ("boots",), "color": ("Navy",)}, required=("color",))
 
 
 def test_filters_are_hard_and_spelled_as_the_shop_does() -> None:
-    made = filters(VALUES, {"category": ["shirts"]}, {"color": ["MOSS", "moss"]}, Price(at_most=60))
+    made = filters(SHOP, {"category": ["shirts"]}, {"color": ["MOSS", "moss"]}, Price(at_most=60))
     assert made == Wish({"category": ("Shirts",)}, {"color": ("Moss",)}, ("category",), Price(at_most=60))
     assert made.hard
     assert made.named == ()
@@ -85,13 +95,13 @@ def test_filters_are_hard_and_spelled_as_the_shop_does() -> None:
 )
 def test_a_filter_that_no_product_has_is_refused_with_near_ones(want: dict[str, list[str]], said: str) -> None:
     with pytest.raises(SettingsError) as error:
-        filters(VALUES, want, {})
+        filters(SHOP, want, {})
     assert str(error.value) == said
 
 
 def test_bounds_that_leave_nothing_between_them_are_refused() -> None:
     with pytest.raises(SettingsError, match="No price is at least 60 and at most 50"):
-        filters(VALUES, {}, {}, Price(at_most=50, at_least=60))
+        filters(SHOP, {}, {}, Price(at_most=50, at_least=60))
 
 
 def test_a_conversation_is_of_one_user_and_the_oldest_is_forgotten() -> None:
