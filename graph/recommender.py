@@ -45,6 +45,7 @@ from recgraph.tools.llm.adapter_sets import TASKS
 from recgraph.tools.llm.open import InUse, open_adapted
 from recgraph.tools.llm.protocol import LLM
 from recgraph.tools.memory import QueryMemory
+from recgraph.tools.remembered import RememberingEncoder
 from recgraph.tools.retrieve import Retriever
 from recgraph.tools.wish.wish import Wish
 
@@ -113,7 +114,8 @@ class Recommender:
     ) -> None:
         """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own
         names."""
-        self.store, self.settings, self.encoder, self.llm = store, settings, encoder, llm
+        self.store, self.settings, self.llm = store, settings, llm
+        self.encoder: Encoder = RememberingEncoder(encoder)
         own = {task: task for task in TASKS if llm is not None and task in llm.adapters}
         self.adapters = adapters or InUse(settings.adapter, own)
         self._exit = ExitStack()
@@ -126,7 +128,7 @@ class Recommender:
         self._titles: VectorIndex | None = None
         self._retriever = _Fitted(lambda as_of, until: self._fit_retriever(as_of, until, progress))
         self._memory = _Fitted(
-            lambda as_of, _: QueryMemory.build(store, encoder, as_of, _reporter(progress, "Embedding queries"))
+            lambda as_of, _: QueryMemory.build(store, self.encoder, as_of, _reporter(progress, "Embedding queries"))
         )
         self.currency = store.meta("currency") or ""
         self._conversations = Conversations()
