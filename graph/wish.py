@@ -1,27 +1,22 @@
-"""What the graph does with a wish: the node that reads it out of the request, filters that were given beside the words,
-and how a product that fits is told of.
+"""What the graph does with a wish: reads it out of a request, adds it up over a conversation, and tells how a product
+fits.
 
 What words mean is for tools/wish/understand.py to say, which products fit for tools/wish/facets.py; a wish is only
-passed on here, added up over a conversation, and put into words.
+passed on here.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from recgraph.errors import SettingsError
 from recgraph.graph.prompts import clean
 from recgraph.graph.state import State
 from recgraph.store.records import Item
-from recgraph.tools.wish.facets import Facets
-from recgraph.tools.wish.spelling import fold
-from recgraph.tools.wish.wish import Price, Values, Wish
-from recgraph.tools.wish.words import NAMES
+from recgraph.tools.wish.wish import Wish
 
 SEEN = 50  # products of the history, the newest, that words such as "like the boots I bought" may mean
 _PLAIN = ("category", "brand", "color", "size")  # attributes that an Item has as fields
@@ -68,44 +63,6 @@ class Conversations:
             self._last[user_id, thread] = (wish, tuple(shown) or before)
             while len(self._last) > self._kept:
                 self._last.popitem(last=False)
-
-
-def filters(
-    facets: Facets,
-    want: Mapping[str, Sequence[str]],
-    avoid: Mapping[str, Sequence[str]],
-    price: Price | None = None,
-) -> Wish:
-    """A wish of filters, all of them hard, in the shop's own spelling. SettingsError for an attribute or a value that
-    no product has; it lists near ones."""
-    values = {name: attribute.spelling for name, attribute in facets.attributes.items()}
-    bounds = price or Price()
-    if bounds.at_most is not None and bounds.at_least is not None and bounds.at_least > bounds.at_most:
-        raise SettingsError(f"No price is at least {bounds.at_least:g} and at most {bounds.at_most:g}.")
-    return Wish().with_filters(_spelled(values, want), _spelled(values, avoid), bounds)
-
-
-def _spelled(shop: Mapping[str, Mapping[str, str]], asked: Mapping[str, Sequence[str]]) -> Values:
-    found: dict[str, tuple[str, ...]] = {}
-    for told, wanted in asked.items():
-        name = NAMES.get(fold(told), fold(told))
-        if name not in shop:
-            raise SettingsError(f"No product has a '{clean(told, 40)}'; there are {', '.join(sorted(shop))}.")
-        for value in wanted:
-            if fold(value) not in shop[name]:
-                raise SettingsError(f"No product has the {name} '{clean(value, 40)}'{_near(value, shop[name])}.")
-        values = (*found.get(name, ()), *(shop[name][fold(value)] for value in wanted))
-        found[name] = tuple(dict.fromkeys(values))
-    return found
-
-
-def _near(value: str, spelled: Mapping[str, str]) -> str:
-    """What may have been meant; where nothing is near, some of what there is. `spelled`: by folded key."""
-    near = difflib.get_close_matches(fold(value), spelled, n=5, cutoff=0.5)
-    if near:
-        return f"; near it are {', '.join(spelled[one] for one in near)}"
-    some = sorted(spelled.values())
-    return f"; there are {', '.join(some[:8])}{' and more' if len(some) > 8 else ''}"
 
 
 def as_asked(item: Item, wish: Wish | None) -> str:

@@ -15,9 +15,10 @@ from fakes import click, item
 from recgraph.errors import SettingsError
 from recgraph.graph.explain import _as_asked, _Reason
 from recgraph.graph.nodes import blend
-from recgraph.graph.wish import Conversations, as_asked, filters, heard
+from recgraph.graph.wish import Conversations, as_asked, heard
 from recgraph.store.records import Item
 from recgraph.tools.candidates import Candidate
+from recgraph.tools.wish.filters import filters
 from recgraph.tools.wish.spelling import fold
 from recgraph.tools.wish.wish import Like, Price, Wish
 
