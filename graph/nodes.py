@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar, cast
@@ -33,7 +33,7 @@ from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import RetrievalQuery, Retriever, eligible
-from recgraph.tools.wish.facets import Relaxation
+from recgraph.tools.wish.facets import Facets, Relaxation
 from recgraph.tools.wish.wish import Wish
 
 # Share of Yes/No in the order of a small model. With the trained adapter (AUC .89 against random products, .62 against
@@ -150,11 +150,11 @@ class Nodes:
         memory: FittedTool[QueryMemory],
         catalogue: Catalogue,
         settings: NodeSettings,
-        listen: Listen | None = None,
+        listen: Callable[[Facets | None], Listen] | None = None,
     ) -> None:
         """Without `listen` the words of a query are only searched for, and only a given wish is held to."""
         self.reader, self.llm, self.retriever, self.memory, self.settings = reader, llm, retriever, memory, settings
-        self.listen: Listen = listen or (lambda text, seen, shown: Wish())
+        self.listen = listen or (lambda facets: lambda text, seen, shown: Wish())
         self.catalogue, self.known = catalogue, frozenset(catalogue.item_ids)
 
     def begin(self, state: State, runtime: Runtime[RunContext]) -> Command[Literal["understand", "explain"]]:
@@ -201,11 +201,12 @@ class Nodes:
         items = self.reader.items(sorted({event.item_id for event in history if event.item_id}))
         return {"history": history, "items": items, "degraded": missing}
 
-    def understand(self, state: State) -> State:
+    def understand(self, state: State, runtime: Runtime[RunContext]) -> State:
         """What is asked for, as a `Wish`: the words of this turn added to those of the conversation."""
+        facets = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by).fitted.facets
         shown = self.reader.items(list(state.get("shown") or ()))
         # what was given is part of the sum now: in a thread it is not given once more
-        return {"wish": heard(state, self.listen, shown), "given": None, "relaxed": []}
+        return {"wish": heard(state, self.listen(facets), shown), "given": None, "relaxed": []}
 
     def recall_memory(self, state: State, runtime: Runtime[RunContext] | None = None) -> State:
         """F 4.2: the stored queries nearest to this one, and what was on top of their results."""

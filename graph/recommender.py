@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,23 +33,26 @@ from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.graph.wiring import build_graph, serializer
-from recgraph.graph.wish import Conversations
+from recgraph.graph.wish import Conversations, Vocabularies, heard
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.records import Summary, parse_time
 from recgraph.store.runs import RunLog
 from recgraph.tools.embed import Encoder, encoder_of
 from recgraph.tools.index import VectorIndex
-from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
+from recgraph.tools.langchain_tools import ShopTool, memory_tool, retrieve_tool
 from recgraph.tools.llm.adapter_sets import TASKS
 from recgraph.tools.llm.open import InUse, open_adapted
 from recgraph.tools.llm.protocol import LLM
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.remembered import RememberingEncoder
 from recgraph.tools.retrieve import Retriever
-from recgraph.tools.wish.wish import Wish
+from recgraph.tools.wish.facets import Facets
+from recgraph.tools.wish.filters import filters
+from recgraph.tools.wish.wish import Price, Wish
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
+_UNKNOWN = "qxzzyx"  # a word of no shop: to look for its meaning makes ready what all unknown words need
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
 
 
@@ -131,7 +134,7 @@ class Recommender:
             lambda as_of, _: QueryMemory.build(store, self.encoder, as_of, _reporter(progress, "Embedding queries"))
         )
         self.currency = store.meta("currency") or ""
-        self._conversations = Conversations()
+        self._conversations, self._vocabularies = Conversations(), Vocabularies(self.encoder)
         self.summarizer = self._choose_summarizer()
         self._runs = RunLog(store.path)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
@@ -221,17 +224,48 @@ class Recommender:
         return self._run(asked, settings.deadline, thread)
 
     def warm_up(self, as_of: datetime | str | None = None, *, memory: bool = True) -> None:
-        """Fits and loads what the first run as of that moment would: title and ID embeddings, and the `memory`, which
-        only searches need."""
+        """Fits and loads what the first run as of that moment would: title and ID embeddings, the shop's vocabulary,
+        and the `memory`, which only searches need."""
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of
-        self._retriever(moment)
+        self._vocabularies.listen(self._retriever(moment).fitted.facets)(_UNKNOWN, (), ())
         if memory:
             self._memory(moment).warm()
+
+    def understand(self, query: str, user_id: str = "", thread: str = "") -> Wish:
+        """What a query is understood as, without an answer: the node `understand` alone. UnknownUser for a user whom
+        the store does not know."""
+        history = self.store.history(user_id) if user_id else []
+        if user_id and not history:
+            self.store.require_user(user_id)
+        wish, shown = self._conversations.last(user_id, thread) if thread else (None, ())
+        items = self.store.items(sorted({event.item_id for event in history if event.item_id}))
+        asked = {"query": clean(query, ASKED_LIMIT), "history": history, "items": items, "wish": wish, "shown": shown}
+        listen = self._vocabularies.listen(self._retriever(None).fitted.facets)
+        return heard(cast(State, asked), listen, self.store.items(list(shown)))
+
+    def filters(
+        self,
+        want: Mapping[str, Sequence[str]] | None = None,
+        avoid: Mapping[str, Sequence[str]] | None = None,
+        price: Price | None = None,
+    ) -> Wish:
+        """A wish to give to `recommend`, all of it hard: values by attribute, in the shop's spelling or nearly so.
+        SettingsError for what no product has; it lists near ones."""
+        return filters(self._facets(), want or {}, avoid or {}, price)
+
+    def _facets(self) -> Facets:
+        return self._retriever(None).fitted.facets or Facets.of(self.store)
 
     def tools(self) -> list[StructuredTool]:
         """The query-product memory and the retrieval as langchain-core tools with typed arguments, for an assistant of
         your own."""
-        return [memory_tool(self._memory(None)), retrieve_tool(self._retriever(None))]
+        shop = ShopTool(
+            lambda: self._retriever(None),
+            lambda: self._vocabularies.of(self._facets()),
+            self.store.items,
+            self.currency,
+        )
+        return [memory_tool(self._memory(None)), retrieve_tool(shop)]
 
     def close(self) -> None:
         """Closes the store and the checkpoints."""
@@ -332,7 +366,8 @@ class Recommender:
     def _nodes(self) -> Nodes:
         reader = self.store if self.settings.attributes == "shown" else TitlesOnly(self.store)
         settings = NodeSettings.of(self.settings, self.currency, large=self._large, adapters=self.adapters.names)
-        return Nodes(reader, self.llm, self._retriever, self._memory, self.store.catalogue(), settings)
+        listen = self._vocabularies.listen
+        return Nodes(reader, self.llm, self._retriever, self._memory, self.store.catalogue(), settings, listen)
 
     @property
     def _large(self) -> bool:

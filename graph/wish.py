@@ -16,6 +16,10 @@ from typing import Protocol
 from recgraph.graph.prompts import clean
 from recgraph.graph.state import State
 from recgraph.store.records import Item
+from recgraph.tools.embed import Encoder
+from recgraph.tools.wish.facets import Facets
+from recgraph.tools.wish.understand import understand
+from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.tools.wish.wish import Wish
 
 SEEN = 50  # products of the history, the newest, that words such as "like the boots I bought" may mean
@@ -24,9 +28,35 @@ _PLAIN = ("category", "brand", "color", "size")  # attributes that an Item has a
 
 class Listen(Protocol):
     """Makes a wish of a shopper's words. `seen` are products of their history, newest last; `shown` those of the last
-    answer of the conversation."""
+    answer of the conversation, best first."""
 
     def __call__(self, text: str, seen: Sequence[Item], shown: Sequence[Item]) -> Wish: ...
+
+
+class Vocabularies:
+    """The words of catalogues, each made once and kept as long as its facets are asked for. Thread-safe."""
+
+    def __init__(self, encoder: Encoder, kept: int = 4) -> None:
+        self._encoder, self._kept, self._lock = encoder, kept, threading.Lock()
+        self._made: OrderedDict[int, Vocabulary] = OrderedDict()  # by the id of its facets, which it holds
+
+    def of(self, facets: Facets) -> Vocabulary:
+        """That of a catalogue's facets."""
+        with self._lock:
+            key = id(facets)
+            if key not in self._made:
+                self._made[key] = Vocabulary.of(facets, self._encoder)
+            self._made.move_to_end(key)
+            while len(self._made) > self._kept:
+                self._made.popitem(last=False)
+            return self._made[key]
+
+    def listen(self, facets: Facets | None) -> Listen:
+        """Understands words by a catalogue's own; without facets nothing is understood."""
+        if facets is None:
+            return lambda text, seen, shown: Wish()
+        vocabulary = self.of(facets)
+        return lambda text, seen, shown: understand(text, vocabulary, seen, shown)
 
 
 def heard(state: State, listen: Listen, shown: Mapping[str, Item]) -> Wish:
@@ -67,7 +97,8 @@ class Conversations:
 
 def as_asked(item: Item, wish: Wish | None) -> str:
     """What a product has of what was asked for, as the beginning of a sentence: "Black boots by Harrow". "" where that
-    is nothing. Only what the shop says of the product counts: its attribute, or its title where it has none."""
+    is nothing: bounds, which hold for every product, are not told. Only what the shop says of the product counts: its
+    attribute, or its title where it has none."""
     if wish is None:
         return ""
     has = {name: _value_of(item, name, values) for name, values in wish.want.items()}
@@ -78,13 +109,8 @@ def as_asked(item: Item, wish: Wish | None) -> str:
         parts.append(f"by {has['brand']}")
     if "size" in has:
         parts.append(f"in size {has['size']}")
-    if item.price is not None and (wish.price.at_most is not None or wish.price.at_least is not None):
-        above = wish.price.at_least is None or item.price >= wish.price.at_least
-        below = wish.price.at_most is None or item.price <= wish.price.at_most
-        parts += ["within the price"] if above and below else []
-    text = " ".join(parts[:1]) + "".join(f" {part}" for part in parts[1:])
     others = [value.lower() for name, value in has.items() if name not in _PLAIN]
-    text = ", ".join([*([text] if text else []), *others])
+    text = ", ".join([*([" ".join(parts)] if parts else []), *others])
     return text[:1].upper() + text[1:]
 
 

@@ -24,12 +24,11 @@ from recgraph.tools.wish.understand import understand
 from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.tools.wish.wish import Price, Wish
 
-
-_MEMORY = """Finds earlier searches of this shop that mean nearly the same, and the products that shoppers were shown for
-them, best placed first. Use it to see what others who asked so looked at; to find products that fit what is asked, use
-retrieve_products."""
-_RETRIEVE = """Finds products of this shop that a shopper may buy now. Give the shopper's own words as `query`; fill in a
-filter only where the shopper is strict about it, because every product then holds to it. What the query names (black,
+_MEMORY = """Finds earlier searches of this shop that mean nearly the same, and the products that shoppers were shown
+for them, best placed first. Use it to see what others who asked so looked at; to find products that fit what is asked,
+use retrieve_products."""
+_RETRIEVE = """Finds products of this shop that a shopper may buy now. Give the shopper's own words as `query`; fill in
+a filter only where the shopper is strict about it, because every product then holds to it. What the query names (black,
 boots) comes first; what it rules out, its price bounds and sizes hold for every product. The answer says what was
 `understood`. Where it has too few `products`, `relaxed` says which part to give up and how many more products that
 brings: ask the shopper. `problems` says which argument to correct. Recommend only products of the answer, and name

@@ -41,7 +41,7 @@ from recgraph.tools.sources.text import LEANING
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, id_embedding, session_vector
 from recgraph.tools.taken import Taken, TakenItem
-from recgraph.tools.wish.facets import Relaxation
+from recgraph.tools.wish.facets import Facets, Relaxation
 from recgraph.tools.wish.wish import Wish
 
 # What the network ranks is one list among those that it has not learnt. Beside its weight of 1 an LLM's item that it
@@ -125,6 +125,7 @@ class Fitted:
     core: Core | None = None
     fused: Ranker | None = None
     unembedded: int = 0
+    facets: Facets | None = None
 
 
 def eligible(catalogue: Catalogue, before: datetime | None) -> Mask:
@@ -192,6 +193,7 @@ class Retriever:
             core,
             _published_ranking(store, encoder, Past(sequences, catalogue.names, None, core), titles, before),
             unembedded,
+            Facets.of(store),
         )
         return cls(fitted, encoder, per_style)
 
@@ -218,7 +220,9 @@ class Retriever:
 
     def relaxations(self, wish: Wish, exclude: Collection[str] = ()) -> tuple[Relaxation, ...]:
         """Which hard parts could give way."""
-        return ()
+        if self.fitted.facets is None:
+            return ()
+        return self.fitted.facets.relaxations(wish, self._allowed(RetrievalQuery(exclude=exclude), self.eligible))
 
     def taken(self, item_id: str) -> TakenItem:
         """How often shoppers took a product, as of the moment of this retriever. Nothing for an unknown id."""
@@ -353,6 +357,8 @@ class Retriever:
         allowed = among.copy()
         bought = (event.item_id for event in asked.history if event.action == "purchase" and asked.exclude_purchased)
         allowed[[self._row_of[item_id] for item_id in (*bought, *asked.exclude) if item_id in self._row_of]] = False
+        if asked.wish and self.fitted.facets:
+            allowed &= self.fitted.facets.may(asked.wish)
         return allowed
 
     def _filled(self, found: Sequence[Candidate], k: int, allowed: Mask, per_style: int | None) -> list[Candidate]:
