@@ -21,9 +21,11 @@ from recgraph.store.db import Store
 from recgraph.tools.candidates import is_fresh
 from recgraph.tools.ranking import LearntRanking
 from recgraph.tools.retrieve import RetrievalQuery, Retriever
-from recgraph.tools.sources.base import Past, Request
-from recgraph.tools.sources.counted import MakerTransitions, SessionKNN, SessionKNNSettings, Viewed
+from recgraph.tools.sources.base import Past, Request, Source
+from recgraph.tools.sources.counted import SessionKNN, SessionKNNSettings, Viewed
+from recgraph.tools.sources.makers import MakerTransitions
 from recgraph.tools.sources.registry import NAMES, possible
+from recgraph.tools.sources.said import whole
 from recgraph.tools.sources.text import QueryText, QueryWords, Remembered
 from recgraph.tools.sources.words import makers
 from recgraph.train.metrics import ndcg, places
@@ -79,6 +81,10 @@ def sources_shop(sequences: Sequence[Sequence[int]], vectors: np.ndarray | None 
     return past_of(shop(sequences, cases([], [])), vectors)
 
 
+def scores(source: Source, requests: Sequence[Request]) -> np.ndarray:
+    return whole(source.ask(requests), len(TEXTS))
+
+
 def asked(*histories: Sequence[int]) -> list[Request]:
     return [Request(np.array(one, np.int64)) for one in histories]
 
@@ -91,7 +97,7 @@ SMALL = shop([[0, 1, 2], [0, 1], [3, 0, 1, 4]], cases([[0], [3], [4, 0]] * 20, [
 
 def test_a_user_with_a_like_history_votes_for_what_came_near() -> None:
     settings = SessionKNNSettings(neighbours=1, rarity=0.0, long=0.0, near=0.5, before=0.5)
-    found = SessionKNN(sources_shop([[5, 3, 0, 1], [4, 2]]), settings).scores(asked([3, 0], [6]))
+    found = scores(SessionKNN(sources_shop([[5, 3, 0, 1], [4, 2]]), settings), asked([3, 0], [6]))
     # User 0 shares 0 and 3, 1 + 0.6; item 1 comes one place after 0, item 5 one before 3.
     assert found[0, [1, 5]] == pytest.approx([1.6 * 0.5, 1.6 * 0.5 * 0.5])
     assert found[0, [2, 4]].tolist() == [0, 0]
@@ -99,7 +105,7 @@ def test_a_user_with_a_like_history_votes_for_what_came_near() -> None:
 
 
 def test_a_shared_item_of_another_user_is_not_near() -> None:
-    found = SessionKNN(sources_shop([[1, 2], [0, 3]])).scores(asked([2]))
+    found = scores(SessionKNN(sources_shop([[1, 2], [0, 3]])), asked([2]))
     assert found[0].nonzero()[0].tolist() == [1, 2]
 
 
@@ -111,8 +117,8 @@ def test_names_are_near_by_their_words_and_their_maker() -> None:
 
 
 def test_the_words_of_a_query_find_names() -> None:
-    found = QueryWords(past_of(SMALL)).scores(
-        [Request(NOBODY, "a RED soap!"), Request(NOBODY, "unheard of"), Request(NOBODY)]
+    found = scores(
+        QueryWords(past_of(SMALL)), [Request(NOBODY, "a RED soap!"), Request(NOBODY, "unheard of"), Request(NOBODY)]
     )
     assert found[0].argmax() == 3
     assert found[0, 4] > 0 == found[0, 0]
@@ -122,8 +128,8 @@ def test_the_words_of_a_query_find_names() -> None:
 def test_a_query_is_near_to_texts_and_leans_to_the_history() -> None:
     vectors = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 2, 2]]
     source = QueryText(sources_shop([[0, 1]], vectors))
-    found = source.scores(
-        [Request(np.array([2]), "x", vectors[4]), Request(np.array([2])), Request(NOBODY, "x", vectors[0])]
+    found = scores(
+        source, [Request(np.array([2]), "x", vectors[4]), Request(np.array([2])), Request(NOBODY, "x", vectors[0])]
     )
     assert found[0].tolist() == pytest.approx([0, 0, 0.3, 0.3, 1, 1, 1])
     assert not found[1].any()  # without a query it has nothing to say
@@ -132,8 +138,9 @@ def test_a_query_is_near_to_texts_and_leans_to_the_history() -> None:
 
 def test_what_was_seen_and_what_is_remembered_are_sources_too() -> None:
     one = Request(np.array([3, 0, 3, 1]), memory=((5, 0.9), (2, 0.4)))
-    assert Viewed(sources_shop([[0]])).scores([one, Request(NOBODY)]).tolist() == [[0.5, 1, 0, 0.75, 0, 0, 0], [0] * 7]
-    assert Remembered(sources_shop([[0]])).scores([one])[0].tolist() == pytest.approx([0, 0, 0.4, 0, 0, 0.9, 0])
+    found = scores(Viewed(sources_shop([[0]])), [one, Request(NOBODY)])
+    assert found.tolist() == [[0.5, 1, 0, 0.75, 0, 0, 0], [0] * 7]
+    assert scores(Remembered(sources_shop([[0]])), [one])[0].tolist() == pytest.approx([0, 0, 0.4, 0, 0, 0.9, 0])
 
 
 def test_a_maker_is_the_first_two_words_where_names_share_them() -> None:
@@ -142,7 +149,7 @@ def test_a_maker_is_the_first_two_words_where_names_share_them() -> None:
 
 
 def test_what_follows_a_maker_is_found_for_an_item_without_steps() -> None:
-    found = MakerTransitions(sources_shop([[0, 3], [1, 3], [2, 5]])).scores(asked([0]))
+    found = scores(MakerTransitions(sources_shop([[0, 3], [1, 3], [2, 5]])), asked([0]))
     assert found[0, 3] > found[0, 4] > found[0, 0] == 0  # nobody took 4, but its maker's 3
 
 
@@ -158,7 +165,7 @@ def test_sources_are_left_out_where_what_they_read_is_not_there() -> None:
         "memory",
     }
     assert set(possible(past_of(SMALL))) - set(possible(nameless)) == {"word-knn", "query-words", "maker-transitions"}
-    assert set(possible(sources_shop([[0]], np.eye(7, dtype=np.float32)))) == set(NAMES) - {"core", "textformer"}
+    assert set(possible(sources_shop([[0]], np.eye(7, dtype=np.float32)))) == set(NAMES) - {"core", "id", "textformer"}
 
 
 # -- the network -------------------------------------------------------------------------------------------------------
@@ -171,7 +178,7 @@ def test_the_network_learns_which_source_to_believe() -> None:
     last = rng.integers(0, 30, 200)
     valid = cases([[one] for one in last], [(one + 1) % 30 for one in last])
     task = shop(order, valid, tuple(f"n{number}" for number in range(30)))
-    fused = fitted(pair(replace(QUICK, pool=20, depth=20, epochs=20)), task)
+    fused = fitted(pair(replace(QUICK, pool=20, depth=20, epochs=20, batch=16)), task)
     assert float(ndcg(places(fused.scores(valid), valid.target), 10).mean()) > 0.99
 
 
@@ -243,7 +250,7 @@ def test_a_category_is_compared_though_none_of_it_is_in_the_pool_of_all() -> Non
     assert best < 2
     found = fused.scores_within(asked_of, allowed)[0]
     assert found.argmax() >= 2
-    assert found.max() >= 1000
+    assert found.max() >= 1
     assert (found[:2] == -1).all()
 
 
@@ -251,11 +258,13 @@ def test_an_answer_says_who_brought_it() -> None:
     fused = fitted(pair(), SMALL)
     assert isinstance(fused, FusedSystem)
     allowed = np.ones(7, np.bool_)
-    first = fused.served.first(asked([0])[0], allowed, 3)
-    assert (first[0].row, first[0].source) == (1, "sequence")
-    assert set(first[0].sources) == {"sequence", "popular"}
+    [(fit, _, ranked)] = fused.served.first(asked([0])[0], allowed, 3)
+    assert (fit, ranked.rows[0]) == (0, 1)
+    [(source, every)] = fused.served.why(ranked, [0])
+    assert (source, set(every)) == ("sequence", {"sequence", "popular"})
     allowed[1] = False
-    assert 1 not in [one.row for one in fused.served.first(asked([0])[0], allowed, 7)]
+    [(_, _, ranked)] = fused.served.first(asked([0])[0], allowed, 7)
+    assert 1 not in ranked.rows
 
 
 @pytest.mark.slow
@@ -271,7 +280,7 @@ def test_a_learnt_ranking_comes_back_from_a_folder_and_from_a_store_as_it_was(
     store = make_store("item_id,title\nA,Shirt")
     with store.writing():
         learnt.publish(store)
-    read = np.random.default_rng(0).random((5, 2 * 2 + 4), np.float32)
+    read = np.random.default_rng(0).random((5, 2 * 2 + 7), np.float32)
     for back in (
         LearntRanking.load(tmp_path / "ranking"),
         LearntRanking.published(store),
@@ -362,7 +371,7 @@ def test_a_served_request_and_the_evaluators_answer_agree(
         )
         former.publish(store)
     retriever = Retriever.build(store, FakeEncoder(), before=cut)
-    assert retriever.fused is not None
+    assert retriever.ranker.learnt is not None
     measured, compared = system.scores(task.test), 0
     for number in range(len(task.test)):
         moment = datetime(1970, 1, 1) + timedelta(seconds=float(task.test.time[number]))
@@ -381,7 +390,7 @@ def test_a_served_request_and_the_evaluators_answer_agree(
     with store.writing():
         replace(former, config={**former.config, "encoder": "another"}).publish(store)
     # it would read vectors that it was not trained with
-    assert Retriever.build(store, FakeEncoder(), before=cut).fused is None
+    assert Retriever.build(store, FakeEncoder(), before=cut).ranker.learnt is None
 
 
 # -- the paper's -------------------------------------------------------------------------------------------------------

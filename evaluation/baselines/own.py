@@ -29,7 +29,7 @@ from recgraph.evaluation.baselines.counted import past_of
 from recgraph.evaluation.baselines.sequence import CoreSystem
 from recgraph.evaluation.workshop import Workshop
 from recgraph.tools.embed import Encoder
-from recgraph.tools.ranking import Mask, PoolReader
+from recgraph.tools.ranking import PREDICTED, Mask, PoolReader
 from recgraph.tools.ranking import Ranker as Served
 from recgraph.tools.sources.base import Request
 from recgraph.tools.sources.core import Core
@@ -174,14 +174,16 @@ class FusedSystem(Within):
         if "textformer" in self._names and past.vectors is not None:
             former, self.seen = trained_former(task, past.vectors, seed, self._workshop, note)
             past = replace(past, former=former)
-        sources = {name: make(name, past) for name in possible(past) if name in self._names and name != "memory"}
+        unasked = ("memory", *PREDICTED)
+        sources = {name: make(name, past) for name in possible(past) if name in self._names and name not in unasked}
         counts = np.bincount(task.train.item, minlength=task.n_items)
         self._listed = task.listed
         valid = task.valid.some(self.settings.learn, self.settings.seed)
         self.learnt = learn(sources, counts, self._lessons(valid), self.settings, note)
         config = self.learnt.config
         used = {name: sources[name] for name in self.learnt.sources}
-        self.served = Served(self.learnt, PoolReader(used, counts, config["depth"], config["pool"], config["again"]))
+        reader = PoolReader(used, counts, config["depth"], config["pool"], config["again"])
+        self.served = Served(reader, self.learnt)
 
     def requests(self, cases: Cases) -> list[Request]:
         """What is asked of each case. All queries are fresh: a case ends before the search that led to its target."""
