@@ -72,8 +72,8 @@ class RetrievalQuery:
 class Fitted:
     """What is known of a catalogue as of the moment `before` (None: all there is): indexes over its titles and ids, in
     its order, what followed what, what was taken, and what ranks. With `core`, over the same catalogue, `ids` is its
-    item table. Without `facets` a wish changes nothing. `unembedded` titles are in the index as zeros, for the time was
-    up before they were embedded."""
+    item table. `facets` say what fits a wish. `unembedded` titles are in the index as zeros, for the time was up before
+    they were embedded."""
 
     catalogue: Catalogue
     before: datetime | None
@@ -81,9 +81,9 @@ class Fitted:
     ids: VectorIndex
     transitions: TransitionTable
     taken: Taken
+    facets: Facets
     ranker: Ranker
     core: Core | None = None
-    facets: Facets | None = None
     unembedded: int = 0
 
 
@@ -165,9 +165,9 @@ class Retriever:
             neighbours,
             TransitionTable.fit(sequences, n),
             Taken.of(store, sequences, n, before),
+            facets,
             _ranker(store, encoder, past, facets, before),
             core,
-            facets,
             unembedded,
         )
         return cls(fitted, encoder, per_style)
@@ -199,8 +199,6 @@ class Retriever:
     def relaxations(self, wish: Wish, exclude: Collection[str] = ()) -> tuple[Relaxation, ...]:
         """The hard parts of a wish without which more of what is offered would fit, the one that brings most first;
         `exclude` is not counted."""
-        if self.fitted.facets is None:
-            return ()
         return self.fitted.facets.relaxations(wish, self._allowed(RetrievalQuery(exclude=exclude), self.eligible))
 
     def taken(self, item_id: str) -> TakenItem:
