@@ -19,6 +19,7 @@ from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
 from recgraph.tools.memory import MemoryHit, QueryMemory
 from recgraph.tools.ranking import LearntRanking
 from recgraph.tools.retrieve import RetrievalQuery, Retriever
+from recgraph.tools.wish.wish import Price, Wish
 
 MakeStore = Callable[..., Store]
 APRIL = datetime(2025, 4, 1)
@@ -223,6 +224,53 @@ def test_the_ranking_keeps_the_promises(make_store: MakeStore, k: int) -> None:
     assert len(found) == len(set(found)) == min(k, IN_STOCK - 2)
     assert not {"S1OLIV", "B1BRWN", "SOLDUT"} & set(found)
     assert sum(item_id.startswith("S1") for item_id in found[:5]) <= 1
+
+
+# -- a wish ------------------------------------------------------------------------------------------------------------
+
+LIKES_SHIRTS = [click(1, "S1NAVY"), click(2, "S1SAND"), click(3, "S2OLIV")]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_the_wish_rules_out_is_not_shown_even_to_fill_up(retriever: Retriever, mode: str) -> None:
+    wish = Wish(avoid={"brand": ("Otter",)}, price=Price(at_most=80))
+    asked = RetrievalQuery(query="boots", history=LIKES_SHIRTS, k=50, mode=mode, wish=wish)
+    found = ids(retriever.candidates(asked))
+    assert set(found) == {"S1OLIV", "S1NAVY", "S1SAND", "S2OLIV", "K2OLIV"}  # fewer than k, each under 80
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_fits_more_of_what_is_named_comes_before_all_that_does_not(retriever: Retriever, mode: str) -> None:
+    """The history is of shirts, yet black boots were asked for."""
+    wish = Wish({"color": ("Black",), "category": ("boots",)})
+    found = retriever.candidates(RetrievalQuery(history=LIKES_SHIRTS, k=11, mode=mode, wish=wish))
+    assert [one.fits for one in found] == [2, 1, 1, *[0] * 8]
+    assert found[0].item_id == "B2BLCK"
+    assert set(ids(found[1:3])) == {"B1BRWN", "NOTITL"}
+    scores = [one.score for one in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_within_what_fits_taste_ranks(retriever: Retriever) -> None:
+    asked = RetrievalQuery(history=[click(1, "K1GREY"), click(2, "S1NAVY")], wish=Wish({"category": ("shirts",)}), k=4)
+    found = retriever.candidates(asked)
+    assert (found[0].item_id, found[0].source) == ("S1NAVY", "sequence")
+    assert all(one.fits == 1 for one in found)
+
+
+def test_the_limit_of_a_style_brings_nothing_before_what_fits(make_store: MakeStore) -> None:
+    retriever = Retriever.build(make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES), FakeEncoder(), per_style=1)
+    found = retriever.candidates(RetrievalQuery(query="linen shirt", wish=Wish({"category": ("shirts",)}), k=6))
+    assert {one.item_id for one in found[:4]} == {"S1OLIV", "S1NAVY", "S1SAND", "S2OLIV"}
+    assert "S2OLIV" in ids(found[:2])  # the other style comes before the second of the first
+    assert [one.fits for one in found] == [1, 1, 1, 1, 0, 0]
+
+
+def test_what_could_give_way_is_counted_among_what_is_offered(retriever: Retriever) -> None:
+    wish = Wish(avoid={"brand": ("Otter",)}, price=Price(at_most=50))
+    told = {one.part: one.more for one in retriever.relaxations(wish)}
+    assert sorted(told.values()) == [5]  # S2OLIV, K1GREY, K2OLIV, D1SAGE, FUTURE for the price; SOLDUT is not offered
+    assert sum(one.more for one in retriever.relaxations(wish, exclude=("K1GREY",))) == 4
 
 
 # -- promises ----------------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from recgraph.settings import Settings
 from recgraph.store import snapshot
 from recgraph.store.cases import listed_since
 from recgraph.store.db import Store
+from recgraph.tools.embed import Encoder
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.ranking import AT_ONCE, PREDICTED, LearntRanking, Mask, PoolReader
@@ -44,6 +45,8 @@ from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.registry import make, possible
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.wish.facets import Facets
+from recgraph.tools.wish.understand import understand
+from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.train import evidence
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
@@ -286,24 +289,29 @@ def places_in_pools(said: Numbers, place: Rows) -> Places:
 # ── The stage ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lessons_of(cases: Sequence[Case], everything: Store, retriever: Retriever, memory: QueryMemory) -> Lessons:
-    """The cases as they would be asked of the product. `everything` has the histories; `retriever` and `memory` know
-    the train part alone."""
+def lessons_of(
+    cases: Sequence[Case], everything: Store, retriever: Retriever, memory: QueryMemory, encoder: Encoder
+) -> Lessons:
+    """The cases as they would be asked of the product, each query with the wish that it is understood as. `everything`
+    has the histories; `retriever` and `memory` know the train part alone."""
+    vocabulary = Vocabulary.of(retriever.fitted.facets, encoder)
     since, settings = listed_since(everything), Settings()
     row_of = {item_id: row for row, item_id in enumerate(retriever.catalogue.item_ids)}
     asked: list[Request] = []
     target, case_of, moments = [], [], []
     for number, case in enumerate(progress(cases, "Reading cases")):
         hits = memory.lookup(case.query, settings.memory_queries, settings.memory_products) if case.query else []
+        wish = understand(case.query, vocabulary)
         for moment in dict.fromkeys((case.as_of, case.ts)):
             history = everything.history(case.user_id, moment)
             for query in dict.fromkeys((case.query, "")):
-                asked.append(retriever.request(query, history, hits if query else []))
+                asked.append(retriever.request(query, history, *((hits, wish) if query else ([], None))))
                 target.append(row_of[case.item_id])
                 case_of.append(number)
                 moments.append(np.datetime64(moment, "us"))
     at = np.array(moments, "datetime64[us]")
-    return Lessons(asked, np.array(target, np.int64), np.array(case_of, np.int64), lambda rows: since < at[rows, None])
+    target_rows, cases_of = np.array(target, np.int64), np.array(case_of, np.int64)
+    return Lessons(asked, target_rows, cases_of, lambda rows: since < at[rows, None], retriever.fitted.facets)
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
@@ -323,7 +331,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
         vectors = title_vectors(folder, catalogue.item_ids, catalogue.names)
         core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings")).over(catalogue.item_ids)
         retriever = Retriever.build(train, encoder, titles=VectorIndex(catalogue.item_ids, vectors))
-        lessons = lessons_of(cases, everything, retriever, QueryMemory.build(train, encoder))
+        lessons = lessons_of(cases, everything, retriever, QueryMemory.build(train, encoder), encoder)
         former = TextFormer.load(needed(folder / "data" / "textformer", "textformer"))
         if former and former.config["encoder"] != encoder.name:
             raise SettingsError(
