@@ -5,8 +5,8 @@
 Each request names values of products that the store offers, at least ten of which are all that is asked for: plain
 ones ("black boots"), in another order, in a sentence, in the singular, misspelt, in German or French, with a negation,
 a bound, a size, a brand, two colours, a department. What fits is decided here from the products' own columns, without
-tools/wish. Prints how many were understood rightly, and of the first ten answered (`recommend` for shoppers with and
-without a history, and the tool for agents) how many break a hard part and how many are all that was named; with
+tools/wish. Prints how many were understood rightly, and of the first ten answered (`recommend` for shoppers with many
+events and for the tenth with the fewest, and the tool for agents) how many break a hard part and how many are all that was named; with
 machine, command and date.
 """
 
@@ -321,16 +321,21 @@ def answers(name: str, cases: Sequence[Case], ask: Callable[[Case], Sequence[Ite
 
 
 def serving(store: str, cases: Sequence[Case], items: dict[str, Item], llm: str, seed: int) -> None:
-    """What is answered: by `recommend` to shoppers with and without a history, and by the tool for agents."""
+    """What is answered: by `recommend` to the half with most events and the tenth with the fewest, and by the tool."""
     from recgraph.graph.recommender import Recommender
 
     with Recommender.open(store, llm=llm) as recommender:
         recommender.warm_up()
-        users = sorted(row.user_id for row in recommender.store.users(limit=5000) if row.events >= 5)
-        rng = random.Random(seed)
-        drawn = {case.text: rng.choice(users) for case in cases}
-        for name, of in (("recommend, known shoppers", drawn.get), ("recommend, new shoppers", lambda text: "")):
-            answers(name, cases, lambda case, of=of: _recommended(recommender, items, of(case.text) or "", case.text))
+        users = [row.user_id for row in recommender.store.users(limit=1_000_000)]  # the most active first
+        part = max(1, len(users) // 10)
+        for name, some in (("known", users[: 5 * part]), ("new", users[-part:])):
+            rng = random.Random(seed)
+            drawn = {case.text: rng.choice(some) for case in cases}
+            answers(
+                f"recommend, {name} shoppers",
+                cases,
+                lambda case, drawn=drawn: _recommended(recommender, items, drawn[case.text], case.text),
+            )
         tool = next(one for one in recommender.tools() if one.name == "retrieve_products")
         answers(
             "the tool for agents",
