@@ -6,8 +6,8 @@ Each request names values of products that the store offers, at least ten of whi
 ones ("black boots"), in another order, in a sentence, in the singular, misspelt, in German or French, with a negation,
 a bound, a size, a brand, two colours, a department. What fits is decided here from the products' own columns, without
 tools/wish. Prints how many were understood rightly, and of the first ten answered (`recommend` for shoppers with many
-events and for the tenth with the fewest, and the tool for agents) how many break a hard part and how many are all that was named; with
-machine, command and date.
+events and for the tenth with the fewest, and the tool for agents) how many break a hard part and how many are all that
+was named; with machine, command and date.
 """
 
 from __future__ import annotations

@@ -34,11 +34,11 @@ class CodedColumn:
 class TextRows:
     """n texts in one buffer, UTF-8, each followed by a line feed; `starts` int64[n + 1]."""
 
-    data: bytes
+    data: bytes | memoryview
     starts: npt.NDArray[np.int64]
 
     def __getitem__(self, row: int) -> bytes:
-        return self.data[self.starts[row] : self.starts[row + 1] - 1]
+        return bytes(self.data[self.starts[row] : self.starts[row + 1] - 1])
 
 
 class FacetReader:

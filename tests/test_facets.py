@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from recgraph.store.db import Store
+from recgraph.tools.wish.facet_files import load_facets, save_facets
 from recgraph.tools.wish.facets import Facets, Relaxation
 from recgraph.tools.wish.wish import Like, Price, Wish
 
@@ -119,3 +120,16 @@ def test_a_store_without_products_has_no_facets(make_store: Callable[..., Store]
     assert not facets.attributes
     assert facets.may(Wish(price=Price(at_most=1))).shape == facets.fits(Wish({"color": ("Red",)})).shape == (0,)
     assert facets.features(Wish(text="a shirt"), np.zeros(0, np.int64)).shape == (0, 3)
+
+
+def test_facets_come_back_from_a_folder_as_they_were(facets: Facets, tmp_path: Path) -> None:
+    save_facets(facets, tmp_path)
+    kept = load_facets(tmp_path)
+    wish = Wish(
+        {"color": ("Black",), "category": ("Boots",)}, {"brand": ("Harrow",)}, (), Price(150), None, ("winter",), "warm"
+    )
+    rows = np.arange(facets.n_items)
+    assert kept.may(wish).tolist() == facets.may(wish).tolist()
+    assert kept.fits(wish).tolist() == facets.fits(wish).tolist()
+    assert kept.features(wish, rows).tolist() == facets.features(wish, rows).tolist()
+    assert (kept.heads, kept.title_words, kept.row("A3")) == (facets.heads, facets.title_words, 2)
