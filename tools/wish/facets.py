@@ -103,7 +103,7 @@ class Attribute:
             return found
         table = np.zeros(len(self.column.raw), bool)
         table[codes] = True
-        return table[said]
+        return np.asarray(table[said], bool)
 
 
 def values_in(name: str, raw: str) -> list[str]:
@@ -239,14 +239,15 @@ class Facets:
         if like.relation in ("cheaper", "dearer"):
             with np.errstate(invalid="ignore"):
                 prices, mark = self.prices[rows], self.prices[place]
-                return (kind & (prices < mark if like.relation == "cheaper" else prices > mark)).astype(np.float32)
+                other = prices < mark if like.relation == "cheaper" else prices > mark
+                return np.asarray(kind & other, np.float32)
         if like.relation in ("warmer", "lighter"):
             words = WARM if like.relation == "warmer" else LIGHT
             fit = np.any([self._soft(word, rows, texts) for word in words], axis=0)
-            return (kind & fit).astype(np.float32)
+            return np.asarray(kind & fit, np.float32)
         if like.relation in ("other", "same") and like.attribute in alike:
             same = alike[like.attribute]
-            return (same if like.relation == "same" else kind & ~same).astype(np.float32)
+            return np.asarray(same if like.relation == "same" else kind & ~same, np.float32)
         others = [fit for name, fit in alike.items() if name != "size"]
         return np.mean(others, axis=0, dtype=np.float32) if others else np.zeros(len(rows), np.float32)
 
@@ -271,7 +272,7 @@ def _near(prices: NDArray[np.float32], about: float) -> NDArray[np.float32]:
     """1 at the price, 0 from half as much and from double on; 0 where unknown."""
     with np.errstate(divide="ignore", invalid="ignore"):
         near = 1 - np.abs(np.log2(np.maximum(prices, 1e-6) / max(about, 1e-6)))
-    return np.nan_to_num(np.clip(near, 0, 1)).astype(np.float32)
+    return np.asarray(np.nan_to_num(np.clip(near, 0, 1)), np.float32)
 
 
 def _each_less(wish: Wish) -> Iterable[tuple[str, Wish]]:

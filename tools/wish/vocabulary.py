@@ -200,7 +200,7 @@ class Vocabulary:
             for key, value in attribute.spelling.items():
                 if len(key) < 2 or key in SMALL:
                     continue
-                values = (value,)
+                values: tuple[str, ...] = (value,)
                 if attribute.name == "material":  # organic cotton is cotton
                     words = set(key.split())
                     values += tuple(
@@ -267,10 +267,10 @@ class Vocabulary:
                 if word not in self._title_words and stem(word) not in self._title_words:
                     self._add(stems(word), self.phrases[stems(str(known))])
 
-        for words, kinds in HOLDS.items():
+        for names, kinds in HOLDS.items():
             held = [self.phrases[stems(kind)] for kind in kinds.split(",") if stems(kind) in self.phrases]
             values = dict.fromkeys(value for one in held if one.attribute == "category" for value in one.values)
-            for word in words.split(","):
+            for word in names.split(","):
                 self._add(stems(word), Meaning("category", tuple(values)))
 
     def _words(self) -> dict[str, int]:
