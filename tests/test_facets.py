@@ -1,12 +1,13 @@
 """Which products fit a wish: codes, masks, shares, and what would bring more."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import SHOP_ITEMS
 
 from recgraph.store.db import Store
+from recgraph.tools.wish.facet_files import load_facets, save_facets
 from recgraph.tools.wish.facets import Facets, Relaxation
 from recgraph.tools.wish.wish import Like, Price, Wish
 
@@ -17,12 +18,19 @@ A3,"Harrow Shirt, navy blue",Shirts,Harrow,,M,59.99,,Linen,Unisex,Spring/Summer,
 A4,"Women's Harrow Dress, black",Dresses,Harrow,,S,,,,,,http://a/4
 A5,Gift card,,,,,20,,,,,http://a/5
 """
-Make = Callable[..., Store]
 
 
-@pytest.fixture
-def facets(make_store: Make) -> Facets:
-    return Facets.of(make_store(items=ITEMS, name="facets"))
+@pytest.fixture(scope="module")
+def store(loaded_stores: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    folder = tmp_path_factory.mktemp("facets")
+    (folder / "items.csv").write_text(ITEMS, encoding="utf-8")
+    with Store.open(loaded_stores("facets", folder)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def facets(store: Store) -> Facets:
+    return Facets.of(store)
 
 
 def fits(facets: Facets, **want: tuple[str, ...] | str) -> list[int]:
@@ -100,17 +108,28 @@ def test_a_price_to_be_near_to_fades_to_half_and_double(facets: Facets) -> None:
     assert near[3] == near[4] == 0
 
 
-def test_rows_are_those_of_the_catalogue(make_store: Make) -> None:
-    store = make_store(items=SHOP_ITEMS)
-    facets = Facets.of(store)
+def test_rows_are_those_of_the_catalogue(store: Store, facets: Facets) -> None:
     ids = store.catalogue().item_ids
     assert [facets.row(item_id) for item_id in ids] == list(range(len(ids)))
     assert facets.row("nothing") is None
 
 
-def test_a_store_without_products_has_no_facets(make_store: Make) -> None:
+def test_a_store_without_products_has_no_facets(make_store: Callable[..., Store]) -> None:
     facets = Facets.of(make_store())
     assert facets.n_items == 0
     assert not facets.attributes
     assert facets.may(Wish(price=Price(at_most=1))).shape == facets.fits(Wish({"color": ("Red",)})).shape == (0,)
     assert facets.features(Wish(text="a shirt"), np.zeros(0, np.int64)).shape == (0, 3)
+
+
+def test_facets_come_back_from_a_folder_as_they_were(facets: Facets, tmp_path: Path) -> None:
+    save_facets(facets, tmp_path)
+    kept = load_facets(tmp_path)
+    wish = Wish(
+        {"color": ("Black",), "category": ("Boots",)}, {"brand": ("Harrow",)}, (), Price(150), None, ("winter",), "warm"
+    )
+    rows = np.arange(facets.n_items)
+    assert kept.may(wish).tolist() == facets.may(wish).tolist()
+    assert kept.fits(wish).tolist() == facets.fits(wish).tolist()
+    assert kept.features(wish, rows).tolist() == facets.features(wish, rows).tolist()
+    assert (kept.heads, kept.title_words, kept.row("A3")) == (facets.heads, facets.title_words, 2)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from recgraph.tools.wish.wish import Price
 from recgraph.tools.wish.words import CURRENCY, LEAST, LEAST_AFTER, MOST, MOST_AFTER, NEARLY, UNITS
 
-_FILL = {"of", "is", ":", "=", "a", "price", "the", "and", "no"}
+_FILL = {".", "of", "is", ":", "=", "a", "price", "the", "and", "no"}
 _TO = {"-", "to", "and", "bis", "und", "a", "y", "et", "e"}
 _TOO_MUCH = 1e9  # no price
 

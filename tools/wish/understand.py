@@ -236,10 +236,10 @@ class _Reader:
         return taken
 
     def _valued(self) -> int:
-        vocabulary, rest = self.vocabulary, list(self.words[self.place : self.place + 5])
+        vocabulary, rest = self.vocabulary, self._without_hyphens()
         if rest[0] in _MARKS:
             return 0
-        found = vocabulary.match(self._without_hyphens())
+        found = vocabulary.match(rest)
         if found is None:
             rest = [vocabulary.corrected(word) for word in rest]
             found = vocabulary.match(rest)
@@ -253,7 +253,11 @@ class _Reader:
             return 0
         if rest[0] in HAD and self.relation:
             return 0
-        length += sum(word == "-" for word in self.words[self.place : self.place + length])
+        end = self.place
+        while length:
+            length -= self._at(end) != "-"
+            end += 1
+        length = end - self.place
         self._value(meaning)
         self.last = (self.place + length, meaning.attribute, self.last[2])
         return length

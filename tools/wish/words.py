@@ -98,22 +98,34 @@ PERSONS = set("""her girlfriend wife mum mom mother sister grandma aunt him boyf
 # Where a shop has no department of that name: the next one that holds it.
 WIDER = {"girls": ("kids", "women"), "boys": ("kids", "men"), "baby": ("kids",), "kids": ("girls", "boys")}
 
-# English (and some German) words for a kind of product that an encoder of sentences confuses; both ways.
+# Words for one kind of thing in English, German, French, Spanish and Italian. An English encoder of sentences finds few
+# of them: from gown to dress, not from anorak to jacket or from schwarz to black (vocabulary.py, NEAR).
 KINDS = (
-    "trousers,pants,slacks,hosen,hose,pantalon", "sneakers,trainers,runners,turnschuhe,baskets",
-    "jumper,sweater,pullover,pulli", "dresses,dress,kleid,kleider,robe", "boots,boot,stiefel,bottes,boots",
-    "shirts,shirt,hemd,hemden,chemise", "t shirts,tee,tees,t shirt,tshirt,tshirts", "coats,coat,mantel,manteau",
-    "jackets,jacket,jacke,jacken,veste", "skirts,skirt,rock,rocke,jupe", "bags,bag,tasche,taschen,handbag,purse,sac",
-    "shoes,shoe,schuhe,schuh,chaussures", "socks,sock,socken", "belts,belt,gurtel,ceinture",
-    "hats,hat,hut,hute,mutze,beanie", "scarves,scarf,schal,schals,echarpe", "sandals,sandal,sandalen,sandale",
-    "sunglasses,sunglass,sonnenbrille,sonnenbrillen,shades", "jewellery,jewelry,schmuck,bijoux",
-    "knitwear,knits,knit,strickwaren,strick", "jeans,jean,denims", "blouses,blouse,blusen,bluse",
-    "wool,wolle,laine,lana", "cotton,baumwolle,coton,algodon,cotone", "leather,leder,cuir,cuero,pelle",
-    "silk,seide,soie,seda,seta", "linen,leinen,lin,lino",
-    "office,work,business", "evening,night out,date night", "holiday,vacation,beach,urlaub",
-    "wedding guest,wedding,hochzeit", "outdoors,outdoor,hiking", "festive,party,christmas", "gift,present,geschenk",
-    "everyday,casual", "travel,travelling,traveling", "spring,fruhling", "summer,sommer,ete,verano,estate",
-    "autumn,fall,herbst", "winter,hiver,invierno,inverno", "weekend,wochenende", "garden party,gartenfest",
+    "trousers,pants,slacks,hosen,hose,pantalon,pantalones,pantaloni",
+    "sneakers,trainers,runners,turnschuhe,baskets,zapatillas,scarpe da ginnastica",
+    "jumper,sweater,pullover,pulli,jersey,maglione,pull", "cardigan,cardi,strickjacke",
+    "dresses,dress,gown,frock,kleid,kleider,robe,robes,vestido,vestidos,vestito,vestiti,abito",
+    "boots,boot,wellies,wellingtons,stiefel,bottes,botas,stivali",
+    "shirts,shirt,hemd,hemden,chemise,chemises,camisa,camisas,camicia,camicie",
+    "t shirts,tee,tees,t shirt,tshirt,tshirts,camiseta,camisetas,maglietta,magliette",
+    "coats,coat,overcoat,mantel,manteau,manteaux,abrigo,abrigos,cappotto,cappotti",
+    "jackets,jacket,anorak,windbreaker,jacke,jacken,veste,vestes,chaqueta,chaquetas,giacca,giacche",
+    "skirts,skirt,rock,rocke,jupe,jupes,falda,faldas,gonna,gonne",
+    "bags,bag,handbag,purse,satchel,clutch,tasche,taschen,handtasche,handtaschen,sac,sacs,bolso,bolsos,borsa,borse",
+    "backpack,rucksack,knapsack,rucksacke,mochila,zaino", "shoes,shoe,schuhe,schuh,chaussures,zapatos,scarpe",
+    "socks,sock,socken,chaussettes,calcetines,calze", "belts,belt,gurtel,ceinture,ceintures,cinturon,cintura",
+    "hats,hat,hut,hute,mutze,chapeau,sombrero,cappello", "scarves,scarf,shawl,schal,schals,echarpe,bufanda,sciarpa",
+    "sandals,sandal,slides,sandalen,sandale,sandales,sandalias,sandali",
+    "sunglasses,sunglass,shades,sunnies,sonnenbrille,sonnenbrillen,lunettes de soleil,gafas de sol,occhiali da sole",
+    "jewellery,jewelry,schmuck,bijoux,joyas,gioielli", "knitwear,knits,knit,strickwaren,strick",
+    "jeans,jean,denims,vaqueros", "blouses,blouse,blusen,bluse,chemisier,blusa,blusas,camicetta",
+    "wool,wolle,laine,lana,woolen,woollen", "cotton,baumwolle,coton,algodon,cotone", "leather,leder,cuir,cuero,pelle",
+    "silk,seide,soie,seda,seta", "linen,leinen,lin,lino", "office,work,workplace,business,buro,bureau",
+    "evening,night out,date night", "holiday,vacation,vacations,beach,urlaub", "wedding guest,wedding,bridal,hochzeit",
+    "outdoors,outdoor,hiking", "festive,party,christmas", "gift,present,geschenk,cadeau,regalo", "everyday,casual",
+    "travel,travelling,traveling", "spring,springtime,fruhling", "summer,summertime,sommer,ete,verano,estate",
+    "autumn,fall,herbst,otono,autunno", "winter,wintry,hiver,invierno,inverno", "weekend,wochenende",
+    "garden party,gartenfest",
 )
 
 # What else is avoided with a material.
@@ -207,6 +219,48 @@ ORDINARY = set("""back pack block blank slack track pick sick sock sand hand ban
     plus waterproof water proof vegan organic recycled sustainable slip strap straps zip zipper hood hooded sleeve sleeves
     sleeveless collar pocket pockets lining print printed striped stripes dots floral checked plaid lace mesh knit woven
     hiking running walking dancing swimming training yoga gym school college church funeral interview dinner lunch date
+    pale lose body lather till stain winner loser dinner paper able ably acid aged also area army away baby ball base bath
+    bear beat been beer bend best bike bill bird bite blow bold bolt bomb bond book born both bowl bulk burn bush busy cafe
+    cage cake call calm came camp cart case cash cast cave cell chat chip city club coal code coin come cook copy core corn
+    crew crop cube curl cute dark data dawn days deck deer desk dial dice diet dirt dish disk dive dock does doll door dose
+    drag draw drop drum duck dusk duty each earn ease east easy edge else even ever exit face fact fade fair fake fall fame
+    farm fast fate fear feed file fill film fire firm fish fist five flag flow fold folk fork form fort four from fuel full
+    fund gain game gang gate gave gear girl give glad goal grab gray grew grid grip grow half hall hang hate have hawk heat
+    held help herb here hero hide high hint hire hole holy home hook hope hour huge hung hunt hurt idea inch iron item jail
+    join joke jump jury keen keep kept kick kiss kite knee knew knot know lady lake lamp last late lawn lazy leaf lean left
+    legs lens life link lion list live load loan lock logo look loop loud luck made mail main make male mark mask meal mean
+    meat meet menu mild mile milk mine mint miss mode moss move much must name navy near neat need news next nice nine node
+    noise nose note oath once only onto open oval over pace page paid pain pair palm park part pass past path peel pine pipe
+    play plot plug poem poet pole poll pool poor port pose pour pray pull pump pure push race rack rail rank rare rate rear
+    rely rent rice rich ride rise risk role roll roof rope rose ruby rude rule rush safe said sail salt same save scar seat
+    seed seek seen self sell send sent shed shoe shop shot show shut side sign silk site size skin slow snap soap soil sold
+    sole solo some sort soul soup spin spot star stay stem step stop such suit sure swim tail take tale talk tank tape task
+    taxi tear tell tend tent term text than that them then they this thus tide tied tile time tiny tool torn tour trap tray
+    trip tube tune turn twin type unit upon used user vast very view vote wage wait wake walk wall want wash wave ways wear
+    went were what when whip whom wide wife wild wipe wire wise wish with wolf wrap yard year zero zone about above actor
+    admit adult after again agent agree ahead alarm album alert alike alive allow alone along alter angel anger angle angry
+    ankle apart apple apply arena argue arise aside asset audio avoid award aware badly baker basis beard beast begin being
+    birth blade blame blast blend bless blind block blood bloom bonus boost booth bound brain brand brave brief bring bring
+    build built buyer cabin candy cargo carry catch cause chain chair chalk charm chart chase check chess chest chief child
+    choir chose civil claim clean clear clerk clock close cloth cloud count court crack craft crash crazy crime crowd cycle
+    daily dairy dance death debut delay depth devil diary doubt dozen draft drama drawn drink drive eager early eight elite
+    empty enemy enjoy enter entry equal error event every exact exist extra faith false fancy fault fence fever fiber field
+    fifth fifty fight final first flame flash fleet float floor flour fluid focus force forth forty forum found frame fresh
+    front frost fully funny giant given globe grade grain grand grant graph grave guess guest guide habit happy harsh heavy
+    hence hotel human ideal image index inner input issue jewel joint judge juice knife knock known label labor large laser
+    later laugh layer learn lease least leave legal lemon level limit liver lobby local logic loose lower loyal lucky lunch
+    major maker march marry mayor media mercy merit metal meter might minor minus mixed model money month moral motor mount
+    movie needs nerve never newly ninth noble noise north noted novel ocean offer often olive onion opera orbit order organ
+    other ought outer owner paint panic party patch pause phase phone photo piano piece pilot pitch pizza plant plaza point
+    porch pound power press price pride prime prior prize proof proud prove queen query quick quiet radio raise range rapid
+    ratio ready realm rebel refer reply rider ridge rifle rival robot rough round route royal rural salad sauce scale scene
+    scope score sense serve seven shade shake shall shame sheet shelf shell shift shine shock shoot shown sight since sixth
+    sixty skate skill small smell smile smoke solar solid solve sorry sound spare spark spend spice spite split spoke spoon
+    staff stage stake stand state stays steal stick stock stood storm strip stuck study stuff sugar sweet swing sword table
+    taken taste teeth thank their theme there these thing think third those three throw thumb ticket title today token total
+    touch tough tower trace track trade trail trend trial tribe trick tried troop truck truly trunk truth tutor twice uncle
+    under union unity until upper upset urban usage usual valid value video virus visit vital voice waste watch weigh weird
+    whale wheel where which while whole whose woman works world worry worse worst worth would wound wrong young youth
     like likes love loves people person woman women friend friends family mother father sister brother daughter""".split())
 
 CHEAP = set("cheap cheaply affordable inexpensive bargain gunstig billig economical".split())
