@@ -166,8 +166,8 @@ class PoolReader:
         for line, (rows, given) in enumerate(found):
             items[line, : len(rows)], read[line, : len(rows), count : 2 * count] = rows, given
             votes[line, : len(rows)] = given.sum(1)
-        for number, one in enumerate(said):
-            height = (one.at(items) - one.mean[:, None]) / one.deviation[:, None]
+        for number, answer in enumerate(said):
+            height = (answer.at(items) - answer.mean[:, None]) / answer.deviation[:, None]
             read[:, :, number] = np.sign(height) * np.sqrt(np.abs(height))
         told = [[np.log1p(len(one.history)), bool(one.query.strip()), one.fresh] for one in asked]
         read[:, :, 2 * count] = self._counts[items]
