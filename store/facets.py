@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -96,9 +97,8 @@ class FacetReader:
         coded = self._cursor.execute("""WITH coded AS (SELECT raw, row_number() OVER (ORDER BY raw)::INTEGER AS code
                 FROM (SELECT DISTINCT raw FROM facet_said WHERE raw <> ''))
             SELECT row, code FROM facet_said JOIN coded USING (raw)""").fetchnumpy()
-        codes = np.zeros(
-            self.n_items, np.uint8 if len(raw) < 1 << 8 else np.uint16 if len(raw) < 1 << 16 else np.uint32
-        )
+        kind = np.uint8 if len(raw) < 1 << 8 else np.uint16 if len(raw) < 1 << 16 else np.uint32
+        codes: npt.NDArray[Any] = np.zeros(self.n_items, kind)
         codes[np.asarray(coded["row"])] = np.asarray(coded["code"])
         return CodedColumn(["", *raw], codes)
 

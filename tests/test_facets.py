@@ -108,6 +108,10 @@ def test_a_price_to_be_near_to_fades_to_half_and_double(facets: Facets) -> None:
     assert near[3] == near[4] == 0
 
 
+def test_cheap_is_said_of_a_category(facets: Facets) -> None:
+    assert facets.features(Wish(soft=("cheap",)), np.arange(5))[:, 1].tolist() == [0.5, 1.0, 1.0, 0.0, 1.0]
+
+
 def test_rows_are_those_of_the_catalogue(store: Store, facets: Facets) -> None:
     ids = store.catalogue().item_ids
     assert [facets.row(item_id) for item_id in ids] == list(range(len(ids)))

@@ -85,6 +85,7 @@ def wish(text: str, **memory: Sequence[Item]) -> Wish:
         ("pullover", {"category": ("Knitwear",)}),
         ("shirt dress", {"category": ("Dresses",)}),
         ("boots or sneakers", {"category": ("Boots", "Sneakers")}),
+        ("shoes", {"category": ("Boots", "Sneakers")}),
         ("pants", {"category": ("Trousers",)}),
         ("harrow and pine", {"brand": ("Harrow & Pine",)}),
         ("Harrow & Pine", {"brand": ("Harrow & Pine",)}),
@@ -130,6 +131,7 @@ def test_plain_words_name_values_of_the_shop(text: str, want: Mapping[str, tuple
         ("brown boots but not Harrow", {"brand": ("Harrow & Pine",)}, {"color": ("Brown",), "category": ("Boots",)}),
         ("not black or brown boots", {"color": (*BLACK, "Brown")}, {"category": ("Boots",)}),
         ("not in black or navy, but brown", {"color": (*BLACK, "Navy")}, {"color": ("Brown",)}),
+        ("I'm not looking for boots", {"category": ("Boots",)}, {}),
         ("neither black nor brown", {"color": (*BLACK, "Brown")}, {}),
         ("not black, brown boots", {"color": BLACK}, {"color": ("Brown",), "category": ("Boots",)}),
         ("boots other than brown ones", {"color": ("Brown",)}, {"category": ("Boots",)}),
@@ -160,6 +162,8 @@ def test_a_negation_reaches_to_its_value_and_what_is_joined_to_it(
         ("<= 60", Price(at_most=60)),
         ("60 or less", Price(at_most=60)),
         ("max. 60", Price(at_most=60)),
+        ("nothing over 60", Price(at_most=60)),
+        ("I don't want to pay more than 60", Price(at_most=60)),
         ("not over 60", Price(at_most=60)),
         ("no more than 60 pounds", Price(at_most=60)),
         ("my budget is 60", Price(at_most=60)),
@@ -213,6 +217,7 @@ def test_marks_in_numbers_are_thousands_or_decimals(text: str, value: float | No
         ("jeans w32", ("W32",)),
         ("jeans size 32", ("W32",)),
         ("Größe M", ("M",)),
+        ("boots 42", ("EU 42",)),
     ],
 )
 def test_a_size_that_is_asked_for_is_demanded(text: str, sizes: tuple[str, ...]) -> None:
@@ -258,6 +263,7 @@ def test_a_relation_without_a_product_to_go_by_is_a_soft_word() -> None:
         ("any colour is fine", ("color",)),
         ("the brand doesn't matter", ("brand",)),
         ("forget about the size", ("size",)),
+        ("no price limit", ("price",)),
         ("any brand, any colour", ("brand", "color")),
     ],
 )

@@ -55,4 +55,4 @@ def _file(facets: Facets, name: str) -> str:
 
 def _texts(folder: Path, name: str) -> TextRows:
     data = np.load(folder / f"{name}.npy", mmap_mode="r")
-    return TextRows(memoryview(np.asarray(data)), np.load(folder / f"{name}.starts.npy", mmap_mode="r"))
+    return TextRows(np.asarray(data).data, np.load(folder / f"{name}.starts.npy", mmap_mode="r"))

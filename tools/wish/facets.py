@@ -18,6 +18,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ class Attribute:
             return found
         table = np.zeros(len(self.column.raw), bool)
         table[codes] = True
-        return table[said]
+        return np.asarray(table[said], bool)
 
 
 def values_in(name: str, raw: str) -> list[str]:
@@ -187,7 +188,9 @@ class Facets:
         """float32[len(rows), len(FEATURES)], each between 0 and 1; 0 for a part that is not asked for."""
         texts = [self.texts[row] for row in rows.tolist()] if wish.soft or wish.like or wish.text else []
         named = [self._says(name, wish.want[name], rows) for name in wish.named]
-        soft: list[NDArray[Any]] = [self._soft(word, rows, texts) for word in wish.soft]
+        soft: list[NDArray[Any]] = [
+            self._cheapness[rows] if word == "cheap" else self._soft(word, rows, texts) for word in wish.soft
+        ]
         if wish.price.about:
             soft.append(_near(self.prices[rows], wish.price.about))
         if wish.like:
@@ -198,6 +201,19 @@ class Facets:
             [np.mean(part, axis=0, dtype=np.float32) if part else np.zeros(len(rows), np.float32) for part in parts],
             axis=1,
         )
+
+    @cached_property
+    def _cheapness(self) -> NDArray[np.float32]:
+        """float32[items]: the share of its category that costs as much or more; 0 without a price."""
+        category = self.attributes.get("category")
+        kinds = category.column.codes if category else np.zeros(self.n_items, np.uint8)
+        order = np.lexsort((self.prices, kinds))
+        counts = np.bincount(kinds)
+        starts = (np.cumsum(counts) - counts)[kinds[order]]
+        found = np.zeros(self.n_items, np.float32)
+        found[order] = 1 - (np.arange(self.n_items) - starts) / np.maximum(counts[kinds[order]], 1)
+        found[np.isnan(self.prices)] = 0
+        return found
 
     def _soft(self, word: str, rows: Rows, texts: list[bytes]) -> Mask:
         """Where any attribute says it, or the text holds all its words."""
@@ -223,14 +239,15 @@ class Facets:
         if like.relation in ("cheaper", "dearer"):
             with np.errstate(invalid="ignore"):
                 prices, mark = self.prices[rows], self.prices[place]
-                return (kind & (prices < mark if like.relation == "cheaper" else prices > mark)).astype(np.float32)
+                other = prices < mark if like.relation == "cheaper" else prices > mark
+                return np.asarray(kind & other, np.float32)
         if like.relation in ("warmer", "lighter"):
             words = WARM if like.relation == "warmer" else LIGHT
             fit = np.any([self._soft(word, rows, texts) for word in words], axis=0)
-            return (kind & fit).astype(np.float32)
+            return np.asarray(kind & fit, np.float32)
         if like.relation in ("other", "same") and like.attribute in alike:
             same = alike[like.attribute]
-            return (same if like.relation == "same" else kind & ~same).astype(np.float32)
+            return np.asarray(same if like.relation == "same" else kind & ~same, np.float32)
         others = [fit for name, fit in alike.items() if name != "size"]
         return np.mean(others, axis=0, dtype=np.float32) if others else np.zeros(len(rows), np.float32)
 
@@ -255,7 +272,7 @@ def _near(prices: NDArray[np.float32], about: float) -> NDArray[np.float32]:
     """1 at the price, 0 from half as much and from double on; 0 where unknown."""
     with np.errstate(divide="ignore", invalid="ignore"):
         near = 1 - np.abs(np.log2(np.maximum(prices, 1e-6) / max(about, 1e-6)))
-    return np.nan_to_num(np.clip(near, 0, 1)).astype(np.float32)
+    return np.asarray(np.nan_to_num(np.clip(near, 0, 1)), np.float32)
 
 
 def _each_less(wish: Wish) -> Iterable[tuple[str, Wish]]:

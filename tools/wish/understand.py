@@ -84,7 +84,7 @@ class _Reader:
     text: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     refused: bool = False  # whether the next value is one that is not wanted
-    last: tuple[int, str, int] = (-1, "", 0)  # where the last value ended, its attribute, how many words of text before
+    last: tuple[int, str] = (-1, "")  # where the last value ended, and its attribute
 
     def step(self) -> None:
         rules: tuple[Callable[[], int], ...] = (
@@ -106,6 +106,9 @@ class _Reader:
     def _taken_back(self) -> int:
         """ "never mind the price", "any colour is fine", "the brand doesn't matter"."""
         place = self.place + begins(self.words, self.place, ANY)
+        if self._at(place) in ("no", "without") and self._at(place + 2) in ("limit", "preference"):
+            self.dropped += [PARTS[one] for one in (self._at(place + 1),) if one in PARTS]
+            return 3
         if place > self.place:
             while self._at(place) in ("the", "of", "about"):
                 place += 1
@@ -129,7 +132,10 @@ class _Reader:
         found = read_price(self.words, self.place)
         if found is None or self._size_goes_before():
             return 0
-        self.price = self.price.then(found[0])
+        price = found[0]
+        if self.refused and price.about is None:  # "not more than"
+            price = Price(at_most=price.at_least, at_least=price.at_most)
+        self.price = self.price.then(price)
         self.refused = False
         return found[1]
 
@@ -147,6 +153,8 @@ class _Reader:
                 place += 1
         elif place > self.place or self._at(place) == "in":
             place, named = place + 1, True
+        elif self.last == (place, "category") and amount(self._at(place)) is not None:
+            named = True  # "boots 42"
         found = self._sizes_from(place, named)
         if not found:
             return 0
@@ -236,9 +244,9 @@ class _Reader:
         return taken
 
     def _valued(self) -> int:
-        vocabulary, rest = self.vocabulary, self._without_hyphens()
-        if rest[0] in _MARKS:
+        if self._at(self.place) in _MARKS:
             return 0
+        vocabulary, rest = self.vocabulary, self._without_hyphens()
         found = vocabulary.match(rest)
         if found is None:
             rest = [vocabulary.corrected(word) for word in rest]
@@ -259,7 +267,7 @@ class _Reader:
             end += 1
         length = end - self.place
         self._value(meaning)
-        self.last = (self.place + length, meaning.attribute, self.last[2])
+        self.last = (self.place + length, meaning.attribute)
         return length
 
     def _without_hyphens(self) -> list[str]:
@@ -302,7 +310,7 @@ class _Reader:
         if name in SOFT:
             self.soft += values
             return
-        end, before, _ = self.last
+        end, before = self.last
         if name == "category" == before and end == self.place and "category" in self.want:
             self.want.pop("category")  # of two kinds side by side the last is meant: a shirt dress is a dress
             self._note(self._at(self.place - 1))

@@ -26,6 +26,7 @@ from recgraph.tools.wish.spelling import fold, stem, stems
 from recgraph.tools.wish.words import (
     COLOURS,
     DEPARTMENTS,
+    HOLDS,
     KIND_OF,
     KINDS,
     ORDINARY,
@@ -199,7 +200,7 @@ class Vocabulary:
             for key, value in attribute.spelling.items():
                 if len(key) < 2 or key in SMALL:
                     continue
-                values = (value,)
+                values: tuple[str, ...] = (value,)
                 if attribute.name == "material":  # organic cotton is cotton
                     words = set(key.split())
                     values += tuple(
@@ -265,6 +266,12 @@ class Vocabulary:
             for word in words if known else ():
                 if word not in self._title_words and stem(word) not in self._title_words:
                     self._add(stems(word), self.phrases[stems(str(known))])
+
+        for names, kinds in HOLDS.items():
+            held = [self.phrases[stems(kind)] for kind in kinds.split(",") if stems(kind) in self.phrases]
+            values = dict.fromkeys(value for one in held if one.attribute == "category" for value in one.values)
+            for word in names.split(","):
+                self._add(stems(word), Meaning("category", tuple(values)))
 
     def _words(self) -> dict[str, int]:
         """The words that a misspelt one may be, and in how many titles they are: of values, of tables, of titles."""

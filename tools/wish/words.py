@@ -128,6 +128,12 @@ KINDS = (
     "garden party,gartenfest",
 )
 
+# Words for several kinds, where a shop has none of that name.
+HOLDS = {
+    "shoes,footwear,schuhe,chaussures,zapatos,scarpe": "boots,sneakers,sandals,loafers,heels,flats",
+    "outerwear": "coats,jackets", "accessories": "belts,scarves,hats,bags,sunglasses,jewellery",
+}
+
 # What else is avoided with a material.
 KIND_OF = {"wool": "lambswool,merino,merino wool", "leather": "suede,nubuck", "fur": "shearling"}
 
@@ -139,7 +145,7 @@ LIGHT = ("summer", "linen", "silk", "viscose", "light", "airy", "breathable", "t
 # What may stand before a value that is not wanted, longest first where one begins with another.
 NEGATIONS = tuple(sorted((tuple(one.split()) for one in """not|no|without|except|except for|excluding|minus|avoid|hate|
     dislike|never|non|sans|ohne|nicht|kein|keine|keinen|ausser|sin|senza|pas de|exclude|other than|apart from|rather than|
-    instead of|i dont like|i dont want|dont want|neither|nor|nothing in|nothing with|none in|anything but|everything but|
+    instead of|i dont like|i dont want|dont want|dont need|do not want|do not like|not looking for|neither|nor|nothing in|nothing with|none in|anything but|everything but|
     not in|not from|not by|no more|dont show me|dont show""".split("|")), key=lambda one: -len(one)))
 # Words that end the reach of a negation, and those that carry it on to the next value.
 ENDS = set("but with however rather for under below over above mit aber , ; . ! ? :".split())
@@ -158,11 +164,11 @@ PARTS = {
 }
 # Bounds: words before a number, after it, and what a number is not a price with.
 MOST = tuple(sorted((tuple(one.split()) for one in """under|below|less than|cheaper than|no more than|not more than|at most|
-    up to|max|maximum|max of|maximum of|not over|not above|within|budget|budget of|budget is|<|< =|<=|≤|unter|bis|bis zu|
+    up to|nothing over|nothing above|nothing more than|max|maximum|max of|maximum of|not over|not above|within|budget|budget of|budget is|<|< =|<=|≤|unter|bis|bis zu|
     hochstens|weniger als|maximal|moins de|jusqua|menos de|meno di|hasta|fino a|sotto|no higher than""".split("|")),
     key=lambda one: -len(one)))
 LEAST = tuple(sorted((tuple(one.split()) for one in """over|above|more than|at least|from|min|minimum|minimum of|starting at|
-    upwards of|not under|not below|no less than|not less than|>|> =|>=|≥|uber|ab|mindestens|mehr als|plus de|au moins|
+    upwards of|nothing under|nothing below|not under|not below|no less than|not less than|>|> =|>=|≥|uber|ab|mindestens|mehr als|plus de|au moins|
     mas de|piu di|dearer than|pricier than""".split("|")), key=lambda one: -len(one)))
 NEARLY = tuple((one,) for one in "around about approximately roughly circa ca ~ near environ etwa ungefahr".split())
 MOST_AFTER = tuple(tuple(one.split()) for one in "or less|or under|or below|or cheaper|and under|and below|max|maximum|tops|at most".split("|"))
@@ -192,10 +198,10 @@ SMALL = set("""a an the some any of to in on at by with and or for from as am is
     might do does have has had just only also too very really quite something anything things thing stuff one ones pair
     pairs item items product products piece pieces kind sort type good nice great best new latest recommend suggest
     recommendation suggestions help more most less least than then so but if there here about color colour colors colours size
-    sizes price priced brand brands made make out up down off into wear wearing ein eine einen einem einer der die das den
+    sizes price priced brand brands made make out up down off into pay wear wearing ein eine einen einem einer der die das den
     dem des und oder fur ich suche mochte bitte mit in aus von zu im un une des les le la de du et ou pour je cherche el los
     las una unos y o para con busco il lo gli i per con cerco e goes go going cost costs costing style styles match matching
-    preferably ideally maybe perhaps let lets see know think could id youve theres sth smth us euro euros eur usd dollars
+    preferably ideally maybe perhaps let lets see know think could id youve theres sth smth everything nothing else actually make same limit us euro euros eur usd dollars
     dollar pounds gbp budget""".split())
 # Ordinary English words near which a value may be spelt: they are meant as they stand.
 ORDINARY = set("""back pack block blank slack track pick sick sock sand hand band land wind mind kind find fine line lone
@@ -263,4 +269,4 @@ ORDINARY = set("""back pack block blank slack track pick sick sock sand hand ban
     whale wheel where which while whole whose woman works world worry worse worst worth would wound wrong young youth
     like likes love loves people person woman women friend friends family mother father sister brother daughter""".split())
 
-CHEAP = set("cheap cheaply affordable inexpensive bargain gunstig billig economical".split())
+CHEAP = set("cheap cheapest cheaply affordable inexpensive bargain gunstig billig economical".split())
