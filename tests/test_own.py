@@ -162,6 +162,7 @@ def test_sources_are_left_out_where_what_they_read_is_not_there() -> None:
         "popularity",
         "transitions",
         "next-step",
+        "two-step",
         "item-knn",
         "session-knn",
         "viewed",

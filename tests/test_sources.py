@@ -14,7 +14,16 @@ from recgraph.store.columns import Sequences
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.sources import makers, said, sums
 from recgraph.tools.sources.base import Past, Request, Said
-from recgraph.tools.sources.counted import ItemKNN, Popularity, SessionKNN, SessionKNNSettings, Transitions, Viewed
+from recgraph.tools.sources.counted import (
+    ItemKNN,
+    Popularity,
+    SessionKNN,
+    SessionKNNSettings,
+    Transitions,
+    TwoStep,
+    TwoStepSettings,
+    Viewed,
+)
 from recgraph.tools.sources.kept import Built
 from recgraph.tools.sources.makers import MakerTransitions
 from recgraph.tools.sources.registry import make, possible
@@ -125,6 +134,24 @@ def test_neighbours_by_sessions() -> None:
     events = np.zeros((40, ITEMS))
     np.add.at(events, (user, item), 1)
     agrees(SessionKNN(PAST, settings).ask(ASKED), read(0.6) @ had.T @ events)
+
+
+def test_two_items_tell_which_way_a_shopper_goes() -> None:
+    """Up the stairs 0, 1, 2 and down again: after 1 half go to 2 and half to 0, after 0 and 1 all to 2."""
+    way = [0, 1, 2] * 4 + [2, 1, 0] * 4
+    users = np.repeat(np.arange(8, dtype=np.int32), 3)
+    ts = np.full(24, np.datetime64("2025-01-01", "us"))
+    shop = Past(Sequences(users, np.array(way, np.int32), ts, np.zeros(24, np.int8), []), ("",) * 4)
+    answer = TwoStep(shop, TwoStepSettings(prior=4)).ask(
+        [Request(np.array(one, np.int64)) for one in ([1], [0, 1], [3, 1], [3], [])]
+    )
+    said_of = whole(answer, 4)
+    assert said_of[0] == pytest.approx([0.5, 0, 0.5, 0])
+    # four steps after the pair and four by the last items, of which 0 (weight .3) goes to 1
+    after = np.array([1, 0.3 * 2, 1, 0])
+    assert said_of[1] == pytest.approx((4 * after / after.sum() + [0, 0, 4, 0]) / 8, rel=1e-4)
+    assert said_of[2] == pytest.approx(said_of[0], rel=1e-4)  # nobody went that way
+    assert not said_of[3:].any()
 
 
 def test_of_an_item_that_many_had_the_latest_count() -> None:

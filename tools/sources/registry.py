@@ -25,6 +25,7 @@ from recgraph.tools.sources.counted import (
     SessionKNN,
     Transitions,
     TransitionSettings,
+    TwoStep,
     Viewed,
 )
 from recgraph.tools.sources.makers import MakerTransitions
@@ -58,6 +59,7 @@ SOURCES: dict[str, SourceEntry] = {
     "popularity": SourceEntry(Popularity, "popular"),
     "transitions": SourceEntry(Transitions, "sequence"),
     "next-step": SourceEntry(lambda past: Transitions(past, TransitionSettings(window=1, recency=0.3)), "sequence"),
+    "two-step": SourceEntry(TwoStep, "sequence"),
     "item-knn": SourceEntry(lambda past: ItemKNN(past, ItemKNNSettings(user_power=0.5, shrink=1.0)), "sequence"),
     "session-knn": SourceEntry(SessionKNN, "sequence"),
     "maker-transitions": SourceEntry(MakerTransitions, "sequence", needs=("names",)),

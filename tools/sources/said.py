@@ -33,7 +33,7 @@ class Sparse:
         self.mean, self.deviation = moments(mean, square - mean**2, mean > 0)
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
-        rows, scores = self._of(line)
+        rows, scores = self.of(line)
         high = scores > self.mean[line]
         if may is not None:
             high &= may[rows]
@@ -42,7 +42,7 @@ class Sparse:
     def at(self, rows: Rows) -> Scores:
         found = np.zeros(rows.shape, np.float32)
         for line, asked in enumerate(rows):
-            known, scores = self._of(line)
+            known, scores = self.of(line)
             if not len(known):
                 continue
             order = np.argsort(asked, kind="stable")
@@ -53,7 +53,8 @@ class Sparse:
             found[line, order] = told[np.searchsorted(asked, asked[order], sorter=order)]  # a row may be asked twice
         return found
 
-    def _of(self, line: int) -> tuple[Rows, Scores]:
+    def of(self, line: int) -> tuple[Rows, Scores]:
+        """The items with a score above 0 of a request, in no promised order, and their scores."""
         begin, end = self.scores.indptr[line], self.scores.indptr[line + 1]
         return self.scores.indices[begin:end], self.scores.data[begin:end]
 
@@ -103,7 +104,7 @@ class Dense:
         held = np.where(known, scores, 0.0).astype(np.float64)
         mean = held.sum(1) / count
         off = np.where(known, held - mean[:, None], 0.0)
-        self.mean, self.deviation = moments(mean, (off**2).sum(1) / count, held.any(1))
+        self.mean, self.deviation = moments(mean, (off**2).sum(1) / count, np.asarray(held.any(1)))
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
         high = self.scores[line] > self.mean[line]
@@ -123,7 +124,9 @@ class Near:
         self.index, self.vectors = index, np.asarray(vectors, np.float32)
         mean, spread = index.moments
         wide = self.vectors.astype(np.float64)
-        self.mean, self.deviation = moments(wide @ mean, ((wide @ spread) * wide).sum(1), self.vectors.any(1))
+        self.mean, self.deviation = moments(
+            wide @ mean, ((wide @ spread) * wide).sum(1), np.asarray(self.vectors.any(1))
+        )
         self._scores: Scores | None = None  # of an exact index: all of them at once, in one product
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
@@ -134,7 +137,7 @@ class Near:
             high = (scores > self.mean[line]) & self.index.known
             return best(scores, np.flatnonzero(high if may is None else high & may), depth)[0]
         rows, scores = self.index.nearest(self.vectors[line], depth, may)
-        return rows[scores > self.mean[line]]
+        return np.asarray(rows[scores > self.mean[line]], np.int64)
 
     def at(self, rows: Rows) -> Scores:
         if self._scores is not None:
@@ -268,7 +271,7 @@ def whole(said: Said, n_items: int) -> Scores:
     return said.at(rows)
 
 
-def moments(mean: np.ndarray, variance: np.ndarray, says: np.ndarray) -> tuple[Scores, Scores]:
+def moments(mean: NDArray[np.float64], variance: NDArray[np.float64], says: Mask) -> tuple[Scores, Scores]:
     """Mean and deviation as a `Said` has them, from float64[n] and whether something is said, bool[n]."""
     deviation = np.maximum(np.sqrt(np.maximum(variance, 0.0)), _LEAST)
     return np.where(says, mean, 0.0).astype(np.float32), np.where(says, deviation, 1.0).astype(np.float32)

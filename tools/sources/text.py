@@ -85,12 +85,12 @@ class QueryText:
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """Nothing without a query."""
-        given = [one.vector is not None and one.vector.any() for one in asked]
+        given = np.array([one.vector is not None and bool(one.vector.any()) for one in asked], np.bool_)
         wanted = np.zeros((len(asked), self._titles.dim), np.float32)
         for line, one in enumerate(asked):
             if given[line] and one.vector is not None:
                 wanted[line] = one.vector
-        if any(given):
+        if given.any():
             wanted[given] += LEANING * _taste(asked, self._titles, RECENCY)[given]
         return Near(self._titles, wanted)
 
