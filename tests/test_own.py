@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ from recgraph.tools.sources.registry import NAMES, possible
 from recgraph.tools.sources.said import whole
 from recgraph.tools.sources.text import QueryText, QueryWords, Remembered
 from recgraph.tools.sources.words import makers
+from recgraph.tools.wish.understand import understand
+from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.train.metrics import ndcg, places
 from recgraph.train.networks.text import TextSettings
 from recgraph.train.params import settings_of
@@ -281,7 +284,7 @@ def test_a_learnt_ranking_comes_back_from_a_folder_and_from_a_store_as_it_was(
     store = make_store("item_id,title\nA,Shirt")
     with store.writing():
         learnt.publish(store)
-    read = np.random.default_rng(0).random((5, 2 * 2 + 7), np.float32)
+    read = np.random.default_rng(0).random((5, 2 * 2 + 14), np.float32)
     for back in (
         LearntRanking.load(tmp_path / "ranking"),
         LearntRanking.published(store),
@@ -347,7 +350,9 @@ def test_a_served_request_and_the_evaluators_answer_agree(
                 f"U{user},{at + timedelta(minutes=5)},click,I{place:02},{names[place].split()[1] if events[-1].endswith(',') else ''},"
             )
             at, place = at + timedelta(days=2), int((place + rng.integers(1, 4)) % 30)
-    items = "item_id,title,first_seen\n" + "\n".join(f"I{row:02},{name},2024-01-01" for row, name in enumerate(names))
+    items = "item_id,title,category,first_seen\n" + "\n".join(
+        f"I{row:02},{name},{name.split()[1]},2024-01-01" for row, name in enumerate(names)
+    )
     store = make_store(items, ["user_id,ts,action,item_id,query,position", *events])
     task = read_task(store, "small", "time", valid_days=30, test_days=20)
     assert task.until is not None
@@ -373,7 +378,8 @@ def test_a_served_request_and_the_evaluators_answer_agree(
         former.publish(store)
     retriever = Retriever.build(store, FakeEncoder(), before=cut)
     assert retriever.ranker.learnt is not None
-    measured, compared = system.scores(task.test), 0
+    measured, compared, named = system.scores(task.test), 0, 0
+    vocabulary = Vocabulary.of(retriever.fitted.facets, FakeEncoder())
     for number in range(len(task.test)):
         moment = datetime(1970, 1, 1) + timedelta(seconds=float(task.test.time[number]))
         history = store.history(task.user_ids[task.test.user[number]], moment)
@@ -382,12 +388,19 @@ def test_a_served_request_and_the_evaluators_answer_agree(
             # the same was searched before; a task does not tell when, so the evaluator takes every query for a fresh
             # one
             continue
-        found = retriever.candidates(RetrievalQuery(query=query, history=history, k=5, exclude_purchased=False))
+        wish = understand(query, vocabulary)
+        named += bool(wish.named)
+        wanted = RetrievalQuery(query=query, history=history, k=5, exclude_purchased=False, wish=wish)
+        found = retriever.candidates(wanted)
         compared += 1
-        assert [one.item_id for one in found] == [
-            task.item_ids[row] for row in np.argsort(-measured[number], kind="stable")[:5]
+        # What no source has follows the lately popular items; the evaluator knows no days.
+        ranked = list(takewhile(lambda one: one.score > one.fits, found))
+        assert ranked
+        assert [one.item_id for one in ranked] == [
+            task.item_ids[row] for row in np.argsort(-measured[number], kind="stable")[: len(ranked)]
         ]
     assert compared > len(task.test) // 2
+    assert named > 5
     with store.writing():
         replace(former, config={**former.config, "encoder": "another"}).publish(store)
     # it would read vectors that it was not trained with

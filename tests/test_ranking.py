@@ -13,10 +13,12 @@ from recgraph.tools.ranking import LearntRanking, PoolReader, Ranker
 from recgraph.tools.sources.base import Request, Said, Source
 from recgraph.tools.sources.registry import SOURCES, SourceEntry
 from recgraph.tools.sources.said import Dense
+from recgraph.tools.taste import TASTES, taste
 from recgraph.tools.wish.facets import FEATURES, Facets
 from recgraph.tools.wish.wish import Price, Wish
 
 NOBODY = np.zeros(0, np.int64)
+WISH = 2 + 4  # where what is read of a wish begins, after one source
 ANYTHING = np.ones(6, np.bool_)
 SHIRTS = (
     "item_id,title,category,color,price\nA,Black Shirt,Shirts,Black,10\nB,Red Shirt,Shirts,Red,20\nC,Black Boots,Boots,Black,90\n"
@@ -41,7 +43,7 @@ def reader(pool: int = 6, facets: Facets | None = None, depth: int = 6, **source
 
 def network(reads: Sequence[str], believes: str, numbers: int | None = None) -> LearntRanking:
     """One that says the height of one source, and nothing else."""
-    size = 2 * len(reads) + 4 + len(FEATURES) if numbers is None else numbers
+    size = 2 * len(reads) + 4 + len(FEATURES) + len(TASTES) if numbers is None else numbers
     straight = np.zeros((1, size), np.float32)
     straight[0, list(reads).index(believes)] = 1.0
     weights = {"mean": np.zeros(size, np.float32), "deviation": np.ones(size, np.float32), "0.straight": straight}
@@ -124,8 +126,19 @@ def test_how_much_of_a_wish_fits_is_read(facets: Facets) -> None:
     wish = Wish({"color": ("Black",), "category": ("Boots",)})
     some = reader(facets=facets, popularity=[9, 8, 7, 0, 0, 0])
     pools = some.read([Request(NOBODY, wish=wish), Request(NOBODY)])
-    assert pools.read[0, :, -len(FEATURES)].tolist() == [0.5, 0.0, 1.0]
-    assert not pools.read[1, :, -len(FEATURES) :].any()
+    assert pools.read[0, :, WISH].tolist() == [0.5, 0.0, 1.0]
+    assert not pools.read[1, :, WISH:].any()
+
+
+def test_what_a_shopper_had_is_read_off_what_an_item_is_like(facets: Facets) -> None:
+    """A is of the colour of one half of the history and of the category of all of it, and costs as much as the mean."""
+    found = taste(facets, np.array([0, 1]), np.array([0, 2, 4]))
+    told = {name: found[:, TASTES.index(name)].tolist() for name in ("category", "color", "price")}
+    newer, older = 1 / 1.95, 0.95 / 1.95
+    assert told["category"] == pytest.approx([1, 0, 0])
+    assert told["color"] == pytest.approx([older, older, 0])
+    assert told["price"][0] == pytest.approx(0.5**newer)
+    assert not taste(facets, NOBODY, np.array([0])).any()
 
 
 # -- one fusion --------------------------------------------------------------------------------------------------------

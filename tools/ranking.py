@@ -3,11 +3,11 @@ them is learnt, a small network, or weighed by hand where nothing was.
 
 A request's pool are the items that some source proposes, the highest by the sum of reciprocal ranks. Of an item in the
 pool are read, for each source, how far it lies above the source's other scores and its rank (its vote), besides how
-often it was taken, how long the history is, whether there is a query and a fresh one, and what of the wish it fits. The
-network is averaged from a few; its forward pass is numpy. It is learnt in train/ranking.py, from validation cases, and
-lies in a folder or, published, in a store. A source that it has not learnt, a language model's prediction, counts on
-top of it by its vote and a weight set by hand; without a network all do. Whether an item may be shown comes in as a
-mask; nothing else here is as long as the catalogue.
+often it was taken, how long the history is, whether there is a query and a fresh one, what of the wish it fits, and how
+much it is like the history (tools/taste.py). The network is averaged from a few; its forward pass is numpy. It is
+learnt in train/ranking.py, from validation cases, and lies in a folder or, published, in a store. A source that it has
+not learnt, a language model's prediction, counts on top of it by its vote and a weight set by hand; without a network
+all do. Whether an item may be shown comes in as a mask; nothing else here is as long as the catalogue.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from recgraph.tools.sources.base import Past, Request, Rows, Said, Scores, Sourc
 from recgraph.tools.sources.layers import Numbers, gelu
 from recgraph.tools.sources.published import publish, published
 from recgraph.tools.sources.registry import SOURCES, make, possible
+from recgraph.tools.taste import TASTES, taste
 from recgraph.tools.wish.facets import FEATURES, Facets
 from recgraph.tools.wish.wish import Wish
 
@@ -43,7 +44,7 @@ PREDICTED = ("id", "title")  # sources of a language model's prediction, of whic
 DEPTH, POOL = 100, 200  # items of each source, and of all together, where nothing was learnt
 _RRF = 20.0  # added to ranks, so that the first of one source does not decide alone
 _STEP = 4.0  # between two levels of what a wish names, as scores
-_BESIDES = 4 + len(FEATURES)
+_BESIDES = 4 + len(FEATURES) + len(TASTES)
 
 
 class Weight(NamedTuple):
@@ -83,7 +84,7 @@ _BY_HAND = 10.0
 @dataclass(frozen=True)
 class Pools:
     """Of n requests the `items` int64[n, pool], their `votes` float32[n, pool] (0: the place is empty), and what is
-    `read` of them, float32[n, pool, 2 × sources + 7]: of each source the height, of each source the vote, and the
+    `read` of them, float32[n, pool, 2 × sources + 14]: of each source the height, of each source the vote, and the
     besides; 0 in empty places. `fresh` bool[n]: whose query is."""
 
     items: Rows
@@ -95,7 +96,8 @@ class Pools:
 class PoolReader:
     """Asks the sources. `counts` float32[items] are the events of each item; `depth` items of each source are ranked,
     `pool` of all of them compared. Unless `again`, the history's items are no candidates: where nobody takes an item
-    twice they only take places from others. Without `facets` nothing is read of a wish."""
+    twice they only take places from others. Without `facets` nothing is read of a wish
+    and of what products are like."""
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class PoolReader:
     ) -> None:
         self.sources, self.depth, self.pool, self.again, self.facets = dict(sources), depth, pool, again, facets
         self._counts = np.log1p(counts).astype(np.float32)
+        self.taken = _between(self._counts) * np.float32(0.9)  # float32[items]: how often, from 0 to below 1
         self._worth = (1 / (_RRF + np.arange(depth))).astype(np.float32)
 
     @property
@@ -163,15 +166,17 @@ class PoolReader:
         for line, (rows, given) in enumerate(found):
             items[line, : len(rows)], read[line, : len(rows), count : 2 * count] = rows, given
             votes[line, : len(rows)] = given.sum(1)
-        for number, one in enumerate(said):
-            height = (one.at(items) - one.mean[:, None]) / one.deviation[:, None]
+        for number, answer in enumerate(said):
+            height = (answer.at(items) - answer.mean[:, None]) / answer.deviation[:, None]
             read[:, :, number] = np.sign(height) * np.sqrt(np.abs(height))
         told = [[np.log1p(len(one.history)), bool(one.query.strip()), one.fresh] for one in asked]
         read[:, :, 2 * count] = self._counts[items]
         read[:, :, 2 * count + 1 : 2 * count + 4] = np.array(told, np.float32).reshape(-1, 1, 3)
-        for line, one in enumerate(asked):
-            if self.facets and one.wish:
-                read[line, :, 2 * count + 4 :] = self.facets.features(one.wish, items[line])
+        if self.facets:
+            for line, one in enumerate(asked):
+                if one.wish:
+                    read[line, :, 2 * count + 4 : -len(TASTES)] = self.facets.features(one.wish, items[line])
+                read[line, :, -len(TASTES) :] = taste(self.facets, one.history, items[line])
         read[votes == 0] = 0.0
         return Pools(items, votes, read, np.array([one.fresh for one in asked], np.bool_))
 
@@ -213,7 +218,7 @@ class LearntRanking:
 
     def says(self, read: Numbers) -> Numbers:
         """float32[...] for what is read of items, float32[..., numbers]: the higher the better, comparable within a
-        request; 0 without a network. What it was learnt without at the end (the wish, in older stores) is not read."""
+        request; 0 without a network. What older stores were learnt without at the end, wish and taste, is not read."""
         if not self.config["networks"]:
             return np.zeros(read.shape[:-1], np.float32)
         x = (read[..., : len(self.weights["mean"])] - self.weights["mean"]) / self.weights["deviation"]
@@ -306,9 +311,10 @@ class Ranker:
         return cls(reader, learnt)
 
     def scores(self, asked: Sequence[Request], allowed: Mask | None = None) -> Scores:
-        """float32[requests, items], for an evaluator that asks for all: the items of the pool above the others, what
-        fits more of the named attributes above what fits fewer, what hard parts of a wish leave out below them, and -1
-        where an item may not be shown. `allowed` is bool[requests, items]."""
+        """float32[requests, items], for an evaluator that asks for all: the items of the pool above the others, which
+        stand by how often they were taken; what fits more of the named attributes above what fits fewer; what hard
+        parts of a wish leave out below them; and -1 where an item may not be shown. `allowed` is bool[requests, items].
+        """
         n_items = self.reader.n_items
         found = np.full((len(asked), n_items), -1.0, np.float32)
         for start in range(0, len(asked), AT_ONCE):
@@ -318,7 +324,7 @@ class Ranker:
             ladders = [list(self.reader.levels(one.wish, mask)) for one, mask in zip(part, may, strict=True)]
             for line, ladder in zip(lines, ladders, strict=True):
                 for fit, level in ladder:
-                    line[level] = _STEP * fit
+                    line[level] = _STEP * fit + self.reader.taken[level]
             said = self.reader.ask(part)
             for step in range(max(map(len, ladders), default=0)):
                 masks = np.zeros_like(may)
@@ -329,7 +335,8 @@ class Ranker:
                 pools = self.reader.read(part, masks, 0, said)
                 for line, worth in enumerate(self._worth(pools)):
                     there = pools.votes[line] > 0
-                    lines[line, pools.items[line, there]] += 1 + _between(worth[there])
+                    rows = pools.items[line, there]
+                    lines[line, rows] += 1 + _between(worth[there]) - self.reader.taken[rows]
         return found
 
     def first(self, asked: Request, may: Mask, k: int) -> Iterator[tuple[int, Mask, Ranked]]:

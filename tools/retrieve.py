@@ -35,7 +35,8 @@ from recgraph.tools.taken import Taken, TakenItem
 from recgraph.tools.wish.facets import Facets, Relaxation
 from recgraph.tools.wish.wish import Wish
 
-_POPULAR = ("popular", ("popular",))
+Why = tuple[str, tuple[str, ...]]  # the source that contributed most, and all that had the item
+_POPULAR: Why = ("popular", ("popular",))
 _COMPARED = 100  # candidates at least: what is over the limit of a style needs others behind it
 _SCORED = 11  # the score of a level's first is 1 / 11 above the level's
 
@@ -102,7 +103,7 @@ class _Level:
     fit: int
     may: Mask
     rows: list[int]
-    why: Callable[[list[int]], list[tuple[str, tuple[str, ...]]]]
+    why: Callable[[list[int]], list[Why]]
 
 
 class Retriever:
@@ -258,8 +259,7 @@ class Retriever:
                 source = "id" if item_id in first or item_id not in by_title else "title"
                 both = tuple(name for name, ids in (("id", by_id), ("title", by_title)) if item_id in ids)
                 why[self._row_of[item_id]] = (source, both)
-            rows, told = list(why), list(why.values())
-            yield _Level(fit, level, rows, lambda places, told=told: [told[place] for place in places])
+            yield _Level(fit, level, list(why), partial(_told, list(why.values())))
 
     def _near_id(self, item_id: str, k: int, allowed: Mask) -> list[str]:
         """The item itself, where it may be shown, and its neighbours in the ID embedding; a cold item has no
@@ -308,6 +308,10 @@ class Retriever:
             (over if full else found).append(row)
             styles[style] = styles.get(style, 0) + (not full)
         return [*found, *over[: count - len(found)]]
+
+
+def _told(why: Sequence[Why], places: list[int]) -> list[Why]:
+    return [why[place] for place in places]
 
 
 def _embedded(

@@ -206,7 +206,7 @@ def _pools(reader: PoolReader, lessons: Lessons) -> tuple[NDArray[np.float16], N
     votes, place = np.zeros(read.shape[:2], np.float32), np.full(len(read), -1, np.int64)
     for start in range(0, len(read), AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, len(read)))
-        asked = [lessons.asked[row] for row in rows]
+        asked = lessons.asked[start : start + AT_ONCE]
         listed = lessons.listed(rows)
         may = [reader.leading(one.wish, mask, _ENOUGH) for one, mask in zip(asked, listed, strict=True)]
         pools = reader.read(asked, np.stack(may))

@@ -193,7 +193,7 @@ class FusedSystem(Within):
 
     def _understanding(self, task: Task) -> Vocabulary | None:
         """What queries are understood by, where the workshop's store is the task's."""
-        if self._workshop.store is None or not any(task.valid.query):
+        if self._workshop.store is None:
             return None
         with Store.open(self._workshop.store) as store:
             if tuple(store.catalogue().item_ids) != tuple(task.item_ids):
