@@ -2,7 +2,8 @@
 or who made them.
 
 Exact below `exact_below` vectors: one product of a matrix and a vector, which for a single query is faster than faiss.
-Above, an inverted file of faiss (IVF, eight bits a number), whose best are compared again by the vectors themselves.
+Above, an inverted file of faiss (IVF, eight bits a number), whose best are compared again by the vectors themselves; it
+is copied to the GPU where faiss has one.
 `save` and `load` keep an index in files that are memory-mapped: nothing is built again, and processes share the memory.
 What the caller can rely on in every case: zero vectors (cold items, empty texts) are never found, equal scores come in
 the order of rows, and a mask of allowed rows is applied inside the search, so that it hardly shortens the answer (an
@@ -12,6 +13,7 @@ exact one: never).
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +37,8 @@ _LOOKED_AT = 4096  # allowed rows in the lists that are looked through, at least
 _TRAINED_ON = 40  # vectors a list is trained with
 _SCAN_BELOW = 3_000  # so few allowed rows are compared one by one
 _BLOCK = 16_384  # vectors read at once
+_GPU_K = 2048  # the most neighbours faiss returns on a GPU
+_GPU_TURN = threading.Lock()  # faiss: a GPU serves one thread at a time, a CPU index any number
 _TIE_DIGITS = 5  # float32 kernels add in different orders; scores equal to this many decimals are ties
 
 
@@ -100,6 +104,17 @@ class VectorIndex:
         return np.asarray(self._vectors[rows], np.float32)
 
     @cached_property
+    def _gpu(self) -> Any:
+        """The inverted file on the first GPU, None where this faiss was built without CUDA or sees no GPU."""
+        if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
+            return None
+        resources = faiss.StandardGpuResources()
+        copy = faiss.index_cpu_to_gpu(resources, 0, self._lists)
+        copy.nprobe = _PROBES
+        copy.recgraph_resources = resources  # faiss does not keep them alive itself
+        return copy
+
+    @cached_property
     def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The mean float64[d] of the known vectors and their covariance float64[d, d]: of their inner products with q
         the mean is mean·q and the variance qᵀ covariance q. Taken from what is left after the mean is taken away, so
@@ -154,12 +169,20 @@ class VectorIndex:
         if allowed is not None and offered < max(_SCAN_BELOW, k):
             rows = np.flatnonzero(allowed)
             return rows[self.known[rows]]
+        wanted = min(2 * k + 16, self.n_known)
+        hidden = len(self) - offered
+        if self._gpu is not None and wanted + hidden <= _GPU_K:
+            # A GPU index takes no selector; fetching as many more as are hidden gives the same answer.
+            with _GPU_TURN:
+                found = self._gpu.search(query[None], wanted + hidden)[1][0]
+            found = found[found >= 0]
+            return np.asarray(found if allowed is None else found[allowed[found]], np.int64)
         bits = None if allowed is None or offered == len(self) else np.packbits(allowed, bitorder="little")
         # must outlive the search: faiss keeps a pointer to the bits
         selector = None if bits is None else faiss.IDSelectorBitmap(bits)
         probes = min(self._lists.nlist, max(_PROBES, _LOOKED_AT * self._lists.nlist // max(offered, 1)))
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
-        found = self._lists.search(query[None], min(2 * k + 16, self.n_known), params=parameters)[1][0]
+        found = self._lists.search(query[None], wanted, params=parameters)[1][0]
         return np.asarray(found[found >= 0], np.int64)
 
     def save(self, folder: str | Path, name: str) -> None:
