@@ -41,7 +41,7 @@ class _Value:
     everyday: bool
 
 
-class Vocabulary:
+class CatalogueWords:
     """The catalogue's brands, categories and colours, looked up in running text by n-grams of stemmed words.
 
     `values` maps "brand", "category" and "color" to their distinct values (`Store.attribute_values`). Building is
@@ -154,7 +154,9 @@ def support(sentence: str, events: Sequence[Event], items: Mapping[str, Item]) -
     """
     pairs = [(event, items.get(event.item_id)) for event in events]
     known = [item for _, item in pairs if item]
-    vocabulary = Vocabulary({kind: {getattr(item, kind) for item in known} for kind in ("brand", "category", "color")})
+    vocabulary = CatalogueWords(
+        {kind: {getattr(item, kind) for item in known} for kind in ("brand", "category", "color")}
+    )
     said = _telling(sentence)
     shared = [said & _telling(f"{event.query} {item.title if item else ''}") for event, item in pairs]
     frequency: dict[str, int] = {}

@@ -25,7 +25,7 @@ from recgraph.graph.counts import (
     seqs_of,
 )
 from recgraph.graph.drift import Sentence, lately, over_time
-from recgraph.graph.grounding import Vocabulary, copied, sentences, support
+from recgraph.graph.grounding import CatalogueWords, copied, sentences, support
 from recgraph.graph.wording import (
     category_name,
     clean,
@@ -41,7 +41,7 @@ from recgraph.graph.wording import (
 from recgraph.store.records import Event, Item
 
 # the summarizer and what holds other summarizers to its standard
-__all__ = ["Vocabulary", "copied", "profile", "sentences", "support"]
+__all__ = ["CatalogueWords", "copied", "profile", "sentences", "support"]
 
 Level = Literal["block", "recurrent", "merged"]
 

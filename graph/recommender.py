@@ -26,7 +26,7 @@ from langchain_core.tools import StructuredTool
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from recgraph.errors import EmptyStore, StoreBusy, StoreReadOnly
-from recgraph.graph.grounding import Vocabulary
+from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.nodes import Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.prompts import ASKED_LIMIT, clean
 from recgraph.graph.recommendation import Recommendation
@@ -382,7 +382,7 @@ class Recommender:
             kind = "llm" if self._large or (adapter and not (llm and llm.on_cpu)) else "profile"
         if kind == "profile" or llm is None:
             return ProfileSummarizer(self.currency)
-        vocabulary = Vocabulary(self.store.attribute_values())
+        vocabulary = CatalogueWords(self.store.attribute_values())
         weights = self.adapters.weights.get("summarize", "")
         return LLMSummarizer(
             llm, vocabulary, wording=self.settings.wording, currency=self.currency, adapter=adapter, weights=weights

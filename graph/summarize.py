@@ -22,7 +22,7 @@ from langgraph.types import RetryPolicy, Send
 
 from recgraph.errors import LLMUnavailable
 from recgraph.graph import prompts
-from recgraph.graph.grounding import Vocabulary, copied, sentences, support
+from recgraph.graph.grounding import CatalogueWords, copied, sentences, support
 from recgraph.graph.profile import profile
 from recgraph.graph.prompts import (
     VERSIONS,
@@ -106,7 +106,7 @@ class LLMSummarizer:
     def __init__(
         self,
         llm: LLM,
-        vocabulary: Vocabulary,
+        vocabulary: CatalogueWords,
         *,
         wording: str,
         currency: str = "",

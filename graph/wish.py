@@ -66,7 +66,8 @@ def heard(state: State, listen: Listen, shown: Mapping[str, Item]) -> Wish:
     seen = list(dict.fromkeys(event.item_id for event in reversed(state["history"]) if event.item_id in known))[:SEEN]
     last = [shown[item_id] for item_id in state.get("shown") or () if item_id in shown]
     query = state.get("query") or ""
-    wish = state.get("wish") or Wish()
+    before = state.get("wish")
+    wish = Wish.from_dict(before.to_dict()) if before else Wish()  # a checkpoint gives lists back for tuples
     if query:
         wish = wish.then(listen(query, [known[item_id] for item_id in reversed(seen)], last))
     given = state.get("given")

@@ -19,7 +19,7 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
 from recgraph import doctor
 from recgraph.cli import main
 from recgraph.errors import ModelMissing
-from recgraph.graph.grounding import Vocabulary
+from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer
 from recgraph.settings import Settings, load_settings
@@ -356,7 +356,7 @@ def test_the_doctor_tells_a_missing_default_from_a_missing_choice(shop: Path, ba
 
 def test_a_summary_is_cached_for_the_weights_that_wrote_it() -> None:
     names = {
-        LLMSummarizer(FakeLLM(), Vocabulary({}), wording="fashion", adapter=adapter, weights=weights).name
+        LLMSummarizer(FakeLLM(), CatalogueWords({}), wording="fashion", adapter=adapter, weights=weights).name
         for adapter, weights in ((None, ""), ("summarize", "aa"), ("summarize", "bb"))
     }
     assert names == {"fake", "fake+summarize+aa", "fake+summarize+bb"}

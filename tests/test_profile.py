@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from recgraph.graph.grounding import Vocabulary, copied, sentences, support
+from recgraph.graph.grounding import CatalogueWords, copied, sentences, support
 from recgraph.graph.profile import Level, profile
 from recgraph.graph.wording import category_name, listing, plural, prices, quote
 from recgraph.store.records import Action, Event, Item
@@ -86,7 +86,7 @@ def source(one: Event, items: dict[str, Item]) -> str:
 
 
 def test_every_named_value_stands_in_the_events_of_its_sentence_over_random_histories() -> None:
-    vocabulary = Vocabulary({"brand": set(BRANDS), "category": set(CATEGORIES), "color": set(COLORS)})
+    vocabulary = CatalogueWords({"brand": set(BRANDS), "category": set(CATEGORIES), "color": set(COLORS)})
     rng = random.Random(5)
     for _ in range(400):
         items = catalogue(rng, rng.randint(1, 12))
@@ -252,8 +252,8 @@ def test_lists_and_prices_read_as_english() -> None:
 
 
 @pytest.fixture(scope="module")
-def vocabulary() -> Vocabulary:
-    return Vocabulary(
+def vocabulary() -> CatalogueWords:
+    return CatalogueWords(
         {
             "brand": {"Nordlys", "Polo", "Polo Ralph Lauren", "Comfort", "Guess", "New", "H&M", "e.l.f.", "XY"},
             "category": {"DRESS", "Wool Coats", "Other", "Fashion"},
@@ -262,19 +262,19 @@ def vocabulary() -> Vocabulary:
     )
 
 
-def test_a_text_names_values_as_whole_words_longest_first_in_singular_and_plural(vocabulary: Vocabulary) -> None:
+def test_a_text_names_values_as_whole_words_longest_first_in_singular_and_plural(vocabulary: CatalogueWords) -> None:
     assert vocabulary.named("Dresses by polo ralph lauren, in navy.") == {"dress", "polo ralph lauren", "navy"}
     assert vocabulary.named("E.l.f. and a wool coat; address, polos") == {"e.l.f.", "wool coats", "polo"}
 
 
 def test_everyday_english_raises_no_alarm_but_a_capital_inside_a_sentence_names_the_brand(
-    vocabulary: Vocabulary,
+    vocabulary: CatalogueWords,
 ) -> None:
     assert vocabulary.named("Comfort matters. They guess that natural fashion is new, other XY and multi.") == set()
     assert vocabulary.named("They like Guess and Comfort.") == {"guess", "comfort"}
 
 
-def test_ungrounded_values_are_those_that_no_source_holds(vocabulary: Vocabulary) -> None:
+def test_ungrounded_values_are_those_that_no_source_holds(vocabulary: CatalogueWords) -> None:
     sources = ["Title: Polo Ralph Lauren dress, navy", "Coat of wool, blue"]
     assert vocabulary.ungrounded("A navy dress by Ralph Lauren and a wool coat by Polo.", sources) == set()
     assert vocabulary.ungrounded("A black dress by Nordlys.", sources) == {"black", "nordlys"}
@@ -282,7 +282,7 @@ def test_ungrounded_values_are_those_that_no_source_holds(vocabulary: Vocabulary
 
 
 def test_twenty_thousand_values_are_checked_in_milliseconds() -> None:
-    big = Vocabulary({"brand": {f"Brand{n} House{n % 7}" for n in range(20_000)}, "category": {"Dress"}})
+    big = CatalogueWords({"brand": {f"Brand{n} House{n % 7}" for n in range(20_000)}, "category": {"Dress"}})
     start = time.perf_counter()
     assert big.ungrounded(
         "They like Brand77 House0, Brand19999 House0 and dresses. " * 20, ["dress of brand77 house0"]

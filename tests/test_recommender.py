@@ -36,6 +36,7 @@ from recgraph.store.ingest.load import ingest
 from recgraph.store.records import Event, Item
 from recgraph.tools.llm.protocol import Usage
 from recgraph.tools.taken import Taken, TakenItem
+from recgraph.tools.wish.wish import Price, Wish
 
 Make = Callable[..., Recommender]
 
@@ -346,8 +347,74 @@ def test_the_compiled_graph_runs_inside_another_graph(make: Make) -> None:
 def test_an_assistant_can_call_memory_and_retrieval_as_tools(make: Make) -> None:
     memory, retrieve = make().tools()
     assert memory.invoke({"query": "linen shirt", "queries": 1, "products": 2})[0]["item_ids"] == ["S1OLIV", "S1NAVY"]
-    found = retrieve.invoke({"title": "Wool Jumper", "item_id": "", "query": "", "k": 3, "mode": "paper"})
-    assert found[0]["item_id"] == "K2OLIV"
+    found = retrieve.invoke({"query": "olive wool jumper, not linen", "k": 3})
+    assert found["products"][0]["item_id"] == "K2OLIV"
+
+
+def test_what_is_named_comes_first_and_what_is_ruled_out_is_never_shown(make: Make) -> None:
+    llm = FakeLLM("ID: S1OLIV\nTitle: Harrow Linen Shirt, Olive, M")
+    recommender = make(llm, rerank_weight=1.0)
+    found = recommender.recommend("U2", "olive shirt under 70", k=4)
+    assert (found.wish.want["color"], found.wish.price.at_most) == (("Olive",), 70)
+    assert set(ids(found)[:2]) == {"S1OLIV", "S2OLIV"}
+    assert [line.fits for line in found.items] == sorted((line.fits for line in found.items), reverse=True)
+    assert all(line.item.price is not None and line.item.price <= 70 for line in found.items)
+    told = found.to_dict()
+    assert told["understood"]["parts"][-1] == "under 70"
+    assert told["items"][0]["fits"] == 2
+    assert found.items[0].reason.startswith("Olive shirts, as asked")
+
+
+@pytest.mark.parametrize("mode", ["fused", "paper"])
+def test_the_models_own_guess_brings_no_product_that_breaks_a_hard_part(make: Make, mode: str) -> None:
+    found = make(FakeLLM(GOOD)).recommend("U1", "not olive", k=12, mode=mode)
+    assert found.prediction is not None
+    assert found.prediction.item_id == "K2OLIV"
+    assert found.items
+    assert not [line for line in found.items if line.item.color == "Olive"]
+
+
+def test_where_too_few_fit_the_answer_is_short_and_says_what_could_give_way(make: Make) -> None:
+    found = make().recommend("U2", wish=Wish(avoid={"color": ("Olive", "Grey")}, price=Price(at_most=60)), k=5)
+    assert sorted(ids(found)) == ["NOTITL", "S1NAVY", "S1SAND"]
+    assert {one.part: one.more for one in found.relaxed}["under 60"] == 2
+    assert found.degraded == ()
+    nothing = make().recommend("U2", wish=Wish(price=Price(at_most=1)))
+    assert nothing.items == []
+    assert nothing.degraded == ("Nothing to recommend: nothing that is left holds to what was asked for (under 1).",)
+    assert nothing.to_dict()["relaxed"] == [{"part": "under 1", "more": 10}]
+
+
+def test_within_a_thread_wishes_add_up(make: Make) -> None:
+    recommender = make()
+    recommender.recommend("U2", "olive shirts", thread="t")
+    second = recommender.recommend("U2", "under 50", thread="t", k=3)
+    assert (second.wish.want["color"], second.wish.price.at_most) == (("Olive",), 50)
+    assert recommender.understand("navy", "U2", "t").want["color"] == ("Navy",)
+    assert recommender.recommend("U2", "under 50").wish.want == {}
+    assert recommender.recommend("U3", "under 50", thread="t").wish.want == {}
+
+
+def test_a_thread_of_the_graph_itself_keeps_the_wish_and_nothing_else_of_the_last_turn(
+    make: Make, tmp_path: Path
+) -> None:
+    graph = make(checkpoint=str(tmp_path / "runs.sqlite"), k=3).graph
+    config: Any = {"configurable": {"thread_id": "1"}}
+    first = graph.invoke({"user_id": "nobody", "query": "olive shirts", "given": Wish(price=Price(at_least=1))}, config)
+    second = graph.invoke({"user_id": "nobody", "query": "under 50"}, config)
+    assert second["wish"].want["color"] == ("Olive",)
+    assert second["wish"].price == Price(at_most=50, at_least=1)
+    assert second["given"] is None
+    assert second["shown"] == [line.item.item_id for line in second["recommended"]]
+    assert first["degraded"] == second["degraded"]  # not added up
+
+
+def test_filters_of_a_recommender_are_those_of_its_shop(make: Make) -> None:
+    recommender = make()
+    wish = recommender.filters({"colour": ["olive"]}, {"brand": ["Fenn"]}, Price(at_most=60))
+    assert ids(recommender.recommend("U2", wish=wish)) == ["S1OLIV"]
+    with pytest.raises(SettingsError, match="No product has the brand 'Fen'; near it are Fenn"):
+        recommender.filters({}, {"brand": ["Fen"]})
 
 
 def test_a_run_is_logged_beside_the_store(make: Make, shop: Path) -> None:

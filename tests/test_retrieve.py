@@ -376,25 +376,48 @@ def test_the_same_question_has_the_same_answer(retriever: Retriever) -> None:
 
 
 @pytest.mark.slow
-def test_the_tools_have_typed_schemas_and_json_answers(make_store: MakeStore) -> None:
-    store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
-    retriever, memory = Retriever.build(store, FakeEncoder()), memory_tool(QueryMemory.build(store, FakeEncoder()))
-    vocabulary = Vocabulary.of(retriever.fitted.facets, FakeEncoder())
-    retrieve = retrieve_tool(ShopTool(lambda: retriever, lambda: vocabulary, store.items))
+def test_the_tools_have_typed_schemas_and_json_answers(make_store: MakeStore, retriever: Retriever) -> None:
+    store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES, name="other")
+    memory = memory_tool(QueryMemory.build(store, FakeEncoder()))
+    vocabulary = Vocabulary.of(retriever.fitted.facets)
+    retrieve = retrieve_tool(ShopTool(lambda: retriever, lambda: vocabulary, store.items, "€"))
     assert (memory.name, retrieve.name) == ("lookup_query_memory", "retrieve_products")
     assert {name: field["type"] for name, field in memory.args.items()} == {
         "query": "string",
         "queries": "integer",
         "products": "integer",
     }
+    assert retrieve.args["avoid"]["type"] == "array"
+    assert all(field["description"] for field in retrieve.args.values())
     hits = memory.invoke({"query": "linen shirt", "queries": 1})
     assert json.loads(json.dumps(hits)) == [
         {"query": "linen shirt", "similarity": 1.0, "item_ids": ["S1OLIV", "S1NAVY", "S2OLIV"]}
     ]
-    found = json.loads(json.dumps(retrieve.invoke({"query": "hiking boots", "k": 2})))
-    assert [one["item_id"] for one in found["products"]] == ["B2BLCK", "B1BRWN"]
+    found = retrieve.invoke({"query": "hiking boots", "k": 2})
+    assert json.loads(json.dumps(found)) == found
+    assert found["products"][0] | {"score": 0, "source": ""} == {
+        "item_id": "B2BLCK",
+        "title": "Otter Hiking Boots, Black, 42",
+        "price": 150.0,
+        "currency": "€",
+        "category": "boots",
+        "brand": "Otter",
+        "color": "Black",
+        "size": "42",
+        "fits": 1,
+        "score": 0,
+        "source": "",
+    }
     with pytest.raises(ValueError, match="less than or equal to 100"):
         retrieve.invoke({"k": 5000})
+    held = retrieve.invoke({"query": "shirt", "color": "olives", "avoid": ["harrow", "plutonium"], "max_price": 100})
+    assert [one["item_id"] for one in held["products"]] == ["S2OLIV"]
+    assert "not Harrow" in held["understood"]
+    assert held["problems"] == [
+        "'plutonium' is nothing that products are told apart by here: it could not be ruled out."
+    ]
+    assert {one["part"] for one in held["relaxed"]} >= {"not Harrow"}
+    assert retrieve.invoke({"brand": "plutonium"})["problems"][0].startswith("No product has the brand")
 
 
 @pytest.mark.data

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fakes import FakeLLM, click, item, search
 
-from recgraph.graph.grounding import Vocabulary
+from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.summarize import (
     LLMSummarizer,
     ProfileSummarizer,
@@ -136,7 +136,7 @@ def test_every_sentence_names_events_of_the_summary() -> None:
         assert set(seqs) <= set(result["summary"].event_seqs)
 
 
-VOCABULARY = Vocabulary(
+VOCABULARY = CatalogueWords(
     {"brand": {"Harrow", "Gucci"}, "color": {"olive", "navy", "red"}, "category": {"shirts", "boots"}}
 )
 

@@ -10,7 +10,7 @@ import pytest
 from fakes import SHOP_EVENTS, SHOP_ITEMS, FakeEncoder, FakeLLM
 
 from recgraph.errors import LLMUnavailable, SettingsError
-from recgraph.graph.grounding import Vocabulary
+from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer
 from recgraph.settings import Settings
@@ -94,7 +94,7 @@ def test_what_an_llm_wrote_before_a_kill_is_not_asked_for_again(folder: Path) ->
         users = sorted(row.user_id for row in store.users())
 
         def summaries(llm: FakeLLM, kept: Path | None) -> dict[str, Any]:
-            writer = LLMSummarizer(llm, Vocabulary(store.attribute_values()), wording="fashion")
+            writer = LLMSummarizer(llm, CatalogueWords(store.attribute_values()), wording="fashion")
             return {
                 summary.input_hash: summary
                 for summary in summarize_users(store, users, writer, PARADIGMS, Settings(), kept)[0]

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from fakes import SHOP_EVENTS, SHOP_ITEMS, FakeLLM, click, item, search
 
-from recgraph.graph.grounding import Vocabulary
+from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.prompts import block_prompt
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Work, data_lines
 from recgraph.store.db import Store
@@ -35,7 +35,7 @@ ITEMS: dict[str, Item] = {
     )
     for n in range(40)
 }
-VOCABULARY = Vocabulary(
+VOCABULARY = CatalogueWords(
     {"brand": set(BRANDS) | {"Gucci"}, "color": set(COLORS) | {"Purple"}, "category": {*KINDS, "hats"}}
 )
 

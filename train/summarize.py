@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from recgraph.graph.grounding import Vocabulary
+from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.prompts import VERSIONS
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.settings import Settings, load_settings
@@ -110,7 +110,7 @@ def llm_summarizer(
         settings.cache_folder,
         note,
     )
-    currency, vocabulary = store.meta("currency") or "", Vocabulary(store.attribute_values())
+    currency, vocabulary = store.meta("currency") or "", CatalogueWords(store.attribute_values())
     return LLMSummarizer(
         model, vocabulary, wording=settings.wording, currency=currency, adapter="summarize" if adapter else None
     )

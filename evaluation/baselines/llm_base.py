@@ -25,7 +25,7 @@ from recgraph.evaluation.baselines.train_cases import train_cases
 from recgraph.evaluation.systems import entries, systems
 from recgraph.evaluation.workshop import Workshop
 from recgraph.graph import prompts
-from recgraph.graph.grounding import Vocabulary
+from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.state import RunContext
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.store.db import Store
@@ -127,13 +127,13 @@ class LLMSystem(Reranker):
 
     def _read_catalogue(self, task: Task) -> None:
         """The items, what their attributes can be, and the currency."""
-        self._vocabulary, self._currency = Vocabulary({}), ""
+        self._vocabulary, self._currency = CatalogueWords({}), ""
         if self._workshop.store is None:
             self._items = [Item(item_id, text) for item_id, text in zip(task.item_ids, task.texts, strict=True)]
             return
         with Store.open(self._workshop.store) as opened:
             known = opened.items(task.item_ids)
-            self._vocabulary, self._currency = Vocabulary(opened.attribute_values()), opened.meta("currency") or ""
+            self._vocabulary, self._currency = CatalogueWords(opened.attribute_values()), opened.meta("currency") or ""
         self._items = [known[item_id] for item_id in task.item_ids]
 
     def events(self, cases: Cases, row: int) -> tuple[list[Event], dict[str, Item]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from recgraph.graph.grounding import Vocabulary
+from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.prompts import clean, next_form, parse_next
 from recgraph.store.parquet import read_table
 from recgraph.tools.llm.local import LocalLLM
@@ -39,7 +39,7 @@ class Exam:
         self._groups = first(job.groups("test") or job.groups("valid"), limit)
         items = read_table(folder / "data" / "prepare" / "all" / "items.parquet")
         self._known = frozenset(items["item_id"])
-        self._vocabulary = Vocabulary({name: set(items[name]) - {""} for name in ("brand", "category", "color")})
+        self._vocabulary = CatalogueWords({name: set(items[name]) - {""} for name in ("brand", "category", "color")})
 
     def measure(self, adapter: Path | None) -> dict[str, float]:
         """The task's own measures and the perplexity of the right answers."""
@@ -113,7 +113,7 @@ def measure_fit(llm: LLM, groups: Groups, adapter: str | None) -> dict[str, floa
     return whole | {f"auc_{kind}": found for kind, found in against.items()} | {"perplexity": perplexity}
 
 
-def measure_summaries(llm: LLM, groups: Groups, vocabulary: Vocabulary, adapter: str | None) -> dict[str, float]:
+def measure_summaries(llm: LLM, groups: Groups, vocabulary: CatalogueWords, adapter: str | None) -> dict[str, float]:
     """Grounding, copying and length of greedy summaries (`train/summary/checks.py`)."""
     rows = [row for group in groups.values() for row in group]
     texts = written(llm, [Prompt(row.system, row.user) for row in rows], adapter)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from recgraph.graph.grounding import Vocabulary, copied
+from recgraph.graph.grounding import CatalogueWords, copied
 from recgraph.graph.prompts import parse_summary
 from recgraph.graph.summarize import MOST_COPIED
 from recgraph.graph.wording import words
@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _SHORT_GRAM, _MOST_SHORT_GRAMS, _LEAST_LINE = 5, 0.6, 5
 
 
-def grounding_rate(texts: Sequence[str], contexts: Sequence[Sequence[str]], vocabulary: Vocabulary) -> float:
+def grounding_rate(texts: Sequence[str], contexts: Sequence[Sequence[str]], vocabulary: CatalogueWords) -> float:
     """Share of the summaries that name no brand, category or colour outside their own context (the lines and summaries
     of their prompt).
 
@@ -54,7 +54,7 @@ def prompt_context(user: str) -> list[str]:
 
 
 def summary_report(
-    texts: Sequence[str], users: Sequence[str], vocabulary: Vocabulary, count_tokens: Callable[[str], int]
+    texts: Sequence[str], users: Sequence[str], vocabulary: CatalogueWords, count_tokens: Callable[[str], int]
 ) -> Mapping[str, float]:
     """What to write beside an adapter about its summaries on held-out users, and the same of the base model.
 

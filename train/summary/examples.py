@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from recgraph.graph.grounding import Vocabulary, copied
+from recgraph.graph.grounding import CatalogueWords, copied
 from recgraph.graph.prompts import block_prompt, merge_prompt, recurrent_prompt
 from recgraph.graph.summarize import data_lines, split_blocks
 from recgraph.store.db import Store
@@ -59,7 +59,7 @@ class Plan:
 def summary_examples(store: Store, plan: Plan, seed: int, users: int = 0) -> Iterator[SummaryExample]:
     """Rows of all users of the store (`users` of them by a seeded hash where not 0), sorted by user."""
     currency = store.meta("currency") or ""
-    vocabulary = Vocabulary(store.attribute_values())
+    vocabulary = CatalogueWords(store.attribute_values())
     ids = sorted(
         (row.user_id for row in store.users(limit=1 << 40)), key=lambda user_id: _share(f"{seed}:sample:{user_id}")
     )
@@ -103,7 +103,7 @@ def user_examples(
     history: Sequence[Event],
     items: Mapping[str, Item],
     plan: Plan,
-    vocabulary: Vocabulary,
+    vocabulary: CatalogueWords,
     seed: int,
     currency: str = "",
 ) -> list[Drawn]:
@@ -127,7 +127,7 @@ class _Writer:
     """Draws examples of one user."""
 
     def __init__(
-        self, items: Mapping[str, Item], plan: Plan, vocabulary: Vocabulary, currency: str, rng: Random
+        self, items: Mapping[str, Item], plan: Plan, vocabulary: CatalogueWords, currency: str, rng: Random
     ) -> None:
         self.items, self.plan, self.vocabulary, self.currency, self.rng = items, plan, vocabulary, currency, rng
 
