@@ -27,6 +27,18 @@ class _Group(click.Group):
         except RecgraphError as error:
             say(f"recgraph: {error}", fg="red", err=True)
             ctx.exit(2 if isinstance(error, (SettingsError, UnknownUser)) else 1)
+        except ModuleNotFoundError as error:
+            say(f"recgraph: {_without(error)}", fg="red", err=True)
+            ctx.exit(1)
+
+
+def _without(error: ModuleNotFoundError) -> str:
+    """What to install. The error itself where it is one of recgraph's own modules."""
+    from recgraph.tools.llm.places import INSTALL_LOCAL
+
+    if not error.name or error.name.startswith("recgraph"):
+        raise error
+    return f"This needs the Python package '{error.name}': {INSTALL_LOCAL}"
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -129,12 +141,16 @@ def demo(store: str | None, seed: int) -> None:
             trained = give(path)
         except ModelMissing as error:
             missing = str(error)
+        except ModuleNotFoundError as error:
+            missing = _without(error)
         try:
             encoder = _make_ready(path, progress)[1]  # so that the first run answers at once
             if trained and encoder != trained["titles"]["model"]:
                 missing = f"They read the texts of {trained['titles']['model']}; the encoder here is {encoder}."
         except ModelMissing as error:
             missing = f"The titles are not embedded: {error}"
+        except ModuleNotFoundError as error:
+            missing = f"The titles are not embedded. {_without(error)}"
     with open_store(store) as opened:
         console.print(panel.demo(f"{NAME}, seed {seed}", path, opened.counts(), in_words(trained), missing))
     where = f" --store {store}" if store else ""
@@ -257,11 +273,13 @@ def users(like: str, limit: int, as_json: bool, store: str | None) -> None:
     from recgraph import panel
 
     with open_store(store) as opened:
-        rows = opened.users(limit=limit, like=like)
+        rows, total = opened.users(limit=limit, like=like), opened.counts()["users"]
     if as_json:
         click.echo(json_text([plain(row) for row in rows]))
-    else:
-        consoles()[0].print(panel.users(rows))
+        return
+    consoles()[0].print(panel.users(rows))
+    if len(rows) < total:
+        say(f"{len(rows):,} of {total:,} users. Others: --like PART_OF_ID, --limit N")
 
 
 @main.command()

@@ -243,6 +243,25 @@ def test_the_demo_says_what_was_made_and_why_parts_are_not_used(
     assert "They are damaged." in out
 
 
+def test_without_torch_the_demo_is_untrained_and_says_what_to_install(
+    shop: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It once ended in a traceback after the shop was made."""
+
+    def without_torch(*_: object) -> dict[str, Any]:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    path = shop.path
+    shop.close()
+    out = demo(monkeypatch, path, without_torch, "mini")
+    assert "Untrained" in out
+    assert "'torch': pip install" in out
+    monkeypatch.setattr("recgraph.cli._make_ready", without_torch)
+    done = CliRunner().invoke(main, ["build", "--store", str(path)])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "'torch': pip install" in done.stderr
+
+
 def test_the_shipped_parts_are_whole_and_small() -> None:
     told, _ = parts._manifest(parts.SHIPPED)
     files = [path for path in parts.SHIPPED.rglob("*") if path.is_file()]
