@@ -160,7 +160,7 @@ def test_damaged_parts_are_refused_and_named(shop: Store, packed: Path) -> None:
 def test_another_shop_gets_none_of_it(make_store: Shop, packed: Path, was: str) -> None:
     """One title, product or search apart."""
     other = make_store(ITEMS.replace(was, "Red skirt"), EVENTS.replace(was, "click,C,skirt"), name="other")
-    with pytest.raises(ModelMissing, match=r"another shop.*Simulated shop \(seed 3\).*dvc repro"):
+    with pytest.raises(ModelMissing, match=r"another shop \(Simulated shop \(seed 3\)\).*training"):
         given(other, packed)
 
 

@@ -108,9 +108,10 @@ def give(store_path: str | Path, folder: Path = SHIPPED) -> dict[str, Any]:
         if before and before.get("parts", digest) == digest:
             return before
         if shop_hash(store) != told["shop"]:
+            whose = str(told["label"]).partition(":")[0]
             raise ModelMissing(
-                f"The trained parts are those of another shop than the one in {store_path} ({told['label']}). "
-                "Train this one's with: dvc repro"
+                f"The trained parts that come with recgraph are of another shop ({whose}). To train this one's: "
+                "docs/training.md"
             )
         with tempfile.TemporaryDirectory(prefix="recgraph-parts-") as scratch:
             _unpack(folder, told, Path(scratch))
