@@ -90,6 +90,7 @@ def given(store: Store, folder: Path) -> dict[str, Any]:
     return parts.give(path, folder)
 
 
+@pytest.mark.slow
 def test_the_store_gets_what_was_trained_up_to_rounding(shop: Store, data: Path, packed: Path) -> None:
     facts = given(shop, packed)
     made = TrainedParts.load(data)
@@ -120,6 +121,7 @@ def test_the_store_gets_what_was_trained_up_to_rounding(shop: Store, data: Path,
     assert (facts["split"], facts["titles"]["model"], facts["textformer"]["fitted_before"]) == ("time", "mini", CUT)
 
 
+@pytest.mark.slow
 def test_an_earlier_moment_is_answered_without_what_knows_it(shop: Store, packed: Path) -> None:
     given(shop, packed)
     with Store.open(shop.path) as store:
@@ -156,6 +158,7 @@ def test_damaged_parts_are_refused_and_named(shop: Store, packed: Path) -> None:
         assert Core.published(store) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("was", ["Red shirt", "click,A", "click,A,shirt"])
 def test_another_shop_gets_none_of_it(make_store: Shop, packed: Path, was: str) -> None:
     """One title, product or search apart."""
@@ -164,6 +167,7 @@ def test_another_shop_gets_none_of_it(make_store: Shop, packed: Path, was: str) 
         given(other, packed)
 
 
+@pytest.mark.slow
 def test_what_was_published_before_is_left_alone(shop: Store, packed: Path) -> None:
     facts = given(shop, packed)
     assert parts.give(shop.path, packed) == facts
@@ -200,6 +204,7 @@ def test_a_line_says_on_what_the_parts_were_trained() -> None:
     assert in_words({"core": None, "ranking": {"sources": [], "fitted_before": None}}) == in_words({}) == ""
 
 
+@pytest.mark.slow
 def test_the_doctor_says_whether_trained_parts_rank(shop: Store, packed: Path) -> None:
     (check,) = doctor._trained(shop)
     assert (check.ok, "dvc repro" in check.mend) == (None, True)
@@ -223,6 +228,7 @@ def demo(monkeypatch: pytest.MonkeyPatch, path: Path, give: Callable[..., dict[s
     return done.output
 
 
+@pytest.mark.slow
 def test_the_demo_says_what_was_made_and_why_parts_are_not_used(
     shop: Store, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
