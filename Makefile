@@ -60,7 +60,7 @@ demo: $(STORE)  ## a simulated shop and one recommendation, printed
 	@echo "» yours to try: $(BIN)/recgraph users, $(BIN)/recgraph run --user U123 --json, $(BIN)/recgraph --help"
 
 $(STORE): | .venv/installed
-	@echo "» a simulated shop in $@"
+	@echo "» a simulated shop in $@, with parts that were trained on it"
 	@$(BIN)/recgraph demo --store $@
 
 train: .venv/installed-train  ## the whole training, `dvc repro`: only what has changed is run again

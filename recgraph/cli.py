@@ -27,6 +27,18 @@ class _Group(click.Group):
         except RecgraphError as error:
             say(f"recgraph: {error}", fg="red", err=True)
             ctx.exit(2 if isinstance(error, (SettingsError, UnknownUser)) else 1)
+        except ModuleNotFoundError as error:
+            say(f"recgraph: {_without(error)}", fg="red", err=True)
+            ctx.exit(1)
+
+
+def _without(error: ModuleNotFoundError) -> str:
+    """What to install. The error itself where it is one of recgraph's own modules."""
+    from recgraph.tools.llm.places import INSTALL_LOCAL
+
+    if not error.name or error.name.startswith("recgraph"):
+        raise error
+    return f"This needs the Python package '{error.name}': {INSTALL_LOCAL}"
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,23 +62,40 @@ def main() -> None:
 def demo(store: str | None, seed: int) -> None:
     """Make a simulated fashion shop to try recgraph on.
 
-    About 2,000 shoppers, 4,000 products and 60,000 searches, clicks and purchases over a year. Shopper U123 is a good
-    first one.
+    About 2,000 shoppers, 4,000 products and 60,000 searches, clicks and purchases over a year, with parts that were
+    trained on it. Shopper U123 is a good first one. Another seed makes another shop, without trained parts.
     """
     from recgraph import panel
     from recgraph.settings import load_settings
-    from recgraph.train.shop.year import make_demo
+    from recgraph.tools.trained import in_words
+    from recgraph.train.shop.parts import give
+    from recgraph.train.shop.year import NAME, make_demo
 
     console, screen = consoles()
     path = load_settings(store=store).store
+    trained: dict[str, Any] = {}
+    missing = ""
     with panel.bars(screen) as progress:
-        report = make_demo(path, seed=seed, progress=progress)
+        make_demo(path, seed=seed, progress=progress)
         try:
-            _make_ready(path, progress)  # so that the first run answers at once
+            trained = give(path)
         except ModelMissing as error:
-            say(f"The shop is there, its titles are not embedded: {error}", fg="yellow", err=True)
-    console.print(panel.ingested(report, path))
-    say(f"Next: recgraph run --user U123{f' --store {store}' if store else ''}")
+            missing = str(error)
+        except ModuleNotFoundError as error:
+            missing = _without(error)
+        try:
+            encoder = _make_ready(path, progress)[1]  # so that the first run answers at once
+            if trained and encoder != trained["titles"]["model"]:
+                missing = f"They read the texts of {trained['titles']['model']}; the encoder here is {encoder}."
+        except ModelMissing as error:
+            missing = f"The titles are not embedded: {error}"
+        except ModuleNotFoundError as error:
+            missing = f"The titles are not embedded. {_without(error)}"
+    with open_store(store) as opened:
+        console.print(panel.demo(f"{NAME}, seed {seed}", path, opened.counts(), in_words(trained), missing))
+    where = f" --store {store}" if store else ""
+    say(f'Next: recgraph run --user U123 --query "chunky wool cardigan"{where}')
+    say(f"      recgraph users{where}   (who else shops there)")
 
 
 @main.command()
@@ -149,13 +178,13 @@ def _waiting(step: str) -> None:
         say(step, err=True)
 
 
-def _make_ready(store: str | None, progress: Any) -> dict[str, int]:
-    """Embeds and fits what a run needs; the store's counts."""
+def _make_ready(store: str | None, progress: Any) -> tuple[dict[str, int], str]:
+    """Embeds and fits what a run needs; the store's counts, and the encoder's name."""
     from recgraph.graph.recommender import Recommender
 
     with Recommender.open(store, llm="none", progress=progress) as recommender:
         recommender.warm_up()
-        return recommender.store.counts()
+        return recommender.store.counts(), recommender.encoder.name
 
 
 @main.command()
@@ -169,7 +198,7 @@ def build(store: str | None) -> None:
 
     console, screen = consoles()
     with panel.bars(screen) as progress:
-        counts = _make_ready(store, progress)
+        counts, _ = _make_ready(store, progress)
     ready = {"items": "items", "queries": "distinct queries", "embeddings": "embeddings stored"}
     console.print(f"Ready: {', '.join(f'{counts[name]:,} {what}' for name, what in ready.items())}.")
 
@@ -184,11 +213,13 @@ def users(like: str, limit: int, as_json: bool, store: str | None) -> None:
     from recgraph import panel
 
     with open_store(store) as opened:
-        rows = opened.users(limit=limit, like=like)
+        rows, total = opened.users(limit=limit, like=like), opened.counts()["users"]
     if as_json:
         click.echo(json_text([plain(row) for row in rows]))
-    else:
-        consoles()[0].print(panel.users(rows))
+        return
+    consoles()[0].print(panel.users(rows))
+    if len(rows) < total:
+        say(f"{len(rows):,} of {total:,} users. Others: --like PART_OF_ID, --limit N")
 
 
 @main.command()
@@ -267,7 +298,7 @@ def train(stage: str, task: str, folder: Path) -> None:
     """Run one stage of the training pipeline.
 
     STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, textformer, ranking, examples,
-    sft, index, evaluate, publish. Its settings are the block of its name in params.yaml.
+    sft, index, evaluate, publish, parts. Its settings are the block of its name in params.yaml.
 
     All of them in order, and only what has changed: dvc repro
     """

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 INSTALL = "make install   (or, in the sources: pip install -c constraints.txt -e '.[local,vllm]')"
 INSTALL_TRAIN = "pip install -c constraints.txt -e '.[train]'   (in the sources)"
 DEMO = "recgraph demo --store {store}   (a simulated shop), or recgraph ingest PATH... --store {store}"
+MAKE_TRAINED = "dvc repro (docs/training.md); for the simulated shop: recgraph demo --store {store}"
 SERVER_SECONDS = 2.0
 LEAST_DISK = 1.0  # GiB; the converted base model takes 0.3, the rest is room for a store and its log
 LEAST_MEMORY = 2.0  # GiB; torch, the base model in float32 and the sentence encoder together take about 1.5
@@ -255,6 +256,7 @@ def _store(settings: Settings) -> Iterator[Check]:
     try:
         with room.Store.open(path) as store:
             counts, simulated, version = store.counts(), store.meta("simulated"), store.meta("schema_version")
+            trained = list(_trained(store))
     except StoreBusy as error:
         yield Check("store", False, str(error), "wait for the other process to end, or read from a copy of the file")
         return
@@ -266,7 +268,26 @@ def _store(settings: Settings) -> Iterator[Check]:
     )
     found = f"{path.absolute()}, schema {version}, {told}{'; simulated data' if simulated else ''}"
     yield Check("store", bool(counts.get("items")), found, "" if counts.get("items") else DEMO.format(store=path))
+    yield from trained
     yield _writable(path)
+
+
+def _trained(store: Any) -> Iterator[Check]:
+    """Whether trained parts rank in this store, and whether they are of what it holds now."""
+    room = _load("recgraph.tools.trained")
+    if isinstance(room, str):  # a package is missing, which the packages' lines say
+        return
+    facts = room.published_facts(store)
+    told = room.in_words(facts)
+    if not told:
+        yield Check(
+            "trained parts", None, "none: counts and hand-set weights rank", MAKE_TRAINED.format(store=store.path)
+        )
+    elif facts["revision"] != store.revision():
+        found = f"{told}; what was ingested since is counted, not learnt"
+        yield Check("trained parts", True, found)
+    else:
+        yield Check("trained parts", True, told)
 
 
 def _adapters(settings: Settings) -> Iterator[Check]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     Tell = Callable[..., None]  # (what, done, of)
 
+_DEMO_COUNTS = {"users": "shoppers", "items": "products", "events": "searches, clicks, carts and purchases of a year"}
 _ACTIONS = {
     "search": ("search", "searches"),
     "click": ("click", "clicks"),
@@ -277,6 +278,19 @@ def follow(steps: Iterator[Step | Recommendation], tell: Tell | None) -> Recomme
             following = step.node if inside else names[min(names.index(step.node) + 1, len(names) - 1)]
             tell(f"{_STEPS[following]}{f' ({step.detail} done)' if inside else ''}")
     raise AssertionError("a run ends in a recommendation")
+
+
+def demo(shop: str, store: str, counts: Mapping[str, int], trained: str, missing: str) -> RenderableType:
+    """What `recgraph demo` made. `trained` says on what the trained parts were trained, `missing` why there are none
+    that could be used."""
+    table = Table.grid(padding=(0, 2))
+    size = ", ".join(f"{counts[name]:,} {what}" for name, what in _DEMO_COUNTS.items())
+    table.add_row(Text("  Shop"), Text(f"{size}; all invented"))
+    if missing:
+        table.add_row(Text("  Untrained", style="yellow"), Text(f"counts and hand-set weights answer. {missing}"))
+    else:
+        table.add_row(Text("  Trained"), Text(f"{trained}; an earlier --as-of does without"))
+    return Group(Text(f"{printable(shop)} is in {printable(store)}", style="bold"), table)
 
 
 def ingested(report: IngestReport, store: str) -> RenderableType:

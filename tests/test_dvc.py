@@ -94,7 +94,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Everything made once. The adapters are stand-ins that DVC is told to take for trained ones, as a clone finds the
     shipped ones."""
     made = Project(tmp_path_factory.mktemp("project"))
-    made.repro("evaluate", "index", "examples", "summarize")
+    made.repro("evaluate", "index", "examples", "summarize", "parts")
     for task in TASKS:
         for name in (
             f"adapters/default/{task}/adapter_config.json",

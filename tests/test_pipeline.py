@@ -18,6 +18,7 @@ from recgraph.cli import main
 from recgraph.errors import SettingsError, StoreError
 from recgraph.store.db import Store
 from recgraph.tools.index import VectorIndex
+from recgraph.tools.trained import META
 from recgraph.train import publish
 from recgraph.train.params import block, load_params
 from recgraph.train.pipeline import STAGES, TASKS, progress, run_stage, split_folder
@@ -154,8 +155,8 @@ def test_publish_replaces_its_own_and_simulated_stores_only(make_store: Callable
         publish.check_replaceable(store.path)
     for key, told, fine in (
         ("simulated", "yes", True),
-        (publish.META, '{"revision": "other"}', False),
-        (publish.META, "", True),
+        (META, '{"revision": "other"}', False),
+        (META, "", True),
     ):
         with store.writing():
             store.set_meta(key, told or f'{{"revision": "{store.revision()}"}}')

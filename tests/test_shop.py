@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recgraph.errors import SettingsError
+from recgraph.errors import SettingsError, StoreError
 from recgraph.store.db import Store
 from recgraph.train.shop.catalogue import build_listings, word_query
 from recgraph.train.shop.words import CUTS, FAMILIES, FEATURES, MATERIALS, PERSONAS
@@ -389,3 +389,15 @@ def test_the_demo_store_holds_the_shop_and_says_that_it_is_simulated(tmp_path: P
         assert item.first_seen < history[-1].ts
         assert item.parent_id
     assert make_demo(tmp_path / "demo.duckdb", seed=3, **SMALL).events_new == 0
+    with pytest.raises(StoreError, match=r"holds Simulated shop \(seed 3\).*--store"):
+        make_demo(tmp_path / "demo.duckdb", seed=4, **SMALL)
+
+
+def test_the_demo_does_not_mix_its_products_into_a_shop_of_your_own(make_store: Callable[..., Store]) -> None:
+    """It once did, and marked the store as simulated, which the stage `publish` then takes for its own to replace."""
+    store = make_store("item_id,title\nA,Tee", "user_id,ts,action,item_id\nu,2025-01-01,click,A")
+    store.close()
+    with pytest.raises(StoreError, match=r"not simulated.*recgraph demo --store"):
+        make_demo(store.path, shoppers=1, products=200, events=1, days=28)
+    with Store.open(store.path) as opened:
+        assert (opened.counts()["items"], opened.meta("simulated")) == (1, None)

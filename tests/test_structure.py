@@ -269,6 +269,10 @@ def test_the_wheel_holds_recgraph_and_nothing_else(wheel: Path) -> None:
     wanted |= {
         f"recgraph/train/lora/engines/{file.name}" for file in (ROOT / "train" / "lora" / "engines").glob("*.yaml")
     }
+    shipped = ROOT / "train" / "shop" / "shipped"
+    wanted |= {
+        f"recgraph/train/shop/shipped/{file.relative_to(shipped)}" for file in shipped.rglob("*") if file.is_file()
+    }
     assert {name for name in names if name.startswith("recgraph/")} == wanted
     assert f"{info}/licenses/LICENSE" in names
 

@@ -124,3 +124,12 @@ def test_a_history_and_the_users_too(ask: Callable[..., Result], tmp_path: Path)
     assert json.loads(told.output) == [
         {"user_id": "u", "events": 1, "purchases": 1, "first": "2026-05-01T10:00:00", "last": "2026-05-01T10:00:00"}
     ]
+
+
+def test_a_list_of_some_users_says_how_many_there_are(make_store: Callable[..., Store]) -> None:
+    store = make_store("item_id,title\nA,Tee", "user_id,ts,action,item_id\nu,2025-01-01,click,A\nv,2025-01-01,click,A")
+    path = str(store.path)
+    store.close()
+    told = [CliRunner().invoke(main, ["users", "--limit", limit, "--store", path]).output for limit in ("1", "2")]
+    assert "1 of 2 users" in told[0]
+    assert "of 2 users" not in told[1]

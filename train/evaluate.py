@@ -32,11 +32,10 @@ from recgraph.store.db import Catalogue, Store
 from recgraph.store.records import Event
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.ranking import LearntRanking
 from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.sources.core import Core
-from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, session_vector
+from recgraph.tools.trained import TrainedParts
 from recgraph.tools.wish.understand import understand
 from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.train import leaks
@@ -132,14 +131,7 @@ def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dic
     """recgraph's retrieval with the default settings and no LLM; `store` is the train part, and vectors are put into
     it."""
     encoder = read_queries(folder, store)
-    if (folder / "data" / "id_embeddings").is_dir():
-        Core.load(folder / "data" / "id_embeddings").publish(store)
-    if (folder / "data" / "textformer").is_dir() and (former := TextFormer.load(folder / "data" / "textformer")):
-        former.publish(store)
-    if (folder / "data" / "ranking").is_dir():
-        learnt = LearntRanking.load(folder / "data" / "ranking")
-        if learnt.config["networks"]:
-            learnt.publish(store)
+    TrainedParts.load(folder / "data").publish(store)
     titles = VectorIndex(catalogue.item_ids, title_vectors(folder, catalogue.item_ids, catalogue.names))
     retriever = Retriever.build(store, encoder, titles=titles)
     memory, vocabulary = QueryMemory.build(store, encoder), Vocabulary.of(retriever.fitted.facets, encoder)

@@ -36,6 +36,7 @@ STAGES: Mapping[str, tuple[str, str]] = {
     "index": ("recgraph.train.index", "build the FAISS indexes"),
     "evaluate": ("recgraph.train.evaluate", "measure retrieval on the held-out cases"),
     "publish": ("recgraph.train.publish", "write the store that `recgraph run` uses"),
+    "parts": ("recgraph.train.shop.parts", "pack the trained parts that `recgraph demo` ships"),
 }
 TASKS = ("next", "fit", "summarize")
 SPLITS = ("time", "loo")

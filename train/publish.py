@@ -21,9 +21,7 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.tools.llm.adapter_sets import AdapterCard, adapter_fingerprint
-from recgraph.tools.ranking import LearntRanking
-from recgraph.tools.sources.core import Core
-from recgraph.tools.sources.textformer import TextFormer
+from recgraph.tools.trained import FOLDERS, META, TrainedParts, published_facts
 from recgraph.train import leaks
 from recgraph.train.memory import read_queries
 from recgraph.train.params import Params, block, text
@@ -33,8 +31,6 @@ from recgraph.train.summarize import SummarizeParams, check_summaries
 from recgraph.train.title_embeddings import encoder_place, sample
 
 CHECKED = 50  # held-out cases whose summaries are looked at: 65 ms each in the simulated shop
-# JSON: revision, split, and fitted_before of each piece (null: fitted on everything before its user's own cut)
-META = "published"
 
 
 def check_replaceable(path: Path) -> None:
@@ -48,12 +44,12 @@ def check_replaceable(path: Path) -> None:
     )
     try:
         with Store.open(path) as store:
-            published, simulated, revision = store.meta(META), store.meta("simulated"), store.revision()
+            published, simulated, revision = published_facts(store), store.meta("simulated"), store.revision()
     except StoreError as error:
         raise StoreError(f"publish cannot replace {path}: {error} {instead}") from error
-    if published is None and simulated is None:
+    if not published and simulated is None:
         raise StoreError(f"publish will not replace {path}: neither it nor `recgraph demo` made that store. {instead}")
-    if published is not None and json.loads(published)["revision"] != revision:
+    if published and published["revision"] != revision:
         raise StoreError(
             f"publish will not replace {path}: something was ingested into it since it was published. {instead}"
         )
@@ -83,14 +79,10 @@ def fill(store: Store, folder: Path, split_at: Path, preset: str, summarized: Su
     check_summaries(store, snapshot.read_summaries(summaries), cases, block=summarized.block, merge=summarized.merge)
     snapshot.load_summaries(store, summaries)
     encoder = read_queries(folder, store)
-    core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings"))
-    core.publish(store)
-    former = TextFormer.load(needed(folder / "data" / "textformer", "textformer"))
-    if former:
-        former.publish(store)
-    ranking = LearntRanking.load(needed(folder / "data" / "ranking", "ranking"))
-    if ranking.config["networks"]:
-        ranking.publish(store)
+    for stage in FOLDERS:
+        needed(folder / "data" / stage, stage)
+    parts = TrainedParts.load(folder / "data")
+    parts.publish(store)
     split = read_facts(split_at)
     titles = json.loads((folder / "data" / "title_embeddings" / "encoder.json").read_text(encoding="utf-8"))
     store.set_meta("adapter", preset)
@@ -101,12 +93,7 @@ def fill(store: Store, folder: Path, split_at: Path, preset: str, summarized: Su
     told = {
         "revision": store.revision(),
         "split": split["split"],
-        "core": {"model": core.name, "fitted_before": core.config.get("fitted_before")},
-        "textformer": {"fitted_before": former.config["fitted_before"]} if former else None,
-        "ranking": {
-            "sources": ranking.sources if ranking.config["networks"] else [],
-            "fitted_before": ranking.config["fitted_before"],
-        },
+        **parts.facts(),
         "titles": {"model": encoder.name, "fitted_before": titles.get("fitted_before")},
         "adapters": adapters_of(folder, preset),
     }

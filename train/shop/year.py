@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recgraph.errors import SettingsError
+from recgraph.errors import SettingsError, StoreError
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 from recgraph.store.ingest.report import IngestReport
@@ -271,18 +271,35 @@ def make_demo(
     """Simulates the shop and ingests it into the store, which is made where missing; meta says that it is simulated,
     its name, its currency and that the shipped adapters, the set "default", are its own.
 
-    A rerun with the same arguments changes nothing. StoreBusy, StoreReadOnly and StoreError as `ingest`.
+    A rerun with the same arguments changes nothing. StoreError where the store holds anything but this shop: invented
+    products among real ones would be recommended, and a store said to be simulated is replaced by the stage `publish`.
+    StoreBusy, StoreReadOnly and StoreError as `ingest`.
     """
     with tempfile.TemporaryDirectory(prefix="recgraph-shop-") as folder:
         facts = write_shop(folder, seed, shoppers, products, events, days, progress)
+        label = (
+            f"Simulated shop (seed {seed}): {facts.users:,} invented shoppers and {facts.items:,} invented products; "
+            "no real person, brand or sale."
+        )
+        _check_own(Path(store_path), label)
         report = ingest(store_path, "tables", [folder], progress=progress or (lambda text: None))
-    label = (
-        f"Simulated shop (seed {seed}): {facts.users:,} invented shoppers and {facts.items:,} invented products; "
-        "no real person, brand or sale."
-    )
     with Store.create(store_path) as store, store.writing():
         for key, value in (("simulated", label), ("name", NAME), ("currency", CURRENCY)):
             store.set_meta(key, value)
         if store.meta("adapter") is None:  # a rerun leaves what `recgraph adapters use` chose
             store.set_meta("adapter", "default")
     return report
+
+
+def _check_own(path: Path, label: str) -> None:
+    """StoreError where there are products in the store and it is not said to be the shop of this label."""
+    if not path.exists():
+        return
+    with Store.open(path) as store:
+        items, simulated = store.counts()["items"], store.meta("simulated")
+    if items and simulated != label:
+        whose = simulated.partition(":")[0] if simulated else "a shop that is not simulated"
+        raise StoreError(
+            f"{path} holds {whose}; the demo does not add another to it. Make it in a store of its own: recgraph demo "
+            "--store demo.duckdb"
+        )
