@@ -1,10 +1,16 @@
-"""What the store hands out in bulk: whole columns as lists and numpy arrays, and one line about a user. No logic."""
+"""What the store hands out in bulk: whole columns as lists and numpy arrays, how they are read, and one line about a
+user.
+
+Reading goes from DuckDB's columns to numpy's: nothing is made in Python for each row but its text.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 
@@ -79,3 +85,72 @@ class Rejected:
 GENERAL_REASON = (
     "CASE WHEN starts_with(reason, 'action ') THEN reason ELSE regexp_replace(reason, '''[^'']*''', '…') END"
 )
+
+
+# ── Reading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# As `Item.name` is put together (store/records.py).
+_UNTITLED = """
+    SELECT place, if(words <> '', words || ' (untitled product ' || item_id || ')', 'untitled product ' || item_id) FROM
+        (SELECT place, item_id, concat_ws(' ', nullif(color, ''), nullif(brand, ''), nullif(category, '')) AS words FROM
+            (SELECT *, row_number() OVER (ORDER BY item_id) - 1 AS place FROM items) WHERE title = '')
+"""
+_ITEM_EVENTS = "FROM events WHERE action <> 'search' AND ts < $before"
+
+
+def read_catalogue(cursor: duckdb.DuckDBPyConnection) -> Catalogue:
+    """The whole catalogue; 2.4 million products share the text of equal categories and styles, and names that are
+    titles."""
+    columns = cursor.execute(
+        """SELECT item_id, title, category, parent_id, coalesce(first_seen, TIMESTAMP '1970-01-01') AS first_seen, in_stock, listed
+           FROM items ORDER BY item_id"""
+    ).fetchnumpy()
+    titles = _plain(columns["title"]).tolist()
+    names = list(titles)
+    for place, name in cursor.execute(_UNTITLED).fetchall():
+        names[place] = name
+    return Catalogue(
+        item_ids=_plain(columns["item_id"]).tolist(),
+        titles=titles,
+        names=names,
+        parent_ids=_shared(columns["parent_id"]),
+        categories=_shared(columns["category"]),
+        first_seen=_plain(columns["first_seen"]).astype("datetime64[us]"),
+        in_stock=_plain(columns["in_stock"]).astype(np.bool_),
+        listed=_plain(columns["listed"]).astype(np.bool_),
+    )
+
+
+def read_sequences(cursor: duckdb.DuckDBPyConnection, before: datetime) -> Sequences:
+    """Every event with an item before a moment. Users and items are numbered by joins with lists that are sorted once:
+    5.9 million events are not sorted by text, but by numbers, and by numpy."""
+    users = cursor.execute(f"SELECT DISTINCT user_id {_ITEM_EVENTS} ORDER BY user_id", {"before": before}).fetchnumpy()
+    columns = cursor.execute(
+        f"""WITH there AS (SELECT user_id, item_id, ts, seq, action {_ITEM_EVENTS}),
+               who AS (SELECT user_id, (row_number() OVER (ORDER BY user_id) - 1)::INTEGER AS number FROM (SELECT DISTINCT user_id FROM there)),
+               what AS (SELECT item_id, (row_number() OVER (ORDER BY item_id) - 1)::INTEGER AS number FROM items)
+           SELECT who.number AS "user", what.number AS item, ts, seq,
+               (CASE action WHEN 'click' THEN 0 WHEN 'cart' THEN 1 ELSE 2 END)::TINYINT AS action
+           FROM there JOIN who USING (user_id) JOIN what USING (item_id)""",  # noqa: S608 - constants
+        {"before": before},
+    ).fetchnumpy()
+    user, ts = _plain(columns["user"]).astype(np.int32), _plain(columns["ts"]).astype("datetime64[us]")
+    order = np.lexsort((_plain(columns["seq"]), ts, user))
+    return Sequences(
+        user=user[order],
+        item=_plain(columns["item"]).astype(np.int32)[order],
+        ts=ts[order],
+        action=_plain(columns["action"]).astype(np.int8)[order],
+        user_ids=_plain(users["user_id"]).tolist(),
+    )
+
+
+def _plain(column: Any) -> npt.NDArray[Any]:
+    """DuckDB hands out masked arrays where a column could be NULL; ours cannot."""
+    return np.asarray(column.data if isinstance(column, np.ma.MaskedArray) else column)
+
+
+def _shared(column: Any) -> list[str]:
+    """The texts of a column, equal ones as one object."""
+    seen: dict[str, str] = {}
+    return [seen.setdefault(text, text) for text in _plain(column).tolist()]

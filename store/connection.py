@@ -112,6 +112,13 @@ class Database:
         self._switching = False
         self._cursor: duckdb.DuckDBPyConnection | None = None  # of the transaction in progress
         self._owner_thread: int | None = None
+        self._generation = 0
+
+    @property
+    def generation(self) -> int | None:
+        """A number that is another one once anything can have been written, by this process or, while the file was
+        closed, by others; None while it is closed or a transaction of this thread is open."""
+        return None if self._con is None or self._owner_thread == threading.get_ident() else self._generation
 
     @classmethod
     def acquire(cls, path: str | Path, write: bool, patience: float | None = None) -> Database:
@@ -155,6 +162,7 @@ class Database:
                 if self._con is not None:
                     self._con.close()
                     self._con = None
+                self._generation += 1
                 if write:
                     self._con = _connect(self.path, True, patience)
             finally:
@@ -243,6 +251,7 @@ class Database:
         except duckdb.Error as error:
             self._rollback(cursor)
             raise translate(error, self.path) from error
+        self._generation += 1
 
     @staticmethod
     def _rollback(cursor: duckdb.DuckDBPyConnection) -> None:
