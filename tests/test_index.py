@@ -1,4 +1,4 @@
-"""VectorIndex: exact answers, ties, masks, zero vectors, HNSW against exact, and the GPU's way of masking."""
+"""VectorIndex: exact answers, ties, masks, zero vectors, and the inverted file against exact search."""
 
 from __future__ import annotations
 
@@ -68,27 +68,16 @@ def test_a_query_of_another_dimension_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_the_hnsw_graph_finds_what_the_exact_search_finds() -> None:
+def test_the_inverted_file_finds_what_the_exact_search_finds() -> None:
     vectors = unit_vectors(6_000)
     keys = [str(n) for n in range(len(vectors))]
-    exact, graph = VectorIndex(keys, vectors), VectorIndex(keys, vectors, exact_below=1_000)
-    assert (exact.exact, graph.exact) == (True, False)
+    exact, lists = VectorIndex(keys, vectors), VectorIndex(keys, vectors, exact_below=1_000)
+    assert (exact.exact, lists.exact) == (True, False)
     asked = unit_vectors(100, seed=1)
     half = np.arange(len(keys)) % 2 == 0
     for allowed in (None, half):
-        pairs = zip(exact.search(asked, 10, allowed), graph.search(asked, 10, allowed), strict=True)
+        pairs = zip(exact.search(asked, 10, allowed), lists.search(asked, 10, allowed), strict=True)
         recall = np.mean([len({k for k, _ in one} & {k for k, _ in other}) / 10 for one, other in pairs])
         assert recall > 0.95
     few = np.arange(len(keys)) < 20
-    assert [k for k, _ in graph.search(asked, 30, few)[0]] == [k for k, _ in exact.search(asked, 30, few)[0]]
-
-
-def test_the_gpu_way_of_masking_gives_the_same_answer() -> None:
-    """A GPU index takes no selector, so more are fetched; tried here with the CPU's index in the place of the GPU's."""
-    vectors = unit_vectors(1_500)
-    index = VectorIndex([str(n) for n in range(len(vectors))], vectors)
-    allowed = np.arange(len(vectors)) % 3 > 0
-    asked = unit_vectors(5, seed=2)
-    expected = [[key for key, _ in found] for found in index.search(asked, 10, allowed)]
-    index._gpu = index._index
-    assert [[key for key, _ in found] for found in index.search(asked, 10, allowed)] == expected
+    assert [k for k, _ in lists.search(asked, 30, few)[0]] == [k for k, _ in exact.search(asked, 30, few)[0]]

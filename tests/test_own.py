@@ -21,9 +21,10 @@ from recgraph.store.db import Store
 from recgraph.tools.candidates import is_fresh
 from recgraph.tools.ranking import LearntRanking
 from recgraph.tools.retrieve import RetrievalQuery, Retriever
-from recgraph.tools.sources.base import Past, Request
+from recgraph.tools.sources.base import Past, Request, Source
 from recgraph.tools.sources.counted import MakerTransitions, SessionKNN, SessionKNNSettings, Viewed
 from recgraph.tools.sources.registry import NAMES, possible
+from recgraph.tools.sources.said import whole
 from recgraph.tools.sources.text import QueryText, QueryWords, Remembered
 from recgraph.tools.sources.words import makers
 from recgraph.train.metrics import ndcg, places
@@ -79,6 +80,10 @@ def sources_shop(sequences: Sequence[Sequence[int]], vectors: np.ndarray | None 
     return past_of(shop(sequences, cases([], [])), vectors)
 
 
+def scores(source: Source, requests: Sequence[Request]) -> np.ndarray:
+    return whole(source.ask(requests), len(TEXTS))
+
+
 def asked(*histories: Sequence[int]) -> list[Request]:
     return [Request(np.array(one, np.int64)) for one in histories]
 
@@ -91,7 +96,7 @@ SMALL = shop([[0, 1, 2], [0, 1], [3, 0, 1, 4]], cases([[0], [3], [4, 0]] * 20, [
 
 def test_a_user_with_a_like_history_votes_for_what_came_near() -> None:
     settings = SessionKNNSettings(neighbours=1, rarity=0.0, long=0.0, near=0.5, before=0.5)
-    found = SessionKNN(sources_shop([[5, 3, 0, 1], [4, 2]]), settings).scores(asked([3, 0], [6]))
+    found = scores(SessionKNN(sources_shop([[5, 3, 0, 1], [4, 2]]), settings), asked([3, 0], [6]))
     # User 0 shares 0 and 3, 1 + 0.6; item 1 comes one place after 0, item 5 one before 3.
     assert found[0, [1, 5]] == pytest.approx([1.6 * 0.5, 1.6 * 0.5 * 0.5])
     assert found[0, [2, 4]].tolist() == [0, 0]
@@ -99,7 +104,7 @@ def test_a_user_with_a_like_history_votes_for_what_came_near() -> None:
 
 
 def test_a_shared_item_of_another_user_is_not_near() -> None:
-    found = SessionKNN(sources_shop([[1, 2], [0, 3]])).scores(asked([2]))
+    found = scores(SessionKNN(sources_shop([[1, 2], [0, 3]])), asked([2]))
     assert found[0].nonzero()[0].tolist() == [1, 2]
 
 
@@ -111,8 +116,8 @@ def test_names_are_near_by_their_words_and_their_maker() -> None:
 
 
 def test_the_words_of_a_query_find_names() -> None:
-    found = QueryWords(past_of(SMALL)).scores(
-        [Request(NOBODY, "a RED soap!"), Request(NOBODY, "unheard of"), Request(NOBODY)]
+    found = scores(
+        QueryWords(past_of(SMALL)), [Request(NOBODY, "a RED soap!"), Request(NOBODY, "unheard of"), Request(NOBODY)]
     )
     assert found[0].argmax() == 3
     assert found[0, 4] > 0 == found[0, 0]
@@ -122,8 +127,8 @@ def test_the_words_of_a_query_find_names() -> None:
 def test_a_query_is_near_to_texts_and_leans_to_the_history() -> None:
     vectors = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 2, 2]]
     source = QueryText(sources_shop([[0, 1]], vectors))
-    found = source.scores(
-        [Request(np.array([2]), "x", vectors[4]), Request(np.array([2])), Request(NOBODY, "x", vectors[0])]
+    found = scores(
+        source, [Request(np.array([2]), "x", vectors[4]), Request(np.array([2])), Request(NOBODY, "x", vectors[0])]
     )
     assert found[0].tolist() == pytest.approx([0, 0, 0.3, 0.3, 1, 1, 1])
     assert not found[1].any()  # without a query it has nothing to say
@@ -132,8 +137,9 @@ def test_a_query_is_near_to_texts_and_leans_to_the_history() -> None:
 
 def test_what_was_seen_and_what_is_remembered_are_sources_too() -> None:
     one = Request(np.array([3, 0, 3, 1]), memory=((5, 0.9), (2, 0.4)))
-    assert Viewed(sources_shop([[0]])).scores([one, Request(NOBODY)]).tolist() == [[0.5, 1, 0, 0.75, 0, 0, 0], [0] * 7]
-    assert Remembered(sources_shop([[0]])).scores([one])[0].tolist() == pytest.approx([0, 0, 0.4, 0, 0, 0.9, 0])
+    found = scores(Viewed(sources_shop([[0]])), [one, Request(NOBODY)])
+    assert found.tolist() == [[0.5, 1, 0, 0.75, 0, 0, 0], [0] * 7]
+    assert scores(Remembered(sources_shop([[0]])), [one])[0].tolist() == pytest.approx([0, 0, 0.4, 0, 0, 0.9, 0])
 
 
 def test_a_maker_is_the_first_two_words_where_names_share_them() -> None:
@@ -142,7 +148,7 @@ def test_a_maker_is_the_first_two_words_where_names_share_them() -> None:
 
 
 def test_what_follows_a_maker_is_found_for_an_item_without_steps() -> None:
-    found = MakerTransitions(sources_shop([[0, 3], [1, 3], [2, 5]])).scores(asked([0]))
+    found = scores(MakerTransitions(sources_shop([[0, 3], [1, 3], [2, 5]])), asked([0]))
     assert found[0, 3] > found[0, 4] > found[0, 0] == 0  # nobody took 4, but its maker's 3
 
 
@@ -158,7 +164,7 @@ def test_sources_are_left_out_where_what_they_read_is_not_there() -> None:
         "memory",
     }
     assert set(possible(past_of(SMALL))) - set(possible(nameless)) == {"word-knn", "query-words", "maker-transitions"}
-    assert set(possible(sources_shop([[0]], np.eye(7, dtype=np.float32)))) == set(NAMES) - {"core", "textformer"}
+    assert set(possible(sources_shop([[0]], np.eye(7, dtype=np.float32)))) == set(NAMES) - {"core", "id", "textformer"}
 
 
 # -- the network -------------------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def test_an_index_comes_back_as_it_was(tmp_path: Path) -> None:
         assert back.search(vectors[:5], 10) == made.search(vectors[:5], 10)
     with pytest.raises(StoreError, match="recgraph train index"):
         VectorIndex.load(tmp_path, "none")
-    (tmp_path / "exact.faiss").write_bytes(b"damaged")
+    (tmp_path / "exact.npy").write_bytes(b"damaged")
     with pytest.raises(StoreError, match="recgraph train index"):
         VectorIndex.load(tmp_path, "exact")
 

@@ -1,4 +1,4 @@
-"""The recipe "add a candidate source", followed: a class with `scores`, an entry in the registry, and this test of it.
+"""The recipe "add a candidate source", followed: a class with `ask`, an entry in the registry, and this test of it.
 
 What a newcomer writes is `Short` and its entry; all else is there already: the stage `ranking` asks every source that
 can be made, learns how far to believe it, and serving makes the sources that the learnt ranking names.
@@ -15,8 +15,9 @@ from fakes import FakeEncoder
 from recgraph.store.columns import Sequences
 from recgraph.store.db import Store
 from recgraph.tools.ranking import LearntRanking, Ranker
-from recgraph.tools.sources.base import Past, Request, Scores
+from recgraph.tools.sources.base import Past, Request, Said
 from recgraph.tools.sources.registry import SOURCES, SourceEntry, make, possible
+from recgraph.tools.sources.said import Order, Same
 from recgraph.train.ranking import Lessons, RankerSettings, learn
 
 
@@ -24,11 +25,11 @@ class Short:
     """Products with short names first: the new source."""
 
     def __init__(self, past: Past) -> None:
-        self._scores = np.array([1 / max(len(name), 1) for name in past.names], np.float32)
+        self._order = Order(np.array([1 / max(len(name), 1) for name in past.names], np.float32))
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
-        """The same for each request."""
-        return np.repeat(self._scores[None], len(asked), axis=0)
+    def ask(self, asked: Sequence[Request]) -> Said:
+        """The same of each request."""
+        return Same(self._order, len(asked))
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,8 @@ NAMES = ("a scarf of finest wool", "boot", "a hat for rainy autumn days", "socks
 def test_it_is_asked_wherever_the_past_has_what_it_needs() -> None:
     assert "short-names" in possible(past(NAMES))
     assert "short-names" not in possible(past(("", "")))  # it needs names, and said so
-    assert make("short-names", past(NAMES)).scores([Request(np.zeros(0, np.int64))])[0].argmax() == 1
+    said = make("short-names", past(NAMES)).ask([Request(np.zeros(0, np.int64))])
+    assert said.first(0, 1).tolist() == [1]
 
 
 def test_the_ranking_learns_to_believe_it_and_answers_with_its_candidates() -> None:

@@ -21,6 +21,7 @@ from recgraph.evaluation.baselines.counted import sequences_of  # noqa: E402
 from recgraph.store.db import Store  # noqa: E402
 from recgraph.tools.sources.base import Past, Request  # noqa: E402
 from recgraph.tools.sources.registry import make, possible  # noqa: E402
+from recgraph.tools.sources.said import whole  # noqa: E402
 from recgraph.tools.sources.textformer import TextFormer as Served  # noqa: E402
 from recgraph.train import evidence, leaks, prepare, textformer  # noqa: E402
 from recgraph.train.networks.text import TextFormerSystem, TextSettings  # noqa: E402
@@ -205,8 +206,10 @@ def test_what_serves_in_numpy_is_what_was_trained(make_store: Callable[..., Stor
     temperature = system.settings.temperature
     for one in (former, Served.load(tmp_path / "former"), later):
         past = Past(sequences_of(task.train), task.texts, FakeEncoder().encode(task.texts), former=one)
-        assert make("textformer", past).scores(requests) == pytest.approx(system.scores(asked) * temperature, abs=2e-5)
-    nothing = make("textformer", past).scores([Request(np.zeros(0, np.int64))])
+        assert whole(make("textformer", past).ask(requests), past.n_items) == pytest.approx(
+            system.scores(asked) * temperature, abs=2e-5
+        )
+    nothing = whole(make("textformer", past).ask([Request(np.zeros(0, np.int64))]), past.n_items)
     assert not nothing.any()
     with pytest.raises(StoreError, match="recgraph train textformer"):
         Served.load(tmp_path / "none")
@@ -219,10 +222,12 @@ def test_an_item_without_a_name_is_not_ranked() -> None:
     vectors = FakeEncoder().encode(task.texts)
     vectors[4] = 0
     past = Past(sequences_of(task.train), task.texts, vectors, former=system.served())
-    found = make("textformer", past).scores([Request(np.array([0]))])
-    assert np.flatnonzero(np.isneginf(found[0])).tolist() == [4]
-    searching = make("textformer", past).scores([Request(np.array([0]), "red", FakeEncoder().encode(["red"])[0])])
-    assert np.array_equal(found, searching)  # it has learnt from no search
+    red = FakeEncoder().encode(["red"])[0]
+    said = make("textformer", past).ask([Request(np.array([0])), Request(np.array([0]), "red", red)])
+    assert 4 not in said.first(0, past.n_items)
+    assert said.at(np.array([[4], [4]]))[0, 0] == said.mean[0]
+    found = whole(said, past.n_items)
+    assert np.array_equal(found[0], found[1])  # it has learnt from no search
     assert "textformer" in possible(past)
     with pytest.raises(SettingsError, match="without a trained text transformer"):
         make("textformer", replace(past, former=None))

@@ -1,17 +1,19 @@
-"""Nearest neighbours by inner product: one FAISS index behind keys. It does not know what the vectors mean or who made
-them.
+"""Nearest neighbours by inner product over rows of vectors, which may have keys. It does not know what the vectors mean
+or who made them.
 
-Exact below `exact_below` vectors (100,000), a HNSW graph above; the exact one is copied to the GPU where faiss has one.
-`save` and `load` keep an index as faiss's own file and one of JSON, so that a graph that took minutes is not built
-again. What the caller can rely on in every case: zero vectors (cold items, empty texts) are never found, equal scores
-come in key order, and a mask of allowed keys is applied inside the search, so that it never shortens the answer.
+Exact below `exact_below` vectors: one product of a matrix and a vector, which for a single query is faster than faiss.
+Above, an inverted file of faiss (IVF, eight bits a number), whose best are compared again by the vectors themselves.
+`save` and `load` keep an index in files that are memory-mapped: nothing is built again, and processes share the memory.
+What the caller can rely on in every case: zero vectors (cold items, empty texts) are never found, equal scores come in
+the order of rows, and a mask of allowed rows is applied inside the search, so that it hardly shortens the answer (an
+exact one: never).
 """
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,86 +26,63 @@ from recgraph.errors import StoreError
 faiss: Any = _faiss  # its type stubs describe the C++ signatures, not those of the Python wrappers
 
 Vectors = NDArray[np.float32]
+Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 EXACT_BELOW = 100_000
-HNSW_LINKS = 32
-_EF_CONSTRUCTION = 100
-_EF_SEARCH = 128
-_SCAN_BELOW = 20_000  # so few allowed rows are scanned exactly: a HNSW walk through forbidden nodes loses recall there
-_GPU_K = 2048  # the most neighbours faiss returns on a GPU
+_PROBES = 64  # lists that are looked through where all rows are allowed
+_TRAINED_ON = 64  # vectors a list is trained with
+_SCAN_BELOW = 2_000  # so few allowed rows are compared one by one
+_BLOCK = 16_384  # vectors read at once
 _TIE_DIGITS = 5  # float32 kernels add in different orders; scores equal to this many decimals are ties
 
 
 class VectorIndex:
-    """Keys and their float32[n, d] vectors, searched by inner product (cosine where the vectors are L2-normalised).
+    """float32[n, d] vectors, searched by inner product (cosine where they are L2-normalised), and their keys, if they
+    have any.
 
     Raises ValueError where keys and vectors differ in number, keys repeat, or a vector is not finite. Searching is
-    thread-safe. A HNSW graph is built by several threads, so two builds may differ in a few approximate neighbours.
+    thread-safe.
     """
 
-    def __init__(self, keys: Sequence[str], vectors: Vectors, exact_below: int = EXACT_BELOW) -> None:
-        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        if vectors.ndim != 2 or len(keys) != len(vectors):
-            raise ValueError(f"{len(keys)} keys came with vectors of shape {vectors.shape}; one row a key is needed.")
-        if not np.isfinite(vectors).all():
-            raise ValueError("The vectors hold a value that is not finite.")
-        self.keys = tuple(keys)
-        self._row_of = {key: row for row, key in enumerate(self.keys)}
-        if len(self._row_of) != len(self.keys):
-            raise ValueError("The keys repeat; each may stand for one vector only.")
-        self.dim = int(vectors.shape[1])
-        rows = np.flatnonzero(vectors.any(axis=1))
-        exact = len(rows) < exact_below
-        index: Any = (
-            faiss.IndexFlatIP(self.dim)
-            if exact
-            else faiss.IndexHNSWFlat(self.dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-        )
-        if not exact:
-            index.hnsw.efConstruction = _EF_CONSTRUCTION
-        index.add(vectors[rows])
-        self._fill(rows, index, exact)
-
-    def save(self, folder: str | Path, name: str) -> None:
-        """Writes `name`.faiss and `name`.json (the keys, and which of them have a vector) into the folder, which is
-        made."""
-        place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
-        faiss.write_index(self._index, str(place / f"{name}.faiss"))
-        facts = {"dim": self.dim, "exact": self.exact, "keys": self.keys, "rows": self._rows.tolist()}
-        (place / f"{name}.json").write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: str | Path, name: str) -> VectorIndex:
-        """What `save` wrote, without building anything again. Raises StoreError where it is not there or damaged."""
-        place = Path(folder)
-        try:
-            facts = json.loads((place / f"{name}.json").read_text(encoding="utf-8"))
-            index = faiss.read_index(str(place / f"{name}.faiss"))
-        except (OSError, ValueError, RuntimeError) as error:
-            why = str(error).splitlines()[-1]
-            raise StoreError(
-                f"The index {name} in {place} cannot be read ({why}). Build it with: recgraph train index"
-            ) from None
-        if index.ntotal != len(facts["rows"]) or index.d != facts["dim"]:
-            raise StoreError(
-                f"{name}.faiss and {name}.json in {place} are of different indexes. Build them with: recgraph train "
-                "index"
+    def __init__(self, keys: Sequence[str] | None, vectors: Vectors, exact_below: int = EXACT_BELOW) -> None:
+        vectors = np.asarray(vectors)
+        if vectors.ndim != 2 or (keys is not None and len(keys) != len(vectors)):
+            raise ValueError(
+                f"{len(keys or ())} keys came with vectors of shape {vectors.shape}; one row a key is needed."
             )
-        found = cls(facts["keys"], np.zeros((len(facts["keys"]), facts["dim"]), np.float32))
-        found._fill(np.asarray(facts["rows"], dtype=np.int64), index, bool(facts["exact"]))
-        return found
+        self._keys = None if keys is None else tuple(keys)
+        if self._keys is not None and len(self._row_of) != len(self._keys):
+            raise ValueError("The keys repeat; each may stand for one vector only.")
+        self.known: Mask = np.zeros(len(vectors), np.bool_)  # rows with a vector that is not zero
+        for start in range(0, len(vectors), _BLOCK):
+            part = vectors[start : start + _BLOCK]
+            if not np.isfinite(part).all():
+                raise ValueError("The vectors hold a value that is not finite.")
+            self.known[start : start + _BLOCK] = part.any(axis=1)
+        self.n_known = int(self.known.sum())
+        self.exact = self.n_known < exact_below
+        # Above, the last bits say nothing that the inverted file would tell apart.
+        self._vectors = np.ascontiguousarray(vectors, np.float32 if self.exact else np.float16)
+        self._lists: Any = None if self.exact else _inverted(self._vectors, np.flatnonzero(self.known))
 
-    def _fill(self, rows: NDArray[np.int64], index: Any, exact: bool) -> None:
-        """Takes a faiss index whose position p holds the vector of `keys[rows[p]]`."""
-        self._rows, self._index, self.exact = rows, index, exact  # faiss position → row of `keys`
-        self._position_of = {int(row): position for position, row in enumerate(rows)}
-        self._gpu = _gpu_copy(index) if exact else None
-        self._gpu_turn = threading.Lock()  # faiss: a GPU index serves one thread at a time, a CPU index any number
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys. ValueError where the rows have none."""
+        if self._keys is None:
+            raise ValueError("This index has no keys; ask it for rows.")
+        return self._keys
+
+    @property
+    def dim(self) -> int:
+        return int(self._vectors.shape[1])
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self._vectors)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {key: row for row, key in enumerate(self.keys)}
 
     def row(self, key: str) -> int | None:
         """The row of a key, None where it is unknown."""
@@ -112,8 +91,37 @@ class VectorIndex:
     def vector(self, key: str) -> Vectors | None:
         """The float32[d] vector of a key; None where the key is unknown or its vector is zero (nothing is known about
         it)."""
-        position = self._position_of.get(self._row_of.get(key, -1))
-        return None if position is None else np.asarray(self._index.reconstruct(position), dtype=np.float32)
+        row = self.row(key)
+        return None if row is None or not self.known[row] else self.vectors(row)
+
+    def vectors(self, rows: Rows | Sequence[int] | int) -> Vectors:
+        """float32[..., d]: the vectors of rows."""
+        return np.asarray(self._vectors[rows], np.float32)
+
+    @cached_property
+    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The mean float64[d] of the known vectors and their covariance float64[d, d]: of their inner products with q
+        the mean is mean·q and the variance qᵀ covariance q. Taken from what is left after the mean is taken away, so
+        that no digits are lost where all products are alike."""
+        rows, dim = np.flatnonzero(self.known), self.dim
+        total, spread = np.zeros(dim), np.zeros((dim, dim))
+        parts = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
+        for part in parts:
+            total += self.vectors(part).sum(0, dtype=np.float64)
+        mean = total / max(len(rows), 1)
+        for part in parts:
+            off = (self.vectors(part) - mean).astype(np.float32)
+            spread += off.T @ off
+        return mean, spread / max(len(rows), 1)
+
+    def products(self, queries: Vectors) -> Vectors:
+        """float32[m, n]: the inner product of each query with each row, 0 with a zero row. It reads every vector."""
+        if self.exact:
+            return np.asarray(queries @ self._vectors.T, np.float32)
+        parts = range(0, len(self), _BLOCK)
+        return np.concatenate(
+            [queries @ self._vectors[start : start + _BLOCK].astype(np.float32).T for start in parts], 1
+        )
 
     def search(self, vectors: Vectors, k: int, allowed: Mask | None = None) -> list[list[tuple[str, float]]]:
         """For each row of float32[m, d] the k best (key, score), best first; fewer where fewer are allowed, none for a
@@ -122,62 +130,107 @@ class VectorIndex:
         `allowed` is bool[n] over `keys`. Raises ValueError for another dimension.
         """
         queries = np.atleast_2d(np.ascontiguousarray(vectors, dtype=np.float32))
-        if queries.shape[1] != self.dim:
-            raise ValueError(f"A query of dimension {queries.shape[1]} was asked of an index of dimension {self.dim}.")
-        mask = None if allowed is None else np.asarray(allowed, dtype=bool)[self._rows]
-        if mask is not None and mask.all():
-            mask = None
-        available = len(self._rows) if mask is None else int(mask.sum())
-        wanted = min(k, available)
-        if wanted <= 0:
-            return [[] for _ in queries]
-        return [self._best(query, wanted, available, mask) if query.any() else [] for query in queries]
+        found = [self.nearest(query, k, allowed) for query in queries]
+        return [[(self.keys[row], float(score)) for row, score in zip(*one, strict=True)] for one in found]
 
-    def _best(self, query: Vectors, k: int, available: int, mask: Mask | None) -> list[tuple[str, float]]:
-        """The k best of one query with the ties at the end resolved: fetches more until the last one fetched is clearly
-        worse."""
-        fetch = min(available, k + 16)
-        while True:
-            scores, positions = self._raw(query, fetch, available, mask)
-            scores = np.round(scores, _TIE_DIGITS)
-            if fetch >= available or len(scores) < fetch or scores[-1] < scores[k - 1]:
-                break
-            fetch = min(available, fetch * 4)
-        rows = self._rows[positions]
-        order = np.lexsort((rows, -scores))[:k]
-        return [(self.keys[rows[at]], float(scores[at])) for at in order]
-
-    def _raw(self, query: Vectors, k: int, available: int, mask: Mask | None) -> tuple[Vectors, NDArray[np.int64]]:
-        """Scores and faiss positions of up to k allowed neighbours, in no promised order of ties."""
-        if not self.exact and mask is not None and available < _SCAN_BELOW:
-            positions = np.flatnonzero(mask)
-            scores = np.asarray(self._index.reconstruct_batch(positions) @ query, dtype=np.float32)
-            best = np.argsort(-scores, kind="stable")[:k]
-            return scores[best], positions[best]
-        forbidden = len(self._rows) - available
-        if self._gpu is not None and k + forbidden <= _GPU_K:
-            # A GPU index takes no selector; fetching as many more as are forbidden gives the same answer.
-            with self._gpu_turn:
-                scores, positions = (found[0] for found in self._gpu.search(query[None], k + forbidden))
-            keep = np.flatnonzero((positions >= 0) & (mask[positions] if mask is not None else True))[:k]
-            return scores[keep], positions[keep]
-        # must outlive the search: faiss keeps a pointer
-        bits = None if mask is None else np.packbits(mask, bitorder="little")
-        selector = None if bits is None else faiss.IDSelectorBitmap(bits)
+    def nearest(self, query: Vectors, k: int, allowed: Mask | None = None) -> tuple[Rows, Vectors]:
+        """The k best rows of float32[d] and their scores, likewise."""
+        if query.shape != (self.dim,):
+            raise ValueError(f"A query of dimension {query.shape[-1]} was asked of an index of dimension {self.dim}.")
+        if not query.any() or k <= 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
         if self.exact:
-            parameters = faiss.SearchParameters(sel=selector) if selector is not None else None
-        else:
-            parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=max(_EF_SEARCH, 2 * k))
-        scores, positions = (found[0] for found in self._index.search(query[None], k, params=parameters))
-        found = positions >= 0
-        return scores[found], positions[found]
+            may = self.known if allowed is None else self.known & allowed
+            return best(self._vectors @ query, np.flatnonzero(may), k)
+        rows = self._near(query, k, allowed)
+        scores = np.zeros(0, np.float32) if not len(rows) else self.vectors(rows) @ query
+        order = np.lexsort((rows, -np.round(scores, _TIE_DIGITS)))[:k]
+        return rows[order], np.round(scores[order], _TIE_DIGITS)
+
+    def _near(self, query: Vectors, k: int, allowed: Mask | None) -> Rows:
+        """Rows among which the k best are, as far as the inverted file tells."""
+        offered = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        if allowed is not None and offered < max(_SCAN_BELOW, k):
+            rows = np.flatnonzero(allowed)
+            return rows[self.known[rows]]
+        bits = None if allowed is None or offered == len(self) else np.packbits(allowed, bitorder="little")
+        # must outlive the search: faiss keeps a pointer to the bits
+        selector = None if bits is None else faiss.IDSelectorBitmap(bits)
+        # What is not allowed costs next to nothing, so more lists are looked through for as many that are.
+        probes = min(self._lists.nlist, int(_PROBES * len(self) / max(offered, 1)))
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
+        found = self._lists.search(query[None], min(2 * k + 16, self.n_known), params=parameters)[1][0]
+        return np.asarray(found[found >= 0], np.int64)
+
+    def save(self, folder: str | Path, name: str) -> None:
+        """Writes `name`.json (what it is, the keys), `name`.npy (the vectors), `name`.moments.npy and, unless it is
+        exact, `name`.faiss into the folder, which is made."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        if self._lists is not None:
+            faiss.write_index(self._lists, str(place / f"{name}.faiss"))
+        np.save(place / f"{name}.npy", self._vectors)
+        mean, spread = self.moments
+        np.save(place / f"{name}.moments.npy", np.concatenate([mean[None], spread]))
+        facts = {"exact": self.exact, "vectors": list(self._vectors.shape), "known": self.n_known, "keys": self._keys}
+        (place / f"{name}.json").write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path, name: str) -> VectorIndex:
+        """What `save` wrote, memory-mapped. Raises StoreError where it is not there or damaged."""
+        place = Path(folder)
+        try:
+            facts = json.loads((place / f"{name}.json").read_text(encoding="utf-8"))
+            vectors = np.load(place / f"{name}.npy", mmap_mode="r")
+            moments = np.load(place / f"{name}.moments.npy")
+            lists = None if facts["exact"] else faiss.read_index(str(place / f"{name}.faiss"), faiss.IO_FLAG_MMAP)
+        except (OSError, ValueError, RuntimeError, EOFError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[-1]
+            raise StoreError(
+                f"The index {name} in {place} cannot be read ({why}). Build it with: recgraph train index"
+            ) from None
+        whole = len(moments) == vectors.shape[1] + 1 and list(vectors.shape) == facts["vectors"]
+        if not whole or (lists is not None and lists.ntotal != facts["known"]):
+            raise StoreError(
+                f"The files of the index {name} in {place} are of different indexes. Build them with: recgraph train "
+                "index"
+            )
+        found = cls.__new__(cls)
+        found._keys = None if facts["keys"] is None else tuple(facts["keys"])
+        found._vectors, found._lists, found.exact, found.n_known = (
+            np.asarray(vectors),
+            lists,
+            facts["exact"],
+            facts["known"],
+        )
+        found.known = np.asarray(vectors).any(axis=1)
+        found.moments = (moments[0], moments[1:])
+        return found
 
 
-def _gpu_copy(index: Any) -> Any | None:
-    """The index on the first GPU, None where this faiss was built without CUDA or sees no GPU."""
-    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
-        return None
-    resources = faiss.StandardGpuResources()
-    copy = faiss.index_cpu_to_gpu(resources, 0, index)
-    copy.recgraph_resources = resources  # faiss does not keep them alive itself
-    return copy
+def best(scores: Vectors, rows: Rows, k: int) -> tuple[Rows, Vectors]:
+    """The k best of some rows by scores float32[n], best first, equal ones by row, and their scores, rounded to what
+    float32 tells apart."""
+    told = np.round(scores[rows], _TIE_DIGITS)
+    if len(rows) > k:
+        least = np.partition(told, len(told) - k)[len(told) - k]
+        keep = np.flatnonzero(told >= least)
+        rows, told = rows[keep], told[keep]
+    order = np.lexsort((rows, -told))[:k]
+    return rows[order], told[order]
+
+
+def _inverted(vectors: NDArray[np.float16], rows: Rows) -> Any:
+    """faiss's inverted file of the vectors of these rows, under their numbers; trained on a sample of them."""
+    dim, lists = int(vectors.shape[1]), max(1, min(int(4 * len(rows) ** 0.5), len(rows) // 39))
+    quantizer = faiss.IndexFlatIP(dim)
+    index = faiss.IndexIVFScalarQuantizer(
+        quantizer, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
+    )
+    sample = np.random.default_rng(0).permutation(len(rows))[: lists * _TRAINED_ON]
+    index.cp.niter = 10
+    index.train(vectors[rows[np.sort(sample)]].astype(np.float32))
+    for start in range(0, len(rows), _BLOCK):
+        part = rows[start : start + _BLOCK]
+        index.add_with_ids(vectors[part].astype(np.float32), part)
+    return index

@@ -27,6 +27,7 @@ from recgraph.tools.sources.base import Past, Request, Rows, Scores, Source
 from recgraph.tools.sources.layers import Numbers, gelu
 from recgraph.tools.sources.published import publish, published
 from recgraph.tools.sources.registry import SOURCES, make, possible
+from recgraph.tools.sources.said import whole
 
 Mask = NDArray[np.bool_]
 
@@ -73,7 +74,7 @@ class PoolReader:
             may[line, rows] = False
         said, every, votes = [], [], np.zeros((n, n_items), np.float32)
         for source in self.sources.values():
-            scores = source.scores(asked)
+            scores = whole(source.ask(asked), n_items)
             if np.isneginf(scores).any():
                 lowest = np.where(np.isfinite(scores), scores, np.inf).min(1, keepdims=True)
                 scores = np.where(np.isfinite(scores), scores, np.where(np.isfinite(lowest), lowest, 0.0)).astype(

@@ -25,6 +25,7 @@ from recgraph.store.columns import Sequences
 from recgraph.tools.sources import counted, text
 from recgraph.tools.sources.base import Past, Request, Source
 from recgraph.tools.sources.counted import ItemKNNSettings, SessionKNNSettings, TransitionSettings
+from recgraph.tools.sources.said import whole
 from recgraph.tools.sources.text import TextKNNSettings, WordsSettings
 from recgraph.train.task import Cases, Events, Note, Scores, System, Task
 
@@ -99,11 +100,11 @@ class _Counted(System):
     def fit(self, task: Task, note: Note) -> None:
         """Counts what train holds."""
         settings = () if self.settings is None else (self.settings,)
-        self._source = type(self).kind(self._past(task), *settings)
+        self._source, self._n_items = type(self).kind(self._past(task), *settings), task.n_items
 
     def scores(self, cases: Cases) -> Scores:
         """float32[cases, items]; 0 for what the source has nothing to say of."""
-        return self._source.scores([Request(one) for one in cases.history])
+        return whole(self._source.ask([Request(one) for one in cases.history]), self._n_items)
 
     def _past(self, task: Task) -> Past:
         return past_of(task)

@@ -10,7 +10,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recgraph.tools.sources.base import Past, Request, Rows, Scores, at_least, dense, read, share
+from recgraph.tools.sources.base import Past, Request, Rows, Said, Scores, at_least, read, share
+from recgraph.tools.sources.said import Order, Same, Dense, Sparse, of_pairs
 from recgraph.tools.sources.transitions import scaled, transition_counts
 from recgraph.tools.sources.words import makers
 
@@ -21,11 +22,11 @@ class Popularity:
     """The number of an item's events."""
 
     def __init__(self, past: Past) -> None:
-        self._counts = np.bincount(past.events.item, minlength=past.n_items).astype(np.float32)
+        self._order = Order(np.bincount(past.events.item, minlength=past.n_items).astype(np.float32))
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
+    def ask(self, asked: Sequence[Request]) -> Said:
         """The same for each request; 0 for an item without an event."""
-        return np.repeat(self._counts[None], len(asked), axis=0)
+        return Same(self._order, len(asked))
 
 
 class Viewed:
@@ -34,11 +35,12 @@ class Viewed:
     def __init__(self, past: Past) -> None:
         self._n_items = past.n_items
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
-        found = np.zeros((len(asked), self._n_items), np.float32)
-        for line, one in zip(found, asked, strict=True):
-            line[one.history] = np.arange(1, len(one.history) + 1) / max(len(one.history), 1)
-        return found
+    def ask(self, asked: Sequence[Request]) -> Said:
+        pairs = []
+        for one in asked:
+            newest = {int(row): place / len(one.history) for place, row in enumerate(one.history, start=1)}
+            pairs.append(tuple(newest.items()))
+        return Sparse(of_pairs(pairs, self._n_items))
 
 
 # ── What follows what ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -67,9 +69,9 @@ class Transitions:
         s = self._settings = settings or TransitionSettings()
         self._table = scaled(transition_counts(past.events, past.n_items, s.window), s.out, s.into).astype(np.float32)
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
+    def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what never followed."""
-        return dense(read(asked, self._table.shape[1], self._settings.recency) @ self._table)
+        return Sparse(read(asked, self._table.shape[1], self._settings.recency) @ self._table)
 
 
 # ── Neighbours ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,9 +123,9 @@ class ItemKNN:
             row, column, value = (one[place < self._settings.neighbours] for one in (row, column, value))
         return sp.csr_matrix((value.astype(np.float32), (row, column)), shape=together.shape)
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
+    def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what no user had together with the history."""
-        return dense(read(asked, self._table.shape[1], self._settings.recency) @ self._table)
+        return Sparse(read(asked, self._table.shape[1], self._settings.recency) @ self._table)
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class SessionKNN:
             sp.diags((users**-s.rarity).astype(np.float32)) @ had @ sp.diags((size**-s.long).astype(np.float32))
         ).tocsr()
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
+    def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what no neighbour had."""
         s = self._settings
         weights = read(asked, self._n_items, s.recency)
@@ -184,7 +186,7 @@ class SessionKNN:
                 users, value = users[chosen], value[chosen]
             if len(users):
                 self._vote(found[case], np.unique(weights[case].indices), users, value)
-        return found
+        return Dense(found)
 
     def _vote(self, row: Scores, history: Rows, users: Rows, value: Scores) -> None:
         s, first, size = self._settings, self._starts[users], self._starts[users + 1] - self._starts[users]
@@ -237,6 +239,6 @@ class MakerTransitions:
         count = (np.bincount(past.events.item, minlength=past.n_items) + 0.5) ** s.share
         self._share = (count / np.bincount(maker, count, of.shape[1])[maker] ** 0.5).astype(np.float32)
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
+    def ask(self, asked: Sequence[Request]) -> Said:
         said = (read(asked, len(self._maker), self._settings.recency) @ self._of @ self._steps).toarray()
-        return np.asarray(said[:, self._maker] * self._share, np.float32)
+        return Dense(np.asarray(said[:, self._maker] * self._share, np.float32))

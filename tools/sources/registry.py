@@ -2,12 +2,12 @@
 what trained encoders expect.
 
 A source is made of a `Past` and asked with `Request`s (tools/sources/base.py): a history as catalogue rows, a query. It
-answers all of them at once with a score for each item of the catalogue; 0 (or the same for all) means that it has
-nothing to say. No random number is used, and a single request costs about a millisecond. What weighs one source against
-another is in tools/ranking.py; evaluation uses the same classes (evaluation/baselines/counted.py), so what is measured
-is what serves.
+answers all of them at once with a `Said`: which items it would propose, and what it thinks of those that others do; 0
+(or the same for all) means that it has nothing to say. No random number is used, and what a single request costs does
+not grow with the catalogue. What weighs one source against another is in tools/ranking.py; evaluation uses the same
+classes (evaluation/baselines/counted.py), so what is measured is what serves.
 
-A new source is a class with `scores` in a file of this room and an entry below: how it is made, as what an answer shows
+A new source is a class with `ask` in a file of this room and an entry below: how it is made, as what an answer shows
 it, and what it needs. The stage `ranking` then learns how far to believe it, and what is published serves with it.
 """
 
@@ -28,7 +28,17 @@ from recgraph.tools.sources.counted import (
     TransitionSettings,
     Viewed,
 )
-from recgraph.tools.sources.text import Encoded, NextText, QueryText, QueryWords, Remembered, TextKNN, WordKNN
+from recgraph.tools.sources.text import (
+    Encoded,
+    NextText,
+    PredictedId,
+    PredictedTitle,
+    QueryText,
+    QueryWords,
+    Remembered,
+    TextKNN,
+    WordKNN,
+)
 
 # `source` in the public JSON (DESIGN 8)
 ShownAs = Literal["id", "title", "sequence", "memory", "text", "lexical", "popular"]
@@ -59,6 +69,8 @@ SOURCES: dict[str, SourceEntry] = {
     "memory": SourceEntry(Remembered, "memory"),
     "core": SourceEntry(Encoded, "sequence", needs=("core",)),
     "textformer": SourceEntry(NextText, "text", needs=("names", "vectors", "former")),
+    "id": SourceEntry(PredictedId, "id", needs=("ids",)),
+    "title": SourceEntry(PredictedTitle, "title", needs=("names", "vectors")),
 }
 NAMES = tuple(SOURCES)
 

@@ -1,5 +1,5 @@
 """Sources of candidates that read texts, queries or what was trained: words, vectors, the query memory, CORE and the
-text transformer."""
+text transformer, and what a language model has named."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from recgraph.errors import SettingsError
-from recgraph.tools.sources.base import Past, Request, Scores, Vectors, dense, read, share
-from recgraph.tools.sources.textformer import unit
-from recgraph.tools.sources.transitions import RECENCY
+from recgraph.tools.index import VectorIndex
+from recgraph.tools.sources.base import HISTORY, Past, Request, Rows, Said, Vectors, read, share
+from recgraph.tools.sources.said import Led, Near, Sparse, of_pairs
+from recgraph.tools.sources.textformer import TextFormer, unit
+from recgraph.tools.sources.transitions import RECENCY, recency_weights
 
 _BLOCK = 65_536  # items whose texts are read at once
 LEANING = 0.3  # how far a query's vector is moved towards the history's titles: .15 to .5 are alike
@@ -33,9 +35,9 @@ class WordKNN:
         self._settings, self._table = settings or WordsSettings(), past.words.table
         self._turned = self._table.T.tocsr()
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
+    def ask(self, asked: Sequence[Request]) -> Said:
         """0 where no word is shared."""
-        return dense(read(asked, self._table.shape[0], self._settings.recency) @ self._table @ self._turned)
+        return Sparse(read(asked, self._table.shape[0], self._settings.recency) @ self._table @ self._turned)
 
 
 class QueryWords:
@@ -44,9 +46,9 @@ class QueryWords:
     def __init__(self, past: Past) -> None:
         self._words, self._turned = past.words, past.words.table.T.tocsr()
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
+    def ask(self, asked: Sequence[Request]) -> Said:
         """0 where no word is shared."""
-        return dense(self._words.read([one.query for one in asked]) @ self._turned)
+        return Sparse(self._words.read([one.query for one in asked]) @ self._turned)
 
 
 # ── Texts ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -67,35 +69,38 @@ class TextKNN:
     like all others."""
 
     def __init__(self, past: Past, settings: TextKNNSettings | None = None) -> None:
-        self._settings, self._vectors = settings or TextKNNSettings(), past.known_vectors
+        self._settings, self._titles = settings or TextKNNSettings(), past.titles
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
-        """Cosines; 0 without a history."""
-        return np.asarray(_taste(asked, self._vectors, self._settings.recency) @ self._vectors.T, np.float32)
+    def ask(self, asked: Sequence[Request]) -> Said:
+        """Cosines; nothing without a history."""
+        return Near(self._titles, _taste(asked, self._titles, self._settings.recency))
 
 
 class QueryText:
     """Items whose text is near to the query's, moved a little (`LEANING`) towards the history's."""
 
     def __init__(self, past: Past) -> None:
-        self._vectors = past.known_vectors
+        self._titles = past.titles
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
-        """0 without a query."""
-        found = np.zeros((len(asked), len(self._vectors)), np.float32)
-        given = [(row, one.vector) for row, one in enumerate(asked) if one.vector is not None and one.vector.any()]
-        if given:
-            there = [row for row, _ in given]
-            wanted = np.stack([vector for _, vector in given]) + LEANING * _taste(
-                [asked[row] for row in there], self._vectors, RECENCY
-            )
-            found[there] = wanted @ self._vectors.T
-        return found
+    def ask(self, asked: Sequence[Request]) -> Said:
+        """Nothing without a query."""
+        given = [one.vector is not None and one.vector.any() for one in asked]
+        wanted = np.zeros((len(asked), self._titles.dim), np.float32)
+        for line, one in enumerate(asked):
+            if given[line] and one.vector is not None:
+                wanted[line] = one.vector
+        if any(given):
+            wanted[given] += LEANING * _taste(asked, self._titles, RECENCY)[given]
+        return Near(self._titles, wanted)
 
 
-def _taste(asked: Sequence[Request], vectors: Vectors, recency: float) -> Vectors:
+def _taste(asked: Sequence[Request], titles: VectorIndex, recency: float) -> Vectors:
     """float32[requests, d] of length 1: the weighted mean of each history's vectors; zero where nothing is known."""
-    mean = read(asked, len(vectors), recency) @ vectors
+    mean = np.zeros((len(asked), titles.dim), np.float32)
+    for line, one in enumerate(asked):
+        rows: Rows = one.history[-HISTORY:]
+        if len(rows):
+            mean[line] = recency_weights(len(rows), recency).astype(np.float32) @ titles.vectors(rows)
     norm = np.linalg.norm(mean, axis=1, keepdims=True)
     return np.asarray(np.divide(mean, norm, out=np.zeros_like(mean), where=norm > 1e-9), np.float32)
 
@@ -106,13 +111,9 @@ class Remembered:
     def __init__(self, past: Past) -> None:
         self._n_items = past.n_items
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
+    def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what it does not hold."""
-        found = np.zeros((len(asked), self._n_items), np.float32)
-        for line, one in zip(found, asked, strict=True):
-            for row, score in one.memory:
-                line[row] = score
-        return found
+        return Sparse(of_pairs([one.memory for one in asked], self._n_items))
 
 
 # ── Trained ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -123,21 +124,16 @@ class Encoded:
     none."""
 
     def __init__(self, past: Past) -> None:
-        if past.core is None:
-            raise SettingsError("The source core was asked for without a trained CORE; give the past one.")
-        self._core, self._units = past.core, past.core.units()
+        self._sessions = past.sessions
+        self._core = past.core
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
-        """Cosines; all 0 where the encoder knows nothing of a history."""
-        sessions = (
-            np.stack([self._core.session_vector(one.history) for one in asked])
-            if asked
-            else np.zeros((0, self._units.shape[1]), np.float32)
-        )
-        found = sessions @ self._units.T
-        found[:, self._core.cold] = -np.inf
-        found[~sessions.any(axis=1)] = 0.0
-        return np.asarray(found, np.float32)
+    def ask(self, asked: Sequence[Request]) -> Said:
+        """Cosines; nothing where the encoder knows nothing of a history."""
+        vectors = np.zeros((len(asked), self._sessions.dim), np.float32)
+        for line, one in enumerate(asked):
+            if self._core is not None and len(one.history):
+                vectors[line] = self._core.session_vector(one.history)
+        return Near(self._sessions, vectors)
 
 
 class NextText:
@@ -149,26 +145,63 @@ class NextText:
             raise SettingsError(
                 "The source textformer was asked for without a trained text transformer; give the past one."
             )
-        self._former, self._vectors = past.former, past.known_vectors
-        self._nameless, self._searches = ~self._vectors.any(axis=1), bool(past.former.config["queries"])
-        parts = range(0, max(past.n_items, 1), _BLOCK)
-        self._units = np.concatenate([unit(self._former.items(self._vectors[part : part + _BLOCK])) for part in parts])
+        former = self._former = past.former
+        self._titles, self._searches = past.titles, bool(former.config["queries"])
+        self._expected = past.kept.index(former.name, lambda: VectorIndex(None, _read(former, past.titles)))
 
-    def scores(self, asked: Sequence[Request]) -> Scores:
-        """Cosines; all 0 where there is neither a history nor a query."""
-        states = (
-            np.stack([self._state(one) for one in asked]) if asked else np.zeros((0, self._units.shape[1]), np.float32)
-        )
-        found = states @ self._units.T
-        found[:, self._nameless] = -np.inf
-        found[~states.any(axis=1)] = 0.0
-        return np.asarray(found, np.float32)
+    def ask(self, asked: Sequence[Request]) -> Said:
+        """Cosines; nothing where there is neither a history nor a query."""
+        states = np.zeros((len(asked), self._expected.dim), np.float32)
+        for line, one in enumerate(asked):
+            states[line] = self._state(one)
+        return Near(self._expected, states)
 
     def _state(self, one: Request) -> Vectors:
         rows = one.history
         if len(rows):
             rows = rows[np.append(True, np.diff(rows) != 0)]  # as it was trained: repeats in a row are one
-        read = self._former.items(self._vectors[rows[-self._former.length :]])
+        read = self._former.items(self._titles.vectors(rows[-self._former.length :]))
         if self._searches and one.vector is not None and one.vector.any():
             read = np.concatenate([read, self._former.queries(one.vector[None])])
-        return self._former.state(read) if len(read) else np.zeros(self._units.shape[1], np.float32)
+        return self._former.state(read) if len(read) else np.zeros(self._expected.dim, np.float32)
+
+
+def _read(former: TextFormer, titles: VectorIndex) -> Vectors:
+    """float32[items, d] of length 1: the titles as the network compares them with what it expects; zero for a zero
+    vector."""
+    parts = range(0, max(len(titles), 1), _BLOCK)
+    read = [unit(former.items(titles.vectors(np.arange(part, min(part + _BLOCK, len(titles)))))) for part in parts]
+    return np.asarray(np.concatenate(read) * titles.known[:, None], np.float32)
+
+
+# ── What a language model expects ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class PredictedId:
+    """The item that a language model named, and its neighbours in the ID embedding (F 4.4)."""
+
+    def __init__(self, past: Past) -> None:
+        self._ids = past.neighbours
+
+    def ask(self, asked: Sequence[Request]) -> Said:
+        """Cosines; nothing without a prediction. Of an item without a vector only itself."""
+        vectors = np.zeros((len(asked), self._ids.dim), np.float32)
+        for line, one in enumerate(asked):
+            if one.predicted is not None:
+                vectors[line] = self._ids.vectors(one.predicted)
+        return Led(Near(self._ids, vectors), [one.predicted for one in asked])
+
+
+class PredictedTitle:
+    """Items whose text is near to the title that a language model named."""
+
+    def __init__(self, past: Past) -> None:
+        self._titles = past.titles
+
+    def ask(self, asked: Sequence[Request]) -> Said:
+        """Cosines; nothing without a prediction."""
+        vectors = np.zeros((len(asked), self._titles.dim), np.float32)
+        for line, one in enumerate(asked):
+            if one.predicted_title is not None:
+                vectors[line] = one.predicted_title
+        return Near(self._titles, vectors)

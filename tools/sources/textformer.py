@@ -8,6 +8,7 @@ with.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,14 @@ class TextFormer:
 
     weights: Mapping[str, Numbers]
     config: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """textformer- and eight digits of what its numbers are."""
+        digest = hashlib.sha256()
+        for name in sorted(self.weights):
+            digest.update(self.weights[name].tobytes())
+        return f"textformer-{digest.hexdigest()[:8]}"
 
     @property
     def length(self) -> int:

@@ -1,0 +1,86 @@
+"""What sources have built of a past, by name: arrays, sparse tables and indexes that are built once. In memory, or in a
+folder from which they are memory-mapped, so that opening a store builds nothing and processes share the memory.
+
+A name holds the settings a thing was built with; that a folder belongs to one past is for its owner to see to.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from recgraph.tools.index import VectorIndex
+
+Array = NDArray[Any]
+_PARTS = ("data", "indices", "indptr")  # of a csr table, a file each
+
+
+class Built:
+    """Without a folder it keeps in memory. In a folder a thing is written beside its place and then renamed: another
+    process sees it whole or not at all, and one that was cut off leaves nothing that is read."""
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._held: dict[str, Any] = {}
+
+    def array(self, name: str, make: Callable[[], Array]) -> Array:
+        """The array of this name; where there is none, what `make` makes, which is kept."""
+        return self._get(name, make, lambda made, place: np.save(place / "array.npy", made), _array)
+
+    def sparse(self, name: str, make: Callable[[], sp.csr_matrix]) -> sp.csr_matrix:
+        """Likewise a csr table."""
+        return self._get(name, make, _save_sparse, _sparse)
+
+    def index(self, name: str, make: Callable[[], VectorIndex]) -> VectorIndex:
+        """Likewise an index."""
+        return self._get(
+            name, make, lambda made, place: made.save(place, "index"), lambda p: VectorIndex.load(p, "index")
+        )
+
+    def _get(
+        self, name: str, make: Callable[[], Any], save: Callable[[Any, Path], None], load: Callable[[Path], Any]
+    ) -> Any:
+        if name not in self._held:
+            if self.folder is None:
+                self._held[name] = make()
+            else:
+                place = self.folder / name
+                if not place.exists():
+                    _write(place, make(), save)
+                self._held[name] = load(place)
+        return self._held[name]
+
+
+def _write(place: Path, made: Any, save: Callable[[Any, Path], None]) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    try:
+        save(made, beside)
+        os.replace(beside, place)
+    except OSError:
+        shutil.rmtree(beside, ignore_errors=True)
+        if not place.exists():  # else another process was first, with the same
+            raise
+
+
+def _array(place: Path) -> Array:
+    return np.asarray(np.load(place / "array.npy", mmap_mode="r"))
+
+
+def _save_sparse(table: sp.csr_matrix, place: Path) -> None:
+    for part in _PARTS:
+        np.save(place / f"{part}.npy", getattr(table, part))
+    np.save(place / "shape.npy", np.array(table.shape))
+
+
+def _sparse(place: Path) -> sp.csr_matrix:
+    data, indices, indptr = (np.asarray(np.load(place / f"{part}.npy", mmap_mode="r")) for part in _PARTS)
+    return sp.csr_matrix((data, indices, indptr), shape=tuple(np.load(place / "shape.npy")), copy=False)

@@ -1,0 +1,202 @@
+"""The kinds of what a source can say (`Said`, tools/sources/base.py): of few items, of vectors, the same to all
+requests, or of each item. Which source says it is unknown here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sp
+
+from recgraph.tools.index import VectorIndex, best
+from recgraph.tools.sources.base import Mask, Rows, Said, Scores, Vectors
+
+_LEAST = 1e-9  # a deviation below it is one of scores that are all alike
+
+
+class Sparse:
+    """A score above 0 for few items of each request, 0 for all others: csr float32[n, items]."""
+
+    def __init__(self, scores: sp.csr_matrix) -> None:
+        self.scores = scores
+        n, items = scores.shape
+        line = np.repeat(np.arange(n), np.diff(scores.indptr))
+        value = scores.data.astype(np.float64)
+        mean = np.bincount(line, value, n) / max(items, 1)
+        # float64: the difference of the squares is small beside them
+        square = np.bincount(line, value**2, n) / max(items, 1)
+        self.mean, self.deviation = _moments(mean, square - mean**2, mean > 0)
+
+    def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
+        rows, scores = self._of(line)
+        high = scores > self.mean[line]
+        if may is not None:
+            high &= may[rows]
+        return _highest(rows[high], scores[high], depth)
+
+    def at(self, rows: Rows) -> Scores:
+        found = np.zeros(rows.shape, np.float32)
+        for line, asked in enumerate(rows):
+            known, scores = self._of(line)
+            if not len(known):
+                continue
+            order = np.argsort(asked, kind="stable")
+            place = np.minimum(np.searchsorted(asked, known, sorter=order), len(asked) - 1)
+            there = asked[order[place]] == known
+            told = np.zeros(len(asked), np.float32)
+            told[place[there]] = scores[there]
+            found[line, order] = told[np.searchsorted(asked, asked[order], sorter=order)]  # a row may be asked twice
+        return found
+
+    def _of(self, line: int) -> tuple[Rows, Scores]:
+        begin, end = self.scores.indptr[line], self.scores.indptr[line + 1]
+        return self.scores.indices[begin:end], self.scores.data[begin:end]
+
+
+class Order:
+    """A catalogue by one score float32[items] an item, made once for many requests: `ranked` are the rows above the
+    mean, best first."""
+
+    def __init__(self, scores: Scores) -> None:
+        self.scores = scores
+        self.mean, self.deviation = 0.0, 1.0
+        if scores.any():
+            self.mean = float(np.float32(scores.mean(dtype=np.float64)))
+            self.deviation = max(float(scores.std(dtype=np.float64)), _LEAST)
+        high = np.flatnonzero(scores > np.float32(self.mean))
+        self.ranked: Rows = high[np.argsort(-scores[high], kind="stable")]
+
+
+class Same:
+    """One score an item, the same for all `n` requests."""
+
+    def __init__(self, order: Order, n: int) -> None:
+        self.order = order
+        self.mean, self.deviation = np.full(n, order.mean, np.float32), np.full(n, order.deviation, np.float32)
+
+    def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
+        ranked, found, start, step = self.order.ranked, np.zeros(0, np.int64), 0, 4 * depth
+        if may is None:
+            return ranked[:depth]
+        while len(found) < depth and start < len(ranked):  # what is allowed usually stands near the top
+            part = ranked[start : start + step]
+            found, start, step = np.concatenate([found, part[may[part]]]), start + step, 4 * step
+        return found[:depth]
+
+    def at(self, rows: Rows) -> Scores:
+        return np.asarray(self.order.scores[rows], np.float32)
+
+
+class Dense:
+    """A score for each item, float32[n, items], -inf where the source cannot rank one. It costs what the catalogue is
+    large: for a source that has no better way."""
+
+    def __init__(self, scores: Scores) -> None:
+        self.scores = scores
+        known = np.isfinite(scores)
+        count = np.maximum(known.sum(1), 1)
+        held = np.where(known, scores, 0.0).astype(np.float64)
+        mean = held.sum(1) / count
+        off = np.where(known, held - mean[:, None], 0.0)
+        self.mean, self.deviation = _moments(mean, (off**2).sum(1) / count, held.any(1))
+
+    def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
+        high = self.scores[line] > self.mean[line]
+        rows = np.flatnonzero(high if may is None else high & may)
+        return _highest(rows, self.scores[line, rows], depth)
+
+    def at(self, rows: Rows) -> Scores:
+        found = np.take_along_axis(self.scores, rows, 1)
+        return np.where(np.isfinite(found), found, self.mean[:, None]).astype(np.float32)
+
+
+class Near:
+    """The inner product of a request's vector, float32[n, d], with those of an index. A zero vector says nothing, and
+    of an item without a vector nothing is said."""
+
+    def __init__(self, index: VectorIndex, vectors: Vectors) -> None:
+        self.index, self.vectors = index, np.asarray(vectors, np.float32)
+        mean, spread = index.moments
+        wide = self.vectors.astype(np.float64)
+        self.mean, self.deviation = _moments(wide @ mean, ((wide @ spread) * wide).sum(1), self.vectors.any(1))
+        self._scores: Scores | None = None  # of an exact index: all of them at once, in one product
+
+    def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
+        if not self.vectors[line].any():
+            return np.zeros(0, np.int64)
+        if self.index.exact:
+            scores = self.all[line]
+            high = (scores > self.mean[line]) & self.index.known
+            return best(scores, np.flatnonzero(high if may is None else high & may), depth)[0]
+        rows, scores = self.index.nearest(self.vectors[line], depth, may)
+        return rows[scores > self.mean[line]]
+
+    def at(self, rows: Rows) -> Scores:
+        if self._scores is not None:
+            found = np.take_along_axis(self._scores, rows, 1)
+        else:
+            pairs = zip(rows, self.vectors, strict=True)
+            found = np.array([self.index.vectors(row) @ one for row, one in pairs], np.float32).reshape(rows.shape)
+        return np.where(self.index.known[rows], found, self.mean[:, None]).astype(np.float32)
+
+    @property
+    def all(self) -> Scores:
+        """float32[n, items], 0 for what has no vector."""
+        if self._scores is None:
+            self._scores = self.index.products(self.vectors)
+        return self._scores
+
+
+class Led:
+    """What another says, with an item of each request in front: it stands above all others, whatever is known of it.
+    None leads nothing."""
+
+    def __init__(self, others: Said, leads: Sequence[int | None]) -> None:
+        self.others, self.leads = others, leads
+        self.mean, self.deviation = others.mean, others.deviation
+
+    def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
+        rows, lead = self.others.first(line, depth, may), self.leads[line]
+        if lead is None or (may is not None and not may[lead]):
+            return rows
+        return np.append(np.int64(lead), rows[rows != lead])[:depth]
+
+    def at(self, rows: Rows) -> Scores:
+        found = self.others.at(rows)
+        for line, lead in enumerate(self.leads):
+            if lead is not None:
+                found[line, rows[line] == lead] = 1.0
+        return found
+
+
+def of_pairs(pairs: Sequence[Sequence[tuple[int, float]]], n_items: int) -> sp.csr_matrix:
+    """csr float32[n, n_items] of (row, score) pairs of each request, no row twice."""
+    starts = np.concatenate([[0], np.cumsum([len(one) for one in pairs])]).astype(np.int64)
+    rows = np.array([row for one in pairs for row, _ in one], np.int64)
+    scores = np.array([score for one in pairs for _, score in one], np.float32)
+    return sp.csr_matrix((scores, rows, starts), shape=(len(pairs), n_items))
+
+
+def whole(said: Said, n_items: int) -> Scores:
+    """float32[n, items]: the score of every item, as evaluation ranks a whole catalogue by one source. It costs what
+    the catalogue is large."""
+    if isinstance(said, Sparse):
+        return np.asarray(said.scores.toarray(), np.float32)
+    if isinstance(said, Near):
+        return np.where(said.index.known, said.all, said.mean[:, None]).astype(np.float32)
+    rows = np.broadcast_to(np.arange(n_items), (len(said.mean), n_items))
+    return said.at(rows)
+
+
+def _moments(mean: np.ndarray, variance: np.ndarray, says: np.ndarray) -> tuple[Scores, Scores]:
+    """Mean and deviation as a `Said` has them, from float64[n] and whether something is said, bool[n]."""
+    deviation = np.maximum(np.sqrt(np.maximum(variance, 0.0)), _LEAST)
+    return np.where(says, mean, 0.0).astype(np.float32), np.where(says, deviation, 1.0).astype(np.float32)
+
+
+def _highest(rows: Rows, scores: Scores, depth: int) -> Rows:
+    """The `depth` rows of the highest scores, best first, equal ones by row."""
+    if len(rows) > depth:
+        keep = np.flatnonzero(scores >= np.partition(scores, len(scores) - depth)[len(scores) - depth])
+        rows, scores = rows[keep], scores[keep]
+    return np.asarray(rows[np.lexsort((rows, -scores))[:depth]], np.int64)
