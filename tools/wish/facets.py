@@ -1,14 +1,33 @@
-"""Which products of a catalogue fit a wish: its attributes as columns of codes, in catalogue order."""
+"""Which products of a catalogue fit a wish: its attributes as columns of codes, in catalogue order.
+
+An attribute's products are coded by what they say, word for word ("Black/White"); a value ("white") is the set of codes
+that say it. So a question about 2.4 million products is a comparison of small integers. How people write a value is
+for vocabulary.py to say; ranking is unknown here.
+
+What becomes an attribute: category, brand, color, size, and each key of the catalogue's attributes whose values are few
+(at most `MOST_VALUES`, at least `LEAST_PRODUCTS` products each on average, or at most `FEW_VALUES`) and short (at most
+`LONGEST` letters on average) and no addresses. Keys that mean one attribute are one (Colour, Farbe: color; gender:
+department).
+Of a product whose colour or department is not said, the title is asked: the colour words that this shop or people use
+("harrow shirt black"), and words such as "women's". A title never outweighs what the attribute says.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recgraph.store.db import Store
-from recgraph.tools.wish.wish import Wish
+from recgraph.store.facets import BASE, CodedColumn, FacetReader, TextRows
+from recgraph.tools.wish.spelling import fold, plain, stem
+from recgraph.tools.wish.wish import Like, Wish
+from recgraph.tools.wish.words import COLOURS, DEPARTMENTS, LIGHT, NAMES, WARM
 
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -16,38 +35,266 @@ Rows = NDArray[np.int64]
 # What `Facets.features` says of an item: shares of the named parts, of the soft ones and of the free words that fit.
 FEATURES = ("named", "soft", "text")
 
+MOST_VALUES, LEAST_PRODUCTS, FEW_VALUES, LONGEST = 1000, 3, 60, 40
+_SEVERAL = re.compile(r"\s*[/>|;,]\s*")  # "Black/White", "Shoes > Boots", "60 % Cotton, 40 % Wool"
+_SHARE = re.compile(r"^\d+([.,]\d+)?\s*%\s*|\s*\d+([.,]\d+)?\s*%$")
+_WHOLE = ("brand",)  # a brand may be called "AC/DC"
+
 
 @dataclass(frozen=True, slots=True)
 class Relaxation:
-    """A hard part of a wish that could give way ("under 60", "size 42"), and how many more products that would bring."""
+    """A hard part of a wish that could give way ("under 60", "size 42"), and how many more products it would bring."""
 
     part: str
     more: int
 
 
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute of n products. `values` maps the folded key of a value to its codes (indices of `column.raw`),
+    `spelling` to the value as the shop spells it, `count` to the number of products."""
+
+    name: str
+    column: CodedColumn
+    values: Mapping[str, NDArray[np.int64]]
+    spelling: Mapping[str, str]
+    count: Mapping[str, int]
+
+    @classmethod
+    def of(cls, name: str, column: CodedColumn) -> Attribute:
+        times = np.bincount(column.codes, minlength=len(column.raw))
+        codes: dict[str, list[int]] = {}
+        spelling: dict[str, str] = {}
+        whole: set[str] = set()
+        for code, raw in enumerate(column.raw[1:], 1):
+            for value in values_in(name, raw):
+                key = fold(value)
+                if key and code not in codes.setdefault(key, [])[-1:]:
+                    codes[key].append(code)
+                if key and (key not in spelling or (value == raw and key not in whole)):
+                    spelling[key] = value
+                    whole.update([key] if value == raw else [])
+        return cls(
+            name,
+            column,
+            {key: np.array(sorted(set(found)), np.int64) for key, found in codes.items()},
+            spelling,
+            {key: int(times[list(set(found))].sum()) for key, found in codes.items()},
+        )
+
+    def codes_of(self, values: Iterable[str], wide: bool = False) -> NDArray[np.int64]:
+        """The codes that say any of the values; a department by all its names. `wide`: what is for all is for women,
+        too."""
+        keys = {fold(value) for value in values}
+        if self.name == "department":
+            meant = {DEPARTMENTS.get(key, key) for key in keys} | ({"unisex"} if wide else set())
+            keys.update(key for key in self.values if DEPARTMENTS.get(key, key) in meant)
+        found = [self.values[key] for key in keys if key in self.values]
+        return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+
+    def says(self, codes: NDArray[np.int64], rows: Rows | None = None) -> Mask:
+        """bool[items], or bool[rows]: which products say one of the codes."""
+        said = self.column.codes if rows is None else self.column.codes[rows]
+        if len(codes) <= 4:  # a comparison of 2.4 million bytes takes 0.2 ms, a look-up 5
+            found = np.zeros(len(said), bool)
+            for code in codes:
+                found |= said == said.dtype.type(code)
+            return found
+        table = np.zeros(len(self.column.raw), bool)
+        table[codes] = True
+        return table[said]
+
+
+def values_in(name: str, raw: str) -> list[str]:
+    """The values of what a product says: the whole, and its parts where it names several."""
+    if name in _WHOLE:
+        return [raw]
+    parts = [_SHARE.sub("", part) for part in _SEVERAL.split(raw)]
+    return list(dict.fromkeys([raw, *(part for part in parts if part)]))
+
+
 class Facets:
     """What is known of a catalogue's products beside their titles. Thread-safe: nothing in it changes."""
 
-    n_items: int
+    def __init__(
+        self,
+        attributes: Mapping[str, Attribute],
+        prices: NDArray[np.float32],
+        ids: TextRows,
+        texts: TextRows,
+        title_words: Mapping[str, int],
+        heads: Mapping[str, Sequence[tuple[str, int]]],
+    ) -> None:
+        self.attributes, self.prices, self.ids, self.texts = attributes, prices, ids, texts
+        self.title_words, self.heads = title_words, heads
+        self.n_items = len(prices)
 
     @classmethod
     def of(cls, store: Store) -> Facets:
         """Of the store's whole catalogue, in its order (item_id)."""
-        raise NotImplementedError
+        with FacetReader(store) as reader:
+            attributes = {}
+            for name, (base, keys) in _sources(reader).items():
+                attribute = Attribute.of(name, reader.column(base, keys))
+                pattern = _pattern(name, attribute)
+                if pattern and (attribute.column.codes == 0).any():
+                    attribute = Attribute.of(name, reader.column(base, keys, pattern))
+                if len(attribute.column.raw) > 1:
+                    attributes[name] = attribute
+            return cls(attributes, reader.prices(), reader.ids(), reader.texts(), reader.title_words(), reader.heads())
+
+    # -- masks over the catalogue ------------------------------------------------------------------------------------
 
     def may(self, wish: Wish) -> Mask:
         """bool[items]: for which products the hard parts hold. What is not known of a product does not hold: without a
         price it is under no bound; it is avoided only where it is known to be what is avoided."""
-        raise NotImplementedError
+        held = np.ones(self.n_items, bool)
+        for name, values in wish.avoid.items():
+            if name in self.attributes:
+                held &= ~self._says(name, values, wide=False)
+        for name in wish.required:
+            if name in wish.want:
+                held &= self._says(name, wish.want[name])
+        with np.errstate(invalid="ignore"):
+            if wish.price.at_most is not None:
+                held &= self.prices <= _ABOVE * np.float32(wish.price.at_most)
+            if wish.price.at_least is not None:
+                held &= self.prices >= np.float32(wish.price.at_least) / _ABOVE
+        return held
 
     def fits(self, wish: Wish) -> NDArray[np.int8]:
         """int8[items]: how many of the named attributes (`Wish.named`) a product fits."""
-        raise NotImplementedError
-
-    def features(self, wish: Wish, rows: Rows) -> NDArray[np.float32]:
-        """float32[len(rows), len(FEATURES)], each between 0 and 1; 0 for a part that is not asked for."""
-        raise NotImplementedError
+        found = np.zeros(self.n_items, np.int8)
+        for name in wish.named:
+            found += self._says(name, wish.want[name])
+        return found
 
     def relaxations(self, wish: Wish, offered: Mask) -> tuple[Relaxation, ...]:
         """The hard parts without which more of what is `offered` would fit, the one that brings most first."""
-        raise NotImplementedError
+        now = int((self.may(wish) & offered).sum())
+        found = [Relaxation(part, int((self.may(without) & offered).sum()) - now) for part, without in _each_less(wish)]
+        return tuple(sorted((one for one in found if one.more > 0), key=lambda one: -one.more))
+
+    def _says(self, name: str, values: Sequence[str], rows: Rows | None = None, wide: bool = True) -> Mask:
+        if name not in self.attributes:
+            return np.zeros(self.n_items if rows is None else len(rows), bool)
+        attribute = self.attributes[name]
+        return attribute.says(attribute.codes_of(values, wide), rows)
+
+    # -- features of some products -----------------------------------------------------------------------------------
+
+    def features(self, wish: Wish, rows: Rows) -> NDArray[np.float32]:
+        """float32[len(rows), len(FEATURES)], each between 0 and 1; 0 for a part that is not asked for."""
+        texts = [self.texts[row] for row in rows.tolist()] if wish.soft or wish.like or wish.text else []
+        named = [self._says(name, wish.want[name], rows) for name in wish.named]
+        soft: list[NDArray[Any]] = [self._soft(word, rows, texts) for word in wish.soft]
+        if wish.price.about:
+            soft.append(_near(self.prices[rows], wish.price.about))
+        if wish.like:
+            soft.append(self._like(wish.like, rows, texts))
+        words = [word for word in dict.fromkeys(fold(wish.text).split()) if len(word) > 1]
+        parts = (named, soft, [_hold(word, texts) for word in words])
+        return np.stack(
+            [np.mean(part, axis=0, dtype=np.float32) if part else np.zeros(len(rows), np.float32) for part in parts],
+            axis=1,
+        )
+
+    def _soft(self, word: str, rows: Rows, texts: list[bytes]) -> Mask:
+        """Where any attribute says it, or the text holds all its words."""
+        found = np.zeros(len(rows), bool)
+        for attribute in self.attributes.values():
+            codes = attribute.codes_of([word])
+            if len(codes):
+                found |= attribute.says(codes, rows)
+        words = fold(word).split()
+        return found | np.all([_hold(one, texts) for one in words], axis=0) if words else found
+
+    def _like(self, like: Like, rows: Rows, texts: list[bytes]) -> NDArray[np.float32]:
+        """How a product stands to the one that is gone by, between 0 and 1; 0 where that is not in the catalogue."""
+        place = self.row(like.item_id)
+        if place is None:
+            return np.zeros(len(rows), np.float32)
+        alike = {
+            name: (said := one.column.codes)[rows] == said[place]
+            for name, one in self.attributes.items()
+            if one.column.codes[place]
+        }
+        kind = alike.get("category", np.ones(len(rows), bool))
+        if like.relation in ("cheaper", "dearer"):
+            with np.errstate(invalid="ignore"):
+                prices, mark = self.prices[rows], self.prices[place]
+                return (kind & (prices < mark if like.relation == "cheaper" else prices > mark)).astype(np.float32)
+        if like.relation in ("warmer", "lighter"):
+            words = WARM if like.relation == "warmer" else LIGHT
+            fit = np.any([self._soft(word, rows, texts) for word in words], axis=0)
+            return (kind & fit).astype(np.float32)
+        if like.relation in ("other", "same") and like.attribute in alike:
+            same = alike[like.attribute]
+            return (same if like.relation == "same" else kind & ~same).astype(np.float32)
+        others = [fit for name, fit in alike.items() if name != "size"]
+        return np.mean(others, axis=0, dtype=np.float32) if others else np.zeros(len(rows), np.float32)
+
+    def row(self, item_id: str) -> int | None:
+        """The row of a product, None for one that is not in the catalogue."""
+        key = item_id.encode("utf-8", "replace")
+        place = bisect_left(range(self.n_items), key, key=self.ids.__getitem__)
+        return place if place < self.n_items and self.ids[place] == key else None
+
+
+_ABOVE = np.float32(1 + 1e-6)  # a bound of 59.99 holds 59.99 kept as float32
+
+
+def _hold(word: str, texts: list[bytes]) -> Mask:
+    """Which texts have a word that begins with this one's stem."""
+    start = stem(word).encode()
+    begins = re.compile(rb"(?<![a-z0-9\x80-\xff])" + re.escape(start)).search
+    return np.array([start in text and begins(text) is not None for text in texts], bool)
+
+
+def _near(prices: NDArray[np.float32], about: float) -> NDArray[np.float32]:
+    """1 at the price, 0 from half as much and from double on; 0 where unknown."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        near = 1 - np.abs(np.log2(np.maximum(prices, 1e-6) / max(about, 1e-6)))
+    return np.nan_to_num(np.clip(near, 0, 1)).astype(np.float32)
+
+
+def _each_less(wish: Wish) -> Iterable[tuple[str, Wish]]:
+    """(part, the wish without it) of each hard part."""
+    for name, values in wish.avoid.items():
+        for value in values:
+            left = tuple(one for one in values if one != value)
+            yield f"not {value}", replace(wish, avoid={**wish.avoid, name: left})
+    for name in wish.required:
+        if name in wish.want:
+            said = " or ".join(wish.want[name])
+            yield f"{name} {said}", replace(wish, want={key: value for key, value in wish.want.items() if key != name})
+    price = wish.price
+    if price.at_most is not None:
+        yield f"under {price.at_most:g}", replace(wish, price=replace(price, at_most=None))
+    if price.at_least is not None:
+        yield f"over {price.at_least:g}", replace(wish, price=replace(price, at_least=None))
+
+
+def _sources(reader: FacetReader) -> dict[str, tuple[str, list[str]]]:
+    """The attributes of a catalogue: name → (column of items, keys of its attributes), the columns first."""
+    found: dict[str, tuple[str, list[str]]] = {name: (name, []) for name in BASE}
+    found["department"] = ("", [])
+    for key, items, values, length in reader.attribute_keys():
+        name = NAMES.get(fold(key), fold(key))
+        few = values <= FEW_VALUES or (values <= MOST_VALUES and items >= LEAST_PRODUCTS * values)
+        if name and length <= LONGEST and (few or name in found):
+            found.setdefault(name, ("", []))[1].append(key)
+    return found
+
+
+def _pattern(name: str, attribute: Attribute) -> str:
+    """What a title says of an attribute, as RE2: the shop's own colours and people's, words for departments."""
+    if name == "color":
+        words = {*attribute.values, *COLOURS}
+    elif name == "department":
+        words = set(DEPARTMENTS)
+    else:
+        return ""
+    spelled = sorted(plain(word) for word in words if len(word) > 2 and word.isascii())
+    spelled.sort(key=len, reverse=True)  # the first that matches is taken: "sky blue" before "sky"
+    return r"\b(?:" + "|".join(re.escape(word).replace(r"\ ", "[ -]") for word in spelled) + r")\b"

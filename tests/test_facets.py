@@ -1,0 +1,116 @@
+"""Which products fit a wish: codes, masks, shares, and what would bring more."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from fakes import SHOP_ITEMS
+
+from recgraph.store.db import Store
+from recgraph.tools.wish.facets import Facets, Relaxation
+from recgraph.tools.wish.wish import Like, Price, Wish
+
+ITEMS = """item_id,title,category,brand,color,size,price,description,material,Gender,season,url
+A1,"Fenn Wool Boots, Black",Shoes > Boots,Fenn,Black/White,42,140,Warm and dry,"60% Wool, 40% Leather",Women,Autumn/Winter,http://a/1
+A2,"Fenn Suede Boots, Brown",Shoes > Boots,Fenn,Brown,43,99.99,,Suede,Men,Autumn/Winter,http://a/2
+A3,"Harrow Shirt, navy blue",Shirts,Harrow,,M,59.99,,Linen,Unisex,Spring/Summer,http://a/3
+A4,"Women's Harrow Dress, black",Dresses,Harrow,,S,,,,,,http://a/4
+A5,Gift card,,,,,20,,,,,http://a/5
+"""
+Make = Callable[..., Store]
+
+
+@pytest.fixture
+def facets(make_store: Make) -> Facets:
+    return Facets.of(make_store(items=ITEMS, name="facets"))
+
+
+def fits(facets: Facets, **want: tuple[str, ...] | str) -> list[int]:
+    values = {name: (one,) if isinstance(one, str) else one for name, one in want.items()}
+    return [int(one) for one in facets.fits(Wish(values))]
+
+
+def may(facets: Facets, wish: Wish) -> list[bool]:
+    return [bool(one) for one in facets.may(wish)]
+
+
+def test_attributes_go_by_one_name_and_addresses_are_none(facets: Facets) -> None:
+    assert set(facets.attributes) == {"category", "brand", "color", "size", "department", "material", "season"}
+
+
+def test_a_value_that_names_several_counts_for_each(facets: Facets) -> None:
+    assert fits(facets, color="White")[:2] == fits(facets, color="Black")[:2] == [1, 0]
+    assert fits(facets, category="Shoes") == fits(facets, category="Boots") == [1, 1, 0, 0, 0]
+    assert fits(facets, material="leather") == [1, 0, 0, 0, 0]
+    assert fits(facets, season="winter") == [1, 1, 0, 0, 0]
+
+
+def test_a_title_tells_the_colour_and_the_department_where_nothing_else_does(facets: Facets) -> None:
+    assert fits(facets, color="Black") == [1, 0, 0, 1, 0]
+    assert fits(facets, color="navy blue") == [0, 0, 1, 0, 0]
+    assert fits(facets, department="Women") == [1, 0, 1, 1, 0], "what is for all is for women, too"
+
+
+def test_named_attributes_are_counted_and_any_of_their_values_fits(facets: Facets) -> None:
+    assert fits(facets, category="Boots", color=("Black", "Brown"), brand="Fenn") == [3, 3, 0, 1, 0]
+    assert fits(facets, category="Hats", planet="Mars") == [0, 0, 0, 0, 0]
+
+
+def test_hard_parts_hold_and_the_unknown_is_under_no_bound(facets: Facets) -> None:
+    assert may(facets, Wish(price=Price(at_most=99.99))) == [False, True, True, False, True]
+    assert may(facets, Wish(price=Price(at_least=99.99))) == [True, True, False, False, False]
+    assert may(facets, Wish(avoid={"color": ("black",)})) == [False, True, True, False, True]
+    assert may(facets, Wish({"size": ("42", "43")}, required=("size",))) == [True, True, False, False, False]
+    assert may(facets, Wish(avoid={"department": ("Women",)})) == [False, True, True, False, True]
+
+
+def test_relaxations_say_which_hard_part_brings_how_many(facets: Facets) -> None:
+    wish = Wish({"size": ("42",)}, {"color": ("Black",)}, ("size",), Price(at_most=150))
+    offered = np.ones(facets.n_items, bool)
+    assert facets.relaxations(wish, offered) == (Relaxation("size 42", 3), Relaxation("not Black", 1))
+    assert facets.relaxations(wish, ~offered) == ()
+
+
+def test_features_are_shares_of_the_parts_that_fit(facets: Facets) -> None:
+    wish = Wish({"color": ("Black",), "brand": ("Harrow",)}, soft=("winter",), text="warm boots")
+    rows = np.array([0, 3, 4])
+    assert facets.features(wish, rows).tolist() == [[0.5, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert facets.features(Wish(), rows).tolist() == [[0.0, 0.0, 0.0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("like", "share"),
+    [
+        (Like("A1", "cheaper"), [0, 1, 0, 0, 0]),
+        (Like("A2", "dearer"), [1, 0, 0, 0, 0]),
+        (Like("A2", "warmer"), [1, 1, 0, 0, 0]),
+        (Like("A2", "other", "color"), [1, 0, 0, 0, 0]),
+        (Like("A2", "same", "brand"), [1, 1, 0, 0, 0]),
+        (Like("nothing", "cheaper"), [0, 0, 0, 0, 0]),
+    ],
+)
+def test_a_product_to_go_by_ranks_what_stands_to_it_as_asked(facets: Facets, like: Like, share: list[int]) -> None:
+    assert facets.features(Wish(like=like), np.arange(5))[:, 1].tolist() == share
+
+
+def test_a_price_to_be_near_to_fades_to_half_and_double(facets: Facets) -> None:
+    near = facets.features(Wish(price=Price(about=140)), np.arange(5))[:, 1]
+    assert near[0] == 1
+    assert 0 < near[1] < 1
+    assert near[3] == near[4] == 0
+
+
+def test_rows_are_those_of_the_catalogue(make_store: Make) -> None:
+    store = make_store(items=SHOP_ITEMS)
+    facets = Facets.of(store)
+    ids = store.catalogue().item_ids
+    assert [facets.row(item_id) for item_id in ids] == list(range(len(ids)))
+    assert facets.row("nothing") is None
+
+
+def test_a_store_without_products_has_no_facets(make_store: Make) -> None:
+    facets = Facets.of(make_store())
+    assert facets.n_items == 0
+    assert not facets.attributes
+    assert facets.may(Wish(price=Price(at_most=1))).shape == facets.fits(Wish({"color": ("Red",)})).shape == (0,)
+    assert facets.features(Wish(text="a shirt"), np.zeros(0, np.int64)).shape == (0, 3)
