@@ -22,7 +22,8 @@ from recgraph.tools.candidates import is_fresh
 from recgraph.tools.ranking import LearntRanking
 from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.sources.base import Past, Request, Source
-from recgraph.tools.sources.counted import MakerTransitions, SessionKNN, SessionKNNSettings, Viewed
+from recgraph.tools.sources.counted import SessionKNN, SessionKNNSettings, Viewed
+from recgraph.tools.sources.makers import MakerTransitions
 from recgraph.tools.sources.registry import NAMES, possible
 from recgraph.tools.sources.said import whole
 from recgraph.tools.sources.text import QueryText, QueryWords, Remembered

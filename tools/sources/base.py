@@ -68,7 +68,7 @@ class Past:
     @cached_property
     def words(self) -> Words:
         """The names as words."""
-        return Words.of(self.names)
+        return Words.in_kept(self.names, self.kept)
 
     @cached_property
     def titles(self) -> VectorIndex:

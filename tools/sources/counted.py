@@ -1,5 +1,5 @@
-"""Sources of candidates that are counted from events: what is popular, what was seen, what follows what, neighbours by
-shoppers, and makers."""
+"""Sources of candidates that are counted from events: what is popular, what was seen, what follows what, and neighbours
+by shoppers. Makers are in tools/sources/makers.py."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recgraph.tools.sources.base import Past, Request, Rows, Said, Scores, at_least, read, share
-from recgraph.tools.sources.said import Order, Same, Dense, Sparse, of_pairs
+from recgraph.tools.sources.said import Order, Same, Sparse, of_pairs
+from recgraph.tools.sources.sums import LARGE, strongest, weighted
 from recgraph.tools.sources.transitions import scaled, transition_counts
-from recgraph.tools.sources.words import makers
 
 _BLOCK = 2048  # rows of a table made at once
+_FOLLOWERS = 500  # that are kept of each item of a large catalogue
+_LATEST_ITEMS = 200  # of a user, that make pairs in a large catalogue
 
 
 class Popularity:
@@ -67,11 +69,16 @@ class Transitions:
 
     def __init__(self, past: Past, settings: TransitionSettings | None = None) -> None:
         s = self._settings = settings or TransitionSettings()
-        self._table = scaled(transition_counts(past.events, past.n_items, s.window), s.out, s.into).astype(np.float32)
+        self._table = past.kept.sparse(f"transitions-{s.window}-{s.out}-{s.into}", lambda: self._counted(past))
+
+    def _counted(self, past: Past) -> sp.csr_matrix:
+        s = self._settings
+        steps = scaled(transition_counts(past.events, past.n_items, s.window), s.out, s.into).astype(np.float32)
+        return strongest(steps, _FOLLOWERS) if past.n_items > LARGE else steps
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what never followed."""
-        return Sparse(read(asked, self._table.shape[1], self._settings.recency) @ self._table)
+        return Sparse(weighted(read(asked, self._table.shape[1], self._settings.recency), self._table))
 
 
 # ── Neighbours ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -98,34 +105,44 @@ class ItemKNN:
 
     def __init__(self, past: Past, settings: ItemKNNSettings | None = None) -> None:
         s = self._settings = settings or ItemKNNSettings()
-        user = np.unique(past.events.user, return_inverse=True)[1].ravel()
+        name = f"item-knn-{s.shrink}-{s.neighbours}-{s.user_power}"
+        self._table = past.kept.sparse(name, lambda: self._counted(past))
+
+    def _counted(self, past: Past) -> sp.csr_matrix:
+        large = past.n_items > LARGE
+        user, item = past.events.user, past.events.item
+        if large:  # pairs grow with the square of what a user had
+            ends = np.flatnonzero(np.append(np.diff(user), 1)) if len(user) else np.zeros(0, np.int64)
+            since = np.repeat(ends, np.diff(ends, prepend=-1)) - np.arange(len(user))
+            user, item = user[since < _LATEST_ITEMS], item[since < _LATEST_ITEMS]
+        number = np.unique(user, return_inverse=True)[1].ravel()
         had = sp.csr_matrix(
-            (np.ones(len(user), np.float32), (user, past.events.item)), shape=(user.max(initial=-1) + 1, past.n_items)
+            (np.ones(len(number), np.float32), (number, item)), shape=(number.max(initial=-1) + 1, past.n_items)
         )
         had.data[:] = 1.0  # summed where an item was had twice
-        weight = np.maximum(np.asarray(had.sum(axis=1)).ravel(), 1.0) ** -s.user_power
+        weight = np.maximum(np.asarray(had.sum(axis=1)).ravel(), 1.0) ** -self._settings.user_power
         of_users = (sp.diags(weight) @ had).tocsr()
         norm = np.sqrt(np.asarray(of_users.sum(axis=0)).ravel())
-        blocks = [self._rows(had, of_users, norm, start) for start in range(0, past.n_items, _BLOCK)]
-        self._table = sp.vstack(blocks).tocsr() if blocks else sp.csr_matrix((0, 0), dtype=np.float32)
+        users_of = had.T.tocsr()
+        keep = self._settings.neighbours or (_FOLLOWERS if large else 0)
+        blocks = []
+        for start in range(0, past.n_items, _BLOCK):
+            block = self._rows(users_of[start : start + _BLOCK], of_users, norm, start)
+            blocks.append(strongest(block, keep) if keep else block)
+        return sp.vstack(blocks).tocsr() if blocks else sp.csr_matrix((0, 0), dtype=np.float32)
 
     def _rows(
-        self, had: sp.csr_matrix, of_users: sp.csr_matrix, norm: NDArray[np.float32], start: int
+        self, users_of: sp.csr_matrix, of_users: sp.csr_matrix, norm: NDArray[np.float32], start: int
     ) -> sp.csr_matrix:
-        together = (had[:, start : start + _BLOCK].T @ of_users).tocoo()
+        together = (users_of @ of_users).tocoo()
         other = together.col != together.row + start  # an item is no neighbour of itself
         row, column, both = together.row[other], together.col[other], together.data[other]
         value = both / (norm[row + start] * norm[column] + self._settings.shrink)
-        if self._settings.neighbours:
-            order = np.lexsort((column, -value, row))
-            row, column, value = row[order], column[order], value[order]
-            place = np.arange(len(row)) - np.searchsorted(row, row)
-            row, column, value = (one[place < self._settings.neighbours] for one in (row, column, value))
         return sp.csr_matrix((value.astype(np.float32), (row, column)), shape=together.shape)
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what no user had together with the history."""
-        return Sparse(read(asked, self._table.shape[1], self._settings.recency) @ self._table)
+        return Sparse(weighted(read(asked, self._table.shape[1], self._settings.recency), self._table))
 
 
 @dataclass(frozen=True)
@@ -133,7 +150,8 @@ class SessionKNNSettings:
     """The `neighbours` users who share most with the history vote for what they had. A shared item weighs
     `recency`^(items after it in the history) × (its users)^-`rarity`; a user's sum is divided by (number of their
     items)^`long`. A vote for an item loses by `near` for each place between it and the shared item nearest to it, and
-    counts `before` times where it came before that item."""
+    counts `before` times where it came before that item. Of an item that more than `latest` users had, those who came
+    last are compared."""
 
     neighbours: int = 100
     recency: float = 0.6
@@ -141,9 +159,11 @@ class SessionKNNSettings:
     long: float = 0.3
     near: float = 0.9
     before: float = 0.5
+    latest: int = 2000
 
     def __post_init__(self) -> None:
         at_least("neighbours", self.neighbours, 1)
+        at_least("latest", self.latest, 1)
         share("recency", self.recency)
         share("near", self.near)
 
@@ -154,91 +174,75 @@ class SessionKNN:
 
     def __init__(self, past: Past, settings: SessionKNNSettings | None = None) -> None:
         s = self._settings = settings or SessionKNNSettings()
-        self._n_items, self._items = past.n_items, past.events.item.astype(np.int64)
-        fresh = np.flatnonzero(np.diff(past.events.user)) + 1
-        self._starts = (
-            np.concatenate([[0], fresh, [len(self._items)]]).astype(np.int64)
-            if len(self._items)
-            else np.zeros(1, np.int64)
-        )
-        user = np.repeat(np.arange(len(self._starts) - 1), np.diff(self._starts))
-        had = sp.csr_matrix(
-            (np.ones(len(user), np.float32), (self._items, user)), shape=(past.n_items, len(self._starts) - 1)
-        )
+        self._n_items, self._items = past.n_items, past.events.item
+        self._starts = past.kept.array("session-starts", lambda: _starts(past.events.user))
+        self._had = past.kept.sparse(f"session-knn-{s.rarity}-{s.long}-{s.latest}", lambda: self._counted(past))
+
+    def _counted(self, past: Past) -> sp.csr_matrix:
+        """float32[items, users]: what it weighs that a user had an item."""
+        s, size = self._settings, np.diff(self._starts)
+        user, item = np.repeat(np.arange(len(size)), size), past.events.item
+        had = sp.csr_matrix((np.ones(len(user), np.float32), (item, user)), shape=(past.n_items, len(size)))
         had.data[:] = 1.0
         users = np.maximum(np.asarray(had.sum(axis=1)).ravel(), 1.0)
-        size = np.maximum(np.diff(self._starts), 1).astype(np.float64)
-        self._had = (
-            sp.diags((users**-s.rarity).astype(np.float32)) @ had @ sp.diags((size**-s.long).astype(np.float32))
-        ).tocsr()
+        if users.max(initial=0) > s.latest:
+            # 1 and up for the users in the order of their last events, so that the strongest are the latest
+            moment = np.argsort(np.argsort(past.events.ts[self._starts[1:] - 1], kind="stable")) + 1.0
+            had = strongest((had @ sp.diags(moment)).tocsr(), s.latest)
+            had.data = np.ones(had.nnz, np.float32)
+        per_user = (np.maximum(size, 1).astype(np.float64) ** -s.long).astype(np.float32)
+        return (sp.diags((users**-s.rarity).astype(np.float32)) @ had @ sp.diags(per_user)).tocsr()
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what no neighbour had."""
-        s = self._settings
-        weights = read(asked, self._n_items, s.recency)
-        like = (weights @ self._had).tocsr()
-        found = np.zeros((len(asked), self._n_items), np.float32)
+        weights = read(asked, self._n_items, self._settings.recency)
+        like = weighted(weights, self._had)
+        votes = []
         for case in range(len(asked)):
             begin, end = like.indptr[case], like.indptr[case + 1]
-            users, value = like.indices[begin:end], like.data[begin:end]
-            if len(users) > s.neighbours:
-                chosen = np.argpartition(-value, s.neighbours)[: s.neighbours]
-                users, value = users[chosen], value[chosen]
-            if len(users):
-                self._vote(found[case], np.unique(weights[case].indices), users, value)
-        return Dense(found)
+            users, value = _nearest(like.indices[begin:end], like.data[begin:end], self._settings.neighbours)
+            history = weights.indices[weights.indptr[case] : weights.indptr[case + 1]]
+            votes.append(self._votes(history, users, value) if len(users) else ())
+        return Sparse(of_pairs(votes, self._n_items))
 
-    def _vote(self, row: Scores, history: Rows, users: Rows, value: Scores) -> None:
+    def _votes(self, history: Rows, users: Rows, value: Scores) -> list[tuple[int, float]]:
+        """The items that users had, and the sum of the votes for each."""
         s, first, size = self._settings, self._starts[users], self._starts[users + 1] - self._starts[users]
         of = np.repeat(np.arange(len(users)), size)
         place = np.arange(len(of)) - np.repeat(np.cumsum(size) - size, size)
         item = self._items[first[of] + place]
-        if s.near == 1.0 and s.before == 1.0:
-            np.add.at(row, item, value[of])
-            return
-        shared = np.flatnonzero(np.isin(item, history))
-        # The shared item nearest before a place, and nearest after it (of the same user).
-        left, right = (
-            np.searchsorted(shared, np.arange(len(item)), "right") - 1,
-            np.searchsorted(shared, np.arange(len(item))),
-        )
-        low, high = shared[np.maximum(left, 0)], shared[np.minimum(right, len(shared) - 1)]
-        after = np.where((left >= 0) & (of[low] == of), s.near ** (np.arange(len(item)) - low).clip(0), 0.0)
-        before = np.where(
-            (right < len(shared)) & (of[high] == of), s.before * s.near ** (high - np.arange(len(item))).clip(0), 0.0
-        )
-        np.add.at(row, item, (value[of] * np.maximum(after, before)).astype(np.float32))
+        votes = value[of] * _decay(of, np.isin(item, history), s.near, s.before)
+        rows, column = np.unique(item, return_inverse=True)
+        total = np.bincount(column.ravel(), votes)
+        return [(int(row), float(score)) for row, score in zip(rows, total, strict=True) if score > 0]
 
 
-# ── Makers ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _starts(user: NDArray[np.int32]) -> Rows:
+    """int64[users + 1]: where each user's events begin, and where the last one's end."""
+    if not len(user):
+        return np.zeros(1, np.int64)
+    return np.concatenate([[0], np.flatnonzero(np.diff(user)) + 1, [len(user)]]).astype(np.int64)
 
 
-@dataclass(frozen=True)
-class MakerSettings:
-    """`recency` as in TransitionSettings; an item has its count^`share` of what its maker gets, whose steps are divided
-    by (the number into it)^`into`."""
+def _nearest(users: Rows, value: Scores, count: int) -> tuple[Rows, Scores]:
+    """The `count` users of the highest values, equal ones in their order."""
+    if len(users) <= count:
+        return users, value
+    least = np.partition(value, len(value) - count)[len(value) - count]
+    above, equal = np.flatnonzero(value > least), np.flatnonzero(value == least)
+    chosen = np.concatenate([above, equal[np.argsort(users[equal])][: count - len(above)]])
+    return users[chosen], value[chosen]
 
-    recency: float = 0.8
-    share: float = 0.5
-    into: float = 0.2
 
-
-class MakerTransitions:
-    """Which makers' items follow which makers', and how often an item is taken of its maker's."""
-
-    def __init__(self, past: Past, settings: MakerSettings | None = None) -> None:
-        s, maker = settings or MakerSettings(), makers(past.names)
-        of = sp.csr_matrix(
-            (np.ones(len(maker), np.float32), (np.arange(len(maker)), maker)),
-            shape=(len(maker), maker.max(initial=0) + 1),
-        )
-        self._settings, self._of, self._maker = s, of, maker
-        steps = (of.T @ transition_counts(past.events, past.n_items) @ of).tocsr()
-        into = np.maximum(np.asarray(steps.sum(axis=0)).ravel(), 1.0) ** -s.into
-        self._steps = scaled(steps @ sp.diags(into), 1.0, 0.0).astype(np.float32)
-        count = (np.bincount(past.events.item, minlength=past.n_items) + 0.5) ** s.share
-        self._share = (count / np.bincount(maker, count, of.shape[1])[maker] ** 0.5).astype(np.float32)
-
-    def ask(self, asked: Sequence[Request]) -> Said:
-        said = (read(asked, len(self._maker), self._settings.recency) @ self._of @ self._steps).toarray()
-        return Dense(np.asarray(said[:, self._maker] * self._share, np.float32))
+def _decay(of: Rows, shared: NDArray[np.bool_], near: float, before: float) -> Scores:
+    """float32[places]: what a vote counts by how near its place is to a shared item of the same user (`of`)."""
+    if near == 1.0 and before == 1.0:
+        return np.ones(len(of), np.float32)
+    places, everywhere = np.flatnonzero(shared), np.arange(len(of))
+    # The shared item nearest before a place, and nearest after it.
+    left = np.searchsorted(places, everywhere, "right") - 1
+    right = np.searchsorted(places, everywhere)
+    low, high = places[np.maximum(left, 0)], places[np.minimum(right, len(places) - 1)]
+    after = np.where((left >= 0) & (of[low] == of), near ** (everywhere - low).clip(0), 0.0)
+    ahead = np.where((right < len(places)) & (of[high] == of), before * near ** (high - everywhere).clip(0), 0.0)
+    return np.maximum(after, ahead).astype(np.float32)

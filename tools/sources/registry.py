@@ -21,13 +21,13 @@ from recgraph.tools.sources.base import Need, Past, Source
 from recgraph.tools.sources.counted import (
     ItemKNN,
     ItemKNNSettings,
-    MakerTransitions,
     Popularity,
     SessionKNN,
     Transitions,
     TransitionSettings,
     Viewed,
 )
+from recgraph.tools.sources.makers import MakerTransitions
 from recgraph.tools.sources.text import (
     Encoded,
     NextText,

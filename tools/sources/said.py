@@ -10,8 +10,12 @@ import scipy.sparse as sp
 
 from recgraph.tools.index import VectorIndex, best
 from recgraph.tools.sources.base import Mask, Rows, Said, Scores, Vectors
+from recgraph.tools.sources.sums import weighted
+from recgraph.tools.sources.words import Words
 
 _LEAST = 1e-9  # a deviation below it is one of scores that are all alike
+_FEW_POSTINGS = 500_000  # words of all names of a catalogue whose word lists are read whole
+_POSTINGS = 50_000  # items in the lists that are read for a request in a larger one
 
 
 class Sparse:
@@ -25,14 +29,14 @@ class Sparse:
         mean = np.bincount(line, value, n) / max(items, 1)
         # float64: the difference of the squares is small beside them
         square = np.bincount(line, value**2, n) / max(items, 1)
-        self.mean, self.deviation = _moments(mean, square - mean**2, mean > 0)
+        self.mean, self.deviation = moments(mean, square - mean**2, mean > 0)
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
         rows, scores = self._of(line)
         high = scores > self.mean[line]
         if may is not None:
             high &= may[rows]
-        return _highest(rows[high], scores[high], depth)
+        return highest(rows[high], scores[high], depth)
 
     def at(self, rows: Rows) -> Scores:
         found = np.zeros(rows.shape, np.float32)
@@ -98,12 +102,12 @@ class Dense:
         held = np.where(known, scores, 0.0).astype(np.float64)
         mean = held.sum(1) / count
         off = np.where(known, held - mean[:, None], 0.0)
-        self.mean, self.deviation = _moments(mean, (off**2).sum(1) / count, held.any(1))
+        self.mean, self.deviation = moments(mean, (off**2).sum(1) / count, held.any(1))
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
         high = self.scores[line] > self.mean[line]
         rows = np.flatnonzero(high if may is None else high & may)
-        return _highest(rows, self.scores[line, rows], depth)
+        return highest(rows, self.scores[line, rows], depth)
 
     def at(self, rows: Rows) -> Scores:
         found = np.take_along_axis(self.scores, rows, 1)
@@ -118,7 +122,7 @@ class Near:
         self.index, self.vectors = index, np.asarray(vectors, np.float32)
         mean, spread = index.moments
         wide = self.vectors.astype(np.float64)
-        self.mean, self.deviation = _moments(wide @ mean, ((wide @ spread) * wide).sum(1), self.vectors.any(1))
+        self.mean, self.deviation = moments(wide @ mean, ((wide @ spread) * wide).sum(1), self.vectors.any(1))
         self._scores: Scores | None = None  # of an exact index: all of them at once, in one product
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
@@ -169,6 +173,75 @@ class Led:
         return found
 
 
+class ByWords:
+    """Items by the words of their names, in a large catalogue: `wanted` csr float32[n, words] times the words' table.
+
+    Proposed is what the lists of the words that weigh most bring, _POSTINGS of them at most, compared by all words. The
+    mean is that of all scores, and so is the deviation where no list was left out; the lists that were count in it as
+    if they had nothing to do with the others.
+    """
+
+    def __init__(self, wanted: sp.csr_matrix, words: Words) -> None:
+        wanted.sort_indices()
+        self.wanted, self.words = wanted, words
+        n, items = wanted.shape[0], max(words.table.shape[0], 1)
+        line, value = np.repeat(np.arange(n), np.diff(wanted.indptr)), wanted.data.astype(np.float64)
+        sums, squares = words.sums
+        mean = np.bincount(line, value * sums[wanted.indices], n) / items
+        short, left_out = _that_fit(wanted, words)
+        square = np.bincount(line, np.where(left_out, value**2 * squares[wanted.indices], 0.0), n)
+        self._brought = weighted(short, words.turned)
+        brought = np.repeat(np.arange(n), np.diff(self._brought.indptr))
+        square += np.bincount(brought, self._brought.data.astype(np.float64) ** 2, n)
+        self.mean, self.deviation = moments(mean, square / items - mean**2, mean > 0)
+
+    def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
+        begin, end = self._brought.indptr[line], self._brought.indptr[line + 1]
+        rows, scores = self._brought.indices[begin:end], self._brought.data[begin:end]
+        if may is not None:
+            allowed = may[rows]
+            rows, scores = rows[allowed], scores[allowed]
+        near = highest(rows, scores, 4 * depth)
+        told = self._scores(line, near)
+        high = told > self.mean[line]
+        return highest(near[high], told[high], depth)
+
+    def at(self, rows: Rows) -> Scores:
+        found = [self._scores(line, asked) for line, asked in enumerate(rows)]
+        return np.array(found, np.float32).reshape(rows.shape)
+
+    def _scores(self, line: int, rows: Rows) -> Scores:
+        begin, end = self.wanted.indptr[line], self.wanted.indptr[line + 1]
+        words, weights = self.wanted.indices[begin:end], self.wanted.data[begin:end]
+        if not len(words) or not len(rows):
+            return np.zeros(len(rows), np.float32)
+        table = self.words.table
+        size = table.indptr[rows + 1] - table.indptr[rows]
+        place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + np.repeat(table.indptr[rows], size)
+        own = table.indices[place]
+        at = np.minimum(np.searchsorted(words, own), len(words) - 1)
+        shared = np.where(words[at] == own, weights[at], 0.0) * table.data[place]
+        return np.bincount(np.repeat(np.arange(len(rows)), size), shared, len(rows)).astype(np.float32)
+
+
+def by_words(wanted: sp.csr_matrix, words: Words) -> Said:
+    """What items share of the wanted words, csr float32[n, words]; exactly, unless the catalogue is a large one."""
+    return Sparse(wanted @ words.turned) if words.table.nnz <= _FEW_POSTINGS else ByWords(wanted, words)
+
+
+def _that_fit(wanted: sp.csr_matrix, words: Words) -> tuple[sp.csr_matrix, Mask]:
+    """The words that weigh most as far as their lists have _POSTINGS items together, and which are not among them,
+    bool[nnz]. One with too long a list is passed over."""
+    size, kept = np.diff(words.turned.indptr)[wanted.indices], np.zeros(wanted.nnz, np.bool_)
+    for begin, end in zip(wanted.indptr[:-1], wanted.indptr[1:], strict=True):
+        left = _POSTINGS
+        for place in begin + np.argsort(-wanted.data[begin:end], kind="stable"):
+            if size[place] <= left:
+                kept[place], left = True, left - size[place]
+    starts = np.concatenate([[0], np.cumsum(kept)])[wanted.indptr]
+    return sp.csr_matrix((wanted.data[kept], wanted.indices[kept], starts), shape=wanted.shape), ~kept
+
+
 def of_pairs(pairs: Sequence[Sequence[tuple[int, float]]], n_items: int) -> sp.csr_matrix:
     """csr float32[n, n_items] of (row, score) pairs of each request, no row twice."""
     starts = np.concatenate([[0], np.cumsum([len(one) for one in pairs])]).astype(np.int64)
@@ -188,13 +261,13 @@ def whole(said: Said, n_items: int) -> Scores:
     return said.at(rows)
 
 
-def _moments(mean: np.ndarray, variance: np.ndarray, says: np.ndarray) -> tuple[Scores, Scores]:
+def moments(mean: np.ndarray, variance: np.ndarray, says: np.ndarray) -> tuple[Scores, Scores]:
     """Mean and deviation as a `Said` has them, from float64[n] and whether something is said, bool[n]."""
     deviation = np.maximum(np.sqrt(np.maximum(variance, 0.0)), _LEAST)
     return np.where(says, mean, 0.0).astype(np.float32), np.where(says, deviation, 1.0).astype(np.float32)
 
 
-def _highest(rows: Rows, scores: Scores, depth: int) -> Rows:
+def highest(rows: Rows, scores: Scores, depth: int) -> Rows:
     """The `depth` rows of the highest scores, best first, equal ones by row."""
     if len(rows) > depth:
         keep = np.flatnonzero(scores >= np.partition(scores, len(scores) - depth)[len(scores) - depth])

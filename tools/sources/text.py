@@ -11,7 +11,8 @@ import numpy as np
 from recgraph.errors import SettingsError
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.sources.base import HISTORY, Past, Request, Rows, Said, Vectors, read, share
-from recgraph.tools.sources.said import Led, Near, Sparse, of_pairs
+from recgraph.tools.sources.said import Led, Near, Sparse, by_words, of_pairs
+from recgraph.tools.sources.sums import weighted
 from recgraph.tools.sources.textformer import TextFormer, unit
 from recgraph.tools.sources.transitions import RECENCY, recency_weights
 
@@ -32,23 +33,23 @@ class WordKNN:
     """Items whose names share words with the history's, rare words counting more."""
 
     def __init__(self, past: Past, settings: WordsSettings | None = None) -> None:
-        self._settings, self._table = settings or WordsSettings(), past.words.table
-        self._turned = self._table.T.tocsr()
+        self._settings, self._words = settings or WordsSettings(), past.words
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 where no word is shared."""
-        return Sparse(read(asked, self._table.shape[0], self._settings.recency) @ self._table @ self._turned)
+        history = read(asked, self._words.table.shape[0], self._settings.recency)
+        return by_words(weighted(history, self._words.table), self._words)
 
 
 class QueryWords:
     """Items whose names share words with the query."""
 
     def __init__(self, past: Past) -> None:
-        self._words, self._turned = past.words, past.words.table.T.tocsr()
+        self._words = past.words
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 where no word is shared."""
-        return Sparse(self._words.read([one.query for one in asked]) @ self._turned)
+        return by_words(self._words.read([one.query for one in asked]), self._words)
 
 
 # ── Texts ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,56 +4,108 @@ about is unknown here."""
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from recgraph.tools.sources.kept import Built
+
 _WORD = re.compile(r"\w+")
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_TYPO_FROM, _TYPO_TO = 4, 30  # letters; a shorter word has too many neighbours, and none is longer
 
 
 @dataclass(frozen=True)
 class Words:
     """Texts as rows of TF-IDF weights of length 1, float32[texts, words]. A text's first word and its first two count
-    once again: names of shops begin with the maker. `columns` has the words, `rarity` float32[words] their weights."""
+    once again: names of shops begin with the maker. `names` has the words, in the order of the columns; `turned` is the
+    same table by words; `rarity` float32[words] their weights."""
 
     table: sp.csr_matrix
-    columns: Mapping[str, int]
+    turned: sp.csr_matrix
+    names: Sequence[str]
     rarity: NDArray[np.float32]
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Words:
         column: dict[str, int] = {}
-        rows, columns, values = [], [], []
-        for row, text in enumerate(texts):
+        sizes, columns = array("q"), array("q")
+        for text in texts:
             words = _WORD.findall(text.lower())
-            told = dict.fromkeys(words, 1.0)
+            told = dict.fromkeys(words)
             for size in (1, 2):
                 if len(words) >= size:
-                    told["^" + " ".join(words[:size])] = 1.0
-            for word, value in told.items():
-                rows.append(row)
-                columns.append(column.setdefault(word, len(column)))
-                values.append(value)
-        table = sp.csr_matrix((np.array(values, np.float32), (rows, columns)), shape=(len(texts), max(len(column), 1)))
+                    told["^" + " ".join(words[:size])] = None
+            sizes.append(len(told))
+            columns.extend(column.setdefault(word, len(column)) for word in told)
+        starts = np.concatenate([[0], np.cumsum(np.array(sizes, np.int64))])
+        table = sp.csr_matrix(
+            (np.ones(len(columns), np.float32), np.array(columns, np.int64), starts),
+            shape=(len(texts), max(len(column), 1)),
+        )
         names = np.bincount(table.indices, minlength=table.shape[1])
         rarity = np.log((1 + len(texts)) / (1 + names)).astype(np.float32)
-        return cls(_of_length_one(table @ sp.diags(rarity)), column, rarity)
+        table = _of_length_one(table @ sp.diags(rarity))
+        return cls(table, table.T.tocsr(), tuple(column), rarity)
+
+    @classmethod
+    def in_kept(cls, texts: Sequence[str], kept: Built) -> Words:
+        """The same from what was kept of these texts, or kept now."""
+        made = cache(lambda: cls.of(texts))
+        letters = kept.array("words", lambda: np.frombuffer("\n".join(made().names).encode(), np.uint8))
+        return cls(
+            kept.sparse("words-table", lambda: made().table),
+            kept.sparse("words-turned", lambda: made().turned),
+            letters.tobytes().decode().split("\n"),
+            kept.array("words-rarity", lambda: made().rarity),
+        )
+
+    @cached_property
+    def columns(self) -> dict[str, int]:
+        """The number of each word's column."""
+        return {name: column for column, name in enumerate(self.names)}
+
+    @cached_property
+    def sums(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Of each word's weights their sum over all texts, and the sum of their squares."""
+        wide = self.table.data.astype(np.float64)
+        size = self.table.shape[1]
+        return np.bincount(self.table.indices, wide, size), np.bincount(self.table.indices, wide**2, size)
 
     def read(self, texts: Sequence[str]) -> sp.csr_matrix:
-        """float32[texts, words]: other texts, of which only known words count, without beginnings."""
+        """float32[texts, words]: other texts, without beginnings. A word that is not known is read as those that are
+        one letter away."""
         told = [
-            sorted({self.columns[word] for word in _WORD.findall(text.lower()) if word in self.columns})
-            for text in texts
+            sorted({place for word in _WORD.findall(text.lower()) for place in self._places(word)}) for text in texts
         ]
         starts = np.concatenate([[0], np.cumsum([len(one) for one in told])]).astype(np.int64)
         places = np.array([place for one in told for place in one], np.int64)
         return _of_length_one(
             sp.csr_matrix((self.rarity[places], places, starts), shape=(len(texts), self.table.shape[1]))
         )
+
+    def _places(self, word: str) -> list[int]:
+        if word in self.columns:
+            return [self.columns[word]]
+        if not _TYPO_FROM <= len(word) <= _TYPO_TO:
+            return []
+        return [self.columns[near] for near in _a_letter_away(word) if near in self.columns]
+
+
+def _a_letter_away(word: str) -> set[str]:
+    """What a slip of a key makes of a word: a letter too many, too few, another one, or two that changed places."""
+    cuts = [(word[:place], word[place:]) for place in range(len(word) + 1)]
+    fewer = {left + right[1:] for left, right in cuts if right}
+    turned = {left + right[1] + right[0] + right[2:] for left, right in cuts if len(right) > 1}
+    others = {left + letter + right[1:] for left, right in cuts if right for letter in _LETTERS}
+    more = {left + letter + right for left, right in cuts for letter in _LETTERS}
+    return fewer | turned | others | more
 
 
 def _of_length_one(table: sp.csr_matrix) -> sp.csr_matrix:
