@@ -62,12 +62,12 @@ SHADES = {
     "red": "burgundy,crimson,scarlet,ruby,cherry,wine,maroon",
     "blue": "navy,indigo,cobalt,teal,denim,azure,turquoise",
     "green": "olive,sage,moss,khaki,emerald,mint,forest",
-    "grey": "charcoal,slate,ash,graphite,anthracite,silver",
-    "brown": "chocolate,tan,camel,cognac,chestnut,coffee,mocha,tobacco,tortoise",
+    "grey": "charcoal,slate,ash,graphite,anthracite",
+    "brown": "chocolate,tan,camel,cognac,chestnut,coffee,mocha,tobacco",
     "pink": "blush,rose,coral,fuchsia,magenta,salmon",
     "purple": "plum,lilac,lavender,violet,aubergine,mauve",
     "orange": "rust,terracotta,coral,apricot,peach,copper",
-    "yellow": "mustard,butter,lemon,ochre,honey,gold",
+    "yellow": "mustard,butter,lemon,ochre,honey",
     "beige": "sand,camel,ecru,oatmeal,stone,nude,taupe,cream",
     "cream": "ecru,ivory,oatmeal,off white",
     "white": "ivory,ecru,off white",
@@ -116,23 +116,70 @@ KINDS = (
     "autumn,fall,herbst", "winter,hiver,invierno,inverno", "weekend,wochenende", "garden party,gartenfest",
 )
 
+# What else is avoided with a material.
+KIND_OF = {"wool": "lambswool,merino,merino wool", "leather": "suede,nubuck", "fur": "shearling"}
+
 # Attributes whose words rank and are not demanded: occasions and seasons.
 SOFT = ("occasion", "season")
 WARM = ("winter", "wool", "cashmere", "fleece", "down", "alpaca", "lambswool", "merino", "flannel", "lined", "warm")
 LIGHT = ("summer", "linen", "silk", "viscose", "light", "airy", "breathable", "thin")
 
 # What may stand before a value that is not wanted, longest first where one begins with another.
-NEGATIONS = set("""not no without except excluding minus avoid hate dislike never non sans ohne nicht kein keine keinen
-    ausser sin senza pas isnt arent dont exclude""".split())
-# Words that end the reach of a negation.
-ENDS = set("but with and_then however instead rather in for under below over above mit aber".split())
+NEGATIONS = tuple(sorted((tuple(one.split()) for one in """not|no|without|except|except for|excluding|minus|avoid|hate|
+    dislike|never|non|sans|ohne|nicht|kein|keine|keinen|ausser|sin|senza|pas de|exclude|other than|apart from|rather than|
+    instead of|i dont like|i dont want|dont want|neither|nor|nothing in|nothing with|none in|anything but|everything but|
+    not in|not from|not by|no more|dont show me|dont show""".split("|")), key=lambda one: -len(one)))
+# Words that end the reach of a negation, and those that carry it on to the next value.
+ENDS = set("but with however rather for under below over above mit aber , ; . ! ? :".split())
+ALSO = set("or and nor oder und ou et o y e / &".split())
+# What takes a part of earlier wishes back: "any colour is fine", "never mind the price".
+ANY = tuple(sorted((tuple(one.split()) for one in """any|whatever|whichever|every|forget|forget about|never mind|nevermind|
+    no matter|regardless of|i dont care about|dont care about|ignore|egal|drop""".split("|")), key=lambda one: -len(one)))
+NO_MATTER = tuple(tuple(one.split()) for one in """doesnt matter|does not matter|isnt important|is not important|dont matter|
+    do not matter|is no issue|is not an issue""".split("|"))
+PARTS = {
+    "price": "price", "prices": "price", "budget": "price", "money": "price", "cost": "price", "preis": "price",
+    "colour": "color", "color": "color", "colours": "color", "colors": "color", "farbe": "color", "brand": "brand",
+    "brands": "brand", "marke": "brand", "maker": "brand", "size": "size", "sizes": "size", "grosse": "size",
+    "material": "material", "materials": "material", "fabric": "material", "category": "category", "kind": "category",
+    "type": "category", "occasion": "soft", "season": "soft", "department": "department", "gender": "department",
+}
+# Bounds: words before a number, after it, and what a number is not a price with.
+MOST = tuple(sorted((tuple(one.split()) for one in """under|below|less than|cheaper than|no more than|not more than|at most|
+    up to|max|maximum|max of|maximum of|not over|not above|within|budget|budget of|budget is|<|< =|<=|≤|unter|bis|bis zu|
+    hochstens|weniger als|maximal|moins de|jusqua|menos de|meno di|hasta|fino a|sotto|no higher than""".split("|")),
+    key=lambda one: -len(one)))
+LEAST = tuple(sorted((tuple(one.split()) for one in """over|above|more than|at least|from|min|minimum|minimum of|starting at|
+    upwards of|not under|not below|no less than|not less than|>|> =|>=|≥|uber|ab|mindestens|mehr als|plus de|au moins|
+    mas de|piu di|dearer than|pricier than""".split("|")), key=lambda one: -len(one)))
+NEARLY = tuple((one,) for one in "around about approximately roughly circa ca ~ near environ etwa ungefahr".split())
+MOST_AFTER = tuple(tuple(one.split()) for one in "or less|or under|or below|or cheaper|and under|and below|max|maximum|tops|at most".split("|"))
+LEAST_AFTER = tuple(tuple(one.split()) for one in "or more|or above|or over|and up|and above|and over|minimum|min|upwards".split("|"))
+CURRENCY = set("€ $ £ eur euro euros usd dollar dollars gbp pound pounds bucks quid chf francs".split())
+UNITS = set("""cm mm m inch inches kg g mg ml l oz gb mb tb percent % hours hour days years year months w watt watts pack
+    pieces pcs den pockets pocket stars star buttons items pairs colours colors sizes""".split())
+# How a product stands to one that was seen.
+RELATIVE = {
+    "cheaper": "cheaper", "gunstiger": "cheaper", "billiger": "cheaper", "dearer": "dearer", "pricier": "dearer",
+    "warmer": "warmer", "cosier": "warmer", "cozier": "warmer", "thicker": "warmer", "warmeres": "warmer",
+    "lighter": "lighter", "cooler": "lighter", "thinner": "lighter", "airier": "lighter",
+}
+DEARER = (("more", "expensive"), ("more", "luxurious"), ("higher", "quality"))
+CHEAPER = (("less", "expensive"), ("more", "affordable"), ("less", "pricey"))
+OTHER = set("another other different andere anderer autre".split())
+SAME = set("same gleiche gleicher meme".split())
+LIKE = set("like similar resembling wie comme".split())
+POINTERS = set("the my that those this these it them one ones first second third last".split())
+PLACES = {"first": 0, "second": 1, "third": 2, "fourth": 3, "fifth": 4}
+HAD = set("bought buy had ordered purchased own got viewed saw seen liked looked clicked have".split())
+DEAR = set("expensive pricey dear costly teuer".split())
 # Words that say nothing of a product. Never read as a misspelt value.
-SMALL = set("""a an the some any of to in on at by with and or for from as is are be it its this that these those i im id
+SMALL = set("""a an the some any of to in on at by with and or for from as am is are be it its this that these those i im id
     ive me my mine we our us you your he she they them who what which where when would like want wants wanted need needs
     looking look search searching find show give get got buy buying please thanks thank hi hello hey can could should may
     might do does have has had just only also too very really quite something anything things thing stuff one ones pair
     pairs item items product products piece pieces kind sort type good nice great best new latest recommend suggest
-    recommendation suggestions help more most less than then so but if there here about color colour colors colours size
+    recommendation suggestions help more most less least than then so but if there here about color colour colors colours size
     sizes price priced brand brands made make out up down off into wear wearing ein eine einen einem einer der die das den
     dem des und oder fur ich suche mochte bitte mit in aus von zu im un une des les le la de du et ou pour je cherche el los
     las una unos y o para con busco il lo gli i per con cerco e goes go going cost costs costing style styles match matching

@@ -1,0 +1,309 @@
+"""The words by which people name what a shop has: values in their spellings, parts of them, synonyms, typos.
+
+A `Meaning` is an attribute and values that the catalogue holds, always. Four means, in this order:
+1. values as the shop spells them, in any case, plural or singular, joined or apart ("t-shirt", "tshirt"), a brand's
+   first word, the parts of a category ("Shirts & Blouses": shirt, blouse), and what titles end in where nearly all such
+   titles are of one category ("jumper": Knitwear);
+2. tables (words.py): colours in German, French, Spanish and Italian, shades, kinds of clothes, departments;
+3. one or two slips of the finger in words of four letters and more that are neither ordinary nor in any title;
+4. the nearest value by a sentence encoder, for one unknown word at a time, kept for the next time.
+How a sentence is read is understand.py's subject.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+
+from recgraph.tools.wish.facets import Attribute, Facets
+from recgraph.tools.wish.spelling import fold, stem, stems
+from recgraph.tools.wish.words import (
+    COLOURS,
+    DEPARTMENTS,
+    KIND_OF,
+    KINDS,
+    ORDINARY,
+    PERSONS,
+    SHADES,
+    SMALL,
+    TONES,
+    WIDER,
+)
+
+if TYPE_CHECKING:  # it opens torch, which reading words does not need
+    from recgraph.tools.embed import Encoder
+
+LONGEST = 5  # words of one value
+_PURE = 0.9  # so many of the titles that end in a word are of one category, or the word tells none
+_KEPT = 4096  # words looked up by distance or by meaning that are remembered
+_SPELLED = 20_000  # words of titles that a slip may be of, the most frequent: 2 ms
+NEAR = 0.6  # cosine from which an unknown word means a value
+_FIRST = ("category", "color", "brand", "department", "material")  # whose a word is where several have it
+_PARTS = re.compile(r"\s*(?:&|,|/|>|\band\b|\bund\b|\bet\b)\s*", re.IGNORECASE)
+_LETTER_SIZES = {
+    "extra small": "xs", "x small": "xs", "small": "s", "medium": "m", "large": "l", "x large": "xl",
+    "extra large": "xl", "xx large": "xxl", "2xl": "xxl", "3xl": "xxxl", "klein": "s", "mittel": "m", "gross": "l",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a word names: values of one attribute. `word` stays in the free text where it says more than they do: the
+    jumper of Knitwear. `person`: only after "for" ("for my dad")."""
+
+    attribute: str
+    values: tuple[str, ...]
+    word: str = ""
+    person: bool = False
+
+    @property
+    def vague(self) -> bool:
+        """Whether it is but a piece of a value of the shop's own attributes ("heel" of Block-Heel): enough to avoid
+        them, not to want them."""
+        return bool(self.word) and self.attribute not in ("category", "color", "material", "occasion")
+
+
+class Vocabulary:
+    """Looks up words of one catalogue. Thread-safe; made once, it keeps only a bounded memory of unknown words."""
+
+    def __init__(self, facets: Facets, encoder: Encoder | None = None) -> None:
+        self.facets, self._encoder = facets, encoder
+        self.phrases: dict[str, Meaning] = {}
+        self._title_words = facets.title_words
+        for add in (self._add_colours, self._add_values, self._add_departments, self._add_parts, self._add_heads):
+            add()
+        self._add_kinds()
+        for phrase in [phrase for phrase in self.phrases if " " in phrase]:
+            self.phrases.setdefault(phrase.replace(" ", ""), self.phrases[phrase])
+        self._lexicon = self._words()
+        self._spelled = list(self._lexicon)
+        self._corrected: dict[str, str] = {}
+        self._meant: dict[str, Meaning | None] = {}
+        self._near: tuple[list[str], np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, facets: Facets, encoder: Encoder | None = None) -> Vocabulary:
+        """Of a catalogue; without an encoder no synonyms but those of the tables."""
+        return cls(facets, encoder)
+
+    # -- looking up --------------------------------------------------------------------------------------------------
+
+    def match(self, words: Sequence[str]) -> tuple[Meaning, int] | None:
+        """The longest value that the folded words begin with, and how many of them it takes."""
+        for length in range(min(LONGEST, len(words)), 0, -1):
+            phrase = stems(" ".join(words[:length]))
+            found = self.phrases.get(phrase) or (self.phrases.get(phrase.replace(" ", "")) if length > 1 else None)
+            if found:
+                return found, length
+        bare = _without_german_ending(words[0]) if words else ""
+        found = self.phrases.get(bare) if bare in COLOURS else None
+        return (found, 1) if found else None
+
+    def knows(self, word: str) -> bool:
+        """Whether a folded word is as it is meant: small, ordinary, of a title or of a value."""
+        return (
+            word in SMALL or word in ORDINARY or word in self._title_words or word in self._lexicon
+            or stem(word) in self._lexicon or stem(word) in self.phrases
+        )  # fmt: skip
+
+    def corrected(self, word: str) -> str:
+        """The word of a value or a title that this one is a slip of the finger of; the word itself where there is
+        none."""
+        if len(word) < 4 or not word.isalpha() or self.knows(word) or _without_german_ending(word) in COLOURS:
+            return word
+        if word not in self._corrected:
+            if len(self._corrected) >= _KEPT:
+                self._corrected.clear()
+            self._corrected[word] = self._nearest_spelling(word)
+        return self._corrected[word]
+
+    def _nearest_spelling(self, word: str) -> str:
+        allowed = 1 if len(word) < 7 else 2
+        near = process.extract(word, self._spelled, scorer=OSA.distance, score_cutoff=allowed, limit=8)
+        near = [one for one in near if len(one[0]) > 3]
+        best = min(near, key=lambda one: (one[1], one[0][0] != word[0], -self._lexicon[one[0]], one[0]), default=None)
+        return str(best[0]) if best else word
+
+    def meant(self, word: str) -> Meaning | None:
+        """What an unknown word means by the sentence encoder, None where nothing is near enough."""
+        if self._encoder is None or len(word) < 4 or not word.isalpha() or self.knows(word):
+            return None
+        if word not in self._meant:
+            if len(self._meant) >= _KEPT:
+                self._meant.clear()
+            self._meant[word] = self._nearest_meaning(word)
+        return self._meant[word]
+
+    def _nearest_meaning(self, word: str) -> Meaning | None:
+        assert self._encoder is not None
+        if self._near is None:
+            names = [phrase for phrase, meaning in self.phrases.items() if _is_name(phrase, meaning)]
+            self._near = names, self._encoder.encode(names)
+        names, vectors = self._near
+        if not names:
+            return None
+        likeness = vectors @ self._encoder.encode([word])[0]
+        best = int(np.argmax(likeness))
+        return self.phrases[names[best]] if likeness[best] >= NEAR else None
+
+    def with_kinds(self, meaning: Meaning) -> tuple[str, ...]:
+        """The values, and what is of their kind by another name: who wants no wool wants no merino."""
+        attribute = self.facets.attributes[meaning.attribute]
+        more = (kind for value in meaning.values for kind in KIND_OF.get(fold(value), "").split(","))
+        return tuple(
+            dict.fromkeys((*meaning.values, *(attribute.spelling[key] for key in more if key in attribute.spelling)))
+        )
+
+    def sizes(self, words: Sequence[str], alone: bool = False) -> tuple[tuple[str, ...], int] | None:
+        """The sizes that the folded words begin with, and how many words that takes: "42", "eu 42", "w32", "medium".
+        `alone`: only what cannot be anything else ("xl", "eu 42", "w32"; no "m", no "42", no "large")."""
+        attribute = self.facets.attributes.get("size")
+        if attribute is None:
+            return None
+        for length in (3, 2, 1):
+            key = " ".join(words[:length])
+            if length > len(words) or not key:
+                continue
+            if alone and (len(key) < 2 or key.isdigit() or key in _LETTER_SIZES):
+                continue
+            short = _LETTER_SIZES.get(key, key)
+            found = [short] if short in attribute.values else []
+            found = found or [one for one in attribute.values if one.replace(" ", "") == short.replace(" ", "")]
+            if not found and not alone and key.replace(" ", "").isdigit():
+                found = [one for one in attribute.values if re.sub(r"^[a-z]+ ?| ?[a-z]+$", "", one) == key]
+            if found:
+                return tuple(attribute.spelling[one] for one in found), length
+        return None
+
+    # -- making ------------------------------------------------------------------------------------------------------
+
+    def _add(self, phrase: str, meaning: Meaning) -> None:
+        if phrase and meaning.values and phrase.count(" ") < LONGEST and not phrase.replace(" ", "").isdigit():
+            self.phrases.setdefault(phrase, meaning)
+
+    def _attributes(self) -> list[Attribute]:
+        """All but size, which is asked for in words of its own."""
+        found = [one for name, one in self.facets.attributes.items() if name != "size"]
+        return sorted(found, key=lambda one: _FIRST.index(one.name) if one.name in _FIRST else len(_FIRST))
+
+    def _add_values(self) -> None:
+        for attribute in self._attributes():
+            for key, value in attribute.spelling.items():
+                if len(key) < 2 or key in SMALL:
+                    continue
+                values = (value,)
+                if attribute.name == "material":  # organic cotton is cotton
+                    words = set(key.split())
+                    values += tuple(
+                        more
+                        for other, more in attribute.spelling.items()
+                        if other != key and words <= set(other.split())
+                    )
+                self._add(stems(key), Meaning(attribute.name, values))
+                if attribute.name == "brand" and " and " in key:
+                    self._add(stems(key.replace(" and ", " ")), Meaning("brand", (value,)))
+
+    def _add_colours(self) -> None:
+        """Each colour word that means a colour of the shop: the same in another language, with a tone, or a shade."""
+        attribute = self.facets.attributes.get("color")
+        if attribute is None:
+            return
+        for word, base in COLOURS.items():
+            values = _colours_of(attribute, word, base)
+            if values:
+                self._add(stems(word), Meaning("color", values))
+
+    def _add_departments(self) -> None:
+        attribute = self.facets.attributes.get("department")
+        if attribute is None:
+            return
+        spelled: dict[str, str] = {}
+        for key, _ in sorted(attribute.count.items(), key=lambda one: -one[1]):
+            spelled.setdefault(DEPARTMENTS.get(key, key), attribute.spelling[key])
+        for word, meaning in DEPARTMENTS.items():
+            wider = (meaning,) if meaning in spelled else WIDER.get(meaning, ())[: 1 if meaning != "kids" else 2]
+            values = tuple(spelled[one] for one in wider if one in spelled)
+            self._add(stems(word), Meaning("department", values, person=word in PERSONS))
+
+    def _add_parts(self) -> None:
+        """Parts of values that are named alone: of a category, the last word of others, the first word of a brand."""
+        for attribute in self._attributes():
+            parts: dict[str, list[str]] = {}
+            for value in attribute.spelling.values():
+                for part in _parts_of(attribute.name, value):
+                    parts.setdefault(stems(part), []).append(value)
+            for part, values in parts.items():
+                common = part in COLOURS or part in ORDINARY or part in SMALL
+                if attribute.name == "brand" and (len(values) > 1 or common or len(part) < 4):
+                    continue
+                if attribute.name not in ("brand", "category") and (part in SMALL or part in COLOURS or len(part) < 4):
+                    continue
+                self._add(part, Meaning(attribute.name, tuple(values), "" if attribute.name == "brand" else part))
+
+    def _add_heads(self) -> None:
+        """What titles end in, where that tells the category."""
+        if "category" not in self.facets.attributes:
+            return
+        for head, categories in self.facets.heads.items():
+            category, times = categories[0]
+            if times >= _PURE * sum(count for _, count in categories) and head not in SMALL and head not in COLOURS:
+                self._add(stems(fold(head)), Meaning("category", (category,), fold(head)))
+
+    def _add_kinds(self) -> None:
+        """Words of the table for what is known by another one of its line."""
+        for line in KINDS:
+            words = [fold(word) for word in line.split(",")]
+            known = next((word for word in words if stems(word) in self.phrases), None)
+            for word in words if known else ():
+                if word not in self._title_words:
+                    self._add(stems(word), self.phrases[stems(str(known))])
+
+    def _words(self) -> dict[str, int]:
+        """The words that a misspelt one may be, and in how many titles they are: of values, of tables, of titles."""
+        spelled = (key for attribute in self._attributes() for key in attribute.values)
+        words = {word: 1 for key in (*spelled, *self.phrases) for word in key.split() if len(word) > 2}
+        words.update((word, 1) for word in COLOURS if " " not in word and stems(word) in self.phrases)
+        told = [(word, count) for word, count in self._title_words.items() if word.isalpha() and len(word) > 3]
+        words.update(sorted(told, key=lambda one: (-one[1], one[0]))[:_SPELLED])
+        return words
+
+
+def _colours_of(attribute: Attribute, word: str, base: str) -> tuple[str, ...]:
+    """The shop's colours that a word means: of that name in any language or with a tone before it; where there is none
+    of that name, those that hold the word, and shades of it."""
+    keys = list(attribute.spelling)
+    toned = [key for key in keys if " " in key and key.split()[-1] == base and set(key.split()[:-1]) <= TONES]
+    same = [key for key in keys if key == word or COLOURS.get(key) == base]
+    if not same:
+        shades = {*SHADES.get(base, base).split(","), base}
+        same = [key for key in keys if key in shades or set(key.split()) & shades]
+    same += toned
+    return tuple(attribute.spelling[key] for key in dict.fromkeys(same))
+
+
+def _parts_of(name: str, value: str) -> Iterable[str]:
+    """Folded parts by which people name a value."""
+    if name == "brand":
+        words = fold(value).split()
+        return words[:1] if len(words) > 1 else []
+    parts = [fold(part) for part in _PARTS.split(value)] if name == "category" else [fold(value)]
+    found = [part for part in parts if part and part != fold(value)]
+    return [*found, *(part.split()[-1] for part in parts if " " in part and part.split()[-2:-1] != ["t"])]
+
+
+def _is_name(phrase: str, meaning: Meaning) -> bool:
+    """Whether a phrase is a value itself, not another word for it, and may be compared by meaning."""
+    if meaning.attribute == "brand" or meaning.person or meaning.vague or len(phrase) < 3:
+        return False
+    return phrase == stem(meaning.word) or phrase in {stems(fold(value)) for value in meaning.values}
+
+
+def _without_german_ending(word: str) -> str:
+    """ "schwarzen": schwarz."""
+    return re.sub(r"(?<=\w{3})e[nrsm]?$", "", word)
