@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -199,3 +202,42 @@ def test_names_of_untitled_products_are_put_together_as_an_item_puts_them(make_s
     store = make_store(ITEMS + "X1,,,,5\n", EVENTS)
     items, catalogue = store.items(["D1", "D2", "S1", "X1"]), store.catalogue()
     assert catalogue.names == [items[item_id].name for item_id in catalogue.item_ids]
+
+
+@pytest.mark.slow
+def test_a_process_that_reads_makes_way_for_an_ingest_and_then_knows_the_new_revision(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """A serving process that read nothing just then kept every ingest waiting until it gave up."""
+    store = make_store(ITEMS, EVENTS)
+    store.close()
+    code = f"""
+from recgraph.store.db import Store
+store = Store.open({str(store.path)!r})
+print(store.revision(), flush=True)
+input()
+print(store.revision(), len(store.history("ann")), flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as reader:
+        assert reader.stdout is not None
+        before = reader.stdout.readline().strip()
+        (tmp_path / "events.csv").write_text("user_id,ts,action,item_id\nann,2025-03-01,click,S1\n")
+        ingest(store.path, "tables", [tmp_path / "events.csv"], wait=20)
+        after, events = reader.communicate("\n")[0].split()
+    with Store.open(store.path) as again:
+        assert (after, events) == (again.revision(), "3")
+    assert before != after
+    assert not store.path.with_name(store.path.name + ".wanted").exists()
+
+
+def test_a_file_that_took_the_place_of_a_store_is_read_from_then_on(make_store: MakeStore, tmp_path: Path) -> None:
+    store = make_store(ITEMS, EVENTS)
+    other = make_store(ITEMS, EVENTS.replace("ann", "zoe"), name="other")
+    other.close()
+    assert not store.has_user("zoe")
+    other.path.replace(store.path)
+    for _ in range(50):
+        if store.has_user("zoe"):
+            break
+        time.sleep(0.02)
+    assert store.has_user("zoe")
