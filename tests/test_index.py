@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,37 @@ def test_a_query_of_another_dimension_is_refused() -> None:
         VectorIndex(["a"], UNIT[:1]).search(np.ones(3, dtype=np.float32), 1)
 
 
+def test_without_keys_rows_are_found() -> None:
+    index = VectorIndex(None, UNIT)
+    rows, scores = index.nearest(UNIT[1], 2)
+    assert (rows.tolist(), scores.tolist()) == ([1, 0], [1.0, pytest.approx(0.8)])
+    assert index.vectors([0, 3]).tolist() == [[1, 0], [0, 0]]
+    with pytest.raises(ValueError, match="no keys"):
+        index.search(UNIT[0], 1)
+
+
+def test_the_moments_are_those_of_all_products_with_known_vectors() -> None:
+    vectors, query = unit_vectors(300), unit_vectors(1, seed=4)[0].astype(np.float64)
+    vectors[17] = 0
+    mean, spread = VectorIndex(None, vectors).moments
+    products = np.delete(vectors, 17, axis=0) @ query
+    assert mean @ query == pytest.approx(products.mean(), rel=1e-5)
+    assert query @ spread @ query == pytest.approx(products.var(), rel=1e-5)
+
+
+def test_an_inverted_file_comes_back_mapped_from_its_files(tmp_path: Path) -> None:
+    vectors = unit_vectors(400)
+    vectors[5] = 0
+    made = VectorIndex(None, vectors, exact_below=100)
+    made.save(tmp_path, "titles")
+    back = VectorIndex.load(tmp_path, "titles")
+    assert (back.exact, back.n_known, len(back)) == (False, 399, 400)
+    assert np.array_equal(back.nearest(vectors[0], 20)[0], made.nearest(vectors[0], 20)[0])
+    assert np.array_equal(back.vectors(np.arange(400)), made.vectors(np.arange(400)))
+    assert isinstance(back._vectors.base, np.memmap)
+    assert 5 not in back.nearest(vectors[0], 400)[0]
+
+
 @pytest.mark.slow
 def test_the_inverted_file_finds_what_the_exact_search_finds() -> None:
     vectors = unit_vectors(6_000)
@@ -79,5 +112,10 @@ def test_the_inverted_file_finds_what_the_exact_search_finds() -> None:
         pairs = zip(exact.search(asked, 10, allowed), lists.search(asked, 10, allowed), strict=True)
         recall = np.mean([len({k for k, _ in one} & {k for k, _ in other}) / 10 for one, other in pairs])
         assert recall > 0.95
+    hardly = np.arange(len(keys)) % 2 == 1  # 3,000 rows are more than are compared one by one
+    hardly[4500:] = False
+    assert [k for k, _ in lists.search(asked[0], 30, hardly)[0]] == [
+        k for k, _ in exact.search(asked[0], 30, hardly)[0]
+    ]
     few = np.arange(len(keys)) < 20
     assert [k for k, _ in lists.search(asked, 30, few)[0]] == [k for k, _ in exact.search(asked, 30, few)[0]]

@@ -159,7 +159,7 @@ def test_words() -> None:
 
 
 def test_words_of_a_large_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By lists of words: exact where none is left out; where some are, the mean still is."""
+    """By lists of words: exact where none is cut; where some are, the mean still is."""
     monkeypatch.setattr(sums, "_FEW_COLUMNS", 0)
     table, wanted = tf_idf(list(PAST.names)), PAST.words.read(["black boots", "zest", ""])
     dense = wanted.toarray() @ table.T

@@ -29,10 +29,11 @@ Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-EXACT_BELOW = 100_000
-_PROBES = 64  # lists that are looked through where all rows are allowed
-_TRAINED_ON = 64  # vectors a list is trained with
-_SCAN_BELOW = 2_000  # so few allowed rows are compared one by one
+EXACT_BELOW = 30_000  # there a product of 384 numbers takes some four milliseconds, and every source does one
+_PROBES = 64  # lists that are looked through
+_LOOKED_AT = 4096  # allowed rows in the lists that are looked through, at least; more lists where few are allowed
+_TRAINED_ON = 40  # vectors a list is trained with
+_SCAN_BELOW = 3_000  # so few allowed rows are compared one by one
 _BLOCK = 16_384  # vectors read at once
 _TIE_DIGITS = 5  # float32 kernels add in different orders; scores equal to this many decimals are ties
 
@@ -156,20 +157,20 @@ class VectorIndex:
         bits = None if allowed is None or offered == len(self) else np.packbits(allowed, bitorder="little")
         # must outlive the search: faiss keeps a pointer to the bits
         selector = None if bits is None else faiss.IDSelectorBitmap(bits)
-        # What is not allowed costs next to nothing, so more lists are looked through for as many that are.
-        probes = min(self._lists.nlist, int(_PROBES * len(self) / max(offered, 1)))
+        probes = min(self._lists.nlist, max(_PROBES, _LOOKED_AT * self._lists.nlist // max(offered, 1)))
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
         found = self._lists.search(query[None], min(2 * k + 16, self.n_known), params=parameters)[1][0]
         return np.asarray(found[found >= 0], np.int64)
 
     def save(self, folder: str | Path, name: str) -> None:
-        """Writes `name`.json (what it is, the keys), `name`.npy (the vectors), `name`.moments.npy and, unless it is
-        exact, `name`.faiss into the folder, which is made."""
+        """Writes `name`.json (what it is, the keys), `name`.npy (the vectors), `name`.known.npy (which are not zero),
+        `name`.moments.npy and, unless it is exact, `name`.faiss into the folder, which is made."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         if self._lists is not None:
             faiss.write_index(self._lists, str(place / f"{name}.faiss"))
         np.save(place / f"{name}.npy", self._vectors)
+        np.save(place / f"{name}.known.npy", self.known)
         mean, spread = self.moments
         np.save(place / f"{name}.moments.npy", np.concatenate([mean[None], spread]))
         facts = {"exact": self.exact, "vectors": list(self._vectors.shape), "known": self.n_known, "keys": self._keys}
@@ -182,14 +183,14 @@ class VectorIndex:
         try:
             facts = json.loads((place / f"{name}.json").read_text(encoding="utf-8"))
             vectors = np.load(place / f"{name}.npy", mmap_mode="r")
-            moments = np.load(place / f"{name}.moments.npy")
+            known, moments = np.load(place / f"{name}.known.npy"), np.load(place / f"{name}.moments.npy")
             lists = None if facts["exact"] else faiss.read_index(str(place / f"{name}.faiss"), faiss.IO_FLAG_MMAP)
         except (OSError, ValueError, RuntimeError, EOFError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[-1]
             raise StoreError(
                 f"The index {name} in {place} cannot be read ({why}). Build it with: recgraph train index"
             ) from None
-        whole = len(moments) == vectors.shape[1] + 1 and list(vectors.shape) == facts["vectors"]
+        whole = len(moments) == vectors.shape[1] + 1 and [len(known), vectors.shape[1]] == facts["vectors"]
         if not whole or (lists is not None and lists.ntotal != facts["known"]):
             raise StoreError(
                 f"The files of the index {name} in {place} are of different indexes. Build them with: recgraph train "
@@ -203,7 +204,7 @@ class VectorIndex:
             facts["exact"],
             facts["known"],
         )
-        found.known = np.asarray(vectors).any(axis=1)
+        found.known = known
         found.moments = (moments[0], moments[1:])
         return found
 
@@ -228,7 +229,7 @@ def _inverted(vectors: NDArray[np.float16], rows: Rows) -> Any:
         quantizer, dim, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT, False
     )
     sample = np.random.default_rng(0).permutation(len(rows))[: lists * _TRAINED_ON]
-    index.cp.niter = 10
+    index.cp.niter = 6
     index.train(vectors[rows[np.sort(sample)]].astype(np.float32))
     for start in range(0, len(rows), _BLOCK):
         part = rows[start : start + _BLOCK]

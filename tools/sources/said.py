@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from recgraph.tools.index import VectorIndex, best
 from recgraph.tools.sources.base import Mask, Rows, Said, Scores, Vectors
@@ -176,9 +177,9 @@ class Led:
 class ByWords:
     """Items by the words of their names, in a large catalogue: `wanted` csr float32[n, words] times the words' table.
 
-    Proposed is what the lists of the words that weigh most bring, _POSTINGS of them at most, compared by all words. The
-    mean is that of all scores, and so is the deviation where no list was left out; the lists that were count in it as
-    if they had nothing to do with the others.
+    Proposed is what the lists of the words bring, _POSTINGS of their items at most, compared by all words. The mean is
+    that of all scores, and so is the deviation where no list was cut; what was cut off counts in it as if it were of
+    items of its own.
     """
 
     def __init__(self, wanted: sp.csr_matrix, words: Words) -> None:
@@ -188,10 +189,10 @@ class ByWords:
         line, value = np.repeat(np.arange(n), np.diff(wanted.indptr)), wanted.data.astype(np.float64)
         sums, squares = words.sums
         mean = np.bincount(line, value * sums[wanted.indices], n) / items
-        short, left_out = _that_fit(wanted, words)
-        square = np.bincount(line, np.where(left_out, value**2 * squares[wanted.indices], 0.0), n)
-        self._brought = weighted(short, words.turned)
+        most, cut = _that_fit(wanted, words, squares)
+        self._brought = weighted(wanted, words.turned, most)
         brought = np.repeat(np.arange(n), np.diff(self._brought.indptr))
+        square = np.bincount(line, value**2 * cut, n)
         square += np.bincount(brought, self._brought.data.astype(np.float64) ** 2, n)
         self.mean, self.deviation = moments(mean, square / items - mean**2, mean > 0)
 
@@ -229,17 +230,23 @@ def by_words(wanted: sp.csr_matrix, words: Words) -> Said:
     return Sparse(wanted @ words.turned) if words.table.nnz <= _FEW_POSTINGS else ByWords(wanted, words)
 
 
-def _that_fit(wanted: sp.csr_matrix, words: Words) -> tuple[sp.csr_matrix, Mask]:
-    """The words that weigh most as far as their lists have _POSTINGS items together, and which are not among them,
-    bool[nnz]. One with too long a list is passed over."""
-    size, kept = np.diff(words.turned.indptr)[wanted.indices], np.zeros(wanted.nnz, np.bool_)
+def _that_fit(
+    wanted: sp.csr_matrix, words: Words, squares: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """For each wanted word how many of its items are read, the largest weights first, and the squares of the weights
+    that are not. The words that weigh most have their lists read whole as far as they take half of what is left."""
+    table = words.turned
+    size, cut = np.diff(table.indptr)[wanted.indices].astype(np.int64), np.zeros(wanted.nnz)
     for begin, end in zip(wanted.indptr[:-1], wanted.indptr[1:], strict=True):
-        left = _POSTINGS
-        for place in begin + np.argsort(-wanted.data[begin:end], kind="stable"):
-            if size[place] <= left:
-                kept[place], left = True, left - size[place]
-    starts = np.concatenate([[0], np.cumsum(kept)])[wanted.indptr]
-    return sp.csr_matrix((wanted.data[kept], wanted.indices[kept], starts), shape=wanted.shape), ~kept
+        left, whole_fits = _POSTINGS, size[begin:end].sum() <= _POSTINGS
+        for place in [] if whole_fits else begin + np.argsort(-wanted.data[begin:end], kind="stable"):
+            read = min(int(size[place]), left // 2)
+            if read < size[place]:
+                first = table.indptr[wanted.indices[place]]
+                known = table.data[first : first + read].astype(np.float64)
+                cut[place] = max(squares[wanted.indices[place]] - (known**2).sum(), 0.0)
+            size[place], left = read, left - read
+    return size, cut
 
 
 def of_pairs(pairs: Sequence[Sequence[tuple[int, float]]], n_items: int) -> sp.csr_matrix:

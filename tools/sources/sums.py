@@ -14,12 +14,15 @@ LARGE = 200_000  # items from which on tables are cut
 _scratch = threading.local()
 
 
-def weighted(weights: sp.csr_matrix, table: sp.csr_matrix) -> sp.csr_matrix:
-    """weights @ table, csr float32[n, columns], of tables without negative numbers."""
-    if table.shape[1] < _FEW_COLUMNS:
+def weighted(weights: sp.csr_matrix, table: sp.csr_matrix, most: NDArray[np.int64] | None = None) -> sp.csr_matrix:
+    """weights @ table, csr float32[n, columns], of tables without negative numbers. For each number of `weights`,
+    `most` says how many of its row's are read, the first; None: all."""
+    if most is None and table.shape[1] < _FEW_COLUMNS:
         return weights @ table
+    first = table.indptr[weights.indices].astype(np.int64)
+    last = table.indptr[weights.indices + 1] if most is None else first + most
     lines = [
-        _sum_of_rows(weights.indices[begin:end], weights.data[begin:end], table)
+        _sum_of_rows(first[begin:end], last[begin:end], weights.data[begin:end], table)
         for begin, end in zip(weights.indptr[:-1], weights.indptr[1:], strict=True)
     ]
     starts = np.concatenate([[0], np.cumsum([len(columns) for columns, _ in lines])]).astype(np.int64)
@@ -29,13 +32,12 @@ def weighted(weights: sp.csr_matrix, table: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def _sum_of_rows(
-    rows: NDArray[np.int32], weights: NDArray[np.float32], table: sp.csr_matrix
+    first: NDArray[np.int64], last: NDArray[np.int64], weights: NDArray[np.float32], table: sp.csr_matrix
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The columns in which some row has a number, and the weighted sums there."""
+    """The columns in which some row, from `first` to `last`, has a number, and the weighted sums there."""
     total, touched = _zeros(table.shape[1]), [np.zeros(0, table.indices.dtype)]
     try:
-        for row, weight in zip(rows, weights, strict=True):
-            begin, end = table.indptr[row], table.indptr[row + 1]
+        for begin, end, weight in zip(first, last, weights, strict=True):
             columns = table.indices[begin:end]
             before = total[columns]
             touched.append(columns[before == 0])

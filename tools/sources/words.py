@@ -25,7 +25,7 @@ _TYPO_FROM, _TYPO_TO = 4, 30  # letters; a shorter word has too many neighbours,
 class Words:
     """Texts as rows of TF-IDF weights of length 1, float32[texts, words]. A text's first word and its first two count
     once again: names of shops begin with the maker. `names` has the words, in the order of the columns; `turned` is the
-    same table by words; `rarity` float32[words] their weights."""
+    same table by words, in each row the largest weights first; `rarity` float32[words] their weights."""
 
     table: sp.csr_matrix
     turned: sp.csr_matrix
@@ -52,7 +52,10 @@ class Words:
         names = np.bincount(table.indices, minlength=table.shape[1])
         rarity = np.log((1 + len(texts)) / (1 + names)).astype(np.float32)
         table = _of_length_one(table @ sp.diags(rarity))
-        return cls(table, table.T.tocsr(), tuple(column), rarity)
+        turned = table.T.tocsr()
+        order = np.lexsort((-turned.data, np.repeat(np.arange(len(names)), np.diff(turned.indptr))))
+        turned = sp.csr_matrix((turned.data[order], turned.indices[order], turned.indptr), shape=turned.shape)
+        return cls(table, turned, tuple(column), rarity)
 
     @classmethod
     def in_kept(cls, texts: Sequence[str], kept: Built) -> Words:
