@@ -300,11 +300,9 @@ def test_a_published_core_is_used_only_for_runs_after_its_cut(folder: Path, make
     assert served.item_ids == trained.item_ids
     assert np.allclose(served.session_vector([0, 1]), trained.session_vector([0, 1]), atol=1e-5)
     early, late = (Retriever.build(store, FakeEncoder(), before) for before in (datetime(2025, 2, 1), None))
-    assert (early.core, late.core is None) == (None, False)
-    lists = late.lists(RetrievalQuery(history=[click(1, "S1NAVY")]), 10, late.eligible)
-    assert lists["core"]
-    assert "S1NAVY" not in lists["core"]
-    assert early.lists(RetrievalQuery(history=[click(1, "S1NAVY")]), 10, early.eligible)["core"] == []
+    assert (early.fitted.core, late.fitted.core is None) == (None, False)
+    assert "core" in late.ranker.reader.sources
+    assert "core" not in early.ranker.reader.sources
     found = late.candidates(RetrievalQuery(history=[click(1, "S1NAVY")], k=5))
     assert {candidate.source for candidate in found} <= {"sequence", "title", "id", "popular"}
 

@@ -178,7 +178,7 @@ def test_the_network_learns_which_source_to_believe() -> None:
     last = rng.integers(0, 30, 200)
     valid = cases([[one] for one in last], [(one + 1) % 30 for one in last])
     task = shop(order, valid, tuple(f"n{number}" for number in range(30)))
-    fused = fitted(pair(replace(QUICK, pool=20, depth=20, epochs=20)), task)
+    fused = fitted(pair(replace(QUICK, pool=20, depth=20, epochs=20, batch=16)), task)
     assert float(ndcg(places(fused.scores(valid), valid.target), 10).mean()) > 0.99
 
 
@@ -250,7 +250,7 @@ def test_a_category_is_compared_though_none_of_it_is_in_the_pool_of_all() -> Non
     assert best < 2
     found = fused.scores_within(asked_of, allowed)[0]
     assert found.argmax() >= 2
-    assert found.max() >= 1000
+    assert found.max() >= 1
     assert (found[:2] == -1).all()
 
 
@@ -258,11 +258,13 @@ def test_an_answer_says_who_brought_it() -> None:
     fused = fitted(pair(), SMALL)
     assert isinstance(fused, FusedSystem)
     allowed = np.ones(7, np.bool_)
-    first = fused.served.first(asked([0])[0], allowed, 3)
-    assert (first[0].row, first[0].source) == (1, "sequence")
-    assert set(first[0].sources) == {"sequence", "popular"}
+    [(fit, _, ranked)] = fused.served.first(asked([0])[0], allowed, 3)
+    assert (fit, ranked.rows[0]) == (0, 1)
+    [(source, every)] = fused.served.why(ranked, [0])
+    assert (source, set(every)) == ("sequence", {"sequence", "popular"})
     allowed[1] = False
-    assert 1 not in [one.row for one in fused.served.first(asked([0])[0], allowed, 7)]
+    [(_, _, ranked)] = fused.served.first(asked([0])[0], allowed, 7)
+    assert 1 not in ranked.rows
 
 
 @pytest.mark.slow
@@ -278,7 +280,7 @@ def test_a_learnt_ranking_comes_back_from_a_folder_and_from_a_store_as_it_was(
     store = make_store("item_id,title\nA,Shirt")
     with store.writing():
         learnt.publish(store)
-    read = np.random.default_rng(0).random((5, 2 * 2 + 4), np.float32)
+    read = np.random.default_rng(0).random((5, 2 * 2 + 7), np.float32)
     for back in (
         LearntRanking.load(tmp_path / "ranking"),
         LearntRanking.published(store),
@@ -369,7 +371,7 @@ def test_a_served_request_and_the_evaluators_answer_agree(
         )
         former.publish(store)
     retriever = Retriever.build(store, FakeEncoder(), before=cut)
-    assert retriever.fused is not None
+    assert retriever.ranker.learnt is not None
     measured, compared = system.scores(task.test), 0
     for number in range(len(task.test)):
         moment = datetime(1970, 1, 1) + timedelta(seconds=float(task.test.time[number]))
@@ -388,7 +390,7 @@ def test_a_served_request_and_the_evaluators_answer_agree(
     with store.writing():
         replace(former, config={**former.config, "encoder": "another"}).publish(store)
     # it would read vectors that it was not trained with
-    assert Retriever.build(store, FakeEncoder(), before=cut).fused is None
+    assert Retriever.build(store, FakeEncoder(), before=cut).ranker.learnt is None
 
 
 # -- the paper's -------------------------------------------------------------------------------------------------------

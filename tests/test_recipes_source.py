@@ -67,9 +67,9 @@ def test_the_ranking_learns_to_believe_it_and_answers_with_its_candidates() -> N
     learnt = learn(sources, np.bincount(known.events.item, minlength=len(NAMES)), lessons, settings, lambda _: None)
     assert "short-names" in learnt.sources
     ranker = Ranker.of(learnt, known)
-    assert ranker is not None
-    best = ranker.first(Request(nobody), np.ones(len(NAMES), np.bool_), 1)[0]
-    assert (NAMES[best.row], best.source) == ("boot", "title")
+    [(_, _, ranked)] = ranker.first(Request(nobody), np.ones(len(NAMES), np.bool_), 1)
+    assert NAMES[ranked.rows[0]] == "boot"
+    assert ranker.why(ranked, [0])[0][0] == "title"
 
 
 def test_what_was_published_with_it_serves_with_it(make_store: Callable[..., Store]) -> None:
@@ -80,6 +80,6 @@ def test_what_was_published_with_it_serves_with_it(make_store: Callable[..., Sto
     learnt = LearntRanking.published(store)
     assert learnt is not None
     ranker = Ranker.of(learnt, Past(store.sequences(), store.catalogue().names))
-    assert ranker is not None
-    found = ranker.first(Request(np.zeros(0, np.int64)), np.ones(3, np.bool_), 1)
-    assert [(store.catalogue().item_ids[one.row], one.source) for one in found] == [("B", "title")]
+    [(_, _, ranked)] = ranker.first(Request(np.zeros(0, np.int64)), np.ones(3, np.bool_), 1)
+    assert [store.catalogue().item_ids[row] for row in ranked.rows] == ["B"]
+    assert ranker.why(ranked, [0])[0][0] == "title"

@@ -1,19 +1,20 @@
-"""From a predicted text, a query and a history to catalogue items: mixup as F 4.4, and the fusion of more sources
-(DESIGN 4, `retrieve`).
+"""From a predicted text, a query, a wish and a history to catalogue items: mixup as F 4.4, and the ranking by many
+sources (DESIGN 4, `retrieve`).
 
-Where a fusion was learnt and published (tools/ranking.py), its network ranks what the counted sources, CORE and the
-text transformer say; what it has not learnt comes on top with a hand-set weight: the LLM's prediction always, the query
-where no case to learn from had one. Without a published fusion all lists are fused by hand-set weights.
-
-Every candidate says which source brought it. The LLM that predicts, the reranking and the user's summary are unknown
-here; so is who asks: what must not be recommended comes in as arguments.
+What the wish rules out is never shown, in any mode. What it names is ranked level by level: all that fits every named
+attribute, best first, then what fits one less, and so on until enough is found; only where no source has anything more
+of a level is it filled up from the popular items. How a level is ranked, by what was learnt or by hand, is
+tools/ranking.py's. Every candidate says which source brought it. The LLM that predicts, the reranking and the user's
+summary are unknown here; so is who asks: what must not be recommended comes in as arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -21,63 +22,22 @@ from recgraph.errors import SettingsError
 from recgraph.settings import MODES
 from recgraph.store.db import Catalogue, Store
 from recgraph.store.records import Event, is_named
-from recgraph.tools.candidates import (
-    HISTORY_LED,
-    QUERY_LED,
-    Candidate,
-    fuse,
-    is_fresh,
-    memory_list,
-    memory_scores,
-    mixup,
-)
+from recgraph.tools.candidates import Candidate, is_fresh, memory_scores, mixup
 from recgraph.tools.embed import Encoder, Progress, embed_until
 from recgraph.tools.index import Mask, VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
-from recgraph.tools.ranking import Found, LearntRanking, Ranker
+from recgraph.tools.ranking import LearntRanking, Ranker
 from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.core import Core
-from recgraph.tools.sources.text import LEANING
 from recgraph.tools.sources.textformer import TextFormer
-from recgraph.tools.sources.transitions import TransitionTable, id_embedding, session_vector
+from recgraph.tools.sources.transitions import TransitionTable, id_embedding
 from recgraph.tools.taken import Taken, TakenItem
+from recgraph.tools.wish.facets import Facets, Relaxation
+from recgraph.tools.wish.wish import Wish
 
-# What the network ranks is one list among those that it has not learnt. Beside its weight of 1 an LLM's item that it
-# does not have at all, first of "id" and of "title", comes about eighth, and one that it has twentieth about second.
-LEARNT = 1.0
-_SHOWN_AS = {
-    "core": "sequence",
-    "viewed": "sequence",
-    "near": "title",
-}  # lists without a name of their own in the public JSON (DESIGN 8)
-DEPTH = 100  # how far down each list is read
-VIEWED = (
-    5  # so many of the products last looked at; all of them would fill the answer with what the user has seen already
-)
-# a title below this share of the best one's similarity is no neighbour: in a small shop everything would be one
-NEAR_ENOUGH = 0.5
-
-
-def _close(found: Sequence[tuple[str, float]]) -> list[str]:
-    """The keys of a search's answer that are NEAR_ENOUGH to what was asked."""
-    return [key for key, score in found if score > 0 and score >= NEAR_ENOUGH * found[0][1]]
-
-
-def _public(candidate: Candidate) -> Candidate:
-    """The candidate with the source names of DESIGN 8."""
-    names = tuple(dict.fromkeys(_SHOWN_AS.get(source, source) for source in candidate.sources))
-    return replace(candidate, source=_SHOWN_AS.get(candidate.source, candidate.source), sources=names)
-
-
-def _as_found(candidate: Candidate, found: Found | None) -> Candidate:
-    """A candidate of the list "fused" with the names of the sources behind it."""
-    if found is None:
-        return candidate
-    others = tuple(name for name in candidate.sources if name not in ("fused", *found.sources))
-    source = found.source if candidate.source == "fused" else candidate.source
-    if source == "popular" and others:  # a reason only where there is no other
-        source = others[0]
-    return replace(candidate, source=source, sources=(*others, *found.sources))
+_POPULAR = ("popular", ("popular",))
+_COMPARED = 100  # candidates at least: what is over the limit of a style needs others behind it
+_SCORED = 11  # the score of a level's first is 1 / 11 above the level's
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +45,10 @@ class RetrievalQuery:
     """What retrieval is asked: what the LLM predicted, the query, the user's history and what the query memory holds of
     the query.
 
-    `k` candidates are wanted. `mode` "paper" is F 4.4 and nothing else, with the top `mixup_n` of the ID list first;
-    "fused" takes all sources. What the user purchased in `history` (unless `exclude_purchased` is off) and the items in
-    `exclude` are never shown. SettingsError for another mode.
+    `k` candidates are wanted. `wish` is what the query was understood as (tools/wish/understand.py), or what was given.
+    `mode` "paper" is F 4.4 and nothing else, with the top `mixup_n` of the ID list first; "fused" takes all sources.
+    What the user purchased in `history` (unless `exclude_purchased` is off) and the items in `exclude` are never shown.
+    SettingsError for another mode.
     """
 
     predicted_id: str = ""
@@ -100,6 +61,7 @@ class RetrievalQuery:
     mixup_n: int = 1
     exclude: Collection[str] = ()
     exclude_purchased: bool = True
+    wish: Wish | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -109,9 +71,9 @@ class RetrievalQuery:
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """What is known of a catalogue as of the moment `before` (None: all there is): indexes over its titles and ids, in
-    its order, what followed what, and what was taken. With `core`, over the same catalogue, `ids` is its item table.
-    `fused` is the learnt fusion, over the same catalogue; without it all is fused by hand-set weights. `unembedded`
-    titles are in the index as zeros, for the time was up before they were embedded."""
+    its order, what followed what, what was taken, and what ranks. With `core`, over the same catalogue, `ids` is its
+    item table. `facets` say what fits a wish. `unembedded` titles are in the index as zeros, for the time was up before
+    they were embedded."""
 
     catalogue: Catalogue
     before: datetime | None
@@ -119,8 +81,9 @@ class Fitted:
     ids: VectorIndex
     transitions: TransitionTable
     taken: Taken
+    facets: Facets
+    ranker: Ranker
     core: Core | None = None
-    fused: Ranker | None = None
     unembedded: int = 0
 
 
@@ -131,13 +94,24 @@ def eligible(catalogue: Catalogue, before: datetime | None) -> Mask:
     return np.asarray(catalogue.offered & (catalogue.first_seen < np.datetime64(before, "us")), np.bool_)
 
 
+@dataclass(frozen=True)
+class _Level:
+    """What fits `fit` of the named attributes: bool[items] of all that `may` be shown, the `rows` that some source has,
+    best first, and `why`, which gives (source, all sources) of those at some places."""
+
+    fit: int
+    may: Mask
+    rows: list[int]
+    why: Callable[[list[int]], list[tuple[str, tuple[str, ...]]]]
+
+
 class Retriever:
     """Everything retrieval needs, in memory, as of one moment. Thread-safe once built: nothing in it changes."""
 
     def __init__(self, fitted: Fitted, encoder: Encoder, per_style: int = 3) -> None:
         """At most `per_style` products of one parent_id are shown as long as there are others."""
         self.fitted, self.per_style = fitted, per_style
-        self.catalogue, self.titles, self.core, self.fused = fitted.catalogue, fitted.titles, fitted.core, fitted.fused
+        self.catalogue, self.titles, self.ranker = fitted.catalogue, fitted.titles, fitted.ranker
         self._encoder = encoder
         self._row_of = {item_id: row for row, item_id in enumerate(fitted.catalogue.item_ids)}
         self.eligible: Mask = eligible(fitted.catalogue, fitted.before)
@@ -162,10 +136,10 @@ class Retriever:
         """Embeds the titles the store has no vectors of and fits the transitions on what happened before `before`.
 
         The ID embedding is the CORE that was published in the store, if it knows nothing later than that; else it is
-        fitted from the transitions, and nothing stands in for CORE's encoder. Likewise the fusion: it is the published
+        fitted from the transitions, and nothing stands in for CORE's encoder. Likewise the ranking: it is the published
         one, if it knows nothing later and was learnt with this encoder; its sources are fitted here, as of `before`. It
         is not used without one of them: CORE or the text transformer, which may be missing, know too much or read
-        another encoder's vectors.
+        another encoder's vectors; then the sources there are are weighed by hand.
 
         `progress` is told (done, total) of the titles; at `until` (`time.monotonic()`) embedding ends, done or not.
         `titles` is the whole index of an earlier retriever of the same store: titles do not depend on the moment. An
@@ -178,40 +152,54 @@ class Retriever:
         sequences = store.sequences(before)
         core = Core.published(store, before)
         core = core.over(catalogue.item_ids) if core else None
-        n = len(catalogue.item_ids)
+        n, facets = len(catalogue.item_ids), Facets.of(store)
+        ids = core.units() if core else id_embedding(sequences, n)
+        neighbours = VectorIndex(catalogue.item_ids, ids)
+        past = Past(sequences, catalogue.names, titles.vectors(np.arange(n)), core, ids=ids)
+        past.kept.index("titles", lambda: titles)  # one index for the sources and for what asks by key
+        past.kept.index("ids", lambda: neighbours)
         fitted = Fitted(
             catalogue,
             before,
             titles,
-            VectorIndex(catalogue.item_ids, core.units() if core else id_embedding(sequences, n)),
+            neighbours,
             TransitionTable.fit(sequences, n),
             Taken.of(store, sequences, n, before),
+            facets,
+            _ranker(store, encoder, past, facets, before),
             core,
-            _published_ranking(store, encoder, Past(sequences, catalogue.names, None, core), titles, before),
             unembedded,
         )
         return cls(fitted, encoder, per_style)
 
     def candidates(self, asked: RetrievalQuery, among: Mask | None = None) -> list[Candidate]:
-        """min(k, what may be shown) distinct items, best first; `among` bool[items] stands in for what is eligible.
+        """Distinct items, best first, at most k; `among` bool[items] stands in for what is eligible.
 
-        In mode "paper" the newest item of the history stands in where there is no prediction. "fused" fuses the learnt
-        fusion's list or all lists by hand-set weights, others for a query the user has not yet followed (`is_fresh`).
-        In both, what is missing at the end is filled from the popular items, then from the catalogue in its order.
+        Fewer than k come where fewer may be shown: what is not eligible, is excluded, or breaks a hard part of the wish
+        never is. What fits more of the named attributes comes first, whatever its taste; within such a level at most
+        `per_style` of a style, unless too few are left. In mode "paper" the newest item of the history stands in where
+        there is no prediction. What no source has follows last in its level: the popular items, then the catalogue in
+        its order.
         """
         allowed = self._allowed(asked, self.eligible if among is None else among)
-        k = min(asked.k, int(allowed.sum()))
-        if k <= 0:
-            return []
-        if asked.mode == "paper":
-            return self._filled(self._mixed(asked, k, allowed), k, allowed, None)
-        depth = max(DEPTH, 4 * k)
-        weights = QUERY_LED if is_fresh(asked.query, asked.history) else HISTORY_LED
-        if self.fused:
-            found = self._learnt(self.fused, asked, depth, allowed, weights)
-        else:
-            found = [_public(candidate) for candidate in fuse(self.lists(asked, depth, allowed), weights=weights)]
-        return self._filled(found, k, allowed, self.per_style)
+        chosen: list[Candidate] = []
+        styles: dict[str, int] = {}
+        steps = self._mixed(asked, allowed) if asked.mode == "paper" else self._ranked(asked, allowed)
+        limit = None if asked.mode == "paper" else self.per_style
+        while len(chosen) < asked.k and (level := next(steps, None)) is not None:
+            picked = self._picked(self._in_order(level), asked.k - len(chosen), limit, styles)
+            place = {row: number for number, row in enumerate(level.rows)}
+            known = [row for row in picked if row in place]
+            why = dict(zip(known, level.why([place[row] for row in known]), strict=True))
+            for row in picked:
+                score = level.fit + (1 / (_SCORED + place[row]) if row in place else 0.0)
+                chosen.append(Candidate(self.catalogue.item_ids[row], score, *why.get(row, _POPULAR), level.fit))
+        return chosen
+
+    def relaxations(self, wish: Wish, exclude: Collection[str] = ()) -> tuple[Relaxation, ...]:
+        """The hard parts of a wish without which more of what is offered would fit, the one that brings most first;
+        `exclude` is not counted."""
+        return self.fitted.facets.relaxations(wish, self._allowed(RetrievalQuery(exclude=exclude), self.eligible))
 
     def taken(self, item_id: str) -> TakenItem:
         """How often shoppers took a product, as of the moment of this retriever. Nothing for an unknown id."""
@@ -229,78 +217,49 @@ class Retriever:
         """The name a catalogue item is shown by. Raises KeyError for an unknown id."""
         return self.catalogue.names[self._row_of[item_id]]
 
-    def lists(self, asked: RetrievalQuery, depth: int, allowed: Mask) -> dict[str, list[str]]:
-        """The lists that are fused where no fusion was learnt, at most `depth` item_ids each; one that has nothing to
-        go by is empty."""
-        seen = [event.item_id for event in asked.history if event.item_id in self._row_of]
-        taste = self._taste(seen)
-        title, query = self._encoded([asked.predicted_title, asked.query])
-        if query.any():
-            query = query + LEANING * taste
-        near_title, near, near_query = map(_close, self.titles.search(np.stack([title, taste, query]), depth, allowed))
-        rows = [self._row_of[item_id] for item_id in seen]
-        return {
-            "id": self._near_id(asked.predicted_id, depth, allowed),
-            "title": near_title,
-            "sequence": [self.catalogue.item_ids[row] for row, _ in self.fitted.transitions.next(rows, depth, allowed)],
-            "core": self._near_session(rows, depth, allowed),
-            "viewed": [item_id for item_id in dict.fromkeys(reversed(seen)) if self._may(item_id, allowed)][:VIEWED],
-            "near": near,
-            "memory": [item_id for item_id in memory_list(asked.memory) if self._may(item_id, allowed)][:depth],
-            "text": near_query,
-        }
-
     def request(
-        self, query: str, history: Sequence[Event], memory: Sequence[MemoryHit], vector: Vectors | None = None
+        self,
+        query: str,
+        history: Sequence[Event],
+        memory: Sequence[MemoryHit],
+        wish: Wish | None = None,
+        predicted: tuple[str, str] = ("", ""),
     ) -> Request:
-        """The request as the sources of a fusion read it; the query's `vector` is made where it is not given."""
+        """The request as the sources read it; `predicted` is the id and the title that a language model expects."""
         rows = np.array([self._row_of[event.item_id] for event in history if event.item_id in self._row_of], np.int64)
-        if vector is None:
-            vector = self._encoded([query])[0]
+        vector, title = self._encoded([query, predicted[1]])
         held = tuple(
             (self._row_of[item_id], score)
             for item_id, score in memory_scores(memory).items()
             if item_id in self._row_of
         )
-        return Request(rows, query.strip(), vector, held, is_fresh(query, history))
+        fresh = is_fresh(query, history)
+        return Request(rows, query.strip(), vector, held, fresh, wish, self._row_of.get(predicted[0]), title)
 
-    def _learnt(
-        self, fused: Ranker, asked: RetrievalQuery, depth: int, allowed: Mask, weights: Mapping[str, float]
-    ) -> list[Candidate]:
-        """What the network ranks, and on top of it the lists that it has not learnt."""
-        title, query = self._encoded([asked.predicted_title, asked.query])
-        request = self.request(asked.query, asked.history, asked.memory, query)
-        found = {self.catalogue.item_ids[one.row]: one for one in fused.first(request, allowed, depth)}
-        lists = {
-            "fused": list(found),
-            "id": self._near_id(asked.predicted_id, depth, allowed),
-            "title": _close(self.titles.search(title, depth, allowed)[0]),
-        }
-        if not fused.knows("memory"):
-            lists["memory"] = [item_id for item_id in memory_list(asked.memory) if self._may(item_id, allowed)][:depth]
-        if not fused.knows("query-text", "query-words") and query.any():
-            seen = [event.item_id for event in asked.history if event.item_id in self._row_of]
-            lists["text"] = _close(self.titles.search(query + LEANING * self._taste(seen), depth, allowed)[0])
-        return [
-            _as_found(candidate, found.get(candidate.item_id))
-            for candidate in fuse(lists, weights={**weights, "fused": LEARNT})
-        ]
+    def _ranked(self, asked: RetrievalQuery, allowed: Mask) -> Iterator[_Level]:
+        """By level: how much fits, what is of it, and its order."""
+        predicted = (asked.predicted_id, asked.predicted_title)
+        request = self.request(asked.query, asked.history, asked.memory, asked.wish, predicted)
+        for fit, level, ranked in self.ranker.first(request, allowed, max(_COMPARED, 2 * asked.k)):
+            yield _Level(fit, level, ranked.rows.tolist(), partial(self.ranker.why, ranked))
 
-    def _mixed(self, asked: RetrievalQuery, k: int, allowed: Mask) -> list[Candidate]:
-        """F 4.4, of the prediction or else of the newest item."""
+    def _mixed(self, asked: RetrievalQuery, allowed: Mask) -> Iterator[_Level]:
+        """The same by F 4.4, of the prediction or else of the newest item."""
         predicted_id, title = asked.predicted_id, asked.predicted_title
         last = next((event.item_id for event in reversed(asked.history) if event.item_id in self._row_of), "")
         if not predicted_id and not title and last:
             predicted_id, title = last, self.name_of(last)
-        by_id = self._near_id(predicted_id, k, allowed)
-        by_title = [key for key, _ in self.titles.search(self._encoded([title]), k, allowed)[0]]
-        first = set(by_id[: max(asked.mixup_n, 0)])
-        found = []
-        for rank, item_id in enumerate(mixup(by_id, by_title, k, asked.mixup_n), start=1):
-            source = "id" if item_id in first or item_id not in by_title else "title"
-            both = tuple(name for name, ids in (("id", by_id), ("title", by_title)) if item_id in ids)
-            found.append(Candidate(item_id, 1.0 / rank, source, both))
-        return found
+        vector = self._encoded([title])
+        for fit, level in self.ranker.reader.levels(asked.wish, allowed):
+            by_id = self._near_id(predicted_id, asked.k, level)
+            by_title = [key for key, _ in self.titles.search(vector, asked.k, level)[0]]
+            first, why = set(by_id[: max(asked.mixup_n, 0)]), {}
+            for item_id in mixup(by_id, by_title, asked.k, asked.mixup_n):
+                source = "id" if item_id in first or item_id not in by_title else "title"
+                both = tuple(name for name, ids in (("id", by_id), ("title", by_title)) if item_id in ids)
+                why[self._row_of[item_id]] = (source, both)
+            rows, told = list(why), list(why.values())
+            yield _Level(fit, level, rows, lambda places, told=told: [told[place] for place in places])
 
     def _near_id(self, item_id: str, k: int, allowed: Mask) -> list[str]:
         """The item itself, where it may be shown, and its neighbours in the ID embedding; a cold item has no
@@ -309,17 +268,8 @@ class Retriever:
             return []
         vector = self.fitted.ids.vector(item_id)
         near = [] if vector is None else [key for key, _ in self.fitted.ids.search(vector, k, allowed)[0]]
-        itself = [item_id] if self._may(item_id, allowed) else []
+        itself = [item_id] if allowed[self._row_of[item_id]] else []
         return list(dict.fromkeys([*itself, *near]))[:k]
-
-    def _near_session(self, rows: Sequence[int], k: int, allowed: Mask) -> list[str]:
-        """The items nearest to what CORE's encoder makes of a history, the history's own left out: as near as they are,
-        "viewed" brings them."""
-        if self.core is None:
-            return []
-        others = allowed.copy()
-        others[list(rows)] = False
-        return [key for key, _ in self.fitted.ids.search(self.core.session_vector(rows), k, others)[0]]
 
     def _encoded(self, texts: Sequence[str]) -> Vectors:
         """float32[len(texts), dim] in one forward pass; a zero row for an empty text."""
@@ -329,51 +279,35 @@ class Retriever:
             vectors[asked] = self._encoder.encode([texts[place].strip() for place in asked])
         return vectors
 
-    def _taste(self, item_ids: Sequence[str]) -> Vectors:
-        """The recency-weighted mean of a history's title vectors, normalised; zero where no title is known."""
-        known = [vector for item_id in item_ids if (vector := self.titles.vector(item_id)) is not None]
-        return (
-            session_vector(np.stack(known), range(len(known)))
-            if known
-            else np.zeros(self._encoder.dim, dtype=np.float32)
-        )
-
-    def _may(self, item_id: str, allowed: Mask) -> bool:
-        row = self._row_of.get(item_id)
-        return row is not None and bool(allowed[row])
-
     def _allowed(self, asked: RetrievalQuery, among: Mask) -> Mask:
         allowed = among.copy()
         bought = (event.item_id for event in asked.history if event.action == "purchase" and asked.exclude_purchased)
         allowed[[self._row_of[item_id] for item_id in (*bought, *asked.exclude) if item_id in self._row_of]] = False
         return allowed
 
-    def _filled(self, found: Sequence[Candidate], k: int, allowed: Mask, per_style: int | None) -> list[Candidate]:
-        """The first k of `found`, filled up; first with the limit of a style, and without it only if k is not
-        reached."""
-        chosen: dict[str, Candidate] = {}
-        styles: dict[str, int] = {}
-        for limit in (per_style, None) if per_style is not None else (None,):
-            for candidate in self._in_order(found, allowed):
-                if len(chosen) == k:
-                    break
-                style = self.catalogue.parent_ids[self._row_of[candidate.item_id]]
-                full = limit is not None and style != "" and styles.get(style, 0) >= limit
-                if candidate.item_id not in chosen and not full:
-                    chosen[candidate.item_id] = candidate
-                    styles[style] = styles.get(style, 0) + 1
-        return list(chosen.values())
+    def _in_order(self, level: _Level) -> Iterator[int]:
+        """The rows of a level: what was ranked, then by popularity, then all others."""
+        seen: set[int] = set()
+        popular = (self._row_of[item_id] for item_id in self.fitted.taken.popular if item_id in self._row_of)
+        for row in chain(level.rows, popular):
+            if level.may[row] and row not in seen:
+                seen.add(row)
+                yield row
+        yield from (row for row in np.flatnonzero(level.may).tolist() if row not in seen)
 
-    def _in_order(self, found: Sequence[Candidate], allowed: Mask) -> Iterable[Candidate]:
-        yield from found
-        yield from (
-            Candidate(item_id, 0.0, "popular", ("popular",))
-            for item_id in self.fitted.taken.popular
-            if self._may(item_id, allowed)
-        )
-        yield from (
-            Candidate(self.catalogue.item_ids[row], 0.0, "popular", ("popular",)) for row in np.flatnonzero(allowed)
-        )
+    def _picked(self, rows: Iterable[int], count: int, per_style: int | None, styles: dict[str, int]) -> list[int]:
+        """The first `count`, of one style at most `per_style`, counted in `styles`; what is over that follows only
+        where others are too few."""
+        found: list[int] = []
+        over: list[int] = []
+        for row in rows:
+            if len(found) == count:
+                break
+            style = self.catalogue.parent_ids[row]
+            full = per_style is not None and style != "" and styles.get(style, 0) >= per_style
+            (over if full else found).append(row)
+            styles[style] = styles.get(style, 0) + (not full)
+        return [*found, *over[: count - len(found)]]
 
 
 def _embedded(
@@ -388,16 +322,10 @@ def _embedded(
     return VectorIndex(catalogue.item_ids, vectors), left
 
 
-def _published_ranking(
-    store: Store, encoder: Encoder, past: Past, titles: VectorIndex, before: datetime | None
-) -> Ranker | None:
-    """The learnt fusion over a past, where one was published that may be used."""
-    fusion = LearntRanking.published(store, before)
-    if fusion is None or fusion.config["encoder"] != encoder.name:
-        return None
-    known = [titles.vector(item_id) for item_id in titles.keys]
-    nothing = np.zeros(encoder.dim, dtype=np.float32)
-    vectors = np.stack([nothing if vector is None else vector for vector in known])
+def _ranker(store: Store, encoder: Encoder, past: Past, facets: Facets, before: datetime | None) -> Ranker:
+    """What was published and may be used over a past, or the sources there are by hand."""
+    learnt = LearntRanking.published(store, before)
+    learnt = learnt if learnt and learnt.config["encoder"] == encoder.name else None
     former = TextFormer.published(store, before)
     former = former if former and former.config["encoder"] == encoder.name else None
-    return Ranker.of(fusion, replace(past, vectors=vectors, former=former))
+    return Ranker.of(learnt, replace(past, former=former), facets)

@@ -11,7 +11,7 @@ with it the cases whose target is in there.
 
 Systems: popularity, transitions, titles (nearest to the history's), core (where it was trained); they know the history
 alone. `fused` and `paper` are recgraph's own retrieval (`tools/retrieve.py`) and are given the case's query too, which
-the others cannot use.
+the others cannot use; `fused` answers the wish that it is understood as, what fits first.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, session_vector
+from recgraph.tools.wish.understand import understand
+from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.train import leaks
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
@@ -140,7 +142,7 @@ def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dic
             learnt.publish(store)
     titles = VectorIndex(catalogue.item_ids, title_vectors(folder, catalogue.item_ids, catalogue.names))
     retriever = Retriever.build(store, encoder, titles=titles)
-    memory = QueryMemory.build(store, encoder)
+    memory, vocabulary = QueryMemory.build(store, encoder), Vocabulary.of(retriever.fitted.facets, encoder)
     settings = Settings()
 
     def ranker(mode: str) -> ListMaker:
@@ -151,8 +153,15 @@ def rankers(store: Store, folder: Path, catalogue: Catalogue, depth: int) -> dic
                 if query and mode == "fused"
                 else []
             )
+            wish = understand(query, vocabulary) if mode == "fused" else None  # F 4.4 knows none
             wanted = RetrievalQuery(
-                query=query, history=asked.history, memory=hits, k=depth, mode=mode, exclude_purchased=not purchased
+                query=query,
+                history=asked.history,
+                memory=hits,
+                k=depth,
+                mode=mode,
+                exclude_purchased=not purchased,
+                wish=wish,
             )
             found = retriever.candidates(wanted, among=allowed)
             return [candidate.item_id for candidate in found]

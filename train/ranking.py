@@ -35,14 +35,18 @@ from recgraph.settings import Settings
 from recgraph.store import snapshot
 from recgraph.store.cases import listed_since
 from recgraph.store.db import Store
+from recgraph.tools.embed import Encoder
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.ranking import AT_ONCE, LearntRanking, Mask, PoolReader
+from recgraph.tools.ranking import AT_ONCE, PREDICTED, LearntRanking, Mask, PoolReader
 from recgraph.tools.retrieve import Retriever
 from recgraph.tools.sources.base import Past, Request, Rows, Source
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.registry import make, possible
 from recgraph.tools.sources.textformer import TextFormer
+from recgraph.tools.wish.facets import Facets
+from recgraph.tools.wish.understand import understand
+from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.train import evidence
 from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
@@ -55,6 +59,7 @@ Numbers = NDArray[np.float32]
 
 OUT = Path("data") / "ranking"
 _CHUNK = 256  # pools judged at once
+_ENOUGH = 10  # items of the best fitting levels among which a lesson is learnt
 _REPEATS = 0.01  # the share of lessons whose answer is in the history from which on the history is ranked too
 
 
@@ -89,20 +94,24 @@ class RankerSettings:
 @dataclass(frozen=True)
 class Lessons:
     """What is learnt from: requests, the row that was the answer, `case` int64[n], equal for lessons of one case, and
-    `listed`, which gives bool[len(rows), items], what could be shown in the lessons with these numbers."""
+    `listed`, which gives bool[len(rows), items], what could be shown in the lessons with these numbers; `facets` read
+    the wishes of the requests."""
 
     asked: Sequence[Request]
     target: Rows
     case: Rows
     listed: Callable[[Rows], Mask]
+    facets: Facets | None = None
 
 
 @dataclass(frozen=True)
 class _Read:
-    """What networks learn from: what is read of each lesson's pool, float16[n, pool, numbers], where the answer is in
-    it (-1: not there), and which lessons are learnt (`kept`) and which held back to stop by."""
+    """What networks learn from: what is read of each lesson's pool, float16[n, pool, numbers], which places of it are
+    taken (`there` bool[n, pool]), where the answer is in it (-1: not there), and which lessons are learnt (`kept`) and
+    which held back to stop by."""
 
     pools: NDArray[np.float16]
+    there: Mask
     place: Rows
     kept: Rows
     held: Rows
@@ -159,7 +168,9 @@ def learn(
     }
     if not len(lessons.asked):
         return LearntRanking(tuple(sources), {}, config)
-    read, place, plain = _pools(PoolReader(sources, counts, settings.depth, settings.pool, again), lessons)
+    reader = PoolReader(sources, counts, settings.depth, settings.pool, again, lessons.facets)
+    read, votes, place = _pools(reader, lessons)
+    there = votes > 0
     said = [number for number in range(len(sources)) if read[:, :, number].any()]
     silent = [name for number, name in enumerate(sources) if number not in said]
     read = read[:, :, [*said, *(len(sources) + number for number in said), *range(2 * len(sources), read.shape[2])]]
@@ -176,39 +187,42 @@ def learn(
     held, kept = np.flatnonzero(is_held), np.flatnonzero(~is_held & (place >= 0))
     if not len(kept) or not len(held):
         return LearntRanking(names, {}, config)
-    weights, shown = _train_networks(_Read(read, place, kept, held), settings, rng, note)
+    weights, shown = _train_networks(_Read(read, there, place, kept, held), settings, rng, note)
     learnt = LearntRanking(names, weights, {**config, "networks": settings.networks})
-    stands = places_in_pools(
-        np.concatenate(
-            [learnt.says(part.astype(np.float32)) for part in np.array_split(read[held], len(held) // _CHUNK + 1)]
-        ),
-        place[held],
-    )
-    told = {"lessons": len(held), **summary(stands), "plain_sum": summary(Places(plain[0][held], plain[1][held]))}
+    says = [learnt.says(part.astype(np.float32)) for part in np.array_split(read[held], len(held) // _CHUNK + 1)]
+    stands = places_in_pools(np.where(there[held], np.concatenate(says), -np.inf), place[held])
+    plain = places_in_pools(votes[held], place[held])
+    told = {"lessons": len(held), **summary(stands), "plain_sum": summary(plain)}
     return LearntRanking(names, weights, {**learnt.config, "held": told, "best_ndcg@10": shown})
 
 
-def _pools(reader: PoolReader, lessons: Lessons) -> tuple[NDArray[np.float16], Rows, tuple[Rows, Rows]]:
-    """Of each lesson what is read of its pool, float16[n, pool, numbers], where the answer is in it (-1: not there),
-    and where the plain votes put it, as `Places` says it."""
-    read, place, better, equal = [], [], [], []
-    for start in range(0, len(lessons.asked), AT_ONCE):
-        rows = np.arange(start, min(start + AT_ONCE, len(lessons.asked)))
-        pools, _ = reader.read(lessons.asked[start : start + AT_ONCE], lessons.listed(rows))
+def _pools(reader: PoolReader, lessons: Lessons) -> tuple[NDArray[np.float16], Numbers, Rows]:
+    """Of each lesson what is read of its pool, float16[n, pool, numbers], and the votes, float32[n, pool]; and where
+    the answer is in it (-1: not there). As it is served, a pool is of what fits best of what the wish names, if that is
+    enough to fill an answer."""
+    size = min(reader.pool, reader.n_items)
+    numbers = reader.width
+    read = np.zeros((len(lessons.asked), size, numbers), np.float16)
+    votes, place = np.zeros(read.shape[:2], np.float32), np.full(len(read), -1, np.int64)
+    for start in range(0, len(read), AT_ONCE):
+        rows = np.arange(start, min(start + AT_ONCE, len(read)))
+        asked = [lessons.asked[row] for row in rows]
+        listed = lessons.listed(rows)
+        may = [reader.leading(one.wish, mask, _ENOUGH) for one, mask in zip(asked, listed, strict=True)]
+        pools = reader.read(asked, np.stack(may))
         found = (pools.items == lessons.target[rows, None]) & (pools.votes > 0)
-        place.append(np.where(found.any(1), found.argmax(1), -1))
-        at = places_in_pools(pools.votes, place[-1])
-        better.append(at.better)
-        equal.append(at.equal)
-        read.append(pools.read.astype(np.float16))
-    return np.concatenate(read), np.concatenate(place), (np.concatenate(better), np.concatenate(equal))
+        place[rows] = np.where(found.any(1), found.argmax(1), -1)
+        width = pools.items.shape[1]
+        read[rows, :width], votes[rows, :width] = pools.read, pools.votes
+    return read, votes, place
 
 
 def _train_networks(
     read: _Read, settings: RankerSettings, rng: np.random.Generator, note: Note
 ) -> tuple[dict[str, Numbers], list[float]]:
     """The networks' weights by the names of `LearntRanking`, and the best NDCG@10 of each on the lessons held back."""
-    part = torch.from_numpy(read.pools[read.kept[:2000]].reshape(-1, read.pools.shape[-1]).astype(np.float32))
+    some = read.kept[:2000]
+    part = torch.from_numpy(read.pools[some][read.there[some]].astype(np.float32))
     spread = part.std(0)
     # What never differs says nothing; if it differs later, that must not count.
     mean, deviation = part.mean(0), torch.where(spread > 1e-3, spread, torch.inf)
@@ -240,13 +254,13 @@ def _train_network(network: _RankingNetwork, read: _Read, s: RankerSettings, rng
         network.train()
         for part in np.array_split(order := rng.permutation(read.kept), max(1, len(order) // s.batch)):
             said = network(torch.from_numpy(read.pools[part].astype(np.float32)))
+            said = said.masked_fill(torch.from_numpy(~read.there[part]), -torch.inf)
             loss = nn.functional.cross_entropy(said, torch.from_numpy(read.place[part]))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        shown = float(
-            ndcg(places_in_pools(_scored(network.eval(), read.pools[read.held]), read.place[read.held]), 10).mean()
-        )
+        says = np.where(read.there[read.held], _scored(network.eval(), read.pools[read.held]), -np.inf)
+        shown = float(ndcg(places_in_pools(says, read.place[read.held]), 10).mean())
         since += 1
         if shown > best:
             best, since, weights = shown, 0, {name: value.clone() for name, value in network.state_dict().items()}
@@ -275,24 +289,29 @@ def places_in_pools(said: Numbers, place: Rows) -> Places:
 # ── The stage ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lessons_of(cases: Sequence[Case], everything: Store, retriever: Retriever, memory: QueryMemory) -> Lessons:
-    """The cases as they would be asked of the product. `everything` has the histories; `retriever` and `memory` know
-    the train part alone."""
+def lessons_of(
+    cases: Sequence[Case], everything: Store, retriever: Retriever, memory: QueryMemory, encoder: Encoder
+) -> Lessons:
+    """The cases as they would be asked of the product, each query with the wish that it is understood as. `everything`
+    has the histories; `retriever` and `memory` know the train part alone."""
+    vocabulary = Vocabulary.of(retriever.fitted.facets, encoder)
     since, settings = listed_since(everything), Settings()
     row_of = {item_id: row for row, item_id in enumerate(retriever.catalogue.item_ids)}
     asked: list[Request] = []
     target, case_of, moments = [], [], []
     for number, case in enumerate(progress(cases, "Reading cases")):
         hits = memory.lookup(case.query, settings.memory_queries, settings.memory_products) if case.query else []
+        wish = understand(case.query, vocabulary)
         for moment in dict.fromkeys((case.as_of, case.ts)):
             history = everything.history(case.user_id, moment)
             for query in dict.fromkeys((case.query, "")):
-                asked.append(retriever.request(query, history, hits if query else []))
+                asked.append(retriever.request(query, history, *((hits, wish) if query else ([], None))))
                 target.append(row_of[case.item_id])
                 case_of.append(number)
                 moments.append(np.datetime64(moment, "us"))
     at = np.array(moments, "datetime64[us]")
-    return Lessons(asked, np.array(target, np.int64), np.array(case_of, np.int64), lambda rows: since < at[rows, None])
+    target_rows, cases_of = np.array(target, np.int64), np.array(case_of, np.int64)
+    return Lessons(asked, target_rows, cases_of, lambda rows: since < at[rows, None], retriever.fitted.facets)
 
 
 def run(params: Params, folder: Path, note: Note) -> None:
@@ -312,7 +331,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
         vectors = title_vectors(folder, catalogue.item_ids, catalogue.names)
         core = Core.load(needed(folder / "data" / "id_embeddings", "id_embeddings")).over(catalogue.item_ids)
         retriever = Retriever.build(train, encoder, titles=VectorIndex(catalogue.item_ids, vectors))
-        lessons = lessons_of(cases, everything, retriever, QueryMemory.build(train, encoder))
+        lessons = lessons_of(cases, everything, retriever, QueryMemory.build(train, encoder), encoder)
         former = TextFormer.load(needed(folder / "data" / "textformer", "textformer"))
         if former and former.config["encoder"] != encoder.name:
             raise SettingsError(
@@ -320,7 +339,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
                 f"{encoder.name}'s. Train it again with: recgraph train textformer"
             )
         past = Past(train.sequences(), catalogue.names, vectors, core, former)
-    sources = {name: make(name, past) for name in possible(past)}
+    sources = {name: make(name, past) for name in possible(past) if name not in PREDICTED}
     found = learn(sources, np.bincount(past.events.item, minlength=past.n_items), lessons, settings, note)
     held = found.config.get("held", {})
     # The network knows what the validation cases were, so it is of the moment the test cases begin.

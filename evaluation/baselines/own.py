@@ -28,13 +28,17 @@ from recgraph.errors import ModelMissing
 from recgraph.evaluation.baselines.counted import past_of
 from recgraph.evaluation.baselines.sequence import CoreSystem
 from recgraph.evaluation.workshop import Workshop
+from recgraph.store.db import Store
 from recgraph.tools.embed import Encoder
-from recgraph.tools.ranking import Mask, PoolReader
+from recgraph.tools.ranking import PREDICTED, Mask, PoolReader
 from recgraph.tools.ranking import Ranker as Served
 from recgraph.tools.sources.base import Request
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.registry import NAMES, make, possible
 from recgraph.tools.sources.textformer import TextFormer as Former
+from recgraph.tools.wish.facets import Facets
+from recgraph.tools.wish.understand import understand
+from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.train.evidence import Seen
 from recgraph.train.id_embeddings import save
 from recgraph.train.networks.core import CoreSettings
@@ -174,21 +178,42 @@ class FusedSystem(Within):
         if "textformer" in self._names and past.vectors is not None:
             former, self.seen = trained_former(task, past.vectors, seed, self._workshop, note)
             past = replace(past, former=former)
-        sources = {name: make(name, past) for name in possible(past) if name in self._names and name != "memory"}
+        unasked = ("memory", *PREDICTED)
+        sources = {name: make(name, past) for name in possible(past) if name in self._names and name not in unasked}
         counts = np.bincount(task.train.item, minlength=task.n_items)
         self._listed = task.listed
         valid = task.valid.some(self.settings.learn, self.settings.seed)
+        self._wishes = self._understanding(task)
         self.learnt = learn(sources, counts, self._lessons(valid), self.settings, note)
         config = self.learnt.config
         used = {name: sources[name] for name in self.learnt.sources}
-        self.served = Served(self.learnt, PoolReader(used, counts, config["depth"], config["pool"], config["again"]))
+        facets = self._wishes.facets if self._wishes else None
+        reader = PoolReader(used, counts, config["depth"], config["pool"], config["again"], facets)
+        self.served = Served(reader, self.learnt)
+
+    def _understanding(self, task: Task) -> Vocabulary | None:
+        """What queries are understood by, where the workshop's store is the task's."""
+        if self._workshop.store is None or not any(task.valid.query):
+            return None
+        with Store.open(self._workshop.store) as store:
+            if tuple(store.catalogue().item_ids) != tuple(task.item_ids):
+                return None
+            return Vocabulary.of(Facets.of(store), self._texts.encoder)
 
     def requests(self, cases: Cases) -> list[Request]:
         """What is asked of each case. All queries are fresh: a case ends before the search that led to its target."""
         vectors = self._texts.queries(cases.query)
         there = [bool(query.strip()) for query in cases.query]
+        wishes = self._wishes
         return [
-            Request(history, query if is_there else "", vector, (), is_there)
+            Request(
+                history,
+                query if is_there else "",
+                vector,
+                (),
+                is_there,
+                understand(query, wishes) if wishes and is_there else None,
+            )
             for history, query, vector, is_there in zip(cases.history, cases.query, vectors, there, strict=True)
         ]
 
@@ -199,7 +224,8 @@ class FusedSystem(Within):
         case = np.concatenate([np.arange(len(cases)), searched]).astype(np.int64)
         without = [Request(asked[number].history) for number in searched]
         times = cases.time[case]
-        return Lessons([*asked, *without], cases.target[case], case, lambda rows: self._may(times[rows]))
+        facets = self._wishes.facets if self._wishes else None
+        return Lessons([*asked, *without], cases.target[case], case, lambda rows: self._may(times[rows]), facets)
 
     def _may(self, times: NDArray[np.float64]) -> Mask:
         """bool[cases, items]: what was listed by then."""
