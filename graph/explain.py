@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from recgraph.graph.prompts import clean
 from recgraph.graph.state import Recommended, State
+from recgraph.graph.wish import as_asked
 from recgraph.store.records import EPOCH, Event, Item
 from recgraph.tools.taken import POPULAR_DAYS, TakenItem
 
@@ -22,6 +23,7 @@ _COMMON = frozenset(
     "with from your this that pack ounce ounces count women womens woman mens size color colour inch natural free "
     "best hair skin".split()
 )
+_FITS_SEARCH = "Its title fits the search."
 _MOST_EVENTS = 5  # events named as evidence of one reason: the latest
 
 
@@ -44,11 +46,19 @@ def reasons(state: State, evidence: Evidence) -> list[Recommended]:
     lines = []
     for rank, scored in enumerate(state["scored"][: state["k"]], 1):
         item = state["items"][scored.candidate.item_id]
-        reason = _reason(item, scored.candidate.source, state, evidence)
+        reason = _as_asked(item, state, _reason(item, scored.candidate.source, state, evidence))
         seqs = tuple(sorted(event.seq for event in reason.events))
         lines.append(
             Recommended(
-                rank, item, scored.score, scored.yes, scored.candidate.source, reason.text, seqs, reason.queries
+                rank,
+                item,
+                scored.score,
+                scored.yes,
+                scored.candidate.source,
+                reason.text,
+                seqs,
+                reason.queries,
+                scored.candidate.fits,
             )
         )
     return lines
@@ -66,6 +76,21 @@ def _reason(item: Item, source: str, state: State, evidence: Evidence) -> _Reaso
     if remembered:
         return _Reason(f"Shown to shoppers who searched “{clean(remembered, 40)}”.", (), (remembered,))
     return _by_source(item, source, seen, state, evidence) or _by_count(evidence.taken(item.item_id))
+
+
+def _as_asked(item: Item, state: State, reason: _Reason) -> _Reason:
+    """The reason, with what the product has of what was asked for in front: "Black boots, as asked; you looked at it
+    on 3 May". A reason that would say the same again is shortened to the rest."""
+    asked = as_asked(item, state.get("wish"))
+    if not asked:
+        return reason
+    rest = reason.text
+    shared, like, product = rest.partition(", like ")
+    if like and shared.casefold() in asked.casefold():
+        rest = f"like {product}"
+    if rest == _FITS_SEARCH or rest.startswith("Fills the list"):
+        return replace(reason, text=f"{asked}, as asked.")
+    return replace(reason, text=f"{asked}, as asked; {rest[:1].lower()}{rest[1:]}")
 
 
 def _by_source(item: Item, source: str, seen: Sequence[Event], state: State, evidence: Evidence) -> _Reason | None:
@@ -92,7 +117,7 @@ def _by_source(item: Item, source: str, seen: Sequence[Event], state: State, evi
             f"Its title goes with {'the search or with ' if searched else ''}products in your history.", tuple(seen)
         )
     if source in ("text", "lexical") and searched:
-        return _Reason("Its title fits the search.")
+        return _Reason(_FITS_SEARCH)
     return None
 
 

@@ -1,15 +1,16 @@
 """The nodes of the recommendation graph but `summarize`, each a function of the state and of the tools it is given.
 
-`load_history → recall_memory → summarize → recommend → retrieve → rerank → explain` (DESIGN 4). A node returns only
-what it changed. The LLM nodes raise the LLM's errors; the `without_*` functions are their fallbacks, which take over
-when retries are used up and say what is missing in `degraded`, so that a failing or late LLM never loses a request.
+`load_history → understand → recall_memory → summarize → recommend → retrieve → rerank → explain` (DESIGN 4). A node
+returns only what it changed. The LLM nodes raise the LLM's errors; the `without_*` functions are their fallbacks, which
+take over when retries are used up and say what is missing in `degraded`, so that a failing or late LLM never loses a
+request.
 """
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar, cast
@@ -17,20 +18,23 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 import numpy as np
 from langgraph.errors import NodeError
 from langgraph.runtime import Runtime
-from langgraph.types import Command
+from langgraph.types import Command, Overwrite
 
 from recgraph.errors import LLMError
 from recgraph.graph import prompts
 from recgraph.graph.explain import reasons
 from recgraph.graph.state import RunContext, Scored, State
 from recgraph.graph.summarize import profile_fallback
+from recgraph.graph.wish import Listen, heard
 from recgraph.settings import Settings
 from recgraph.store.columns import Catalogue
 from recgraph.store.records import Event, Item, parse_time
 from recgraph.tools.candidates import Candidate
-from recgraph.tools.llm.protocol import LLM, Prompt
+from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import RetrievalQuery, Retriever, eligible
+from recgraph.tools.wish.facets import Facets, Relaxation
+from recgraph.tools.wish.wish import Wish
 
 # Share of Yes/No in the order of a small model. With the trained adapter (AUC .89 against random products, .62 against
 # those on the same page) 60 held-out cases gave NDCG@10 .376 at 0, .376 at .1, .374 at .5, .296 at 1: it does not
@@ -146,11 +150,14 @@ class Nodes:
         memory: FittedTool[QueryMemory],
         catalogue: Catalogue,
         settings: NodeSettings,
+        listen: Callable[[Facets | None], Listen] | None = None,
     ) -> None:
+        """Without `listen` the words of a query are only searched for, and only a given wish is held to."""
         self.reader, self.llm, self.retriever, self.memory, self.settings = reader, llm, retriever, memory, settings
+        self.listen = listen or (lambda facets: lambda text, seen, shown: Wish())
         self.catalogue, self.known = catalogue, frozenset(catalogue.item_ids)
 
-    def begin(self, state: State, runtime: Runtime[RunContext]) -> Command[Literal["recall_memory", "explain"]]:
+    def begin(self, state: State, runtime: Runtime[RunContext]) -> Command[Literal["understand", "explain"]]:
         """The request with its defaults, the history, and what this moment needs made ready. Where nothing is left to
         recommend, it says so and nothing else is done."""
         s, context = self.settings, RunContext.of(runtime)
@@ -169,12 +176,13 @@ class Nodes:
             there = " that were there before the as-of time" if update["as_of"] else ""
             note = f"{NOTHING_LEFT}: all products{there} are sold out or already bought."
             nothing: State = {"memory": [], "summary": None, "prediction": None, "candidates": [], "scored": []}
-            return Command(update={**update, **nothing, "degraded": [*update["degraded"], note]}, goto="explain")
+            update = {**update, **nothing, "relaxed": [], "degraded": [*update["degraded"], note]}
+            return Command(update=_afresh(state, update), goto="explain")
         # first: titles are needed by every request, stored queries by searches
         self.retriever(update["as_of"], context.ready_by)
         if update["query"] and s.memory_queries:
             self.memory(update["as_of"]).warm(context.ready_by)
-        return Command(update=cast("dict[str, Any]", update), goto="recall_memory")
+        return Command(update=_afresh(state, update), goto="understand")
 
     def _left(self, history: Sequence[Event], as_of: datetime | None) -> bool:
         """Whether anything may be recommended after such a history."""
@@ -192,6 +200,13 @@ class Nodes:
         )
         items = self.reader.items(sorted({event.item_id for event in history if event.item_id}))
         return {"history": history, "items": items, "degraded": missing}
+
+    def understand(self, state: State, runtime: Runtime[RunContext]) -> State:
+        """What is asked for, as a `Wish`: the words of this turn added to those of the conversation."""
+        facets = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by).fitted.facets
+        shown = self.reader.items(list(state.get("shown") or ()))
+        # what was given is part of the sum now: in a thread it is not given once more
+        return {"wish": heard(state, self.listen(facets), shown), "given": None, "relaxed": []}
 
     def recall_memory(self, state: State, runtime: Runtime[RunContext] | None = None) -> State:
         """F 4.2: the stored queries nearest to this one, and what was on top of their results."""
@@ -235,8 +250,8 @@ class Nodes:
 
     def retrieve(self, state: State, runtime: Runtime[RunContext]) -> State:
         """F 4.4: catalogue items for the predicted text, at least `candidates` and `k` of them where the catalogue has
-        so many."""
-        prediction = state.get("prediction")
+        so many for which the hard parts of the wish hold. Where those are fewer than k, what could give way."""
+        s, prediction, wish = self.settings, state.get("prediction"), state.get("wish")
         retriever = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by)
         asked = RetrievalQuery(
             prediction.item_id if prediction else "",
@@ -244,20 +259,35 @@ class Nodes:
             state.get("query") or "",
             state["history"],
             state["memory"],
-            max(self.settings.candidates, state["k"]),
+            max(s.candidates, state["k"]),
             state["mode"],
-            self.settings.mixup,
+            s.mixup,
+            wish=wish,
         )
         found = retriever.candidates(asked)
+        notes: list[str] = []
+        relaxed: Sequence[Relaxation] = ()
+        if wish and wish.hard and len(found) < state["k"]:
+            bought = {event.item_id for event in state["history"] if event.action == "purchase"}
+            relaxed = retriever.relaxations(wish, bought)
+            if not found:
+                asked_for = " · ".join(wish.parts(s.currency))
+                notes = [f"{NOTHING_LEFT}: nothing that is left holds to what was asked for ({asked_for})."]
         wanted = [candidate.item_id for candidate in found] + (
             [prediction.item_id] if prediction and prediction.item_id else []
         )
         late = [] if retriever.complete else [self._unembedded("retrieve", retriever.fitted.unembedded, "titles are")]
-        return {"candidates": found, "items": self.reader.items(wanted), "degraded": late}
+        return {
+            "candidates": found,
+            "items": self.reader.items(wanted),
+            "relaxed": relaxed,
+            "degraded": [*late, *notes],
+        }
 
     def rerank(self, state: State, runtime: Runtime[RunContext]) -> State:
         """T 4.3: one Yes/No prompt a candidate. The first `candidates` are scored, or as many of them as the time
-        allows; further ones keep their order behind them. With a weight of 0 nothing is asked."""
+        allows; further ones keep their order behind them. With a weight of 0 nothing is asked. What fits more of the
+        named parts of the wish stays before what fits fewer."""
         s = self.settings
         if self.llm is None or not s.rerank_weight or not state["candidates"]:
             return {"scored": _in_order(state["candidates"])}
@@ -280,8 +310,9 @@ class Nodes:
         """A reason for each of the first k, made of events of this user, remembered queries and what the shop's
         shoppers did."""
         if not state["scored"]:
-            return {"recommended": []}
-        return {"recommended": reasons(state, self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by))}
+            return {"recommended": [], "shown": []}
+        found = reasons(state, self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by))
+        return {"recommended": found, "shown": [line.item.item_id for line in found]}
 
     def without_summary(self, state: State, error: NodeError) -> Command[Any]:
         """The LLM summarizer failed: the profile stands in."""
@@ -351,9 +382,16 @@ class Nodes:
         return ids if self.llm is not None and len(ids) <= self.llm.max_choices else ()
 
 
+def _afresh(state: State, update: State) -> dict[str, Any]:
+    """The update that begins a run. What is added up within one starts from it, so that a thread's next turn carries
+    nothing of the last one's."""
+    added: dict[str, Any] = {"items": update["items"], "degraded": update["degraded"], "made": [], "tokens": Usage()}
+    return {**update, **{name: Overwrite(value) for name, value in added.items() if name in state}}
+
+
 def blend(candidates: Sequence[Candidate], pairs: Sequence[tuple[float, float]], weight: float) -> list[Scored]:
     """Orders candidates by (1 - weight) x retrieval + weight x Yes/No, both as z-scores; ties keep the order of
-    retrieval.
+    retrieval. Only what fits equally many named parts of the wish changes places, whatever the weight.
 
     `pairs` are log-probabilities of Yes and No, one a candidate. Ranking by the logit difference, not by T eq. 3
     (DESIGN 7).
@@ -361,7 +399,7 @@ def blend(candidates: Sequence[Candidate], pairs: Sequence[tuple[float, float]],
     retrieval = _standard(np.array([-math.log1p(rank) for rank in range(len(candidates))]))
     logits = np.array([yes - no for yes, no in pairs])
     scores = (1 - weight) * retrieval + weight * _standard(logits)
-    order = np.argsort(-scores, kind="stable")
+    order = np.lexsort((-scores, [-candidate.fits for candidate in candidates]))  # stable, the last key first
     return [Scored(candidates[i], round(float(scores[i]), 6), yes_probability(*pairs[i])) for i in order]
 
 

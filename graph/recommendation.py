@@ -3,8 +3,9 @@ share."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -12,14 +13,21 @@ from recgraph.graph.state import Prediction, Recommended, State
 from recgraph.store.records import Event, Item, Summary
 from recgraph.tools.llm.protocol import Usage
 from recgraph.tools.memory import MemoryHit
+from recgraph.tools.wish.facets import Relaxation
+from recgraph.tools.wish.wish import Wish
 
-NODES = ("load_history", "recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain")
+NODES = ("load_history", "understand", "recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain")
+# Under which names shops keep the address of a product's page and of its picture among its attributes.
+_PAGES = ("url", "link", "product_url", "product_link", "permalink", "page_url")
+_BETWEEN = re.compile(r"[\s|;]+|,(?=https?://)")  # a comma may be part of an address
+_PICTURES = ("image_url", "image_link", "image", "images", "image_src", "picture", "thumbnail", "img")
 
 
 @dataclass(frozen=True)
 class Recommendation:
     """What one run found. `items` are in rank order and always in the catalogue; `degraded` lists what had to be done
-    without."""
+    without. `wish` is what was understood of the query and of the conversation before it; where fewer products than
+    asked for fit its hard parts, `relaxed` says which could give way. `currency` is the shop's."""
 
     run_id: str
     user_id: str
@@ -39,9 +47,14 @@ class Recommendation:
     tokens: Usage
     models: Mapping[str, str]
     degraded: Sequence[str]
+    wish: Wish = field(default_factory=Wish)
+    relaxed: Sequence[Relaxation] = ()
+    currency: str = ""
 
     @classmethod
-    def of(cls, state: State, timings_ms: Mapping[str, float], models: Mapping[str, str]) -> Recommendation:
+    def of(
+        cls, state: State, timings_ms: Mapping[str, float], models: Mapping[str, str], currency: str = ""
+    ) -> Recommendation:
         """From the final state of a run."""
         return cls(
             run_id=state["run_id"],
@@ -62,15 +75,21 @@ class Recommendation:
             tokens=state.get("tokens") or Usage(),
             models=models,
             degraded=tuple(state.get("degraded") or ()),
+            wish=state.get("wish") or Wish(),
+            relaxed=tuple(state.get("relaxed") or ()),
+            currency=currency,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The public JSON as plain data. Beyond DESIGN 8 each item carries its price and its reason's `evidence`."""
+        """The public JSON as plain data. Beyond DESIGN 8 each item carries its reason's `evidence` and how many named
+        parts of the wish it `fits`."""
         summary = self.summary
         return {
             "run_id": self.run_id,
             "user_id": self.user_id,
             "query": self.query,
+            "understood": {**self.wish.to_dict(), "parts": self.wish.parts(self.currency)},
+            "relaxed": [{"part": one.part, "more": one.more} for one in self.relaxed],
             "as_of": self.as_of.isoformat() if self.as_of else None,
             "summary": {
                 "paradigm": self.paradigm,
@@ -84,7 +103,7 @@ class Recommendation:
                 for hit in self.memory
             ],
             "prediction": _prediction(self.prediction),
-            "items": [_item(line) for line in self.items],
+            "items": [_item(line, self.currency) for line in self.items],
             "timings_ms": {
                 **{node: round(self.timings_ms.get(node, 0.0), 1) for node in NODES},
                 "total": round(self.timings_ms["total"], 1),
@@ -104,15 +123,28 @@ def _prediction(prediction: Prediction | None) -> dict[str, Any]:
     return {"item_id": found.item_id, "title": found.title, "valid": found.valid, "repaired": found.repaired}
 
 
-def _item(line: Recommended) -> dict[str, Any]:
+def _item(line: Recommended, currency: str) -> dict[str, Any]:
     return {
         "rank": line.rank,
         "item_id": line.item.item_id,
         "title": line.item.title,
         "price": line.item.price,
+        "currency": currency,
+        "parent_id": line.item.parent_id,
+        "url": _address(line.item, _PAGES),
+        "image_url": _address(line.item, _PICTURES),
         "score": round(line.score, 4),
         "yes": None if line.yes is None else round(line.yes, 4),
+        "fits": line.fits,
         "source": line.source,
         "reason": line.reason,
         "evidence": {"event_seqs": list(line.event_seqs), "queries": list(line.queries)},
     }
+
+
+def _address(item: Item, names: Sequence[str]) -> str | None:
+    """The first web address under one of the names, or None. Any other scheme is left out: what a catalogue says is
+    data, and a page may follow it."""
+    told = {name.casefold().replace(" ", "_"): value for name, value in item.attributes.items()}
+    found = (word for name in names for word in _BETWEEN.split(told.get(name, "").strip()))
+    return next((word for word in found if word.startswith(("https://", "http://"))), None)

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,20 +33,26 @@ from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.graph.wiring import build_graph, serializer
+from recgraph.graph.wish import Conversations, Vocabularies, heard
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.records import Summary, parse_time
 from recgraph.store.runs import RunLog
 from recgraph.tools.embed import Encoder, encoder_of
 from recgraph.tools.index import VectorIndex
-from recgraph.tools.langchain_tools import memory_tool, retrieve_tool
+from recgraph.tools.langchain_tools import ShopTool, memory_tool, retrieve_tool
 from recgraph.tools.llm.adapter_sets import TASKS
 from recgraph.tools.llm.open import InUse, open_adapted
 from recgraph.tools.llm.protocol import LLM
 from recgraph.tools.memory import QueryMemory
+from recgraph.tools.remembered import RememberingEncoder
 from recgraph.tools.retrieve import Retriever
+from recgraph.tools.wish.facets import Facets
+from recgraph.tools.wish.filters import filters
+from recgraph.tools.wish.wish import Price, Wish
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
+_UNKNOWN = "qxzzyx"  # a word of no shop: to look for its meaning makes ready what all unknown words need
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
 
 
@@ -111,7 +117,8 @@ class Recommender:
     ) -> None:
         """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own
         names."""
-        self.store, self.settings, self.encoder, self.llm = store, settings, encoder, llm
+        self.store, self.settings, self.llm = store, settings, llm
+        self.encoder: Encoder = RememberingEncoder(encoder)
         own = {task: task for task in TASKS if llm is not None and task in llm.adapters}
         self.adapters = adapters or InUse(settings.adapter, own)
         self._exit = ExitStack()
@@ -124,9 +131,10 @@ class Recommender:
         self._titles: VectorIndex | None = None
         self._retriever = _Fitted(lambda as_of, until: self._fit_retriever(as_of, until, progress))
         self._memory = _Fitted(
-            lambda as_of, _: QueryMemory.build(store, encoder, as_of, _reporter(progress, "Embedding queries"))
+            lambda as_of, _: QueryMemory.build(store, self.encoder, as_of, _reporter(progress, "Embedding queries"))
         )
         self.currency = store.meta("currency") or ""
+        self._conversations, self._vocabularies = Conversations(), Vocabularies(self.encoder)
         self.summarizer = self._choose_summarizer()
         self._runs = RunLog(store.path)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
@@ -185,11 +193,16 @@ class Recommender:
         mode: str | None = None,
         deadline: float | None = None,
         new_user: bool = False,
+        wish: Wish | None = None,
+        thread: str = "",
     ) -> Iterator[Step | Recommendation]:
         """Runs the graph and yields a `Step` as each node ends, the `Recommendation` last.
 
         `as_of` hides everything from that moment on (datetime UTC, or text as `parse_time` reads it); `deadline` is in
-        seconds. An unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of range.
+        seconds. `wish` is one given ready-made: it wins over the words of the query. Under a `thread` the requests of a
+        user are one conversation: wishes add up, and "cheaper ones" means those of the last answer; this process keeps
+        the last 1,000 of them. An unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of
+        range.
         """
         asked_for = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
         given: dict[str, Any] = {name: value for name, value in asked_for.items() if value is not None}
@@ -204,21 +217,55 @@ class Recommender:
             "as_of": moment,
             "paradigm": settings.paradigm,
             "mode": settings.mode,
+            "given": wish,
         }
-        return self._run(asked, settings.deadline)
+        if thread:
+            asked["wish"], asked["shown"] = self._conversations.last(user_id, thread)
+        return self._run(asked, settings.deadline, thread)
 
     def warm_up(self, as_of: datetime | str | None = None, *, memory: bool = True) -> None:
-        """Fits and loads what the first run as of that moment would: title and ID embeddings, and the `memory`, which
-        only searches need."""
+        """Fits and loads what the first run as of that moment would: title and ID embeddings, the shop's vocabulary,
+        and the `memory`, which only searches need."""
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of
-        self._retriever(moment)
+        self._vocabularies.listen(self._retriever(moment).fitted.facets)(_UNKNOWN, (), ())
         if memory:
             self._memory(moment).warm()
+
+    def understand(self, query: str, user_id: str = "", thread: str = "") -> Wish:
+        """What a query is understood as, without an answer: the node `understand` alone. UnknownUser for a user whom
+        the store does not know."""
+        history = self.store.history(user_id) if user_id else []
+        if user_id and not history:
+            self.store.require_user(user_id)
+        wish, shown = self._conversations.last(user_id, thread) if thread else (None, ())
+        items = self.store.items(sorted({event.item_id for event in history if event.item_id}))
+        asked = {"query": clean(query, ASKED_LIMIT), "history": history, "items": items, "wish": wish, "shown": shown}
+        listen = self._vocabularies.listen(self._retriever(None).fitted.facets)
+        return heard(cast(State, asked), listen, self.store.items(list(shown)))
+
+    def filters(
+        self,
+        want: Mapping[str, Sequence[str]] | None = None,
+        avoid: Mapping[str, Sequence[str]] | None = None,
+        price: Price | None = None,
+    ) -> Wish:
+        """A wish to give to `recommend`, all of it hard: values by attribute, in the shop's spelling or nearly so.
+        SettingsError for what no product has; it lists near ones."""
+        return filters(self._facets(), want or {}, avoid or {}, price)
+
+    def _facets(self) -> Facets:
+        return self._retriever(None).fitted.facets or Facets.of(self.store)
 
     def tools(self) -> list[StructuredTool]:
         """The query-product memory and the retrieval as langchain-core tools with typed arguments, for an assistant of
         your own."""
-        return [memory_tool(self._memory(None)), retrieve_tool(self._retriever(None))]
+        shop = ShopTool(
+            lambda: self._retriever(None),
+            lambda: self._vocabularies.of(self._facets()),
+            self.store.items,
+            self.currency,
+        )
+        return [memory_tool(self._memory(None)), retrieve_tool(shop)]
 
     def close(self) -> None:
         """Closes the store and the checkpoints."""
@@ -232,7 +279,7 @@ class Recommender:
     ) -> None:
         self.close()
 
-    def _run(self, asked: State, seconds: float) -> Iterator[Step | Recommendation]:
+    def _run(self, asked: State, seconds: float, thread: str) -> Iterator[Step | Recommendation]:
         started = last = time.perf_counter()
         context = RunContext.within(seconds)
         inputs, config, resumed = self._begin(asked)
@@ -261,13 +308,11 @@ class Recommender:
         timings["total"] = (time.perf_counter() - started) * 1000
         unsaved = self._save(state)
         state = cast(State, {**state, "degraded": [*self.adapters.notes, *state.get("degraded", ()), *unsaved]})
-        found = Recommendation.of(state, timings, self.models)
+        if thread:
+            self._conversations.keep(state["user_id"], thread, state.get("wish"), state.get("shown") or ())
+        found = Recommendation.of(state, timings, self.models, self.currency)
         note = self._log(found)
-        yield (
-            found
-            if note is None
-            else Recommendation.of(cast(State, {**state, "degraded": [*state["degraded"], note]}), timings, self.models)
-        )
+        yield found if note is None else replace(found, degraded=(*found.degraded, note))
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
         """Input and config of a run. With checkpoints, the same unfinished request goes on where it stopped (input
@@ -321,7 +366,8 @@ class Recommender:
     def _nodes(self) -> Nodes:
         reader = self.store if self.settings.attributes == "shown" else TitlesOnly(self.store)
         settings = NodeSettings.of(self.settings, self.currency, large=self._large, adapters=self.adapters.names)
-        return Nodes(reader, self.llm, self._retriever, self._memory, self.store.catalogue(), settings)
+        listen = self._vocabularies.listen
+        return Nodes(reader, self.llm, self._retriever, self._memory, self.store.catalogue(), settings, listen)
 
     @property
     def _large(self) -> bool:

@@ -20,6 +20,8 @@ from recgraph.store.records import Event, Item, Summary
 from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import Usage
 from recgraph.tools.memory import MemoryHit
+from recgraph.tools.wish.facets import Relaxation
+from recgraph.tools.wish.wish import Like, Price, Wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Recommended:
     reason: str
     event_seqs: tuple[int, ...]
     queries: tuple[str, ...]
+    fits: int = 0  # how many of the named parts of the wish
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,11 @@ def add_usage(left: Usage | None, right: Usage | None) -> Usage:
 
 class RunRequest(TypedDict):
     """What the graph is asked: whom to recommend to. All else has its default in the settings; the id of the run is
-    made."""
+    made.
+
+    A conversation: `wish` is what was asked for so far, `shown` are the item ids of the last answer. Where the graph
+    itself has a checkpointer and a thread, both are there already; who has it as a node keeps the two keys in its own
+    state. `given` is a wish given ready-made, which wins over the words."""
 
     user_id: str
     query: NotRequired[str]
@@ -104,6 +111,9 @@ class RunRequest(TypedDict):
     paradigm: NotRequired[str]
     mode: NotRequired[str]
     run_id: NotRequired[str]
+    wish: NotRequired[Wish | None]
+    given: NotRequired[Wish | None]
+    shown: NotRequired[Sequence[str]]
 
 
 class State(TypedDict, total=False):
@@ -116,6 +126,9 @@ class State(TypedDict, total=False):
     as_of: datetime | None
     paradigm: str
     mode: str
+    given: Wish | None
+    wish: Wish | None
+    shown: Sequence[str]
     history: Sequence[Event]
     items: Annotated[Mapping[str, Item], merge]
     memory: Sequence[MemoryHit]
@@ -125,10 +138,14 @@ class State(TypedDict, total=False):
     made: Annotated[list[Summary], operator.add]
     prediction: Prediction | None
     candidates: Sequence[Candidate]
+    relaxed: Sequence[Relaxation]
     scored: Sequence[Scored]
     recommended: Sequence[Recommended]
     tokens: Annotated[Usage | None, add_usage]
     degraded: Annotated[list[str], operator.add]
 
 
-CHECKPOINT_TYPES = (Event, Item, Summary, Usage, MemoryHit, Candidate, Prediction, Scored, Recommended)
+CHECKPOINT_TYPES = (
+    *(Event, Item, Summary, Usage, MemoryHit, Candidate, Prediction, Scored, Recommended),
+    *(Wish, Price, Like, Relaxation),
+)

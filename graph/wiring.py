@@ -78,8 +78,9 @@ def build_graph(
     run without a `RunContext` has `seconds`."""
     retry = RetryPolicy(initial_interval=0.2, max_attempts=2, jitter=False, retry_on=LLMUnavailable)
     graph = StateGraph(State, context_schema=RunContext, input_schema=RunRequest)
-    # It goes on to recall_memory, or to explain where nothing is left to recommend.
+    # It goes on to understand, or to explain where nothing is left to recommend.
     graph.add_node("load_history", nodes.begin)
+    graph.add_node("understand", nodes.understand)
     graph.add_node("recall_memory", nodes.recall_memory)
     graph.add_node("summarize", summarize, error_handler=cast(Any, nodes.without_summary))
     graph.add_node("recommend", nodes.recommend, retry_policy=retry, error_handler=cast(Any, nodes.without_prediction))
@@ -87,7 +88,8 @@ def build_graph(
     graph.add_node("rerank", nodes.rerank, retry_policy=retry, error_handler=cast(Any, nodes.without_scores))
     graph.add_node("explain", nodes.explain)
     graph.add_edge(START, "load_history")
-    for one, following in pairwise(["recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain", END]):
+    order = ["understand", "recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain", END]
+    for one, following in pairwise(order):
         graph.add_edge(one, following)
     return TimedGraph.of(graph.compile(checkpointer=checkpointer, name="recgraph"), seconds)
 

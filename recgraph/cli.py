@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from recgraph import measure, upkeep
+from recgraph import ask, measure, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
 from recgraph.terminal import json_text, plain, say
@@ -42,66 +42,6 @@ def main() -> None:
     What answers (store, llm, llm_url, adapter, mode, k, deadline, ...) can also be set in recgraph.toml in this
     folder, or in the environment as RECGRAPH_LLM and so on; an option comes before both.
     """
-
-
-@main.command()
-@click.option("--user", metavar="ID", required=True, help="whom to recommend to; recgraph users lists them")
-@click.option("--query", metavar="TEXT", default="", help="what they search for now")
-@click.option("--k", metavar="N", type=click.IntRange(min=1), help="how many products  [default: 10]")
-@click.option("--as-of", metavar="TIME", help="know nothing later: 2025-06-01, or an event number")
-@click.option(
-    "--paradigm",
-    type=click.Choice(["recurrent", "hierarchical"]),
-    help="how a long history is summarised  [default: recurrent]",
-)
-@click.option(
-    "--mode",
-    type=click.Choice(["fused", "paper"]),
-    help="candidates from all sources, or from the two of the paper  [default: fused]",
-)
-@click.option("--deadline", type=float, metavar="SECONDS", help="answer without the LLM after this  [default: 30]")
-@click.option("--new-user", is_flag=True, help="accept someone the store does not know")
-@click.option("--json", "as_json", is_flag=True, help="print the public JSON instead of the panel")
-@click.option("--llm", metavar="MODEL", help="base model: folder or hub id; `none`: from retrieval alone")
-@click.option("--llm-url", metavar="URL", help="vLLM server, e.g. http://127.0.0.1:8000/v1")
-@click.option(
-    "--adapter", metavar="SET", help="adapter set: its name, its folder, or `none`  [default: the store's own]"
-)
-@click.option(
-    "--summarizer",
-    type=click.Choice(["auto", "profile", "llm"]),
-    help="who writes the summary: profile counts, llm asks the model  [default: auto]",
-)
-@click.option("--checkpoint", metavar="FILE", default="", help="SQLite file: the same command resumes a killed run")
-@store_option
-def run(
-    user: str, query: str, as_json: bool, new_user: bool, as_of: str | None, checkpoint: str, **settings: Any
-) -> None:
-    """Recommend products to a user, each with a reason.
-
-    A failing or slow language model never loses the answer: it then comes from retrieval, and says what was missing.
-    """
-    from recgraph import panel
-    from recgraph.graph.recommender import Recommender
-    from recgraph.store.records import parse_time
-
-    console, screen = consoles()
-    moment = parse_time(as_of) if as_of else None
-    if not new_user:
-        with open_store(settings["store"]) as opened:  # before the models are loaded
-            opened.require_user(user)
-    asked = {name: settings.pop(name) for name in ("k", "paradigm", "mode", "deadline")}
-    opened_with = {"checkpoint": checkpoint, **settings}
-    place = opened_with.pop("store")
-    with panel.bars(screen) as progress, Recommender.open(place, progress=progress, **opened_with) as recommender:
-        steps = recommender.stream(user, query, as_of=moment, new_user=new_user, **asked)
-        found = panel.follow(steps, progress if screen.is_terminal else None)
-        facts = {name: recommender.store.meta(name) or "" for name in ("simulated", "currency")}
-        shop = recommender.store.meta("name") or ""
-    if as_json:
-        click.echo(json_text(found.to_dict()))
-    else:
-        console.print(panel.recommendation(found, shop=shop, **facts))
 
 
 @main.command()
@@ -428,7 +368,16 @@ def doctor(store: str | None) -> None:
         raise SystemExit(1)
 
 
-for command in (upkeep.rejects, upkeep.forget, measure.evaluate, measure.leaderboard, measure.tune, measure.ablate):
+for command in (
+    ask.run,
+    ask.understand,
+    upkeep.rejects,
+    upkeep.forget,
+    measure.evaluate,
+    measure.leaderboard,
+    measure.tune,
+    measure.ablate,
+):
     main.add_command(command)
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from recgraph.store.ingest.load import Preview
     from recgraph.store.ingest.report import IngestReport
     from recgraph.store.ingest.staging import Reading
+    from recgraph.tools.wish.wish import Wish
 
     Tell = Callable[..., None]  # (what, done, of)
 
@@ -54,6 +55,7 @@ _ACTIONS = {
 }
 _STEPS = {
     "load_history": "Reading the history",
+    "understand": "Understanding the search",
     "recall_memory": "Recalling what similar searches showed",
     "summarize": "Summarising the history",
     "recommend": "Asking the model for the next product",
@@ -62,6 +64,7 @@ _STEPS = {
     "explain": "Giving reasons",
 }
 _RECENT_SHOWN = 5
+_WAYS_SHOWN = 3  # parts of a wish that could give way
 _SLOWEST_SHOWN = 3  # nodes whose times are worth a reader's while
 
 
@@ -94,10 +97,14 @@ def recommendation(found: Recommendation, *, shop: str, simulated: str, currency
     """The panel of `recgraph run`: who asked, what is known of them, the products with their reasons, and what
     answered."""
     parts: list[RenderableType] = [Padding(_brief(found), (0, 0, 1, 0))]
+    if found.wish:
+        parts.insert(0, Padding(understood(found.wish, currency), (0, 0, 1, 0)))
     if found.summary:
         parts.append(Padding(_summary(found), (0, 0, 1, 0)))
     if found.items:
         parts.append(_products(found, currency))
+    if found.relaxed:
+        parts.append(Padding(_relaxed(found), (1 if found.items else 0, 0, 0, 0)))
     parts.append(Padding(_footer(found), (1 if found.items else 0, 0, 0, 0)))
     if simulated:
         parts.append(Text(printable(simulated), style="dim italic"))
@@ -105,6 +112,20 @@ def recommendation(found: Recommendation, *, shop: str, simulated: str, currency
     if found.query:
         title.append(f" · “{printable(found.query)}”", style="cyan")
     return Panel(Group(*parts), title=title, border_style="blue", padding=(1, 2))
+
+
+def understood(wish: Wish, currency: str) -> Text:
+    """What was understood, a few words a part, on a line."""
+    parts = " · ".join(printable(part) for part in wish.parts(currency))
+    return Text.assemble(("Understood  ", "bold"), (parts or "nothing that products can be told by", "cyan"))
+
+
+def _relaxed(found: Recommendation) -> Text:
+    """Why there are so few, and what each hard part that could give way would bring."""
+    count = len(found.items)
+    fit = f"Only {count} product{' fits' if count == 1 else 's fit'}" if count else "No product fits"
+    ways = ", ".join(f"{one.more:,} more without “{printable(one.part)}”" for one in found.relaxed[:_WAYS_SHOWN])
+    return Text(f"{fit} what was asked for: {ways}.", style="yellow")
 
 
 def _brief(found: Recommendation) -> RenderableType:

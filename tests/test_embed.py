@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes import FakeEncoder
 
 pytest.importorskip("torch", reason="needs recgraph[local]")
 pytest.importorskip("transformers", reason="needs recgraph[local]")
@@ -19,6 +20,7 @@ from recgraph.store.db import Store
 from recgraph.tools import embed as embedding
 from recgraph.tools.embed import TextEncoder, embed, embed_until, text_key
 from recgraph.tools.llm import places
+from recgraph.tools.remembered import RememberingEncoder
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +183,32 @@ def test_another_number_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("RECGRAPH_DTYPE", "int8")
     with pytest.raises(SettingsError, match="RECGRAPH_DTYPE is 'int8'; it must be one of float32, bfloat16"):
         places.placement()
+
+
+class AskedEncoder(FakeEncoder):
+    """Keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def encode(self, texts: Sequence[str], progress: object = None) -> Any:
+        self.asked.append(list(texts))
+        return super().encode(texts)
+
+
+def test_a_search_is_encoded_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recgraph.tools.remembered.KEPT", 2)
+    inner = AskedEncoder()
+    encoder = RememberingEncoder(inner)
+    first = encoder.encode(["linen shirt"])
+    both = encoder.encode(["wool jumper", "linen shirt", "wool jumper"])
+    assert inner.asked == [["linen shirt"], ["wool jumper"]]
+    np.testing.assert_array_equal(both, FakeEncoder().encode(["wool jumper", "linen shirt", "wool jumper"]))
+    first[:] = 0  # the caller's own
+    np.testing.assert_array_equal(encoder.encode(["linen shirt"]), FakeEncoder().encode(["linen shirt"]))
+    encoder.encode(["boots"])  # two are kept
+    encoder.encode(["wool jumper"])
+    assert inner.asked[2:] == [["boots"], ["wool jumper"]]
+    assert encoder.encode([]).shape == (0, 64)
+    assert encoder.encode([str(number) for number in range(9)]).shape == (9, 64)
+    assert (encoder.name, encoder.dim) == (inner.name, inner.dim)

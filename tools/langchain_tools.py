@@ -1,18 +1,38 @@
 """The query memory and the retrieval as langchain-core tools with typed schemas, for agents that choose their tools
 themselves.
 
-recgraph's own graph calls the classes directly; these wrappers only add names, descriptions and JSON-able answers.
+recgraph's own graph calls the classes directly; these wrappers add names, descriptions that a language model reads, and
+JSON-able answers. What a model fills in wrongly it is told of in the answer, so that it can ask again.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from langchain_core.tools import StructuredTool
 from pydantic import BaseModel, Field
 
+from recgraph.errors import SettingsError
+from recgraph.store.records import Item
+from recgraph.tools.candidates import Candidate
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import RetrievalQuery, Retriever
+from recgraph.tools.wish.filters import filters
+from recgraph.tools.wish.understand import understand
+from recgraph.tools.wish.vocabulary import Vocabulary
+from recgraph.tools.wish.wish import Price, Wish
+
+_MEMORY = """Finds earlier searches of this shop that mean nearly the same, and the products that shoppers were shown
+for them, best placed first. Use it to see what others who asked so looked at; to find products that fit what is asked,
+use retrieve_products."""
+_RETRIEVE = """Finds products of this shop that a shopper may buy now. Give the shopper's own words as `query`; fill in
+a filter only where the shopper is strict about it, because every product then holds to it. What the query names (black,
+boots) comes first; what it rules out, its price bounds and sizes hold for every product. The answer says what was
+`understood`. Where it has too few `products`, `relaxed` says which part to give up and how many more products that
+brings: ask the shopper. `problems` says which argument to correct. Recommend only products of the answer, and name
+their prices as they are given."""
 
 
 class LookupQueryMemory(BaseModel):
@@ -26,15 +46,33 @@ class LookupQueryMemory(BaseModel):
 class RetrieveProducts(BaseModel):
     """Arguments of `retrieve_products`."""
 
-    title: str = Field(default="", description="The title of the product to look for, in words.")
-    item_id: str = Field(
-        default="", description="The catalogue id of a product that would fit; similar ones are found too."
+    query: str = Field(
+        default="",
+        description="What the shopper asks for, in their own words, e.g. 'black boots under 60, not leather'. Colours, "
+        "categories, brands, sizes, prices and negations in it are understood; the rest is searched for.",
     )
-    query: str = Field(default="", description="What the user searched for.")
-    k: int = Field(default=10, ge=1, le=1000, description="How many products to give.")
-    mode: Literal["fused", "paper"] = Field(
-        default="fused", description="fused: all sources; paper: title and id only."
+    category: str = Field(default="", description="Only products of this category, e.g. 'boots'.")
+    brand: str = Field(default="", description="Only products of this brand.")
+    color: str = Field(default="", description="Only products of this colour, e.g. 'black'.")
+    size: str = Field(default="", description="Only products of this size, e.g. '42' or 'M'.")
+    min_price: float | None = Field(default=None, ge=0, description="No product costs less, in the shop's currency.")
+    max_price: float | None = Field(default=None, ge=0, description="No product costs more, in the shop's currency.")
+    avoid: list[str] = Field(
+        default_factory=list, max_length=20, description="What no product may be, e.g. ['leather', 'red']."
     )
+    similar_to: str = Field(default="", description="The item_id of a product of this shop that would suit.")
+    k: int = Field(default=10, ge=1, le=100, description="How many products to give at most.")
+
+
+@dataclass(frozen=True)
+class ShopTool:
+    """What `retrieve_products` looks into. The functions give what holds now: a shop may change while an agent
+    lives."""
+
+    retriever: Callable[[], Retriever]
+    vocabulary: Callable[[], Vocabulary]
+    items: Callable[[Sequence[str]], Mapping[str, Item]]
+    currency: str = ""
 
 
 def memory_tool(memory: QueryMemory) -> StructuredTool:
@@ -47,35 +85,78 @@ def memory_tool(memory: QueryMemory) -> StructuredTool:
     return StructuredTool.from_function(
         lookup_query_memory,
         name="lookup_query_memory",
-        description="Finds earlier queries of this shop that mean nearly the same, and the products they showed, best "
-        "placed first.",
+        description=_MEMORY,
         args_schema=LookupQueryMemory,
     )
 
 
-def retrieve_tool(retriever: Retriever) -> StructuredTool:
-    """`retrieve_products`: a list of {item_id, title, score, source, sources}, best first; no repeats, all from the
-    catalogue."""
+def retrieve_tool(shop: ShopTool) -> StructuredTool:
+    """`retrieve_products`: {understood, products, relaxed, problems}. `products`, best first, no repeats, all of the
+    catalogue, hold to every filter and to the hard parts of the query; `relaxed` says what could give way where they
+    are fewer than `k`; `problems` what could not be held to. Where a filter names what no product has, there are no
+    products."""
 
-    def retrieve_products(
-        title: str = "", item_id: str = "", query: str = "", k: int = 10, mode: Literal["fused", "paper"] = "fused"
-    ) -> list[dict[str, object]]:
-        found = retriever.candidates(RetrievalQuery(item_id, title, query, k=k, mode=mode))
-        return [
-            {
-                "item_id": c.item_id,
-                "title": retriever.name_of(c.item_id),
-                "score": c.score,
-                "source": c.source,
-                "sources": list(c.sources),
-            }
-            for c in found
-        ]
+    def retrieve_products(**arguments: Any) -> dict[str, object]:
+        asked = RetrieveProducts(**arguments)
+        try:
+            wish, problems = _wish(asked, shop.vocabulary())
+        except SettingsError as error:
+            return {"understood": [], "products": [], "relaxed": [], "problems": [str(error)]}
+        retriever = shop.retriever()
+        found = retriever.candidates(RetrievalQuery(asked.similar_to, query=asked.query, k=asked.k, wish=wish))
+        less = retriever.relaxations(wish) if wish.hard and len(found) < asked.k else ()
+        items = shop.items([one.item_id for one in found])
+        return {
+            "understood": wish.parts(shop.currency),
+            "products": [_product(one, items[one.item_id], shop.currency) for one in found if one.item_id in items],
+            "relaxed": [{"part": one.part, "more": one.more} for one in less],
+            "problems": problems,
+        }
 
     return StructuredTool.from_function(
         retrieve_products,
         name="retrieve_products",
-        description="Finds products of the catalogue by title, by a similar product's id, by a query, or by all of "
-        "them.",
+        description=_RETRIEVE,
         args_schema=RetrieveProducts,
     )
+
+
+def _wish(asked: RetrieveProducts, vocabulary: Vocabulary) -> tuple[Wish, list[str]]:
+    """What was asked for, and what of it could not be held to. SettingsError for a filter that names what no product
+    has."""
+    want = {name: _spelled(name, value, vocabulary) for name in ("category", "brand", "color", "size")
+            if (value := getattr(asked, name).strip())}  # fmt: skip
+    avoid: dict[str, list[str]] = {}
+    problems = []
+    for word in asked.avoid:
+        meant = understand(f"not {word}", vocabulary).avoid
+        for name, values in meant.items():
+            avoid.setdefault(name, []).extend(values)
+        if not meant:
+            problems.append(
+                f"'{word[:40]}' is nothing that products are told apart by here: it could not be ruled out."
+            )
+    given = filters(vocabulary.facets, want, avoid, Price(at_most=asked.max_price, at_least=asked.min_price))
+    return understand(asked.query, vocabulary).then(given), problems
+
+
+def _spelled(name: str, value: str, vocabulary: Vocabulary) -> Sequence[str]:
+    """The values that are meant by what a model wrote ("Blacks", "schwarz"); itself where nothing is known, so that the
+    filter says so."""
+    return understand(value, vocabulary).want.get(name, (value,))
+
+
+def _product(found: Candidate, item: Item, currency: str) -> dict[str, object]:
+    return {
+        "item_id": item.item_id,
+        "title": item.name,
+        "price": item.price,
+        "currency": currency,
+        "category": item.category,
+        "brand": item.brand,
+        "color": item.color,
+        "size": item.size,
+        "fits": found.fits,
+        "score": found.score,
+        "source": found.source,
+    }

@@ -201,6 +201,12 @@ class Retriever:
         `exclude` is not counted."""
         return self.fitted.facets.relaxations(wish, self._allowed(RetrievalQuery(exclude=exclude), self.eligible))
 
+    def relaxations(self, wish: Wish, exclude: Collection[str] = ()) -> tuple[Relaxation, ...]:
+        """Which hard parts could give way."""
+        if self.fitted.facets is None:
+            return ()
+        return self.fitted.facets.relaxations(wish, self._allowed(RetrievalQuery(exclude=exclude), self.eligible))
+
     def taken(self, item_id: str) -> TakenItem:
         """How often shoppers took a product, as of the moment of this retriever. Nothing for an unknown id."""
         return self.fitted.taken.item(self._row_of.get(item_id))
@@ -283,6 +289,8 @@ class Retriever:
         allowed = among.copy()
         bought = (event.item_id for event in asked.history if event.action == "purchase" and asked.exclude_purchased)
         allowed[[self._row_of[item_id] for item_id in (*bought, *asked.exclude) if item_id in self._row_of]] = False
+        if asked.wish and self.fitted.facets:
+            allowed &= self.fitted.facets.may(asked.wish)
         return allowed
 
     def _in_order(self, level: _Level) -> Iterator[int]:
