@@ -28,6 +28,7 @@ class GrownIndex(VectorIndex):
         self._at: Rows = np.array(sorted(self._more), np.int64)
         self._told = np.array([self._more[row] for row in self._at.tolist()], np.float32).reshape(-1, base.dim)
         n = len(base)
+        self._keys, self._lists = None, None
         self._size = max(n + len(self._new_keys), int(self._at.max(initial=-1)) + 1)
         self._mine: Mask = np.ones(n, np.bool_)  # of the base's rows
         self._mine[self._at[self._at < n]] = False
