@@ -64,7 +64,7 @@ class VectorIndex:
         self.n_known = int(self.known.sum())
         self.exact = self.n_known < exact_below
         # Above, the last bits say nothing that the inverted file would tell apart.
-        self._vectors = np.ascontiguousarray(vectors, np.float32 if self.exact else np.float16)
+        self._vectors: NDArray[Any] = np.ascontiguousarray(vectors, np.float32 if self.exact else np.float16)
         self._lists: Any = None if self.exact else _inverted(self._vectors, np.flatnonzero(self.known))
 
     @property

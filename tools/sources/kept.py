@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from recgraph.tools.index import VectorIndex
 
 Array = NDArray[Any]
+T = TypeVar("T")
 _PARTS = ("data", "indices", "indptr")  # of a csr table, a file each
 
 
@@ -45,9 +46,7 @@ class Built:
             name, make, lambda made, place: made.save(place, "index"), lambda p: VectorIndex.load(p, "index")
         )
 
-    def _get(
-        self, name: str, make: Callable[[], Any], save: Callable[[Any, Path], None], load: Callable[[Path], Any]
-    ) -> Any:
+    def _get(self, name: str, make: Callable[[], T], save: Callable[[T, Path], None], load: Callable[[Path], T]) -> T:
         if name not in self._held:
             if self.folder is None:
                 self._held[name] = make()
@@ -56,10 +55,11 @@ class Built:
                 if not place.exists():
                     _write(place, make(), save)
                 self._held[name] = load(place)
-        return self._held[name]
+        found: T = self._held[name]
+        return found
 
 
-def _write(place: Path, made: Any, save: Callable[[Any, Path], None]) -> None:
+def _write(place: Path, made: T, save: Callable[[T, Path], None]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:

@@ -16,7 +16,7 @@ from recgraph.tools.sources.sums import LARGE, strongest, weighted
 from recgraph.tools.sources.transitions import scaled, transition_counts
 from recgraph.tools.sources.words import makers
 
-_READ = 100_000  # items of reached makers that are looked at, those of the best first
+_READ = 30_000  # items of reached makers that are looked at, those of the best first
 _FOLLOWERS = 200  # makers that are kept of each one of a large catalogue
 
 
@@ -34,9 +34,8 @@ class Shares:
     """Each item's maker and its share of what the maker gets; `order` are the items maker by maker, the largest share
     first, those of maker m from `starts`[m] on."""
 
-    def __init__(self, maker: Rows, share: Scores) -> None:
-        self.maker, self.share = maker, share
-        self.order: Rows = np.lexsort((-share, maker))
+    def __init__(self, maker: Rows, share: Scores, order: Rows) -> None:
+        self.maker, self.share, self.order = maker, share, order
         self.starts: Rows = np.searchsorted(maker[self.order], np.arange(maker.max(initial=-1) + 2))
         wide = share.astype(np.float64)
         self.total = np.bincount(maker, wide)
@@ -51,7 +50,9 @@ class MakerTransitions:
         maker = past.kept.array("makers", lambda: makers(past.names))
         n = int(maker.max(initial=0)) + 1
         count = (np.bincount(past.events.item, minlength=past.n_items) + 0.5) ** s.share
-        self._shares = Shares(maker, (count / np.bincount(maker, count, n)[maker] ** 0.5).astype(np.float32))
+        share = (count / np.bincount(maker, count, n)[maker] ** 0.5).astype(np.float32)
+        order = past.kept.array(f"makers-order-{s.share}", lambda: np.lexsort((-share, maker)))
+        self._shares = Shares(maker, share, order)
         self._steps = past.kept.sparse(f"maker-steps-{s.into}", lambda: _steps(past, maker, n, s.into))
 
     def ask(self, asked: Sequence[Request]) -> Said:

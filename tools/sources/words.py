@@ -25,12 +25,14 @@ _TYPO_FROM, _TYPO_TO = 4, 30  # letters; a shorter word has too many neighbours,
 class Words:
     """Texts as rows of TF-IDF weights of length 1, float32[texts, words]. A text's first word and its first two count
     once again: names of shops begin with the maker. `names` has the words, in the order of the columns; `turned` is the
-    same table by words, in each row the largest weights first; `rarity` float32[words] their weights."""
+    same table by words, in each row the largest weights first; `rarity` float32[words] their weights; `sums`
+    float64[2, words] the sum of each word's numbers in the table and the sum of their squares."""
 
     table: sp.csr_matrix
     turned: sp.csr_matrix
     names: Sequence[str]
     rarity: NDArray[np.float32]
+    sums: NDArray[np.float64]
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Words:
@@ -55,7 +57,9 @@ class Words:
         turned = table.T.tocsr()
         order = np.lexsort((-turned.data, np.repeat(np.arange(len(names)), np.diff(turned.indptr))))
         turned = sp.csr_matrix((turned.data[order], turned.indices[order], turned.indptr), shape=turned.shape)
-        return cls(table, turned, tuple(column), rarity)
+        wide = table.data.astype(np.float64)
+        sums = np.stack([np.bincount(table.indices, one, table.shape[1]) for one in (wide, wide**2)]).astype(np.float64)
+        return cls(table, turned, tuple(column), rarity, sums)
 
     @classmethod
     def in_kept(cls, texts: Sequence[str], kept: Built) -> Words:
@@ -67,19 +71,13 @@ class Words:
             kept.sparse("words-turned", lambda: made().turned),
             letters.tobytes().decode().split("\n"),
             kept.array("words-rarity", lambda: made().rarity),
+            kept.array("words-sums", lambda: made().sums),
         )
 
     @cached_property
     def columns(self) -> dict[str, int]:
         """The number of each word's column."""
         return {name: column for column, name in enumerate(self.names)}
-
-    @cached_property
-    def sums(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Of each word's weights their sum over all texts, and the sum of their squares."""
-        wide = self.table.data.astype(np.float64)
-        size = self.table.shape[1]
-        return np.bincount(self.table.indices, wide, size), np.bincount(self.table.indices, wide**2, size)
 
     def read(self, texts: Sequence[str]) -> sp.csr_matrix:
         """float32[texts, words]: other texts, without beginnings. A word that is not known is read as those that are
