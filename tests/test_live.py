@@ -226,3 +226,23 @@ def test_answers_go_on_while_a_fit_is_under_way(store: Store) -> None:
         one.join()
     live.close()
     assert failures == []
+
+
+def test_what_was_built_is_kept_beside_the_store_and_what_is_damaged_or_stale_is_built_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recgraph.tools.retrieve.KEPT_FROM", 1)
+    first = ids(Retriever.build(store, FakeEncoder()), query="wool jumper")
+    root = store.path.with_name(store.path.name + ".index")
+    (folder,) = root.iterdir()
+    read = store.sequences
+    store.sequences = None  # type: ignore[assignment, method-assign]
+    assert ids(Retriever.build(store, FakeEncoder()), query="wool jumper") == first  # nothing is counted again
+    store.sequences = read  # type: ignore[method-assign]
+    (folder / "titles" / "index.npy").write_bytes(b"cut")
+    again = Retriever.build(store, FakeEncoder())
+    assert again.fitted.past.kept.damaged == ["titles"]
+    assert ids(again, query="wool jumper") == first
+    store.upsert_items([{"item_id": "S1OLIV", "price": 3}])
+    Retriever.build(store, FakeEncoder())
+    assert [one for one in root.iterdir() if one == folder] == []

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
 from recgraph.settings import MODES
-from recgraph.store.db import Catalogue, Store
+from recgraph.store.db import Catalogue, Sequences, Store
 from recgraph.store.records import Event, is_named
 from recgraph.tools.candidates import Candidate, is_fresh, memory_scores, mixup
 from recgraph.tools.embed import Encoder, Progress, embed_until
@@ -29,12 +31,14 @@ from recgraph.tools.memory import MemoryHit
 from recgraph.tools.ranking import LearntRanking, Ranker
 from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.core import Core
+from recgraph.tools.sources.kept import Built, beside
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, id_embedding
 from recgraph.tools.taken import Taken, TakenItem
 from recgraph.tools.wish.facets import Facets, Relaxation
 from recgraph.tools.wish.wish import Wish
 
+KEPT_FROM = 30_000  # products from which on what is built is kept beside the store; below, building it takes moments
 _POPULAR = ("popular", ("popular",))
 _COMPARED = 100  # candidates at least: what is over the limit of a style needs others behind it
 _SCORED = 11  # the score of a level's first is 1 / 11 above the level's
@@ -149,27 +153,42 @@ class Retriever:
         `progress` is told (done, total) of the titles; at `until` (`time.monotonic()`) embedding ends, done or not.
         `titles` is the whole index of an earlier retriever of the same store: titles do not depend on the moment. An
         empty store is fine: there is nothing to retrieve then.
+
+        What is built of a catalogue of `KEPT_FROM` products and more, as of now, is kept in the folder NAME.index
+        beside the store, by the store's revision and what was published in it; the next one who builds it maps it into
+        memory.
         """
-        catalogue = store.catalogue()
-        unembedded = 0
-        if titles is None or titles.keys != tuple(catalogue.item_ids):
-            titles, unembedded = _embedded(store, encoder, catalogue, progress, until)
-        sequences = store.sequences(before)
-        core = Core.published(store, before)
-        core = core.over(catalogue.item_ids) if core else None
+        catalogue, unembedded = store.catalogue(), 0
         n, facets = len(catalogue.item_ids), Facets.of(store)
-        ids = core.units() if core else id_embedding(sequences, n)
-        neighbours = VectorIndex(catalogue.item_ids, ids)
-        learnt, former = _published(store, encoder, before)
-        past = Past(sequences, catalogue.names, titles.vectors(np.arange(n)), core, former, ids)
-        past.kept.index("titles", lambda: titles)  # one index for the sources and for what asks by key
-        past.kept.index("ids", lambda: neighbours)
+        core, (learnt, former) = Core.published(store, before), _published(store, encoder, before)
+        core = core.over(catalogue.item_ids) if core else None
+        kept = Built()
+        if before is None and n >= KEPT_FROM:
+            parts = (
+                core.name if core else "",
+                former.name if former else "",
+                ",".join(learnt.sources if learnt else ()),
+            )
+            kept = beside(store, encoder.name, *parts)
+        if not kept.has("titles") and (titles is None or titles.keys != tuple(catalogue.item_ids)):
+            titles, unembedded = _embedded(store, encoder, catalogue, progress, until)
+            kept = kept if not unembedded else Built()
+        given = titles
+        titles = kept.index("titles", lambda: given or _embedded(store, encoder, catalogue, None, None)[0])
+        sequences = _sequences(store, before, kept)
+
+        def neighbours() -> VectorIndex:
+            return VectorIndex(catalogue.item_ids, core.units() if core else id_embedding(sequences, n))
+
+        ids = kept.index("ids", neighbours)
+        table = kept.sparse("followers", lambda: TransitionTable.fit(sequences, n).table)
+        past = Past(sequences, catalogue.names, titles.stored, core, former, ids.stored, kept)
         fitted = Fitted(
             catalogue,
             before,
             titles,
-            neighbours,
-            TransitionTable.fit(sequences, n),
+            ids,
+            TransitionTable(table),
             Taken.of(store, sequences, n, before),
             facets,
             Ranker.of(learnt, past, facets),
@@ -327,6 +346,21 @@ def _embedded(
     found, left = embed_until(until, store, encoder, "title", [catalogue.names[row] for row in named], progress)
     vectors[named] = found.reshape(len(named), encoder.dim)
     return VectorIndex(catalogue.item_ids, vectors), left
+
+
+def _sequences(store: Store, before: datetime | None, kept: Built) -> Sequences:
+    """The store's, without who the users are; read at once from where they are kept."""
+    read: list[Sequences] = []
+
+    def column(name: str) -> NDArray[Any]:
+        def make() -> NDArray[Any]:
+            if not read:
+                read.append(store.sequences(before))
+            return np.asarray(getattr(read[0], name))
+
+        return kept.array(f"events-{name}", make)
+
+    return Sequences(column("user"), column("item"), column("ts"), column("action"))
 
 
 def _published(
