@@ -36,11 +36,12 @@ from recgraph.graph.wiring import build_graph, serializer
 from recgraph.graph.wish import Conversations, Vocabularies, heard
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
-from recgraph.store.records import Summary, parse_time
+from recgraph.store.records import Event, Summary, parse_time
 from recgraph.store.runs import RunLog
 from recgraph.tools.embed import Encoder, encoder_of
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.langchain_tools import ShopTool, memory_tool, retrieve_tool
+from recgraph.tools.live import Live
 from recgraph.tools.llm.adapter_sets import TASKS
 from recgraph.tools.llm.open import InUse, open_adapted
 from recgraph.tools.llm.protocol import LLM
@@ -79,20 +80,34 @@ class Step:
 
 class _Fitted(Generic[Tool]):
     """Tools fitted as of a moment, the last few kept. Thread-safe: a tool is fitted once, and again where the time did
-    not suffice for all of it."""
+    not suffice for all of it or where the store has changed and `outdated` says that the tool would be another one."""
 
-    def __init__(self, fit: Callable[[datetime | None, float | None], Tool]) -> None:
-        self._fit, self._kept, self._lock = fit, OrderedDict[datetime | None, Tool](), threading.Lock()
+    def __init__(
+        self,
+        fit: Callable[[datetime | None, float | None], Tool],
+        revision: Callable[[], str],
+        outdated: Callable[[str], bool] = lambda known: True,
+    ) -> None:
+        """`outdated` is asked with the revision that a tool knows."""
+        self._fit, self._revision, self._outdated = fit, revision, outdated
+        self._kept, self._lock = OrderedDict[datetime | None, tuple[str, Tool]](), threading.Lock()
 
     def __call__(self, as_of: datetime | None, until: float | None = None) -> Tool:
         with self._lock:
-            kept = self._kept.get(as_of)
-            if kept is None or not (kept.complete or (until is not None and time.monotonic() >= until)):
-                self._kept[as_of] = self._fit(as_of, until)
+            revision = self._revision()
+            known, kept = self._kept.get(as_of, ("", None))
+            if kept is not None and known != revision and not self._outdated(known):
+                self._kept[as_of] = revision, kept
+            elif (
+                kept is None
+                or known != revision
+                or not (kept.complete or (until is not None and time.monotonic() >= until))
+            ):
+                self._kept[as_of] = revision, self._fit(as_of, until)
             self._kept.move_to_end(as_of)
             while len(self._kept) > _FITTED_KEPT:
                 self._kept.popitem(last=False)
-            return self._kept[as_of]
+            return self._kept[as_of][1]
 
 
 class Recommender:
@@ -129,9 +144,15 @@ class Recommender:
                 f"The store {store.path} has no items. Load some with `recgraph ingest PATH... --store {store.path}`."
             )
         self._titles: VectorIndex | None = None
-        self._retriever = _Fitted(lambda as_of, until: self._fit_retriever(as_of, until, progress))
+        self._writer: Store | None = None
+        self._owning = threading.Lock()
+        self._live = Live(store, lambda until: self._fit_retriever(None, until, progress))
+        self._exit.callback(self._live.close)
+        self._of_moments = _Fitted(lambda as_of, until: self._fit_retriever(as_of, until, progress), store.revision)
         self._memory = _Fitted(
-            lambda as_of, _: QueryMemory.build(store, self.encoder, as_of, _reporter(progress, "Embedding queries"))
+            lambda as_of, _: QueryMemory.build(store, self.encoder, as_of, _reporter(progress, "Embedding queries")),
+            store.revision,
+            lambda known: (changes := store.changes_since(known)) is None or bool(changes.queries),
         )
         self.currency = store.meta("currency") or ""
         self._conversations, self._vocabularies = Conversations(), Vocabularies(self.encoder)
@@ -267,6 +288,24 @@ class Recommender:
         )
         return [memory_tool(self._memory(None)), retrieve_tool(shop)]
 
+    def record(self, events: Sequence[Event], ids: Sequence[str] = ()) -> list[Event]:
+        """Writes what shoppers just did; the next answer knows it. As `Store.record_events`; the first call takes the
+        store for writing until `close`, so that no other process can read it from then on."""
+        return self._owned().record_events(events, ids)
+
+    def upsert(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Writes new and changed products (a price, a stock); the next answer knows them. As `Store.upsert_items`;
+        takes the store as `record` does."""
+        return self._owned().upsert_items(items)
+
+    def _owned(self) -> Store:
+        """The store, open for writing: opening it for each event would cost more than writing the event."""
+        with self._owning:
+            if self._writer is None:
+                self._writer = Store.open(self.store.path, write=True)
+                self._exit.callback(self._writer.close)
+            return self._writer
+
     def close(self) -> None:
         """Closes the store and the checkpoints."""
         self._exit.close()
@@ -335,7 +374,7 @@ class Recommender:
             "llm": self.llm.name if self.llm else "none",
             "adapter": self.adapters.label,
             "embedder": self.encoder.name,
-            "store_revision": self.store.revision(),
+            "store_revision": self._live.revision,
         }
 
     def _save(self, state: State) -> list[str]:
@@ -362,6 +401,10 @@ class Recommender:
         )
         self._titles = built.titles if built.complete else None
         return built
+
+    def _retriever(self, as_of: datetime | None, until: float | None = None) -> Retriever:
+        """That of now, which follows the store; or the one of a moment."""
+        return self._live(until) if as_of is None else self._of_moments(as_of, until)
 
     def _nodes(self) -> Nodes:
         reader = self.store if self.settings.attributes == "shown" else TitlesOnly(self.store)

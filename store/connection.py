@@ -21,6 +21,9 @@ from recgraph.errors import StoreBusy, StoreError, StoreReadOnly
 PATIENCE = 2.0  # seconds to wait for another process's lock before StoreBusy
 # while an ingest is at work: its merge, all that it locks the store for, takes seconds (5.9 million events: 30)
 MERGE_PATIENCE = 60.0
+WANTED = ".wanted"  # after the store's name: touched by an ingest that waits for other processes to close the file
+_WANTED_FOR = 1.0  # seconds after which such a file is a killed ingest's
+_LOOK_EVERY = 0.1  # seconds between two looks whether an ingest wants the file that nobody reads just now
 INGEST_FOLDER = ".ingest"  # after the store's name: there while an ingest is at work (store/ingest/side.py)
 # A store never reaches for the network: extensions are only those built into the wheel.
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -75,22 +78,49 @@ def _connect(path: Path, write: bool, patience: float | None = None) -> duckdb.D
     if write:
         check_writable(path)
     begun = alone = time.monotonic()  # `alone`: since when no ingest is known to be at work
-    while True:
-        try:
-            return duckdb.connect(str(path), read_only=not write, config=CONFIG)
-        except duckdb.Error as error:
-            reason, now = translate(error, path), time.monotonic()
-            # An ingest that ends between the attempt and this line leaves PATIENCE for the next ones.
-            if now - begun <= MERGE_PATIENCE and path.with_name(path.name + INGEST_FOLDER).exists():
-                alone = now
-            late = now - begun > patience if patience is not None else now - alone > PATIENCE
-            if late or not isinstance(reason, StoreBusy):
-                raise reason from error
-        time.sleep(0.05)
+    asks = write and patience is not None  # an ingest, for which readers make way
+    try:
+        while True:
+            try:
+                if write or not is_wanted(path):
+                    return duckdb.connect(str(path), read_only=not write, config=CONFIG)
+            except duckdb.Error as error:
+                reason, now = translate(error, path), time.monotonic()
+                # An ingest that ends between the attempt and this line leaves PATIENCE for the next ones.
+                if now - begun <= MERGE_PATIENCE and path.with_name(path.name + INGEST_FOLDER).exists():
+                    alone = now
+                late = now - begun > patience if patience is not None else now - alone > PATIENCE
+                if late or not isinstance(reason, StoreBusy):
+                    raise reason from error
+                if asks:
+                    path.with_name(path.name + WANTED).touch()
+            time.sleep(0.05)
+    finally:
+        if asks:
+            path.with_name(path.name + WANTED).unlink(missing_ok=True)
+
+
+def is_wanted(path: Path) -> bool:
+    """Whether an ingest of another process waits for the file to be closed."""
+    try:
+        return time.time() - path.with_name(path.name + WANTED).stat().st_mtime < _WANTED_FOR
+    except OSError:
+        return False
+
+
+def _inode(path: Path) -> int:
+    """0 where there is no file."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
 
 
 class Database:
     """The connection of one path. `reading()` and `writing()` hand out cursors; any thread may use either at any time.
+
+    A connection that only reads is closed as soon as an ingest of another process wants the file, and reopened by the
+    next read after it; likewise where another file took the place of this one.
 
     A thread inside `writing()` sees its own transaction through `reading()` too; other threads read the state before
     it. Two threads that write take turns. Do not wait, inside `writing()`, for another thread that writes.
@@ -112,6 +142,15 @@ class Database:
         self._switching = False
         self._cursor: duckdb.DuckDBPyConnection | None = None  # of the transaction in progress
         self._owner_thread: int | None = None
+        self._generation = 0
+        self._file = 0  # inode of the open file
+        self._watcher: threading.Thread | None = None
+
+    @property
+    def generation(self) -> int | None:
+        """A number that is another one once anything can have been written, by this process or, while the file was
+        closed, by others; None while it is closed or a transaction of this thread is open."""
+        return None if self._con is None or self._owner_thread == threading.get_ident() else self._generation
 
     @classmethod
     def acquire(cls, path: str | Path, write: bool, patience: float | None = None) -> Database:
@@ -155,11 +194,29 @@ class Database:
                 if self._con is not None:
                     self._con.close()
                     self._con = None
+                self._generation += 1
                 if write:
                     self._con = _connect(self.path, True, patience)
             finally:
                 self._switching = False
                 self._state.notify_all()
+
+    def _watch(self) -> None:
+        """Sees to it, in a thread of its own, that a file which this process only reads is there for an ingest."""
+        self._file = _inode(self.path)
+        if self._watcher is None or not self._watcher.is_alive():
+            self._watcher = threading.Thread(target=self._look, name="recgraph-store", daemon=True)
+            self._watcher.start()
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(_LOOK_EVERY)
+            with self._state:
+                if self._con is None or self._writers:
+                    self._watcher = None  # the next one that opens the file for reading starts another
+                    return
+                if is_wanted(self.path) or _inode(self.path) not in (0, self._file):
+                    self._switch(None)
 
     def _add_writer(self, patience: float | None = None) -> None:
         with self._state:
@@ -191,6 +248,7 @@ class Database:
             self._state.wait_for(lambda: not self._switching)
             if self._con is None:
                 self._con = _connect(self.path, write=self._writers > 0)
+                self._watch()
             cursor = self._idle.pop() if self._idle and not fresh else self._con.cursor()
             self._active += 1
         try:
@@ -243,6 +301,7 @@ class Database:
         except duckdb.Error as error:
             self._rollback(cursor)
             raise translate(error, self.path) from error
+        self._generation += 1
 
     @staticmethod
     def _rollback(cursor: duckdb.DuckDBPyConnection) -> None:

@@ -20,14 +20,25 @@ import numpy as np
 import numpy.typing as npt
 
 from recgraph.errors import StoreError, UnknownUser
+from recgraph.store import changes
 from recgraph.store import vectors as _vectors
-from recgraph.store.columns import GENERAL_REASON, Catalogue, Reject, Rejected, Sequences, UserRow
+from recgraph.store.changes import Changes
+from recgraph.store.columns import (
+    GENERAL_REASON,
+    Catalogue,
+    Reject,
+    Rejected,
+    Sequences,
+    UserRow,
+    read_catalogue,
+    read_sequences,
+)
 from recgraph.store.connection import Database
 from recgraph.store.migrations import MIGRATIONS, check_version, migrate, schema_version
 from recgraph.store.newest import newest_event
 from recgraph.store.records import Event, Item, Summary
 
-__all__ = ["END_OF_TIME", "Catalogue", "Reject", "Sequences", "Store", "UserRow"]
+__all__ = ["END_OF_TIME", "Catalogue", "Changes", "Reject", "Sequences", "Store", "UserRow"]
 
 _AT_ONCE = 100  # item ids in one look-up
 END_OF_TIME = datetime(9999, 12, 31, 23, 59, 59)  # ingest rejects later times, so "before this" is everything
@@ -47,6 +58,7 @@ class Store:
         self._database = database
         self._write = write
         self._closed = False
+        self._revision: tuple[int | None, str] = (None, "")  # as of a generation of the database
         self.path = database.path
 
     # -- opening and closing ---------------------------------------------------------------------------------------------------
@@ -149,8 +161,47 @@ class Store:
             cursor.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [key, value])
 
     def revision(self) -> str:
-        """A short id of what was ingested; it changes when an ingest changed anything. "empty" before the first one."""
-        return self.meta("revision") or "empty"
+        """A short id of what was written; it changes when an ingest, `record_events` or `upsert_items` changed anything. "empty" before the
+        first one. Asking again costs a few microseconds as long as nobody can have written."""
+        self._check_open()
+        asked, (known, revision) = self._database.generation, self._revision
+        if asked is not None and asked == known:
+            return revision
+        with self._database.reading() as cursor:
+            asked = self._database.generation  # before it is read: what is written meanwhile makes another generation
+            self._revision = asked, changes.revision(cursor)
+        return self._revision[1]
+
+    def changes_since(self, revision: str) -> Changes | None:
+        """What came after a revision; None where that is too long ago or too much to name: then everything may differ."""
+        self._check_open()
+        with self._database.reading() as cursor:
+            return changes.since(cursor, revision)
+
+    # -- writing while the store serves ----------------------------------------------------------------------------------------
+
+    def record_events(self, events: Sequence[Event], ids: Sequence[str] = ()) -> list[Event]:
+        """Appends what shoppers did, all or nothing, and gives it back with the numbers it got, in the order given. An event gets its user's
+        next `seq`, in the order (ts, place among `events`); the `seq` it comes with counts for nothing.
+
+        With `ids`, one for each event, an id that was recorded before is passed over, so that a message may be delivered twice. A product
+        that only an event names is added as an ingest would add it. StoreError for an action that is none, a search with an item or another
+        action without one, and a time with an offset; StoreBusy, StoreReadOnly.
+
+        New rows stand behind those that are sorted by user, where each history looks for them: some hundred thousand cost it a few
+        milliseconds, and an ingest or `sort_events` sorts them in.
+        """
+        self._check_open()
+        with self._database.writing() as cursor:
+            return changes.record_events(cursor, events, ids)
+
+    def upsert_items(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Adds products and changes known ones, all or nothing: each a mapping with `item_id` and those fields of `Item` that are to be
+        written; what is not given stays, and None empties a field. A product is listed again unless `listed` is given as False. Gives the
+        ids of those that changed. StoreError for a field that is none; StoreBusy, StoreReadOnly."""
+        self._check_open()
+        with self._database.writing() as cursor:
+            return changes.upsert_items(cursor, items)
 
     # -- users and their events ------------------------------------------------------------------------------------------------
 
@@ -186,24 +237,9 @@ class Store:
 
     def sequences(self, before: datetime | None = None) -> Sequences:
         """Every event with an item, before a moment, as arrays; what the sequence models are fitted on."""
-        columns = self._columns(
-            """SELECT (dense_rank() OVER (ORDER BY user_id) - 1)::INTEGER AS "user", place.number AS item, ts,
-                   (CASE action WHEN 'click' THEN 0 WHEN 'cart' THEN 1 ELSE 2 END)::TINYINT AS action
-               FROM events JOIN (SELECT item_id, (row_number() OVER (ORDER BY item_id) - 1)::INTEGER AS number FROM items) place USING (item_id)
-               WHERE action <> 'search' AND ts < ? ORDER BY user_id, ts, seq""",
-            [before or END_OF_TIME],
-        )
-        users = self._all(
-            "SELECT DISTINCT user_id FROM events WHERE action <> 'search' AND ts < ? ORDER BY user_id",
-            [before or END_OF_TIME],
-        )
-        return Sequences(
-            user=_plain(columns["user"]).astype(np.int32),
-            item=_plain(columns["item"]).astype(np.int32),
-            ts=_plain(columns["ts"]).astype("datetime64[us]"),
-            action=_plain(columns["action"]).astype(np.int8),
-            user_ids=[user_id for (user_id,) in users],
-        )
+        self._check_open()
+        with self._database.reading() as cursor:
+            return read_sequences(cursor, before or END_OF_TIME)
 
     def popular(self, before: datetime | None = None, days: float | None = None, limit: int = 100) -> list[tuple[str, int]]:
         """(item_id, weight), heaviest first: a purchase weighs 3, a cart 2, a click 1. `days` looks only that far back from `before`
@@ -251,26 +287,9 @@ class Store:
 
     def catalogue(self) -> Catalogue:
         """The whole catalogue, column by column."""
-        columns = self._columns(
-            """SELECT item_id, title, brand, color, category, parent_id,
-                   coalesce(first_seen, TIMESTAMP '1970-01-01') AS first_seen, in_stock, listed FROM items ORDER BY item_id"""
-        )
-        ids, titles, brands, colors, categories = (
-            [str(value) for value in columns[name]] for name in ("item_id", "title", "brand", "color", "category")
-        )
-        return Catalogue(
-            item_ids=ids,
-            titles=titles,
-            names=[
-                title or Item(item_id, brand=brand, color=color, category=category).name
-                for item_id, title, brand, color, category in zip(ids, titles, brands, colors, categories, strict=True)
-            ],
-            parent_ids=[str(value) for value in columns["parent_id"]],
-            categories=categories,
-            first_seen=_plain(columns["first_seen"]).astype("datetime64[us]"),
-            in_stock=_plain(columns["in_stock"]).astype(np.bool_),
-            listed=_plain(columns["listed"]).astype(np.bool_),
-        )
+        self._check_open()
+        with self._database.reading() as cursor:
+            return read_catalogue(cursor)
 
     def attribute_values(self) -> dict[str, set[str]]:
         """The distinct brands, categories and colours of the catalogue, without the empty one."""
@@ -409,11 +428,6 @@ class Store:
             raise ValueError(f"{len(keys)} keys for {len(vectors)} vectors")
         with self._database.writing() as cursor:
             _vectors.write(cursor, kind, model, keys, vectors)
-
-
-def _plain(column: Any) -> npt.NDArray[Any]:
-    """DuckDB hands out masked arrays where a column could be NULL; ours cannot."""
-    return np.asarray(column.data if isinstance(column, np.ma.MaskedArray) else column)
 
 
 def _item(row: tuple[Any, ...]) -> Item:

@@ -11,6 +11,7 @@ import hashlib
 
 import duckdb
 
+from recgraph.store.changes import new_revision
 from recgraph.store.db import Store
 from recgraph.store.runs import RunLog
 
@@ -28,8 +29,10 @@ def forget_user(store: Store, user_id: str) -> dict[str, int]:
             "summaries": _deleted(cursor, "summaries", "user_id = ?", user_id),
             "rejected rows": _deleted(cursor, "rejects", _NAMED, user_id),
         }
+        _deleted(cursor, "event_ids", "user_id = ?", user_id)
+        _deleted(cursor, "changes", "kind = 'event' AND key = ?", user_id)
         if any(gone.values()):
-            _changed(cursor, "user", user_id)
+            new_revision(cursor, f"forget user|{user_id}", None)  # a hash: the id does not stand in it
     gone["runs"] = RunLog(store.path).forget(user_id)
     return gone
 
@@ -60,7 +63,8 @@ def forget_item(store: Store, item_id: str) -> dict[str, int]:
             )
         else:
             _deleted(cursor, "items", "item_id = ?", item_id)
-        _changed(cursor, "item", item_id)
+        _deleted(cursor, "changes", "kind = 'item' AND key = ?", item_id)
+        new_revision(cursor, f"forget item|{item_id}", None)
     return gone
 
 
@@ -68,10 +72,3 @@ def _deleted(cursor: duckdb.DuckDBPyConnection, table: str, condition: str, valu
     command = f"DELETE FROM {table} WHERE {condition}"  # noqa: S608 - both are constants of this file
     row = cursor.execute(command, [value]).fetchone()
     return int(row[0]) if row else 0
-
-
-def _changed(cursor: duckdb.DuckDBPyConnection, kind: str, key: str) -> None:
-    """A new revision, so that what is fitted on the store is fitted anew. The id does not stand in it."""
-    before = cursor.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()
-    digest = hashlib.sha256(f"{before}|forget {kind}|{key}".encode()).hexdigest()[:12]
-    cursor.execute("INSERT OR REPLACE INTO meta VALUES ('revision', ?)", [digest])

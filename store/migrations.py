@@ -41,7 +41,15 @@ def _listed(cursor: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_first, _listed]
+def _changes(cursor: duckdb.DuckDBPyConnection) -> None:
+    # What each revision changed (store/changes.py), and under which ids events came that were recorded one by one.
+    cursor.execute(
+        """CREATE TABLE changes (number BIGINT NOT NULL, revision VARCHAR NOT NULL, kind VARCHAR NOT NULL, key VARCHAR NOT NULL, seq INTEGER);
+           CREATE TABLE event_ids (event_id VARCHAR PRIMARY KEY, user_id VARCHAR NOT NULL, seq INTEGER NOT NULL)"""
+    )
+
+
+MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_first, _listed, _changes]
 
 
 def schema_version(cursor: duckdb.DuckDBPyConnection, path: Path) -> int:

@@ -297,7 +297,7 @@ def test_a_store_of_a_newer_schema_names_both_versions_and_the_upgrade(make_stor
     store = make_store(ITEMS)
     store.set_meta("schema_version", "99")
     store.close()
-    with pytest.raises(StoreError, match=r"version 99; .* up to version 2\. Run: pip install -U recgraph"):
+    with pytest.raises(StoreError, match=r"version 99; .* up to version 3\. Run: pip install -U recgraph"):
         Store.open(store.path)
 
 
@@ -305,15 +305,15 @@ def test_an_older_schema_is_migrated_once_and_recorded(make_store: MakeStore, mo
     store = make_store(ITEMS)
     store.close()
 
-    def third(cursor: duckdb.DuckDBPyConnection) -> None:
+    def fourth(cursor: duckdb.DuckDBPyConnection) -> None:
         cursor.execute("ALTER TABLE items ADD COLUMN season VARCHAR DEFAULT 'any'")
 
-    monkeypatch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, third])
+    monkeypatch.setattr(migrations, "MIGRATIONS", [*migrations.MIGRATIONS, fourth])
     monkeypatch.setattr("recgraph.store.db.MIGRATIONS", migrations.MIGRATIONS)
     for _ in range(2):
         with Store.open(store.path) as again:
-            assert again.meta("schema_version") == "3"
-            assert again.meta("migration_0003") is not None
+            assert again.meta("schema_version") == "4"
+            assert again.meta("migration_0004") is not None
             assert again.counts()["items"] == 4
 
 

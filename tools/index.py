@@ -79,6 +79,11 @@ class VectorIndex:
         return self._keys
 
     @property
+    def stored(self) -> NDArray[Any]:
+        """float32 or float16[n, d]: the vectors as they are kept."""
+        return self._vectors
+
+    @property
     def dim(self) -> int:
         return int(self._vectors.shape[1])
 

@@ -10,17 +10,19 @@ summary are unknown here; so is who asks: what must not be recommended comes in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
 from recgraph.settings import MODES
-from recgraph.store.db import Catalogue, Store
+from recgraph.store.db import Catalogue, Sequences, Store
 from recgraph.store.records import Event, is_named
 from recgraph.tools.candidates import Candidate, is_fresh, memory_scores, mixup
 from recgraph.tools.embed import Encoder, Progress, embed_until
@@ -29,12 +31,14 @@ from recgraph.tools.memory import MemoryHit
 from recgraph.tools.ranking import LearntRanking, Ranker
 from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.core import Core
+from recgraph.tools.sources.kept import Built, beside
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, id_embedding
 from recgraph.tools.taken import Taken, TakenItem
 from recgraph.tools.wish.facets import Facets, Relaxation
 from recgraph.tools.wish.wish import Wish
 
+KEPT_FROM = 30_000  # products from which on what is built is kept beside the store; below, building it takes moments
 Why = tuple[str, tuple[str, ...]]  # the source that contributed most, and all that had the item
 _POPULAR: Why = ("popular", ("popular",))
 _COMPARED = 100  # candidates at least: what is over the limit of a style needs others behind it
@@ -73,8 +77,8 @@ class RetrievalQuery:
 class Fitted:
     """What is known of a catalogue as of the moment `before` (None: all there is): indexes over its titles and ids, in
     its order, what followed what, what was taken, and what ranks. With `core`, over the same catalogue, `ids` is its
-    item table. `facets` say what fits a wish. `unembedded` titles are in the index as zeros, for the time was up before
-    they were embedded."""
+    item table. `facets` say what fits a wish. `past` is what the sources were made of. `unembedded` titles are in the
+    index as zeros, for the time was up before they were embedded."""
 
     catalogue: Catalogue
     before: datetime | None
@@ -84,6 +88,7 @@ class Fitted:
     taken: Taken
     facets: Facets
     ranker: Ranker
+    past: Past
     core: Core | None = None
     unembedded: int = 0
 
@@ -109,12 +114,16 @@ class _Level:
 class Retriever:
     """Everything retrieval needs, in memory, as of one moment. Thread-safe once built: nothing in it changes."""
 
-    def __init__(self, fitted: Fitted, encoder: Encoder, per_style: int = 3) -> None:
-        """At most `per_style` products of one parent_id are shown as long as there are others."""
+    def __init__(
+        self, fitted: Fitted, encoder: Encoder, per_style: int = 3, rows: Mapping[str, int] | None = None
+    ) -> None:
+        """At most `per_style` products of one parent_id are shown as long as there are others. `rows` are those of the
+        catalogue's items by id, where somebody has them."""
         self.fitted, self.per_style = fitted, per_style
         self.catalogue, self.titles, self.ranker = fitted.catalogue, fitted.titles, fitted.ranker
-        self._encoder = encoder
-        self._row_of = {item_id: row for row, item_id in enumerate(fitted.catalogue.item_ids)}
+        self.encoder = encoder
+        found = {item_id: row for row, item_id in enumerate(fitted.catalogue.item_ids)} if rows is None else rows
+        self.rows: Mapping[str, int] = found
         self.eligible: Mask = eligible(fitted.catalogue, fitted.before)
 
     @property
@@ -145,29 +154,46 @@ class Retriever:
         `progress` is told (done, total) of the titles; at `until` (`time.monotonic()`) embedding ends, done or not.
         `titles` is the whole index of an earlier retriever of the same store: titles do not depend on the moment. An
         empty store is fine: there is nothing to retrieve then.
+
+        What is built of a catalogue of `KEPT_FROM` products and more, as of now, is kept in the folder NAME.index
+        beside the store, by the store's revision and what was published in it; the next one who builds it maps it into
+        memory.
         """
-        catalogue = store.catalogue()
-        unembedded = 0
-        if titles is None or titles.keys != tuple(catalogue.item_ids):
-            titles, unembedded = _embedded(store, encoder, catalogue, progress, until)
-        sequences = store.sequences(before)
-        core = Core.published(store, before)
-        core = core.over(catalogue.item_ids) if core else None
+        catalogue, unembedded = store.catalogue(), 0
         n, facets = len(catalogue.item_ids), Facets.of(store)
-        ids = core.units() if core else id_embedding(sequences, n)
-        neighbours = VectorIndex(catalogue.item_ids, ids)
-        past = Past(sequences, catalogue.names, titles.vectors(np.arange(n)), core, ids=ids)
-        past.kept.index("titles", lambda: titles)  # one index for the sources and for what asks by key
-        past.kept.index("ids", lambda: neighbours)
+        core, (learnt, former) = Core.published(store, before), _published(store, encoder, before)
+        core = core.over(catalogue.item_ids) if core else None
+        kept = Built()
+        if before is None and n >= KEPT_FROM:
+            parts = (
+                core.name if core else "",
+                former.name if former else "",
+                ",".join(learnt.sources if learnt else ()),
+            )
+            kept = beside(store, encoder.name, *parts)
+        if not kept.has("titles") and (titles is None or titles.keys != tuple(catalogue.item_ids)):
+            titles, unembedded = _embedded(store, encoder, catalogue, progress, until)
+            kept = kept if not unembedded else Built()
+        given = titles
+        titles = kept.index("titles", lambda: given or _embedded(store, encoder, catalogue, None, None)[0])
+        sequences = _sequences(store, before, kept)
+
+        def neighbours() -> VectorIndex:
+            return VectorIndex(catalogue.item_ids, core.units() if core else id_embedding(sequences, n))
+
+        ids = kept.index("ids", neighbours)
+        table = kept.sparse("followers", lambda: TransitionTable.fit(sequences, n).table)
+        past = Past(sequences, catalogue.names, titles.stored, core, former, ids.stored, kept)
         fitted = Fitted(
             catalogue,
             before,
             titles,
-            neighbours,
-            TransitionTable.fit(sequences, n),
+            ids,
+            TransitionTable(table),
             Taken.of(store, sequences, n, before),
             facets,
-            _ranker(store, encoder, past, facets, before),
+            Ranker.of(learnt, past, facets),
+            past,
             core,
             unembedded,
         )
@@ -204,19 +230,19 @@ class Retriever:
 
     def taken(self, item_id: str) -> TakenItem:
         """How often shoppers took a product, as of the moment of this retriever. Nothing for an unknown id."""
-        return self.fitted.taken.item(self._row_of.get(item_id))
+        return self.fitted.taken.item(self.rows.get(item_id))
 
     def led_to(self, item_id: str, item_ids: Iterable[str]) -> frozenset[str]:
         """Those of `item_ids` from which shoppers went on to the product."""
-        row, known = self._row_of.get(item_id), [one for one in dict.fromkeys(item_ids) if one in self._row_of]
+        row, known = self.rows.get(item_id), [one for one in dict.fromkeys(item_ids) if one in self.rows]
         if row is None or not known:
             return frozenset()
-        follows = self.fitted.transitions.table[[self._row_of[one] for one in known], row].toarray().ravel()
+        follows = self.fitted.transitions.table[[self.rows[one] for one in known], row].toarray().ravel()
         return frozenset(one for one, strength in zip(known, follows, strict=True) if strength > 0)
 
     def name_of(self, item_id: str) -> str:
         """The name a catalogue item is shown by. Raises KeyError for an unknown id."""
-        return self.catalogue.names[self._row_of[item_id]]
+        return self.catalogue.names[self.rows[item_id]]
 
     def request(
         self,
@@ -227,15 +253,13 @@ class Retriever:
         predicted: tuple[str, str] = ("", ""),
     ) -> Request:
         """The request as the sources read it; `predicted` is the id and the title that a language model expects."""
-        rows = np.array([self._row_of[event.item_id] for event in history if event.item_id in self._row_of], np.int64)
+        rows = np.array([self.rows[event.item_id] for event in history if event.item_id in self.rows], np.int64)
         vector, title = self._encoded([query, predicted[1]])
         held = tuple(
-            (self._row_of[item_id], score)
-            for item_id, score in memory_scores(memory).items()
-            if item_id in self._row_of
+            (self.rows[item_id], score) for item_id, score in memory_scores(memory).items() if item_id in self.rows
         )
         fresh = is_fresh(query, history)
-        return Request(rows, query.strip(), vector, held, fresh, wish, self._row_of.get(predicted[0]), title)
+        return Request(rows, query.strip(), vector, held, fresh, wish, self.rows.get(predicted[0]), title)
 
     def _ranked(self, asked: RetrievalQuery, allowed: Mask) -> Iterator[_Level]:
         """By level: how much fits, what is of it, and its order."""
@@ -247,7 +271,7 @@ class Retriever:
     def _mixed(self, asked: RetrievalQuery, allowed: Mask) -> Iterator[_Level]:
         """The same by F 4.4, of the prediction or else of the newest item."""
         predicted_id, title = asked.predicted_id, asked.predicted_title
-        last = next((event.item_id for event in reversed(asked.history) if event.item_id in self._row_of), "")
+        last = next((event.item_id for event in reversed(asked.history) if event.item_id in self.rows), "")
         if not predicted_id and not title and last:
             predicted_id, title = last, self.name_of(last)
         vector = self._encoded([title])
@@ -258,37 +282,39 @@ class Retriever:
             for item_id in mixup(by_id, by_title, asked.k, asked.mixup_n):
                 source = "id" if item_id in first or item_id not in by_title else "title"
                 both = tuple(name for name, ids in (("id", by_id), ("title", by_title)) if item_id in ids)
-                why[self._row_of[item_id]] = (source, both)
+                why[self.rows[item_id]] = (source, both)
             yield _Level(fit, level, list(why), partial(_told, list(why.values())))
 
     def _near_id(self, item_id: str, k: int, allowed: Mask) -> list[str]:
         """The item itself, where it may be shown, and its neighbours in the ID embedding; a cold item has no
         neighbours."""
-        if item_id not in self._row_of:
+        if item_id not in self.rows:
             return []
         vector = self.fitted.ids.vector(item_id)
         near = [] if vector is None else [key for key, _ in self.fitted.ids.search(vector, k, allowed)[0]]
-        itself = [item_id] if allowed[self._row_of[item_id]] else []
+        itself = [item_id] if allowed[self.rows[item_id]] else []
         return list(dict.fromkeys([*itself, *near]))[:k]
 
     def _encoded(self, texts: Sequence[str]) -> Vectors:
         """float32[len(texts), dim] in one forward pass; a zero row for an empty text."""
-        vectors = np.zeros((len(texts), self._encoder.dim), dtype=np.float32)
+        vectors = np.zeros((len(texts), self.encoder.dim), dtype=np.float32)
         asked = [place for place, text in enumerate(texts) if text.strip()]
         if asked:
-            vectors[asked] = self._encoder.encode([texts[place].strip() for place in asked])
+            vectors[asked] = self.encoder.encode([texts[place].strip() for place in asked])
         return vectors
 
     def _allowed(self, asked: RetrievalQuery, among: Mask) -> Mask:
         allowed = among.copy()
         bought = (event.item_id for event in asked.history if event.action == "purchase" and asked.exclude_purchased)
-        allowed[[self._row_of[item_id] for item_id in (*bought, *asked.exclude) if item_id in self._row_of]] = False
+        allowed[[self.rows[item_id] for item_id in (*bought, *asked.exclude) if item_id in self.rows]] = False
+        if asked.wish and self.fitted.facets:
+            allowed &= self.fitted.facets.may(asked.wish)
         return allowed
 
     def _in_order(self, level: _Level) -> Iterator[int]:
         """The rows of a level: what was ranked, then by popularity, then all others."""
         seen: set[int] = set()
-        popular = (self._row_of[item_id] for item_id in self.fitted.taken.popular if item_id in self._row_of)
+        popular = (self.rows[item_id] for item_id in self.fitted.taken.popular if item_id in self.rows)
         for row in chain(level.rows, popular):
             if level.may[row] and row not in seen:
                 seen.add(row)
@@ -326,10 +352,27 @@ def _embedded(
     return VectorIndex(catalogue.item_ids, vectors), left
 
 
-def _ranker(store: Store, encoder: Encoder, past: Past, facets: Facets, before: datetime | None) -> Ranker:
-    """What was published and may be used over a past, or the sources there are by hand."""
-    learnt = LearntRanking.published(store, before)
-    learnt = learnt if learnt and learnt.config["encoder"] == encoder.name else None
-    former = TextFormer.published(store, before)
-    former = former if former and former.config["encoder"] == encoder.name else None
-    return Ranker.of(learnt, replace(past, former=former), facets)
+def _sequences(store: Store, before: datetime | None, kept: Built) -> Sequences:
+    """The store's, without who the users are; read at once from where they are kept."""
+    read: list[Sequences] = []
+
+    def column(name: str) -> NDArray[Any]:
+        def make() -> NDArray[Any]:
+            if not read:
+                read.append(store.sequences(before))
+            return np.asarray(getattr(read[0], name))
+
+        return kept.array(f"events-{name}", make)
+
+    return Sequences(column("user"), column("item"), column("ts"), column("action"))
+
+
+def _published(
+    store: Store, encoder: Encoder, before: datetime | None
+) -> tuple[LearntRanking | None, TextFormer | None]:
+    """The ranking and the text transformer that were published and may be used with this encoder."""
+    learnt, former = LearntRanking.published(store, before), TextFormer.published(store, before)
+    return (
+        learnt if learnt and learnt.config["encoder"] == encoder.name else None,
+        former if former and former.config["encoder"] == encoder.name else None,
+    )

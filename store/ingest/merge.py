@@ -7,12 +7,13 @@ An item that no catalogue lists is known by its events alone: once there was a c
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import duckdb
 
+from recgraph.store.changes import MOST, Change, Kind, new_revision
 from recgraph.store.ingest.returns import take_back
 from recgraph.store.newest import newest_event
 
@@ -157,7 +158,7 @@ def merge(
     users, new, changed, unlisted, events, exposures, off_sale = (int(number) for number in row)
     merged = Merged(users, new, changed, unlisted, events, exposures, off_sale, tuple(_notes(cursor, came_back, alone)))
     if merged.items_new or merged.items_changed or merged.events_new or merged.exposures_new or merged.items_off_sale or came_back:
-        _set_revision(cursor, format_name)
+        _set_revision(cursor, format_name, _changed(cursor, merged, came_back))
     progress("committing")
     return merged
 
@@ -201,10 +202,27 @@ def _keep_sorted(cursor: duckdb.DuckDBPyConnection) -> None:
     cursor.execute("INSERT OR REPLACE INTO meta VALUES ('events_sorted', ?)", [str(in_order)])
 
 
-def _set_revision(cursor: duckdb.DuckDBPyConnection, format_name: str) -> None:
+# Counted first: an ingest that changes more than is kept one by one need not list it.
+_CHANGED = {
+    "item": ("(SELECT item_id FROM added UNION SELECT item_id FROM changed UNION SELECT item_id FROM delisted)", "item_id, NULL"),
+    "event": ("(SELECT user_id, seq FROM events SEMI JOIN fresh_events USING (user_id, ts, action, item_id, query))", "user_id, seq"),
+    "query": ("(SELECT DISTINCT query_key FROM fresh_exposures)", "query_key, NULL"),
+}
+
+
+def _changed(cursor: duckdb.DuckDBPyConnection, merged: Merged, came_back: int) -> list[Change] | None:
+    """What the ingest changed, one by one; None where that is too much, or where events went."""
+    if came_back or merged.items_new + merged.items_changed + merged.items_off_sale + merged.events_new + merged.exposures_new > MOST:
+        return None
+    return [
+        (cast(Kind, kind), str(key), seq)
+        for kind, (table, columns) in _CHANGED.items()
+        for key, seq in cursor.execute(f"SELECT {columns} FROM {table} ORDER BY ALL").fetchall()  # noqa: S608 - constants
+    ]
+
+
+def _set_revision(cursor: duckdb.DuckDBPyConnection, format_name: str, changed: list[Change] | None) -> None:
     """The new revision is made from the old one and the new content, so that the same ingests give the same revision everywhere."""
-    before = cursor.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()
     content = cursor.execute(_CHECKSUM).fetchone()
     left = cursor.execute(_LEFT).fetchone()
-    digest = hashlib.sha256(f"{before}|{format_name}|{content}{left if left != (None, None) else ''}".encode()).hexdigest()[:12]
-    cursor.execute("INSERT OR REPLACE INTO meta VALUES ('revision', ?)", [digest])
+    new_revision(cursor, f"{format_name}|{content}{left if left != (None, None) else ''}", changed)

@@ -6,6 +6,7 @@ A name holds the settings a thing was built with; that a folder belongs to one p
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -17,10 +18,14 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from recgraph.errors import StoreError
+from recgraph.store.db import Store
 from recgraph.tools.index import VectorIndex
 
 Array = NDArray[Any]
 T = TypeVar("T")
+INDEX_FOLDER = ".index"  # after the store's name
+_FORM = 1  # of the files: another number where older ones would be read wrongly
 _PARTS = ("data", "indices", "indptr")  # of a csr table, a file each
 
 
@@ -30,6 +35,7 @@ class Built:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self.folder = None if folder is None else Path(folder)
+        self.damaged: list[str] = []  # names of what lay there and could not be read: it was made again
         self._held: dict[str, Any] = {}
 
     def array(self, name: str, make: Callable[[], Array]) -> Array:
@@ -46,17 +52,47 @@ class Built:
             name, make, lambda made, place: made.save(place, "index"), lambda p: VectorIndex.load(p, "index")
         )
 
+    def has(self, name: str) -> bool:
+        """Whether there is something of this name."""
+        return name in self._held or (self.folder is not None and (self.folder / name).exists())
+
     def _get(self, name: str, make: Callable[[], T], save: Callable[[T, Path], None], load: Callable[[Path], T]) -> T:
         if name not in self._held:
             if self.folder is None:
                 self._held[name] = make()
             else:
-                place = self.folder / name
-                if not place.exists():
-                    _write(place, make(), save)
-                self._held[name] = load(place)
+                self._held[name] = self._loaded(self.folder / name, make, save, load)
         found: T = self._held[name]
         return found
+
+    def _loaded(
+        self, place: Path, make: Callable[[], T], save: Callable[[T, Path], None], load: Callable[[Path], T]
+    ) -> T:
+        if place.exists():
+            try:
+                return load(place)
+            except (OSError, ValueError, EOFError, KeyError, StoreError):  # cut off or overwritten: never trusted
+                self.damaged.append(place.name)
+                shutil.rmtree(place, ignore_errors=True)
+        _write(place, make(), save)
+        return load(place)
+
+
+def beside(store: Store, *fitted: str, note: Callable[[str], None] = lambda _: None) -> Built:
+    """What was built of a store's newest revision and of what was `fitted` (names, facts), in the folder NAME.index
+    beside the store; what lies there of other revisions goes. In memory where nothing can be written there."""
+    key = hashlib.sha256(repr((_FORM, fitted)).encode()).hexdigest()[:12]
+    root = store.path.with_name(store.path.name + INDEX_FOLDER)
+    folder = root / f"{store.revision()}-{key}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return Built()
+    for stale in root.iterdir():
+        if stale != folder:
+            note(f"{stale} is of another revision or of other parts, and goes")
+            shutil.rmtree(stale, ignore_errors=True)  # who has it open keeps it
+    return Built(folder)
 
 
 def _write(place: Path, made: T, save: Callable[[T, Path], None]) -> None:

@@ -5,7 +5,7 @@ Makes seeded Parquet files in a temporary folder (about 300 MB), ingests them in
 peak memory are taken, and reads the histories of 1,000 random users, and the items in them, through `Store`. The events
 are drawn, not from any real shop.
 
-    python benchmarks/scale.py [--events 5900000] [--items 2400000] [--users 600000] [--folder DIR]
+    python benchmarks/ingest.py [--events 5900000] [--items 2400000] [--users 600000] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def main() -> None:
     print(f"machine   {os.cpu_count()} CPUs (load {os.getloadavg()[0]:.1f}), {platform.machine()}, {platform.system()}")
     print(f"software  Python {platform.python_version()}, DuckDB {duckdb.__version__}")
     print(
-        f"command   python benchmarks/scale.py --events {options.events} --items {options.items} --users "
+        f"command   python benchmarks/ingest.py --events {options.events} --items {options.items} --users "
         f"{options.users}"
     )
     print(f"date      {datetime.now(UTC):%Y-%m-%d}")

@@ -1,0 +1,248 @@
+"""A running recommender knows what was just written: events, prices, stock, new products; and nobody waits for a fit."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from recgraph.errors import StoreBusy
+from recgraph.graph.recommender import Recommender
+from recgraph.settings import Settings
+from recgraph.store.db import Store
+from recgraph.store.records import Event
+from recgraph.tools.grown import FirstRows, GrownIndex
+from recgraph.tools.index import VectorIndex
+from recgraph.tools.live import Live
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
+from recgraph.tools.sources.base import Request
+from recgraph.tools.sources.said import Dense
+from recgraph.tools.wish.facets import Facets
+from recgraph.tools.wish.wish import Price, Wish
+from tests.fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder
+
+MakeStore = Callable[..., Store]
+NOON = datetime(2025, 8, 1, 12)
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> Store:
+    return make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
+
+
+@pytest.fixture
+def live(store: Store) -> Iterator[Live]:
+    made = Live(store, lambda until: Retriever.build(store, FakeEncoder(), until=until))
+    made()
+    yield made
+    made.close()
+
+
+def ids(retriever: Retriever, **asked: object) -> list[str]:
+    return [one.item_id for one in retriever.candidates(RetrievalQuery(**{"k": 20, **asked}))]  # type: ignore[arg-type]
+
+
+def test_a_new_product_is_found_by_its_text_at_once_and_looked_at_like_any_other(store: Store, live: Live) -> None:
+    store.upsert_items([{"item_id": "A0NEW", "title": "Velvet Curtain, Plum", "category": "curtains", "price": 30}])
+    assert ids(live(), query="velvet curtain")[0] == "A0NEW"
+    assert live().name_of("A0NEW") == "Velvet Curtain, Plum"
+    store.upsert_items([{"item_id": "A1NEW", "title": "Velvet Curtain, Moss"}])
+    history = store.record_events([Event("U9", 0, NOON, "click", "A0NEW")])
+    assert ids(live(), history=history)[:2] == ["A0NEW", "A1NEW"]
+    assert live().taken("A0NEW").clicks == 1
+    assert ids(live(), predicted_title="Velvet Curtain", mode="paper")[:2] == ["A0NEW", "A1NEW"]
+
+
+def test_a_price_or_a_stock_that_changes_is_respected_by_the_next_answer(store: Store, live: Live) -> None:
+    bound = Wish(price=Price(at_most=50))
+    assert "B1BRWN" not in ids(live(), wish=bound)
+    store.upsert_items([{"item_id": "B1BRWN", "price": 45}, {"item_id": "S1OLIV", "price": 99}])
+    assert {"B1BRWN", "S1NAVY"} <= set(found := ids(live(), wish=bound))
+    assert "S1OLIV" not in found
+    store.upsert_items([{"item_id": "B1BRWN", "in_stock": False}, {"item_id": "SOLDUT", "in_stock": True}])
+    assert "B1BRWN" not in ids(live())
+    assert "SOLDUT" in ids(live())
+
+
+def test_what_is_made_of_a_change_is_what_would_be_made_of_the_whole_store(store: Store, live: Live) -> None:
+    store.upsert_items(
+        [
+            {
+                "item_id": "ZZ",
+                "title": "Aurora Wool Scarf, Teal",
+                "category": "scarves",
+                "brand": "Aurora",
+                "color": "Teal",
+                "price": 20,
+            },
+            {"item_id": "D1SAGE", "color": "Teal", "price": 90},
+        ]
+    )
+    store.record_events([Event("U2", 0, NOON, "purchase", "ZZ"), Event("U2", 0, NOON, "click", "S1SAND")])
+    renewed, whole = live(), Retriever.build(store, FakeEncoder())
+    assert renewed.catalogue.item_ids == whole.catalogue.item_ids  # ZZ is the last of both
+    assert renewed.catalogue.names == whole.catalogue.names
+    assert (renewed.eligible == whole.eligible).all()
+    assert (renewed.fitted.taken.ever == whole.fitted.taken.ever).all()
+    facets, again = renewed.fitted.facets, Facets.of(store)
+    for wish in (
+        Wish(want={"color": ("Teal",), "brand": ("Aurora",)}),
+        Wish(avoid={"color": ("Teal",)}, price=Price(95)),
+    ):
+        assert (facets.fits(wish) == again.fits(wish)).all()
+        assert (facets.may(wish) == again.may(wish)).all()
+    assert [facets.row(one) for one in ("ZZ", "B1BRWN", "no")] == [again.row(one) for one in ("ZZ", "B1BRWN", "no")]
+    for place in range(len(whole.titles)):
+        np.testing.assert_allclose(renewed.titles.vectors(place), whole.titles.vectors(place), atol=1e-6)
+
+
+def test_a_retriever_that_was_handed_out_does_not_change(store: Store, live: Live) -> None:
+    before = live()
+    store.upsert_items([{"item_id": "B1BRWN", "in_stock": False}, {"item_id": "NEW", "title": "Plum Velvet"}])
+    after = live()
+    assert "B1BRWN" in ids(before)
+    assert "NEW" not in ids(before)
+    assert "B1BRWN" not in ids(after)
+    assert after is live()
+
+
+def test_after_enough_changes_all_is_fitted_anew_beside_and_nobody_waits(store: Store) -> None:
+    started, go = threading.Event(), threading.Event()
+
+    def fit(until: float | None) -> Retriever:
+        if live.revision != first:
+            started.set()
+            assert go.wait(10)
+        return Retriever.build(store, FakeEncoder())
+
+    first = store.revision()
+    live = Live(store, fit, enough=3)
+    old = live()
+    store.upsert_items([{"item_id": f"N{number}", "title": f"Plum {number}"} for number in range(3)])
+    live()
+    assert started.wait(10)
+    store.upsert_items([{"item_id": "N9", "title": "Plum Velvet"}])
+    assert "N9" in ids(live())  # while the fit is under way
+    go.set()
+    live.wait()
+    assert live().catalogue.item_ids == sorted(live().catalogue.item_ids)  # of one piece again
+    assert len(live().catalogue.item_ids) == len(old.catalogue.item_ids) + 4
+    live.close()
+
+
+def test_a_fit_that_fails_leaves_the_old_retriever_and_says_why(store: Store) -> None:
+    fits = iter([Retriever.build(store, FakeEncoder())])
+
+    def fit(until: float | None) -> Retriever:
+        for one in fits:
+            return one
+        raise StoreBusy("Another process is using the store.")
+
+    live = Live(store, fit)
+    old = live()
+    revision = store.revision()
+    store.set_meta("revision", "of nobody")
+    assert live() is old
+    live.wait()
+    assert live.failed == "Another process is using the store."
+    assert live.revision == revision  # what answered
+
+
+def test_an_event_and_a_price_are_in_the_next_answer_of_a_recommender(store: Store) -> None:
+    with Recommender(store, Settings(llm="none", k=20), FakeEncoder(), None) as shop:
+        first = shop.recommend("U1", "curtain")
+        shop.upsert([{"item_id": "A0NEW", "title": "Velvet Curtain, Plum", "price": 30}])
+        found = shop.recommend("U1", "curtain")
+        assert found.items[0].item.item_id == "A0NEW"
+        assert found.models["store_revision"] == store.revision() != first.models["store_revision"]
+        shop.record([Event("U1", 0, NOON, "purchase", "A0NEW")], ["m1"])
+        shop.record([Event("U1", 0, NOON, "purchase", "A0NEW")], ["m1"])
+        assert "A0NEW" not in [one.item.item_id for one in shop.recommend("U1", "curtain").items]  # bought
+        assert [event.item_id for event in store.history("U1")].count("A0NEW") == 1
+
+
+def test_a_grown_index_answers_as_one_that_was_made_of_all_its_vectors() -> None:
+    draw = np.random.default_rng(3)
+    vectors = draw.standard_normal((60, 8)).astype(np.float32)
+    grown = GrownIndex(
+        VectorIndex([f"k{row}" for row in range(50)], vectors[:50]), ["k50"], {50: vectors[50], 3: vectors[59]}
+    )
+    grown = GrownIndex(grown, ["k51"], {51: vectors[51], 50: vectors[58]})
+    told = vectors[:52].copy()
+    told[3], told[50] = vectors[59], vectors[58]
+    whole = VectorIndex([f"k{row}" for row in range(52)], told)
+    query, may = draw.standard_normal((4, 8)).astype(np.float32), draw.random(52) < 0.5
+    assert grown.search(query, 9, may) == whole.search(query, 9, may)
+    assert grown.search(query, 9) == whole.search(query, 9)
+    np.testing.assert_allclose(grown.products(query), whole.products(query), atol=1e-5)
+    assert (grown.vectors(np.arange(52)) == told).all()
+    assert (grown.row("k51"), grown.row("k7"), grown.row("none"), len(grown)) == (51, 7, None, 52)
+    assert (grown.known == whole.known).all()
+
+
+class _Source:
+    """Scores rows by their number, and notes what it was asked."""
+
+    def ask(self, asked: list[Request]) -> Dense:
+        self.asked = asked
+        return Dense(np.tile(np.arange(1, 6, dtype=np.float32), (len(asked), 1)))
+
+
+def test_a_source_of_the_first_rows_says_nothing_of_the_others_and_reads_nothing_of_them() -> None:
+    source = _Source()
+    asked = Request(np.array([1, 6, 2]), memory=((0, 1.0), (5, 1.0)), predicted=7)
+    said = FirstRows(FirstRows(source, 5), 8).ask([asked])  # type: ignore[arg-type]
+    assert source.asked[0].history.tolist() == [1, 2]
+    assert (source.asked[0].memory, source.asked[0].predicted) == (((0, 1.0),), None)
+    may = np.ones(8, np.bool_)
+    assert said.first(0, 9, may).tolist() == [4, 3]
+    assert said.at(np.array([[0, 4, 6]])).tolist() == [[1.0, 5.0, 3.0]]  # the mean for what it does not know
+
+
+def test_answers_go_on_while_a_fit_is_under_way(store: Store) -> None:
+    live = Live(store, lambda until: Retriever.build(store, FakeEncoder()), enough=1)
+    live()
+    failures: list[BaseException] = []
+    stop = time.monotonic() + 0.1
+
+    def ask() -> None:
+        try:
+            while time.monotonic() < stop:
+                assert len(ids(live(), query="wool", k=5)) == 5
+        except Exception as error:  # noqa: BLE001 -  # handed to the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for one in threads:
+        one.start()
+    for price in range(5):
+        store.upsert_items([{"item_id": "S1OLIV", "price": 10 + price}])
+        time.sleep(0.01)
+    for one in threads:
+        one.join()
+    live.close()
+    assert failures == []
+
+
+def test_what_was_built_is_kept_beside_the_store_and_what_is_damaged_or_stale_is_built_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recgraph.tools.retrieve.KEPT_FROM", 1)
+    first = ids(Retriever.build(store, FakeEncoder()), query="wool jumper")
+    root = store.path.with_name(store.path.name + ".index")
+    (folder,) = root.iterdir()
+    read = store.sequences
+    store.sequences = None  # type: ignore[assignment, method-assign]
+    assert ids(Retriever.build(store, FakeEncoder()), query="wool jumper") == first  # nothing is counted again
+    store.sequences = read  # type: ignore[method-assign]
+    (folder / "titles" / "index.npy").write_bytes(b"cut")
+    again = Retriever.build(store, FakeEncoder())
+    assert again.fitted.past.kept.damaged == ["titles"]
+    assert ids(again, query="wool jumper") == first
+    store.upsert_items([{"item_id": "S1OLIV", "price": 3}])
+    Retriever.build(store, FakeEncoder())
+    assert [one for one in root.iterdir() if one == folder] == []
