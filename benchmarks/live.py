@@ -51,8 +51,8 @@ def written_and_known(shop: Recommender, user: str, rounds: int = 30) -> dict[st
 
 def checks(shop: Recommender, user: str) -> list[tuple[str, bool]]:
     """Whether a new product is found by its text, and a bound holds for a price that changed, in the next answer."""
-    shop.upsert([{"item_id": "BENCH-NEW", "title": "Velvet theatre curtain in plum", "price": 12.0}])
-    first = [one.item.item_id for one in shop.recommend(user, "velvet theatre curtain").items]
+    shop.upsert([{"item_id": "BENCH-NEW", "title": "Brass telescope on a tripod", "price": 12.0}])
+    first = [one.item.item_id for one in shop.recommend(user, "brass telescope").items]
     item = shop.recommend(user, k=10).items[0].item.item_id
     bound = Wish(price=Price(at_most=50.0))
     shop.upsert([{"item_id": item, "price": 49.0}])
