@@ -106,6 +106,7 @@ vllm: .venv-vllm/installed  ## a vLLM server for the CPU in .venv-vllm (2.5 GB)
 
 bench: .venv/installed $(STORE)  ## what the figures of speed come from
 	@$(BIN)/python benchmarks/latency.py --store $(STORE)
+	@$(BIN)/python benchmarks/ingest.py
 	@$(BIN)/python benchmarks/scale.py
 
 lint: .venv/installed-dev  ## ruff

@@ -38,12 +38,13 @@ class Vocabularies:
 
     def __init__(self, encoder: Encoder, kept: int = 4) -> None:
         self._encoder, self._kept, self._lock = encoder, kept, threading.Lock()
-        self._made: OrderedDict[int, Vocabulary] = OrderedDict()  # by the id of its facets, which it holds
+        # by its facets' words and how many values there are: facets renewed by a price or a product share them
+        self._made: OrderedDict[tuple[int, int], Vocabulary] = OrderedDict()
 
     def of(self, facets: Facets) -> Vocabulary:
         """That of a catalogue's facets."""
         with self._lock:
-            key = id(facets)
+            key = id(facets.title_words), sum(len(one.column.raw) for one in facets.attributes.values())
             if key not in self._made:
                 self._made[key] = Vocabulary.of(facets, self._encoder)
             self._made.move_to_end(key)
