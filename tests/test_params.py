@@ -23,6 +23,7 @@ from recgraph.train.pipeline import STAGES
 from recgraph.train.prepare import PrepareParams
 from recgraph.train.publish import PublishParams
 from recgraph.train.ranking import RankerSettings
+from recgraph.train.shop.parts import PartsParams
 from recgraph.train.shop.stage import ShopParams
 from recgraph.train.summarize import SummarizeParams
 from recgraph.train.title_embeddings import TitleParams
@@ -42,6 +43,7 @@ KINDS: Mapping[str, type[Any]] = {
     "index": IndexParams,
     "evaluate": EvaluateParams,
     "publish": PublishParams,
+    "parts": PartsParams,
 }
 
 
