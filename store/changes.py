@@ -10,7 +10,7 @@ here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -206,7 +206,7 @@ def _see(cursor: duckdb.DuckDBPyConnection, events: Sequence[Event]) -> list[str
 # ── Products ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def upsert_items(cursor: duckdb.DuckDBPyConnection, items: Sequence[dict[str, Any]]) -> list[str]:
+def upsert_items(cursor: duckdb.DuckDBPyConnection, items: Sequence[Mapping[str, Any]]) -> list[str]:
     """In the caller's transaction; see `Store.upsert_items`."""
     last = {str(one.get("item_id") or ""): one for one in items}
     known = Item.__dataclass_fields__
@@ -228,7 +228,7 @@ def upsert_items(cursor: duckdb.DuckDBPyConnection, items: Sequence[dict[str, An
 
 def _upsert(cursor: duckdb.DuckDBPyConnection, item_id: str, given: dict[str, Any]) -> bool:
     """Whether anything changed."""
-    values = {
+    values: dict[str, Any] = {
         name: "" if value is None and name in TEXTS else value for name, value in {"listed": True, **given}.items()
     }
     if values.get("first_seen") is not None:

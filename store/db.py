@@ -189,7 +189,7 @@ class Store:
         action without one, and a time with an offset; StoreBusy, StoreReadOnly.
 
         New rows stand behind those that are sorted by user, where each history looks for them: some hundred thousand cost it a few
-        milliseconds, and an ingest or `sort_events` sorts them in.
+        milliseconds, and an ingest sorts them in.
         """
         self._check_open()
         with self._database.writing() as cursor:

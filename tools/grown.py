@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recgraph.tools.index import Mask, Rows, VectorIndex, Vectors
 from recgraph.tools.sources.base import Request, Said, Scores, Source
@@ -22,19 +23,19 @@ class GrownIndex(VectorIndex):
     def __init__(self, base: VectorIndex, keys: Sequence[str], more: Mapping[int, Vectors]) -> None:
         """`keys` are those of the new rows, if `base` has any; `more` has float32[d] by row, a zero one for a new row
         of which nothing is known."""
-        if isinstance(base, GrownIndex):
-            keys, more, base = [*base._new_keys, *keys], {**base._more, **more}, base._base
-        self._base, self._new_keys, self._more = base, list(keys), dict(more)
+        self._new_keys: list[str] = [*base._new_keys, *keys] if isinstance(base, GrownIndex) else list(keys)
+        self._more: dict[int, Vectors] = {**base._more, **more} if isinstance(base, GrownIndex) else dict(more)
+        self._base: VectorIndex = base._base if isinstance(base, GrownIndex) else base
         self._at: Rows = np.array(sorted(self._more), np.int64)
-        self._told = np.array([self._more[row] for row in self._at.tolist()], np.float32).reshape(-1, base.dim)
-        n = len(base)
+        self._told = np.array([self._more[row] for row in self._at.tolist()], np.float32).reshape(-1, self._base.dim)
+        n = len(self._base)
         self._keys, self._lists = None, None
         self._size = max(n + len(self._new_keys), int(self._at.max(initial=-1)) + 1)
         self._mine: Mask = np.ones(n, np.bool_)  # of the base's rows
         self._mine[self._at[self._at < n]] = False
-        self.known = np.concatenate([base.known & self._mine, np.zeros(self._size - n, np.bool_)])
+        self.known = np.concatenate([self._base.known & self._mine, np.zeros(self._size - n, np.bool_)])
         self.known[self._at] = self._told.any(axis=1)
-        self.exact, self.n_known = base.exact, int(self.known.sum())
+        self.exact, self.n_known = self._base.exact, int(self.known.sum())
 
     def __len__(self) -> int:
         return self._size
@@ -44,7 +45,7 @@ class GrownIndex(VectorIndex):
         return self._base.dim
 
     @cached_property
-    def keys(self) -> tuple[str, ...]:  # type: ignore[override]
+    def keys(self) -> tuple[str, ...]:
         return (*self._base.keys, *self._new_keys)
 
     def row(self, key: str) -> int | None:
@@ -67,7 +68,7 @@ class GrownIndex(VectorIndex):
         return found
 
     @cached_property
-    def moments(self):  # type: ignore[no-untyped-def, override]
+    def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return self._base.moments
 
     def products(self, queries: Vectors) -> Vectors:
@@ -94,9 +95,8 @@ class FirstRows:
     nothing of a request."""
 
     def __init__(self, source: Source, n: int) -> None:
-        if isinstance(source, FirstRows):
-            source, n = source.source, source.n
-        self.source, self.n = source, n
+        self.source: Source = source.source if isinstance(source, FirstRows) else source
+        self.n: int = source.n if isinstance(source, FirstRows) else n
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """What the source says of its own rows."""

@@ -268,5 +268,5 @@ def _taken(old: Taken, rows: Mapping[str, int], events: Sequence[Event], more: i
             touched[event.item_id] = None
     popular = [item_id for item_id in dict.fromkeys((*old.popular, *touched)) if item_id in rows]
     at = [rows[item_id] for item_id in popular]
-    order = np.lexsort((-(ever[at] @ _WEIGHTS), -(recent[at] @ _WEIGHTS))) if at else []
+    order: list[int] = np.lexsort((-(ever[at] @ _WEIGHTS), -(recent[at] @ _WEIGHTS))).tolist() if at else []
     return replace(old, popular=tuple(popular[place] for place in order), ever=ever, recent=recent)

@@ -38,9 +38,8 @@ class _Texts:
     """Rows of texts, some of them others."""
 
     def __init__(self, base: TextRows | _Texts, others: Mapping[int, bytes]) -> None:
-        self._base, self._others = (
-            (base._base, {**base._others, **others}) if isinstance(base, _Texts) else (base, dict(others))
-        )
+        self._base: TextRows = base._base if isinstance(base, _Texts) else base
+        self._others: Mapping[int, bytes] = {**base._others, **others} if isinstance(base, _Texts) else dict(others)
 
     def __getitem__(self, row: int) -> bytes:
         return self._others[row] if row in self._others else self._base[row]
