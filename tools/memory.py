@@ -18,6 +18,9 @@ from recgraph.tools.embed import Encoder, Progress, embed_until
 from recgraph.tools.index import VectorIndex
 
 
+_KEPT = 32  # products kept of each stored query: what a look-up of up to 5 needs; one of more asks the store
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryHit:
     """A stored query, its cosine to the one asked, and its top products by organic position."""
@@ -30,8 +33,8 @@ class MemoryHit:
 class QueryMemory:
     """Nearest stored queries and their products as of `before` (None: everything). Thread-safe.
 
-    The stored queries are embedded at the first look-up, not when the memory is made: a run without a query never pays
-    for it.
+    The stored queries are embedded, and what was shown for them is read, at the first look-up, not when the memory is
+    made: a run without a query never pays for it. Exposures that come later belong to another memory.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class QueryMemory:
         self._store, self._encoder, self._before, self._progress = store, encoder, before, progress
         self._lock = threading.Lock()
         self._index: VectorIndex | None = None
+        self._shown: dict[str, list[str]] = {}  # by stored query
         self._unembedded = 0
 
     @classmethod
@@ -67,6 +71,8 @@ class QueryMemory:
         with self._lock:
             if self._index is None or (self._unembedded and (until is None or time.monotonic() < until)):
                 queries = sorted(self._store.memory_queries(self._before))
+                # All at once: one query's products cost the store nearly as much, 10 ms of every search.
+                self._shown = self._store.query_products(queries, self._before, _KEPT)
                 vectors, self._unembedded = embed_until(
                     until, self._store, self._encoder, "query", queries, self._progress
                 )
@@ -88,7 +94,7 @@ class QueryMemory:
         ranked = [(key, 1.0) for key in same] + [(key, score) for key, score in near if key not in same]
         ranked = ranked[:queries]
         # More than V are fetched so that sold-out or unknown products do not shorten the list.
-        shown = self._store.query_products([key for key, _ in ranked], self._before, products * 4 + 10)
+        shown = self._products([key for key, _ in ranked], products * 4 + 10)
         known = self._store.items([item_id for ids in shown.values() for item_id in ids])
         hits = []
         for key, score in ranked:
@@ -100,6 +106,11 @@ class QueryMemory:
             if kept:
                 hits.append(MemoryHit(key, round(float(np.clip(score, -1.0, 1.0)), 4), tuple(kept[:products])))
         return hits
+
+    def _products(self, queries: list[str], limit: int) -> dict[str, list[str]]:
+        if limit > _KEPT:
+            return self._store.query_products(queries, self._before, limit)
+        return {query: self._shown.get(query, [])[:limit] for query in queries}
 
     def _was_there(self, first_seen: datetime | None) -> bool:
         return self._before is None or first_seen is None or first_seen < self._before
