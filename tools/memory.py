@@ -17,7 +17,6 @@ from recgraph.store.db import Store
 from recgraph.tools.embed import Encoder, Progress, embed_until
 from recgraph.tools.index import VectorIndex
 
-
 _KEPT = 32  # products kept of each stored query: what a look-up of up to 5 needs; one of more asks the store
 
 
@@ -44,6 +43,7 @@ class QueryMemory:
         self._lock = threading.Lock()
         self._index: VectorIndex | None = None
         self._shown: dict[str, list[str]] = {}  # by stored query
+        self._spellings: dict[str, list[str]] = {}  # stored queries by what they are in any case
         self._unembedded = 0
 
     @classmethod
@@ -73,6 +73,9 @@ class QueryMemory:
                 queries = sorted(self._store.memory_queries(self._before))
                 # All at once: one query's products cost the store nearly as much, 10 ms of every search.
                 self._shown = self._store.query_products(queries, self._before, _KEPT)
+                self._spellings = {}
+                for query in queries:
+                    self._spellings.setdefault(query.casefold(), []).append(query)
                 vectors, self._unembedded = embed_until(
                     until, self._store, self._encoder, "query", queries, self._progress
                 )
@@ -89,7 +92,7 @@ class QueryMemory:
         wanted = query.strip()
         if not wanted or queries < 1 or products < 1 or not (index := self.warm(until)).keys:
             return []
-        same = [key for key in index.keys if key.casefold() == wanted.casefold()]
+        same = self._spellings.get(wanted.casefold(), [])
         near = index.search(self._encoder.encode([wanted]), queries + len(same))[0]
         ranked = [(key, 1.0) for key in same] + [(key, score) for key, score in near if key not in same]
         ranked = ranked[:queries]
