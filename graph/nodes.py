@@ -399,7 +399,7 @@ def blend(candidates: Sequence[Candidate], pairs: Sequence[tuple[float, float]],
     retrieval = _standard(np.array([-math.log1p(rank) for rank in range(len(candidates))]))
     logits = np.array([yes - no for yes, no in pairs])
     scores = (1 - weight) * retrieval + weight * _standard(logits)
-    order = np.lexsort((-scores, [-candidate.fits for candidate in candidates]))  # stable, the last key first
+    order = np.lexsort((-scores, np.array([-candidate.fits for candidate in candidates])))  # stable, the last key first
     return [Scored(candidates[i], round(float(scores[i]), 6), yes_probability(*pairs[i])) for i in order]
 
 

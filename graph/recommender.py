@@ -144,6 +144,8 @@ class Recommender:
                 f"The store {store.path} has no items. Load some with `recgraph ingest PATH... --store {store.path}`."
             )
         self._titles: VectorIndex | None = None
+        self._served = False  # whether a retriever of now was made
+        self._read: tuple[str, Facets] | None = None  # facets read before that, and the revision they are of
         self._writer: Store | None = None
         self._owning = threading.Lock()
         self._live = Live(store, lambda until: self._fit_retriever(None, until, progress))
@@ -261,7 +263,7 @@ class Recommender:
         wish, shown = self._conversations.last(user_id, thread) if thread else (None, ())
         items = self.store.items(sorted({event.item_id for event in history if event.item_id}))
         asked = {"query": clean(query, ASKED_LIMIT), "history": history, "items": items, "wish": wish, "shown": shown}
-        listen = self._vocabularies.listen(self._retriever(None).fitted.facets)
+        listen = self._vocabularies.listen(self._facets_alone())
         return heard(cast(State, asked), listen, self.store.items(list(shown)))
 
     def filters(
@@ -276,6 +278,15 @@ class Recommender:
 
     def _facets(self) -> Facets:
         return self._retriever(None).fitted.facets or Facets.of(self.store)
+
+    def _facets_alone(self) -> Facets | None:
+        """Those of the retriever where one was made. To make it costs seconds, which only words need not wait for."""
+        if self._served:
+            return self._retriever(None).fitted.facets
+        revision = self.store.revision()
+        if self._read is None or self._read[0] != revision:
+            self._read = revision, Facets.of(self.store)
+        return self._read[1]
 
     def tools(self) -> list[StructuredTool]:
         """The query-product memory and the retrieval as langchain-core tools with typed arguments, for an assistant of
@@ -400,6 +411,7 @@ class Recommender:
             self.store, self.encoder, as_of, _reporter(progress, "Embedding titles"), titles=self._titles, until=until
         )
         self._titles = built.titles if built.complete else None
+        self._served = self._served or as_of is None
         return built
 
     def _retriever(self, as_of: datetime | None, until: float | None = None) -> Retriever:

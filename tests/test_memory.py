@@ -91,3 +91,16 @@ def test_stored_queries_are_embedded_at_the_first_look_up_and_once(make_store: M
     memory.lookup("boots")
     QueryMemory.build(store, encoder).lookup("shirt")
     assert store.counts()["embeddings"] == 3
+
+
+def test_a_look_up_asks_the_store_once_for_what_was_shown(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES), list[int]()
+    read = store.query_products
+    monkeypatch.setattr(store, "query_products", lambda *given: (asked.append(len(given[0])), read(*given))[1])
+    memory = QueryMemory.build(store, FakeEncoder())
+    first, again = memory.lookup("linen shirt", queries=1), memory.lookup("LINEN shirt", queries=1)
+    assert first == again
+    assert first[0].item_ids == ("S1OLIV", "S1NAVY", "S2OLIV")
+    assert len(asked) == 1

@@ -17,6 +17,8 @@ from recgraph.store.db import Store
 from recgraph.tools.embed import Encoder, Progress, embed_until
 from recgraph.tools.index import VectorIndex
 
+_KEPT = 32  # products kept of each stored query: what a look-up of up to 5 needs; one of more asks the store
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryHit:
@@ -30,8 +32,8 @@ class MemoryHit:
 class QueryMemory:
     """Nearest stored queries and their products as of `before` (None: everything). Thread-safe.
 
-    The stored queries are embedded at the first look-up, not when the memory is made: a run without a query never pays
-    for it.
+    The stored queries are embedded, and what was shown for them is read, at the first look-up, not when the memory is
+    made: a run without a query never pays for it. Exposures that come later belong to another memory.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class QueryMemory:
         self._store, self._encoder, self._before, self._progress = store, encoder, before, progress
         self._lock = threading.Lock()
         self._index: VectorIndex | None = None
+        self._shown: dict[str, list[str]] = {}  # by stored query
+        self._spellings: dict[str, list[str]] = {}  # stored queries by what they are in any case
         self._unembedded = 0
 
     @classmethod
@@ -67,6 +71,11 @@ class QueryMemory:
         with self._lock:
             if self._index is None or (self._unembedded and (until is None or time.monotonic() < until)):
                 queries = sorted(self._store.memory_queries(self._before))
+                # All at once: one query's products cost the store nearly as much, 10 ms of every search.
+                self._shown = self._store.query_products(queries, self._before, _KEPT)
+                self._spellings = {}
+                for query in queries:
+                    self._spellings.setdefault(query.casefold(), []).append(query)
                 vectors, self._unembedded = embed_until(
                     until, self._store, self._encoder, "query", queries, self._progress
                 )
@@ -83,12 +92,12 @@ class QueryMemory:
         wanted = query.strip()
         if not wanted or queries < 1 or products < 1 or not (index := self.warm(until)).keys:
             return []
-        same = [key for key in index.keys if key.casefold() == wanted.casefold()]
+        same = self._spellings.get(wanted.casefold(), [])
         near = index.search(self._encoder.encode([wanted]), queries + len(same))[0]
         ranked = [(key, 1.0) for key in same] + [(key, score) for key, score in near if key not in same]
         ranked = ranked[:queries]
         # More than V are fetched so that sold-out or unknown products do not shorten the list.
-        shown = self._store.query_products([key for key, _ in ranked], self._before, products * 4 + 10)
+        shown = self._products([key for key, _ in ranked], products * 4 + 10)
         known = self._store.items([item_id for ids in shown.values() for item_id in ids])
         hits = []
         for key, score in ranked:
@@ -100,6 +109,11 @@ class QueryMemory:
             if kept:
                 hits.append(MemoryHit(key, round(float(np.clip(score, -1.0, 1.0)), 4), tuple(kept[:products])))
         return hits
+
+    def _products(self, queries: list[str], limit: int) -> dict[str, list[str]]:
+        if limit > _KEPT:
+            return self._store.query_products(queries, self._before, limit)
+        return {query: self._shown.get(query, [])[:limit] for query in queries}
 
     def _was_there(self, first_seen: datetime | None) -> bool:
         return self._before is None or first_seen is None or first_seen < self._before
