@@ -99,3 +99,14 @@ def test_titles_users_queries_and_shops_are_data(ask: Callable[..., Recommendati
     text = panel(ask(bad, f"tee {bad}", items=items, events=events), shop=bad)
     assert not {c for c in text if unicodedata.category(c) in ("Cc", "Cf")} - {"\n"}
     assert "[/x][red]loud[/red]" in text
+
+
+def test_the_understood_line_tells_each_part_and_keeps_control_characters_out() -> None:
+    from recgraph.panel import understood
+    from recgraph.tools.wish.wish import Price, Wish
+
+    wish = Wish({"color": ("Bl\x1back",)}, {"brand": ("Harrow",)}, price=Price(at_most=60))
+    text = understood(wish, "€").plain
+    assert "not Harrow · under €60" in text
+    assert "\x1b" not in text
+    assert "nothing" in understood(Wish(), "€").plain

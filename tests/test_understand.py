@@ -67,6 +67,8 @@ def wish(text: str, **memory: Sequence[Item]) -> Wish:
         ("I am looking for some nice boots in black, please", {"category": ("Boots",), "color": BLACK}),
         ("black or navy dress", {"color": (*BLACK, "Navy"), "category": ("Dresses",)}),
         ("black and white dress", {"color": (*BLACK, "White"), "category": ("Dresses",)}),
+        ("not only black boots", {"color": BLACK, "category": ("Boots",)}),
+        ("not just black", {"color": BLACK}),
         ("gold", {"color": ("Gold",)}),
         ("rose gold", {"color": ("Rose Gold",)}),
         ("blue dress", {"color": ("Sky Blue", "Navy"), "category": ("Dresses",)}),

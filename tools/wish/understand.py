@@ -187,6 +187,8 @@ class _Reader:
         length = begins(words, place, NEGATIONS)
         if not length:
             return 0
+        if self._at(place + length) in ("only", "just", "nur", "solo"):  # "not only black": black first, others too
+            return length + 1
         rest = place + length + (self._at(place + length) in ("too", "very", "so", "that"))
         if self._at(rest) in DEAR:
             self.soft.append("cheap")
