@@ -71,7 +71,7 @@ class QueryMemory:
         with self._lock:
             if self._index is None or (self._unembedded and (until is None or time.monotonic() < until)):
                 queries = sorted(self._store.memory_queries(self._before))
-                # All at once: one query's products cost the store nearly as much, 10 ms of every search.
+                # All at once, so that a search asks the store for none.
                 self._shown = self._store.query_products(queries, self._before, _KEPT)
                 self._spellings = {}
                 for query in queries:
