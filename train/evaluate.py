@@ -39,7 +39,7 @@ from recgraph.tools.trained import TrainedParts
 from recgraph.tools.wish.understand import understand
 from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.train import leaks
-from recgraph.train.index import title_vectors
+from recgraph.train.vectors import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.metrics import Places, places, places_in_lists, recall, summary
 from recgraph.train.params import Params, block

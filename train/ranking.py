@@ -48,7 +48,7 @@ from recgraph.tools.wish.facets import Facets
 from recgraph.tools.wish.understand import understand
 from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.train import evidence
-from recgraph.train.index import title_vectors
+from recgraph.train.vectors import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.metrics import Places, ndcg, summary
 from recgraph.train.params import Params, block

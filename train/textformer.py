@@ -24,7 +24,7 @@ from recgraph.errors import SettingsError
 from recgraph.store import snapshot
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.train import evidence
-from recgraph.train.index import title_vectors
+from recgraph.train.vectors import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.networks.text import TextFormerSystem as Trainer
 from recgraph.train.networks.text import TextSettings
