@@ -137,3 +137,17 @@ def test_facets_come_back_from_a_folder_as_they_were(facets: Facets, tmp_path: P
     assert kept.fits(wish).tolist() == facets.fits(wish).tolist()
     assert kept.features(wish, rows).tolist() == facets.features(wish, rows).tolist()
     assert (kept.heads, kept.title_words, kept.row("A3")) == (facets.heads, facets.title_words, 2)
+
+
+def test_a_product_that_does_not_say_an_attribute_fits_it_where_its_text_holds_all_the_words(
+    make_store: Callable[..., Store],
+) -> None:
+    """A brass telescope without a material came behind thirty pieces of jewellery for "brass telescope"."""
+    store = make_store(
+        "item_id,title,material,category\nA,Hoop Earrings,Plated Brass,Jewellery\nB,Brass telescope,,\nC,Brass lamp,,\n"
+        "D,Brass telescope of steel,Steel,"
+    )
+    facets = Facets.of(store)
+    wish = Wish({"material": ("Plated Brass",)}, text="brass telescope")
+    assert facets.fits(wish).tolist() == [1, 1, 0, 0]
+    assert facets.fits(Wish({"material": ("Plated Brass",)})).tolist() == [1, 0, 0, 0]

@@ -166,6 +166,14 @@ def test_the_network_ranks_what_it_has_learnt_and_the_rest_comes_on_top() -> Non
     assert why[5] == ("popular", ("popular",))
 
 
+def test_what_alone_holds_the_free_words_of_a_query_comes_first(facets: Facets) -> None:
+    """A product just added came 29th for its own title: nobody had taken it yet."""
+    ranker = Ranker(reader(facets=facets, popularity=[9, 8, 0, 0, 6, 5]))
+    assert order(ranker, Request(NOBODY, "x", wish=Wish(text="nothing")))[:2] == [0, 1]
+    assert order(ranker, Request(NOBODY, "green lamp", wish=Wish(text="green lamp")))[:2] == [4, 0]
+    assert order(ranker, Request(NOBODY, "lamp", wish=Wish(text="lamp")))[:3] == [4, 5, 0]
+
+
 def test_a_ranking_learnt_before_there_were_wishes_goes_on_serving() -> None:
     learnt = network(("popularity", "transitions"), "transitions", numbers=2 * 2 + 4)
     ranker = Ranker(reader(popularity=[0, 1, 2, 0, 0, 9], transitions=[9, 8, 7, 6, 0, 0]), learnt)

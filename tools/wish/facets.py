@@ -164,10 +164,17 @@ class Facets:
         return held
 
     def fits(self, wish: Wish) -> NDArray[np.int8]:
-        """int8[items]: how many of the named attributes (`Wish.named`) a product fits."""
-        found = np.zeros(self.n_items, np.int8)
+        """int8[items]: how many of the named attributes (`Wish.named`) a product fits. Where few products do not say
+        an attribute, those of them that hold all the free words fit it: a telescope of brass whose material nobody has
+        filled in."""
+        found, words = np.zeros(self.n_items, np.int8), _words(wish.text)
         for name in wish.named:
             found += self._says(name, wish.want[name])
+            if words and name in self.attributes:
+                silent = np.flatnonzero(self.attributes[name].column.codes == 0)
+                if 0 < len(silent) <= _FEW_SILENT:
+                    texts = [self.texts[row] for row in silent.tolist()]
+                    found[silent] += np.all([_hold(word, texts) for word in words], axis=0)
         return found
 
     def relaxations(self, wish: Wish, offered: Mask) -> tuple[Relaxation, ...]:
@@ -195,8 +202,7 @@ class Facets:
             soft.append(_near(self.prices[rows], wish.price.about))
         if wish.like:
             soft.append(self._like(wish.like, rows, texts))
-        words = [word for word in dict.fromkeys(fold(wish.text).split()) if len(word) > 1]
-        parts = (named, soft, [_hold(word, texts) for word in words])
+        parts = (named, soft, [_hold(word, texts) for word in _words(wish.text)])
         return np.stack(
             [np.mean(part, axis=0, dtype=np.float32) if part else np.zeros(len(rows), np.float32) for part in parts],
             axis=1,
@@ -258,6 +264,7 @@ class Facets:
         return place if place < self.n_items and self.ids[place] == key else None
 
 
+_FEW_SILENT = 2_000  # products whose texts are read at a request
 _ABOVE = np.float32(1 + 1e-6)  # a bound of 59.99 holds 59.99 kept as float32
 
 
@@ -266,6 +273,11 @@ def _hold(word: str, texts: list[bytes]) -> Mask:
     start = stem(word).encode()
     begins = re.compile(rb"(?<![a-z0-9\x80-\xff])" + re.escape(start)).search
     return np.array([start in text and begins(text) is not None for text in texts], bool)
+
+
+def _words(text: str) -> list[str]:
+    """The free words of a wish that are looked for in texts."""
+    return [word for word in dict.fromkeys(fold(text).split()) if len(word) > 1]
 
 
 def _near(prices: NDArray[np.float32], about: float) -> NDArray[np.float32]:
