@@ -298,7 +298,7 @@ def train(stage: str, task: str, folder: Path) -> None:
     """Run one stage of the training pipeline.
 
     STAGE is one of: shop, prepare, summarize, id_embeddings, title_embeddings, memory, textformer, ranking, examples,
-    sft, index, evaluate, publish, parts. Its settings are the block of its name in params.yaml.
+    sft, evaluate, publish, parts. Its settings are the block of its name in params.yaml.
 
     All of them in order, and only what has changed: dvc repro
     """

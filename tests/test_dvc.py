@@ -94,7 +94,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Everything made once. The adapters are stand-ins that DVC is told to take for trained ones, as a clone finds the
     shipped ones."""
     made = Project(tmp_path_factory.mktemp("project"))
-    made.repro("evaluate", "index", "examples", "summarize", "parts")
+    made.repro("evaluate", "examples", "summarize", "parts")
     for task in TASKS:
         for name in (
             f"adapters/default/{task}/adapter_config.json",
@@ -131,8 +131,6 @@ def test_a_run_over_the_published_store_writes_nothing_into_it(project: Project)
 def test_a_changed_parameter_reruns_only_what_depends_on_it(project: Project) -> None:
     project.change({"evaluate": {"cases": 10}})
     assert project.repro() == ["evaluate"]
-    project.change({"index": {"exact_below": 99_999}})
-    assert project.repro() == ["index"]
     assert json.loads(project.dvc("status", "--json")) == {}
 
 

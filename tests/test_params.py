@@ -12,7 +12,6 @@ import pytest
 from recgraph.errors import SettingsError
 from recgraph.train.evaluate import EvaluateParams
 from recgraph.train.examples import ExamplesParams
-from recgraph.train.index import IndexParams
 from recgraph.train.lora.job import SftParams
 from recgraph.train.lora.training import LoraSettings
 from recgraph.train.memory import MemoryParams
@@ -40,7 +39,6 @@ KINDS: Mapping[str, type[Any]] = {
     "ranking": RankerSettings,
     "examples": ExamplesParams,
     "sft": SftParams,
-    "index": IndexParams,
     "evaluate": EvaluateParams,
     "publish": PublishParams,
     "parts": PartsParams,

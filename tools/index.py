@@ -216,13 +216,14 @@ class VectorIndex:
         except (OSError, ValueError, RuntimeError, EOFError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[-1]
             raise StoreError(
-                f"The index {name} in {place} cannot be read ({why}). Build it with: recgraph train index"
+                f"The index {name} in {place} cannot be read ({why}). Delete that folder: it is built again where it is "
+                "needed."
             ) from None
         whole = len(moments) == vectors.shape[1] + 1 and [len(known), vectors.shape[1]] == facts["vectors"]
         if not whole or (lists is not None and lists.ntotal != facts["known"]):
             raise StoreError(
-                f"The files of the index {name} in {place} are of different indexes. Build them with: recgraph train "
-                "index"
+                f"The files of the index {name} in {place} are of different indexes. Delete that folder: they are "
+                "built again where they are needed."
             )
         found = cls.__new__(cls)
         found._keys = None if facts["keys"] is None else tuple(facts["keys"])

@@ -39,12 +39,12 @@ from recgraph.tools.trained import TrainedParts
 from recgraph.tools.wish.understand import understand
 from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.train import leaks
-from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.metrics import Places, places, places_in_lists, recall, summary
 from recgraph.train.params import Params, block
 from recgraph.train.pipeline import Note, needed, progress, split_folder
 from recgraph.train.prepare import Case, read_cases, read_facts
+from recgraph.train.vectors import title_vectors
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]

@@ -33,7 +33,6 @@ STAGES: Mapping[str, tuple[str, str]] = {
     "ranking": ("recgraph.train.ranking", "learn how far each source of candidates is to be believed"),
     "examples": ("recgraph.train.examples", "write prompts and answers to learn from"),
     "sft": ("recgraph.train.lora.stage", "train a LoRA adapter for each task"),
-    "index": ("recgraph.train.index", "build the FAISS indexes"),
     "evaluate": ("recgraph.train.evaluate", "measure retrieval on the held-out cases"),
     "publish": ("recgraph.train.publish", "write the store that `recgraph run` uses"),
     "parts": ("recgraph.train.shop.parts", "pack the trained parts that `recgraph demo` ships"),

@@ -48,12 +48,12 @@ from recgraph.tools.wish.facets import Facets
 from recgraph.tools.wish.understand import understand
 from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.train import evidence
-from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.metrics import Places, ndcg, summary
 from recgraph.train.params import Params, block
 from recgraph.train.pipeline import Note, needed, progress, split_folder
 from recgraph.train.prepare import Case, read_cases, read_facts
+from recgraph.train.vectors import title_vectors
 
 Numbers = NDArray[np.float32]
 

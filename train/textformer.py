@@ -24,7 +24,6 @@ from recgraph.errors import SettingsError
 from recgraph.store import snapshot
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.train import evidence
-from recgraph.train.index import title_vectors
 from recgraph.train.memory import read_queries
 from recgraph.train.networks.text import TextFormerSystem as Trainer
 from recgraph.train.networks.text import TextSettings
@@ -32,6 +31,7 @@ from recgraph.train.params import Params, block
 from recgraph.train.pipeline import Note, needed, split_folder
 from recgraph.train.prepare import PrepareParams, read_facts
 from recgraph.train.task import events_of, read_task
+from recgraph.train.vectors import title_vectors
 
 OUT = Path("data") / "textformer"
 
