@@ -216,8 +216,8 @@ class VectorIndex:
         except (OSError, ValueError, RuntimeError, EOFError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[-1]
             raise StoreError(
-                f"The index {name} in {place} cannot be read ({why}). Delete that folder: it is built again where it is "
-                "needed."
+                f"The index {name} in {place} cannot be read ({why}). Delete that folder: it is built again where "
+                "it is needed."
             ) from None
         whole = len(moments) == vectors.shape[1] + 1 and [len(known), vectors.shape[1]] == facts["vectors"]
         if not whole or (lists is not None and lists.ntotal != facts["known"]):
