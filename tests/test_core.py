@@ -21,6 +21,7 @@ from recgraph.store.db import Store
 from recgraph.store.parquet import write_table
 from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.sources.core import Core
+from recgraph.tools.sources.kept import Built
 from recgraph.train import id_embeddings
 from recgraph.train.metrics import MISS
 from recgraph.train.networks import core
@@ -317,6 +318,28 @@ def test_a_core_of_leave_one_out_is_used_only_where_nothing_is_hidden(
     replace(trained, config={**trained.config, "fitted_before": None}).publish(store)
     assert Core.published(store) is not None
     assert Core.published(store, datetime(2030, 1, 1)) is None
+
+
+def test_a_kept_core_is_the_published_one_over_the_catalogue(make_store: Callable[..., Store], tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    numbers = {
+        name: draw.standard_normal(shape).astype(np.float32) for name, shape in {"cold": (4,), "b.weight": (3, 4)}.items()
+    }
+    table = draw.standard_normal((2, 4)).astype(np.float32)
+    made = Core(("A", "C"), table, np.zeros(2, np.bool_), numbers, {"fitted_before": "2025-02-01T00:00:00"})
+    store = make_store("item_id,title\nA,Tee")
+    made.publish(store)
+    for _ in range(2):  # as it is made, and as it lies in the folder
+        kept = Core.kept(store, None, ["A", "B", "C"], Built(tmp_path))
+        assert kept is not None
+        assert kept.cold.tolist() == [False, True, False]
+        assert np.allclose(kept.items, [table[0], numbers["cold"], table[1]], atol=1e-6)
+        assert {name: one.tolist() for name, one in kept.weights.items()} == {
+            name: one.tolist() for name, one in numbers.items()
+        }
+    assert Core.published_name(store) == made.name
+    assert Core.kept(store, datetime(2025, 1, 1), ["A"], Built()) is None
+    assert Core.published_name(store, datetime(2025, 1, 1)) == ""
 
 
 def test_a_missing_core_says_how_to_make_one(tmp_path: Path) -> None:

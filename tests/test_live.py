@@ -229,19 +229,23 @@ def test_answers_go_on_while_a_fit_is_under_way(store: Store) -> None:
 
 
 def test_what_was_built_is_kept_beside_the_store_and_what_is_damaged_or_stale_is_built_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("recgraph.tools.retrieve.KEPT_FROM", 1)
     first = ids(Retriever.build(store, FakeEncoder()), query="wool jumper")
     root = store.path.with_name(store.path.name + ".index")
     (folder,) = root.iterdir()
-    read = store.sequences
-    store.sequences = None  # type: ignore[assignment, method-assign]
-    assert ids(Retriever.build(store, FakeEncoder()), query="wool jumper") == first  # nothing is counted again
-    store.sequences = read  # type: ignore[method-assign]
+    read, popular, facets = store.sequences, store.popular, Facets.of
+    store.sequences = store.popular = None  # type: ignore[assignment, method-assign]
+    monkeypatch.setattr(Facets, "of", None)
+    assert ids(Retriever.build(store, FakeEncoder()), query="wool jumper") == first  # nothing is read or counted again
+    store.sequences, store.popular = read, popular  # type: ignore[method-assign]
+    monkeypatch.setattr(Facets, "of", facets)
     (folder / "titles" / "index.npy").write_bytes(b"cut")
-    again = Retriever.build(store, FakeEncoder())
+    with caplog.at_level("WARNING"):
+        again = Retriever.build(store, FakeEncoder())
     assert again.fitted.past.kept.damaged == ["titles"]
+    assert [record.message.split(" is ")[0] for record in caplog.records] == [str(folder / "titles")]
     assert ids(again, query="wool jumper") == first
     store.upsert_items([{"item_id": "S1OLIV", "price": 3}])
     Retriever.build(store, FakeEncoder())

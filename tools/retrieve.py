@@ -35,6 +35,7 @@ from recgraph.tools.sources.kept import Built, beside
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, id_embedding
 from recgraph.tools.taken import Taken, TakenItem
+from recgraph.tools.wish.facet_files import load_facets, save_facets
 from recgraph.tools.wish.facets import Facets, Relaxation
 from recgraph.tools.wish.wish import Wish
 
@@ -160,17 +161,16 @@ class Retriever:
         memory.
         """
         catalogue, unembedded = store.catalogue(), 0
-        n, facets = len(catalogue.item_ids), Facets.of(store)
-        core, (learnt, former) = Core.published(store, before), _published(store, encoder, before)
-        core = core.over(catalogue.item_ids) if core else None
-        kept = Built()
+        n, kept, (learnt, former) = len(catalogue.item_ids), Built(), _published(store, encoder, before)
         if before is None and n >= KEPT_FROM:
             parts = (
-                core.name if core else "",
+                Core.published_name(store, before),
                 former.name if former else "",
                 ",".join(learnt.sources if learnt else ()),
             )
             kept = beside(store, encoder.name, *parts)
+        facets = kept.get("facets", lambda: Facets.of(store), save_facets, load_facets)
+        core = Core.kept(store, before, catalogue.item_ids, kept)
         if not kept.has("titles") and (titles is None or titles.keys != tuple(catalogue.item_ids)):
             titles, unembedded = _embedded(store, encoder, catalogue, progress, until)
             kept = kept if not unembedded else Built()
@@ -190,7 +190,7 @@ class Retriever:
             titles,
             ids,
             TransitionTable(table),
-            Taken.of(store, sequences, n, before),
+            Taken.of(store, sequences, n, before, kept),
             facets,
             Ranker.of(learnt, past, facets),
             past,

@@ -6,6 +6,7 @@ Counts of events with a product, by what was done; who did it is not kept.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from recgraph.store.columns import Sequences
 from recgraph.store.db import Store
+from recgraph.tools.sources.kept import Built
 
 POPULAR_DAYS = 30
 MOST_POPULAR = 500  # products of which the order is kept
@@ -42,17 +44,24 @@ class Taken:
     moment: datetime | None
 
     @classmethod
-    def of(cls, store: Store, sequences: Sequences, n_items: int, before: datetime | None) -> Taken:
-        """From the store and its sequences, both before the moment."""
-        recent = store.popular(before, days=float(POPULAR_DAYS), limit=MOST_POPULAR)
-        popular = dict.fromkeys(item_id for item_id, _ in [*recent, *store.popular(before, limit=MOST_POPULAR)])
+    def of(
+        cls, store: Store, sequences: Sequences, n_items: int, before: datetime | None, kept: Built | None = None
+    ) -> Taken:
+        """From the store and its sequences, both before the moment. What is `kept` of them is not counted again."""
+        kept = kept or Built()
         newest = sequences.ts.max() if len(sequences.ts) else None
         moment: datetime | None = None
         lately = np.zeros(len(sequences.ts), np.bool_)
         if newest is not None and newest >= _CLOCK_STARTS:
             moment = before or newest.astype(datetime)
             lately = sequences.ts >= np.datetime64(moment - timedelta(days=POPULAR_DAYS), "us")
-        return cls(tuple(popular), _counts(sequences, n_items), _counts(sequences, n_items, lately), moment)
+        popular = kept.array("popular", lambda: np.frombuffer(json.dumps(_popular(store, before)).encode(), np.uint8))
+        return cls(
+            tuple(json.loads(popular.tobytes())),
+            kept.array("taken", lambda: _counts(sequences, n_items)),
+            kept.array("taken-recent", lambda: _counts(sequences, n_items, lately)),
+            moment,
+        )
 
     def item(self, row: int | None) -> TakenItem:
         """Of the product in a row of the catalogue."""
@@ -61,6 +70,11 @@ class Taken:
         if self.moment is not None and self.recent[row].any():
             return _of(self.recent[row], self.moment)
         return _of(self.ever[row], None)
+
+
+def _popular(store: Store, before: datetime | None) -> list[str]:
+    recent = store.popular(before, days=float(POPULAR_DAYS), limit=MOST_POPULAR)
+    return list(dict.fromkeys(item_id for item_id, _ in [*recent, *store.popular(before, limit=MOST_POPULAR)]))
 
 
 def _of(counts: NDArray[np.int32], lately: datetime | None) -> TakenItem:

@@ -16,6 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from safetensors.numpy import load_file
 from recgraph.errors import StoreError
 from recgraph.store.db import Store
 from recgraph.store.parquet import read_table
+from recgraph.tools.sources.kept import Built
 from recgraph.tools.sources.layers import attended, gelu, linear, normed
 from recgraph.tools.sources.published import usable
 
@@ -75,19 +77,12 @@ class Core:
 
         One fitted without a cut in time (leave-one-out) is used only where nothing is hidden.
         """
-        told = store.meta(META)
-        if told is None:
-            return None
-        config = json.loads(told)
-        if not usable(config, before):
+        config = _published(store, before)
+        if config is None:
             return None
         item_ids, units = store.all_vectors("id", config["model"])
         keys, packed = store.all_vectors(KIND, config["model"])
-        numbers = packed[np.argsort(np.array(keys, dtype=np.int64))].ravel()
-        weights: dict[str, Vectors] = {}
-        for name, shape in config["shapes"].items():
-            size = int(np.prod(shape))
-            weights[name], numbers = numbers[:size].reshape(shape), numbers[size:]
+        weights = _parted(packed[np.argsort(np.array(keys, dtype=np.int64))].ravel(), config["shapes"])
         norms = weights.pop("norms")
         return cls(
             tuple(item_ids),
@@ -96,6 +91,30 @@ class Core:
             weights,
             config,
         )
+
+    @staticmethod
+    def published_name(store: Store, before: datetime | None = None) -> str:
+        """The name of the one that `published` gives, "" where it gives none; nothing else is read."""
+        config = _published(store, before)
+        return str(config["model"]) if config else ""
+
+    @classmethod
+    def kept(cls, store: Store, before: datetime | None, item_ids: Sequence[str], kept: Built) -> Core | None:
+        """The published one over a catalogue, its table and weights as they are `kept` of both."""
+        config = _published(store, before)
+        if config is None:
+            return None
+
+        @cache
+        def made() -> Core:
+            found = cls.published(store, before)
+            assert found is not None
+            return found.over(item_ids)
+
+        cold, items = kept.array("core-cold", lambda: made().cold), kept.array("core-items", lambda: made().items)
+        shapes = {name: shape for name, shape in config["shapes"].items() if name != "norms"}
+        flat = kept.array("core-weights", lambda: np.concatenate([made().weights[name].ravel() for name in shapes]))
+        return cls(tuple(item_ids), items, cold, _parted(flat, shapes), config)
 
     def publish(self, store: Store) -> None:
         """Puts it into a store, which is open for writing, in place of what was published before."""
@@ -166,3 +185,19 @@ class Core:
                 hidden + linear(gelu(linear(hidden, w, f"{at}.up")), w, f"{at}.down"), w, f"{at}.norm2", _EPS
             )
         return np.asarray(linear(hidden, w, "weigh")[:, 0], dtype=np.float32)
+
+
+def _parted(numbers: Vectors, shapes: Mapping[str, Sequence[int]]) -> dict[str, Vectors]:
+    """Arrays of these shapes, one after the other."""
+    found: dict[str, Vectors] = {}
+    for name, shape in shapes.items():
+        size = int(np.prod(shape))
+        found[name], numbers = numbers[:size].reshape(shape), numbers[size:]
+    return found
+
+
+def _published(store: Store, before: datetime | None) -> dict[str, Any] | None:
+    """The config of the store's, if it has one that may be used."""
+    told = store.meta(META)
+    config: dict[str, Any] | None = json.loads(told) if told is not None else None
+    return config if config and usable(config, before) else None

@@ -7,6 +7,7 @@ A name holds the settings a thing was built with; that a folder belongs to one p
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ from recgraph.errors import StoreError
 from recgraph.store.db import Store
 from recgraph.tools.index import VectorIndex
 
+_log = logging.getLogger(__name__)
 Array = NDArray[Any]
 T = TypeVar("T")
 INDEX_FOLDER = ".index"  # after the store's name
@@ -40,15 +42,15 @@ class Built:
 
     def array(self, name: str, make: Callable[[], Array]) -> Array:
         """The array of this name; where there is none, what `make` makes, which is kept."""
-        return self._get(name, make, lambda made, place: np.save(place / "array.npy", made), _array)
+        return self.get(name, make, lambda made, place: np.save(place / "array.npy", made), _array)
 
     def sparse(self, name: str, make: Callable[[], sp.csr_matrix]) -> sp.csr_matrix:
         """Likewise a csr table."""
-        return self._get(name, make, _save_sparse, _sparse)
+        return self.get(name, make, _save_sparse, _sparse)
 
     def index(self, name: str, make: Callable[[], VectorIndex]) -> VectorIndex:
         """Likewise an index."""
-        return self._get(
+        return self.get(
             name, make, lambda made, place: made.save(place, "index"), lambda p: VectorIndex.load(p, "index")
         )
 
@@ -56,7 +58,9 @@ class Built:
         """Whether there is something of this name."""
         return name in self._held or (self.folder is not None and (self.folder / name).exists())
 
-    def _get(self, name: str, make: Callable[[], T], save: Callable[[T, Path], None], load: Callable[[Path], T]) -> T:
+    def get(self, name: str, make: Callable[[], T], save: Callable[[T, Path], None], load: Callable[[Path], T]) -> T:
+        """Likewise anything: `save` writes its files into a folder that is there, `load` reads them. OSError,
+        ValueError, EOFError, KeyError or StoreError of `load` mean that they are damaged."""
         if name not in self._held:
             if self.folder is None:
                 self._held[name] = make()
@@ -71,8 +75,9 @@ class Built:
         if place.exists():
             try:
                 return load(place)
-            except (OSError, ValueError, EOFError, KeyError, StoreError):  # cut off or overwritten: never trusted
+            except (OSError, ValueError, EOFError, KeyError, StoreError) as error:  # cut off or overwritten
                 self.damaged.append(place.name)
+                _log.warning("%s is damaged (%s) and is made again; that takes its time once.", place, error)
                 shutil.rmtree(place, ignore_errors=True)
         _write(place, make(), save)
         return load(place)

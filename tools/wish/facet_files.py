@@ -20,6 +20,7 @@ def save_facets(facets: Facets, folder: Path) -> None:
     for name, attribute in facets.attributes.items():
         np.save(folder / f"{_file(facets, name)}.npy", attribute.column.codes)
     np.save(folder / "prices.npy", facets.prices)
+    np.save(folder / "cheapness.npy", facets.cheapness)
     for name, texts in (("ids", facets.ids), ("texts", facets.texts)):
         np.save(folder / f"{name}.npy", np.frombuffer(texts.data, np.uint8))
         np.save(folder / f"{name}.starts.npy", texts.starts)
@@ -38,7 +39,7 @@ def load_facets(folder: Path) -> Facets:
         name: CodedColumn(raw, np.load(folder / f"column-{number}.npy", mmap_mode="r"))
         for number, (name, raw) in enumerate(told["raw"].items())
     }
-    return Facets(
+    found = Facets(
         {name: Attribute.of(name, column) for name, column in columns.items()},
         np.load(folder / "prices.npy", mmap_mode="r"),
         _texts(folder, "ids"),
@@ -46,6 +47,8 @@ def load_facets(folder: Path) -> Facets:
         told["title_words"],
         {head: [(str(category), int(times)) for category, times in some] for head, some in told["heads"].items()},
     )
+    found.cheapness = np.load(folder / "cheapness.npy", mmap_mode="r")  # sorting a large catalogue takes its time
+    return found
 
 
 def _file(facets: Facets, name: str) -> str:

@@ -196,7 +196,7 @@ class Facets:
         texts = [self.texts[row] for row in rows.tolist()] if wish.soft or wish.like or wish.text else []
         named = [self._says(name, wish.want[name], rows) for name in wish.named]
         soft: list[NDArray[Any]] = [
-            self._cheapness[rows] if word == "cheap" else self._soft(word, rows, texts) for word in wish.soft
+            self.cheapness[rows] if word == "cheap" else self._soft(word, rows, texts) for word in wish.soft
         ]
         if wish.price.about:
             soft.append(_near(self.prices[rows], wish.price.about))
@@ -209,7 +209,7 @@ class Facets:
         )
 
     @cached_property
-    def _cheapness(self) -> NDArray[np.float32]:
+    def cheapness(self) -> NDArray[np.float32]:
         """float32[items]: the share of its category that costs as much or more; 0 without a price."""
         category = self.attributes.get("category")
         kinds = category.column.codes if category else np.zeros(self.n_items, np.uint8)
