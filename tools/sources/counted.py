@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recgraph.tools.sources.base import Past, Request, Rows, Said, Scores, at_least, read, share
-from recgraph.tools.sources.said import Order, Same, Sparse, of_pairs
+from recgraph.tools.sources.said import Order, Same, Sparse, of_lines, of_pairs
 from recgraph.tools.sources.sums import LARGE, strongest, weighted
 from recgraph.tools.sources.transitions import scaled, transition_counts
 
@@ -118,10 +118,7 @@ class TwoStep:
         told = self._after_one.ask(asked)
         assert isinstance(told, Sparse)
         lines = [self._of(one.history, *told.of(line)) for line, one in enumerate(asked)]
-        starts = np.concatenate([[0], np.cumsum([len(rows) for rows, _ in lines])]).astype(np.int64)
-        rows = np.concatenate([rows for rows, _ in lines]) if lines else np.zeros(0, np.int64)
-        scores = np.concatenate([scores for _, scores in lines]) if lines else np.zeros(0, np.float32)
-        return Sparse(sp.csr_matrix((scores, rows, starts), shape=(len(asked), self._n_items)))
+        return Sparse(of_lines(lines, self._n_items))
 
     def _of(self, history: Rows, rows: Rows, scores: Scores) -> tuple[Rows, Scores]:
         """The steps after a history; `rows` and `scores` are those after its last items alone."""
@@ -273,16 +270,18 @@ class SessionKNN:
         """0 for what no neighbour had."""
         weights = read(asked, self._n_items, self._settings.recency)
         like = weighted(weights, self._had)
-        votes = []
+        lines = []
         for case in range(len(asked)):
             begin, end = like.indptr[case], like.indptr[case + 1]
             users, value = _nearest(like.indices[begin:end], like.data[begin:end], self._settings.neighbours)
             history = weights.indices[weights.indptr[case] : weights.indptr[case + 1]]
-            votes.append(self._votes(history, users, value) if len(users) else ())
-        return Sparse(of_pairs(votes, self._n_items))
+            lines.append(self._votes(history, users, value))
+        return Sparse(of_lines(lines, self._n_items))
 
-    def _votes(self, history: Rows, users: Rows, value: Scores) -> list[tuple[int, float]]:
+    def _votes(self, history: Rows, users: Rows, value: Scores) -> tuple[Rows, Scores]:
         """The items that users had, and the sum of the votes for each."""
+        if not len(users):
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
         s, first, size = self._settings, self._starts[users], self._starts[users + 1] - self._starts[users]
         of = np.repeat(np.arange(len(users)), size)
         place = np.arange(len(of)) - np.repeat(np.cumsum(size) - size, size)
@@ -290,7 +289,7 @@ class SessionKNN:
         votes = value[of] * _decay(of, np.isin(item, history), s.near, s.before)
         rows, column = np.unique(item, return_inverse=True)
         total = np.bincount(column.ravel(), votes)
-        return [(int(row), float(score)) for row, score in zip(rows, total, strict=True) if score > 0]
+        return rows[total > 0].astype(np.int64), total[total > 0].astype(np.float32)
 
 
 def _starts(user: NDArray[np.int32]) -> Rows:

@@ -181,8 +181,8 @@ class ByWords:
     """Items by the words of their names, in a large catalogue: `wanted` csr float32[n, words] times the words' table.
 
     Proposed is what the lists of the words bring, _POSTINGS of their items at most, compared by all words. The mean is
-    that of all scores, and so is the deviation where no list was cut; what was cut off counts in it as if it were of
-    items of its own.
+    that of all scores, and so is the deviation where no list was cut; where one was, it is at
+    least that of what was read, and that of rare words that go with no other.
     """
 
     def __init__(self, wanted: sp.csr_matrix, words: Words) -> None:
@@ -190,14 +190,16 @@ class ByWords:
         self.wanted, self.words = wanted, words
         n, items = wanted.shape[0], max(words.table.shape[0], 1)
         line, value = np.repeat(np.arange(n), np.diff(wanted.indptr)), wanted.data.astype(np.float64)
-        sums, squares = words.sums
-        mean = np.bincount(line, value * sums[wanted.indices], n) / items
-        most, cut = _that_fit(wanted, words, squares)
+        mean = np.bincount(line, value * words.sums[0, wanted.indices], n) / items
+        most, whole = _that_fit(wanted, words)
         self._brought = weighted(wanted, words.turned, most)
         brought = np.repeat(np.arange(n), np.diff(self._brought.indptr))
-        square = np.bincount(line, value**2 * cut, n)
-        square += np.bincount(brought, self._brought.data.astype(np.float64) ** 2, n)
-        self.mean, self.deviation = moments(mean, square / items - mean**2, mean > 0)
+        variance = np.bincount(brought, self._brought.data.astype(np.float64) ** 2, n) / items - mean**2
+        for cut in np.flatnonzero(~whole):
+            begin, end = wanted.indptr[cut], wanted.indptr[cut + 1]
+            apart = words.variance(wanted.indices[begin:end], value[begin:end])
+            variance[cut] = max(variance[cut], apart)  # neither says too much: no number is below 0
+        self.mean, self.deviation = moments(mean, variance, mean > 0)
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
         begin, end = self._brought.indptr[line], self._brought.indptr[line + 1]
@@ -233,31 +235,34 @@ def by_words(wanted: sp.csr_matrix, words: Words) -> Said:
     return Sparse(wanted @ words.turned) if words.table.nnz <= _FEW_POSTINGS else ByWords(wanted, words)
 
 
-def _that_fit(
-    wanted: sp.csr_matrix, words: Words, squares: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """For each wanted word how many of its items are read, the largest weights first, and the squares of the weights
-    that are not. The words that weigh most have their lists read whole as far as they take half of what is left."""
-    table = words.turned
-    size, cut = np.diff(table.indptr)[wanted.indices].astype(np.int64), np.zeros(wanted.nnz)
-    for begin, end in zip(wanted.indptr[:-1], wanted.indptr[1:], strict=True):
-        left, whole_fits = _POSTINGS, size[begin:end].sum() <= _POSTINGS
-        for place in [] if whole_fits else begin + np.argsort(-wanted.data[begin:end], kind="stable"):
-            read = min(int(size[place]), left // 2)
-            if read < size[place]:
-                first = table.indptr[wanted.indices[place]]
-                known = table.data[first : first + read].astype(np.float64)
-                cut[place] = max(squares[wanted.indices[place]] - (known**2).sum(), 0.0)
-            size[place], left = read, left - read
-    return size, cut
+def _that_fit(wanted: sp.csr_matrix, words: Words) -> tuple[NDArray[np.int64], Mask]:
+    """For each wanted word how many of its items are read, the largest weights first, and for which requests that is
+    all. The words that weigh most have their lists read whole as far as they take half of what is left."""
+    size, whole = np.diff(words.turned.indptr)[wanted.indices].astype(np.int64), np.ones(wanted.shape[0], np.bool_)
+    for line, (begin, end) in enumerate(zip(wanted.indptr[:-1], wanted.indptr[1:], strict=True)):
+        left = _POSTINGS
+        whole[line] = size[begin:end].sum() <= left
+        for place in [] if whole[line] else begin + np.argsort(-wanted.data[begin:end], kind="stable"):
+            size[place] = min(int(size[place]), left // 2)
+            left -= size[place]
+    return size, whole
 
 
 def of_pairs(pairs: Sequence[Sequence[tuple[int, float]]], n_items: int) -> sp.csr_matrix:
     """csr float32[n, n_items] of (row, score) pairs of each request, no row twice."""
-    starts = np.concatenate([[0], np.cumsum([len(one) for one in pairs])]).astype(np.int64)
-    rows = np.array([row for one in pairs for row, _ in one], np.int64)
-    scores = np.array([score for one in pairs for _, score in one], np.float32)
-    return sp.csr_matrix((scores, rows, starts), shape=(len(pairs), n_items))
+    lines = [
+        (np.array([row for row, _ in one], np.int64), np.array([score for _, score in one], np.float32))
+        for one in pairs
+    ]
+    return of_lines(lines, n_items)
+
+
+def of_lines(lines: Sequence[tuple[Rows, Scores]], n_items: int) -> sp.csr_matrix:
+    """csr float32[n, n_items] of the rows and the scores of each request, no row twice."""
+    starts = np.concatenate([[0], np.cumsum([len(rows) for rows, _ in lines])]).astype(np.int64)
+    rows = np.concatenate([rows for rows, _ in lines]) if lines else np.zeros(0, np.int64)
+    scores = np.concatenate([scores for _, scores in lines]) if lines else np.zeros(0, np.float32)
+    return sp.csr_matrix((scores, rows, starts), shape=(len(lines), n_items))
 
 
 def whole(said: Said, n_items: int) -> Scores:

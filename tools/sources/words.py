@@ -18,6 +18,7 @@ from recgraph.tools.sources.kept import Built
 
 _WORD = re.compile(r"\w+")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_COMMON = 1024  # words of which is known how often they go together: those that lists are cut of
 _TYPO_FROM, _TYPO_TO = 4, 30  # letters; a shorter word has too many neighbours, and none is longer
 
 
@@ -26,13 +27,16 @@ class Words:
     """Texts as rows of TF-IDF weights of length 1, float32[texts, words]. A text's first word and its first two count
     once again: names of shops begin with the maker. `names` has the words, in the order of the columns; `turned` is the
     same table by words, in each row the largest weights first; `rarity` float32[words] their weights; `sums`
-    float64[2, words] the sum of each word's numbers in the table and the sum of their squares."""
+    float64[2, words] the sum of each word's numbers in the table and the sum of their squares. `common` are the columns
+    of the most frequent words, ascending; `together` float64[common, common] the products of their columns."""
 
     table: sp.csr_matrix
     turned: sp.csr_matrix
     names: Sequence[str]
     rarity: NDArray[np.float32]
     sums: NDArray[np.float64]
+    common: NDArray[np.int64]
+    together: NDArray[np.float64]
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Words:
@@ -59,7 +63,9 @@ class Words:
         turned = sp.csr_matrix((turned.data[order], turned.indices[order], turned.indptr), shape=turned.shape)
         wide = table.data.astype(np.float64)
         sums = np.stack([np.bincount(table.indices, one, table.shape[1]) for one in (wide, wide**2)]).astype(np.float64)
-        return cls(table, turned, tuple(column), rarity, sums)
+        common = np.sort(np.argsort(-names, kind="stable")[:_COMMON])
+        often = table[:, common].astype(np.float64)
+        return cls(table, turned, tuple(column), rarity, sums, common, (often.T @ often).toarray())
 
     @classmethod
     def in_kept(cls, texts: Sequence[str], kept: Built) -> Words:
@@ -72,7 +78,19 @@ class Words:
             letters.tobytes().decode().split("\n"),
             kept.array("words-rarity", lambda: made().rarity),
             kept.array("words-sums", lambda: made().sums),
+            kept.array("words-common", lambda: made().common),
+            kept.array("words-together", lambda: made().together),
         )
+
+    def variance(self, columns: NDArray[np.integer], weights: NDArray[np.float64]) -> float:
+        """Of all texts' sums of these weighted words. Common ones go together as they do in the texts, all others with
+        none."""
+        n, (sums, squares) = max(self.table.shape[0], 1), self.sums[:, columns]
+        place = np.minimum(np.searchsorted(self.common, columns), len(self.common) - 1)
+        often = self.common[place] == columns
+        at, of = place[often], weights[often]
+        together = of @ self.together[np.ix_(at, at)] @ of / n - (of @ sums[often] / n) ** 2
+        return float(together + weights[~often] ** 2 @ (squares[~often] / n - (sums[~often] / n) ** 2))
 
     @cached_property
     def columns(self) -> dict[str, int]:
