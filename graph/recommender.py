@@ -8,7 +8,6 @@ costs none of the answer.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import threading
 import time
 import uuid
@@ -23,9 +22,9 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
-from langgraph.checkpoint.sqlite import SqliteSaver
 
-from recgraph.errors import EmptyStore, StoreBusy, StoreReadOnly
+from recgraph.errors import EmptyStore, StoreError
+from recgraph.graph.checkpoints import Checkpoints
 from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.nodes import Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.prompts import ASKED_LIMIT, clean
@@ -356,7 +355,7 @@ class Recommender:
                     yield Step(node, timings[node], "resumed" if resumed else "")
                 last = now
         timings["total"] = (time.perf_counter() - started) * 1000
-        unsaved = self._save(state)
+        unsaved = self._save(state) + (self._checkpointer.take_problem() if self._checkpointer else [])
         state = cast(State, {**state, "degraded": [*self.adapters.notes, *state.get("degraded", ()), *unsaved]})
         if thread:
             self._conversations.keep(state["user_id"], thread, state.get("wish"), state.get("shown") or ())
@@ -393,16 +392,15 @@ class Recommender:
         if not made:
             return []
         try:
-            with self.store.writing():
-                self.store.save_summaries(made)
-        except (StoreBusy, StoreReadOnly) as error:
+            self.store.save_summaries(made)
+        except StoreError as error:
             return [f"save: summaries were not kept for next time: {error}"]
         return []
 
     def _log(self, found: Recommendation) -> str | None:
         try:
             self._runs.append(found.to_dict())
-        except (StoreBusy, StoreReadOnly) as error:
+        except StoreError as error:
             return f"save: this run is not in the run log: {error}"
         return None
 
@@ -443,10 +441,10 @@ class Recommender:
             llm, vocabulary, wording=self.settings.wording, currency=self.currency, adapter=adapter, weights=weights
         )
 
-    def _open_checkpoints(self, path: str) -> SqliteSaver:
-        connection = sqlite3.connect(path, check_same_thread=False)
-        self._exit.callback(connection.close)
-        return SqliteSaver(connection, serde=serializer())
+    def _open_checkpoints(self, path: str) -> Checkpoints:
+        opened = Checkpoints(path, serializer())
+        self._exit.callback(opened.close)
+        return opened
 
 
 def _reporter(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:

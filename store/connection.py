@@ -8,15 +8,18 @@ back. It knows no table; see `store/migrations.py` for the schema and `store/db.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 
-from recgraph.errors import StoreBusy, StoreError, StoreReadOnly
+from recgraph.errors import StoreBusy, StoreError
+from recgraph.store.care.faults import LOG, check_writable, is_fatal, set_orphaned_log_aside, translate
 
 PATIENCE = 2.0  # seconds to wait for another process's lock before StoreBusy
 # while an ingest is at work: its merge, all that it locks the store for, takes seconds (5.9 million events: 30)
@@ -25,65 +28,54 @@ WANTED = ".wanted"  # after the store's name: touched by an ingest that waits fo
 _WANTED_FOR = 1.0  # seconds after which such a file is a killed ingest's
 _LOOK_EVERY = 0.1  # seconds between two looks whether an ingest wants the file that nobody reads just now
 INGEST_FOLDER = ".ingest"  # after the store's name: there while an ingest is at work (store/ingest/side.py)
+PRIVATE = 0o600  # of a store and what lies beside it: what shoppers did is nobody else's
 # A store never reaches for the network: extensions are only those built into the wheel.
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
-_UNWRITABLE = ("permission denied", "read-only file system", "no space left", "not permitted", "read-only mode")
+@dataclass(frozen=True)
+class Terms:
+    """What the SQL of one block may do that is refused while a store serves: reach the files of `folder`, run with
+    DuckDB's `settings`, change them (ALTER TABLE does, by itself)."""
+
+    folder: Path | None = None
+    settings: Mapping[str, str | int] = field(default_factory=dict)
+    changing: bool = False
 
 
-def translate(error: duckdb.Error, path: Path) -> StoreError:
-    """The StoreError that says what a DuckDB error on opening or committing `path` means to the user."""
-    text = str(error)
-    low = text.lower()
-    if "could not set lock" in low or "conflicting lock" in low or "different configuration" in low:
-        return StoreBusy(
-            f"Another process is using the store {path}. Try again when it is done, or close it. (DuckDB: "
-            f"{text.splitlines()[0]})"
-        )
-    if any(sign in low for sign in _UNWRITABLE):
-        return StoreReadOnly(
-            f"The store {path} cannot be written ({text.splitlines()[0]}). Reading works; make the file and its "
-            "folder writable."
-        )
-    if "not a valid duckdb database" in low:
-        return StoreError(f"{path} is not a DuckDB file. Name another file with --store, or move this one away.")
-    if "version number" in low or "newer version" in low:
-        return StoreError(
-            f"{path} was written by a newer DuckDB than the installed {duckdb.__version__}. Run: pip install -U duckdb"
-        )
-    return StoreError(f"The store {path} cannot be used: {text.splitlines()[0]}")
+def _locked(connection: duckdb.DuckDBPyConnection, terms: Terms | None) -> duckdb.DuckDBPyConnection:
+    """From here on SQL reaches no file but the store's own and those of the terms, whatever a store has in it."""
+    allowed = terms or Terms()
+    for name, value in allowed.settings.items():
+        connection.execute(f"SET {name} = '{value}'")
+    if allowed.folder is not None:
+        connection.execute("SET allowed_directories = ?", [[f"{allowed.folder.absolute()}/"]])
+    connection.execute("SET enable_external_access = false")
+    if not allowed.changing:
+        connection.execute("SET lock_configuration = true")
+    return connection
 
 
-def check_writable(path: Path) -> None:
-    """Raises StoreReadOnly where the store's file or its folder cannot be written."""
-    if not os.access(
-        path if path.exists() else path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids
-    ):
-        raise StoreReadOnly(
-            f"The store {path} cannot be written (permission denied). Reading works; make the file and its folder "
-            "writable."
-        )
-    # DuckDB writes beside the file (.wal), so a writable file in a read-only folder would only fail at the commit.
-    if not os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise StoreReadOnly(
-            f"The folder {path.parent} cannot be written, and the store keeps its log there. Reading works."
-        )
-
-
-def _connect(path: Path, write: bool, patience: float | None = None) -> duckdb.DuckDBPyConnection:
+def _connect(
+    path: Path, write: bool, patience: float | None = None, terms: Terms | None = None
+) -> duckdb.DuckDBPyConnection:
     """Opens the file, waiting for a lock held elsewhere: `patience` seconds, else PATIENCE, and MERGE_PATIENCE while an
     ingest is at work."""
+    new = not path.exists()
     if write:
         check_writable(path)
+        set_orphaned_log_aside(path)
     begun = alone = time.monotonic()  # `alone`: since when no ingest is known to be at work
-    asks = write and patience is not None  # an ingest, for which readers make way
+    asks = write and bool(patience)  # an ingest, for which readers make way
     try:
         while True:
             try:
                 if write or not is_wanted(path):
-                    return duckdb.connect(str(path), read_only=not write, config=CONFIG)
+                    connection = duckdb.connect(str(path), read_only=not write, config=CONFIG)
+                    if new:
+                        path.chmod(PRIVATE)
+                    return _locked(connection, terms)
             except duckdb.Error as error:
                 reason, now = translate(error, path), time.monotonic()
                 # An ingest that ends between the attempt and this line leaves PATIENCE for the next ones.
@@ -145,6 +137,8 @@ class Database:
         self._generation = 0
         self._file = 0  # inode of the open file
         self._watcher: threading.Thread | None = None
+        self._terms: Terms | None = None
+        self._broken = False  # DuckDB refuses all after a fatal error: the file is opened anew
 
     @property
     def generation(self) -> int | None:
@@ -195,8 +189,9 @@ class Database:
                     self._con.close()
                     self._con = None
                 self._generation += 1
+                self._broken = False
                 if write:
-                    self._con = _connect(self.path, True, patience)
+                    self._con = _connect(self.path, True, patience, self._terms)
             finally:
                 self._switching = False
                 self._state.notify_all()
@@ -221,7 +216,7 @@ class Database:
     def _add_writer(self, patience: float | None = None) -> None:
         with self._state:
             self._writers += 1
-            if self._writers > 1:
+            if self._writers > 1 and self._con is not None and not self._broken:
                 return
             try:
                 self._switch(True, patience)
@@ -239,15 +234,26 @@ class Database:
     def reading(self, fresh: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor for one read; results must be fetched before the block ends. Reopens the file where it was closed.
 
-        A `fresh` cursor has no temporary tables and macros, and whatever it gets goes with it.
+        A `fresh` cursor has no temporary tables and macros, and whatever it gets goes with it. Any error of DuckDB is a
+        StoreError that says what to do.
         """
         if self._owner_thread == threading.get_ident() and self._cursor is not None:
             yield self._cursor
             return
+        with self._cursor_to_read(fresh) as cursor:
+            try:
+                yield cursor
+            except duckdb.Error as error:
+                raise self._translated(error) from error
+
+    @contextmanager
+    def _cursor_to_read(self, fresh: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._state:
             self._state.wait_for(lambda: not self._switching)
+            if self._broken:
+                self._switch(self._writers > 0)
             if self._con is None:
-                self._con = _connect(self.path, write=self._writers > 0)
+                self._con = _connect(self.path, write=self._writers > 0, terms=self._terms)
                 self._watch()
             cursor = self._idle.pop() if self._idle and not fresh else self._con.cursor()
             self._active += 1
@@ -255,27 +261,34 @@ class Database:
             yield cursor
         finally:
             with self._state:
-                if fresh:
+                if fresh or self._broken:
                     cursor.close()
                 else:
                     self._idle.append(cursor)
                 self._active -= 1
                 self._state.notify_all()
 
+    def _translated(self, error: duckdb.Error) -> StoreError:
+        self._broken = self._broken or is_fatal(error)
+        return translate(error, self.path)
+
     @contextmanager
-    def writing(self, session: duckdb.DuckDBPyConnection | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    def writing(
+        self, session: duckdb.DuckDBPyConnection | None = None, patience: float | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor inside one transaction, committed at the end and rolled back on any error. Nested blocks join the
         outer one.
 
         With `session`, a cursor of `reading()` that the caller still holds, the transaction is that cursor's, which
-        keeps its temporary tables; only for a database acquired for writing. Raises StoreBusy or StoreReadOnly on
-        entering, and at the end where the disk refuses the commit.
+        keeps its temporary tables; only for a database acquired for writing. `patience` as in `acquire`. Raises
+        StoreBusy or StoreReadOnly on entering, and at the end where the disk refuses the commit; any error of DuckDB is
+        a StoreError.
         """
         if self._owner_thread == threading.get_ident() and self._cursor is not None:
             yield self._cursor
             return
         with self._turn:
-            self._add_writer()
+            self._add_writer(patience)
             try:
                 assert self._con is not None
                 cursor = session or self._con.cursor()
@@ -283,6 +296,9 @@ class Database:
                 self._cursor, self._owner_thread = cursor, threading.get_ident()
                 try:
                     yield cursor
+                except duckdb.Error as error:
+                    self._rollback(cursor)
+                    raise self._translated(error) from error
                 except BaseException:
                     self._rollback(cursor)
                     raise
@@ -300,8 +316,46 @@ class Database:
             cursor.commit()
         except duckdb.Error as error:
             self._rollback(cursor)
-            raise translate(error, self.path) from error
+            raise self._translated(error) from error
         self._generation += 1
+        self._make_private(self.path.with_name(self.path.name + LOG))
+
+    def _make_private(self, log: Path) -> None:
+        """The log is as readable as its file, whatever the process's umask."""
+        try:
+            mode = stat.S_IMODE(self.path.stat().st_mode)
+            if stat.S_IMODE(log.stat().st_mode) != mode:
+                log.chmod(mode)
+        except FileNotFoundError:  # no log: all is in the file
+            return
+
+    @contextmanager
+    def opened_for(self, terms: Terms, write: bool = False, patience: float | None = None) -> Iterator[None]:
+        """For this block the file is opened on other terms, by all threads; for writing where `write`. Not inside
+        `reading()` or `writing()`. Raises as `acquire`."""
+        with self._turn, self._state:
+            self._terms, self._writers = terms, self._writers + write
+            try:
+                self._switch(self._writers > 0, patience)
+            except BaseException:
+                self._terms, self._writers = None, self._writers - write
+                raise
+        try:
+            yield
+        finally:
+            with self._turn, self._state:
+                self._terms, self._writers = None, self._writers - write
+                self._switch(self._writers > 0)
+
+    def replace(self, make: Callable[[Path], None]) -> None:
+        """Closes the file while `make` puts another one in its place; who reads meanwhile waits."""
+        with self._turn, self._state:
+            self._switch(None)
+            try:
+                make(self.path)
+            finally:
+                if self._writers:
+                    self._switch(True)
 
     @staticmethod
     def _rollback(cursor: duckdb.DuckDBPyConnection) -> None:

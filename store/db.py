@@ -33,7 +33,7 @@ from recgraph.store.columns import (
     read_catalogue,
     read_sequences,
 )
-from recgraph.store.connection import Database
+from recgraph.store.connection import Database, Terms
 from recgraph.store.migrations import MIGRATIONS, check_version, migrate, schema_version
 from recgraph.store.newest import newest_event
 from recgraph.store.records import Event, Item, Summary
@@ -92,7 +92,7 @@ class Store:
             if version == 0 and not write:
                 raise _missing(place)
             if version < len(MIGRATIONS):
-                with store._database.writing() as cursor:
+                with store._database.opened_for(Terms(changing=True), write=True), store._database.writing() as cursor:
                     migrate(cursor, version)
         except BaseException:
             store.close()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recgraph.store.connection import Terms
 from recgraph.store.db import END_OF_TIME, Store
 
 Columns = tuple[list[str], npt.NDArray[np.datetime64], list[str]]
@@ -28,14 +29,14 @@ def latest_events(store: Store, before: datetime | None = None) -> Columns:
 
 def latest_learnt(store: Store, file: Path) -> Columns:
     """The same of the events that the rows of part `train` in a Parquet file name by user_id and seq (train/examples.py)."""
-    return _read(
-        store._columns(
+    with store._database.opened_for(Terms(file.parent)):
+        columns = store._columns(
             """SELECT user_id AS who, max(ts) AS ts, arg_max(CASE action WHEN 'search' THEN query ELSE item_id END, (ts, seq)) AS what
                FROM events SEMI JOIN (SELECT user_id, seq FROM read_parquet(?) WHERE part = 'train') USING (user_id, seq)
                GROUP BY user_id ORDER BY user_id""",
-            [str(file)],
+            [str(file.absolute())],
         )
-    )
+    return _read(columns)
 
 
 def searches_shown(store: Store, before: datetime | None = None) -> Columns:

@@ -49,18 +49,21 @@ def _changes(cursor: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+TABLES = frozenset(
+    "items events exposures summaries embeddings rejects meta returned changes event_ids".split()
+)  # of the newest schema
 MIGRATIONS: list[Callable[[duckdb.DuckDBPyConnection], None]] = [_first, _listed, _changes]
 
 
 def schema_version(cursor: duckdb.DuckDBPyConnection, path: Path) -> int:
     """The schema version of an open store: 0 for a file without any table. Raises StoreError for somebody else's DuckDB
-    file."""
-    tables = {
-        name
-        for (name,) in cursor.execute(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main'"
+    file, and for one in which a view stands where a table should: it could read what is no part of the store."""
+    kinds = dict(
+        cursor.execute(
+            "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'main'"
         ).fetchall()
-    }
+    )
+    tables = set(kinds)
     if not tables:
         return 0
     row = (
@@ -72,6 +75,12 @@ def schema_version(cursor: duckdb.DuckDBPyConnection, path: Path) -> int:
         raise StoreError(
             f"{path} is a DuckDB file, but no recgraph store (tables: {', '.join(sorted(tables)[:5])}). Name another "
             "file with --store."
+        )
+    views = sorted(name for name in TABLES & tables if kinds[name] != "BASE TABLE")
+    if views:
+        raise StoreError(
+            f"{path} is no store that recgraph made: {', '.join(views)} is a view, not a table. Make one from its rows: "
+            "recgraph ingest PATH... --store NEW"
         )
     return int(row[0])
 

@@ -2,6 +2,9 @@
 
     items.parquet  events.parquet  exposures.parquet  meta.json
 
+All four are written beside their places and then take them together: what was cut off before that changes nothing, and
+what was cut off while they did is ended by whoever reads the folder next.
+
 A rebuilt DuckDB file differs in its bytes though its content is equal, so training stages exchange these folders instead. A snapshot may
 leave out what happened from a moment on, for everybody or for single users: then what is fitted on it cannot know more. The schema stays
 `store/schema.sql`; rejects, schema version and the dates of migrations are no part of it, nor are summaries and embeddings, which are
@@ -12,9 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,12 +27,16 @@ import numpy as np
 import numpy.typing as npt
 
 from recgraph.errors import StoreError
+from recgraph.store.care.faults import translated
+from recgraph.store.connection import Terms
 from recgraph.store.db import END_OF_TIME, Store
 from recgraph.store.migrations import CATALOGUE_GIVEN
 from recgraph.store.parquet import OPTIONS, quoted, read_table, write_table
 from recgraph.store.records import Summary
 
 TABLES = ("items", "events", "exposures")
+FILES = (*(f"{table}.parquet" for table in TABLES), "meta.json")
+_NEW, _MARK = ".new", "replacing.new"  # after the names of files that wait for their places; there while they take them
 # and migration_*: what the file is, and what was made from the content and published with it
 _NOT_CONTENT = (
     *("catalogue", "schema_version", "events_sorted", "adapter", "core", "embedder", "fusion", "published", "ranking"),
@@ -46,22 +54,48 @@ def write(
     with `label`.
     """
     place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    with store._database.reading(fresh=True) as cursor:
-        cursor.execute("SET threads = 1")  # several threads may cut row groups differently from run to run
-        try:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        _end_replacing(place)
+        # One thread: several may cut row groups differently from run to run.
+        with store._database.opened_for(Terms(place, {"threads": 1})), store._database.reading(fresh=True) as cursor:
             _register(cursor, until or {})
             selects = _SELECT | ({} if _unlisted(cursor) else {"items": "SELECT * EXCLUDE (listed) FROM items ORDER BY item_id"})
-            rows = {table: _copy(cursor, selects[table], place / f"{table}.parquet", before or END_OF_TIME) for table in TABLES}
-        finally:
-            cursor.execute("RESET threads")
-        facts = dict(cursor.execute("SELECT key, value FROM meta ORDER BY key").fetchall())
-    facts = {key: value for key, value in facts.items() if key not in _NOT_CONTENT and not key.startswith("migration_")}
-    if before is not None or until:
-        identity = f"{facts.get('revision')}|{label}|{before}|{sorted((until or {}).items())}"
-        facts["revision"] = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    (place / "meta.json").write_text(json.dumps(facts, ensure_ascii=False, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            rows = {table: _copy(cursor, selects[table], place / f"{table}.parquet{_NEW}", before or END_OF_TIME) for table in TABLES}
+            facts = dict(cursor.execute("SELECT key, value FROM meta ORDER BY key").fetchall())
+        facts = {key: value for key, value in facts.items() if key not in _NOT_CONTENT and not key.startswith("migration_")}
+        if before is not None or until:
+            identity = f"{facts.get('revision')}|{label}|{before}|{sorted((until or {}).items())}"
+            facts["revision"] = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        text = json.dumps(facts, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+        (place / f"meta.json{_NEW}").write_text(text, encoding="utf-8")
+        _replace(place)
+    except OSError as error:
+        raise StoreError(f"The snapshot {place} cannot be written ({error}). What was there before is still there.") from None
+    except BaseException:
+        for name in FILES:
+            (place / f"{name}{_NEW}").unlink(missing_ok=True)
+        raise
     return rows
+
+
+def _replace(place: Path) -> None:
+    """All files or none take their places: once the mark is there, the rest is done by `_end_replacing`, now or later."""
+    for name in FILES:
+        with (place / f"{name}{_NEW}").open("rb") as file:
+            os.fsync(file.fileno())
+    (place / _MARK).touch()
+    _end_replacing(place)
+
+
+def _end_replacing(place: Path) -> None:
+    """Ends what was cut off; without the mark nothing took its place yet, and what lies there is overwritten."""
+    if not (place / _MARK).exists():
+        return
+    for name in FILES:
+        with suppress(FileNotFoundError):  # has its place already
+            (place / f"{name}{_NEW}").replace(place / name)
+    (place / _MARK).unlink(missing_ok=True)
 
 
 _SELECT = {
@@ -94,11 +128,8 @@ def _register(cursor: duckdb.DuckDBPyConnection, until: Mapping[str, datetime]) 
 
 
 def _copy(cursor: duckdb.DuckDBPyConnection, select: str, file: Path, before: datetime) -> int:
-    """Writes beside the file and renames, so that a kill leaves no half file."""
-    half = file.with_name(file.name + ".new")
-    cursor.execute(f"COPY ({select}) TO {quoted(half)} {OPTIONS}", {"before": before} if "$before" in select else {})
-    row = cursor.execute("SELECT count(*) FROM read_parquet(?)", [str(half)]).fetchone()
-    half.replace(file)
+    cursor.execute(f"COPY ({select}) TO {quoted(file.absolute())} {OPTIONS}", {"before": before} if "$before" in select else {})
+    row = cursor.execute("SELECT count(*) FROM read_parquet(?)", [str(file.absolute())]).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -106,7 +137,11 @@ def _copy(cursor: duckdb.DuckDBPyConnection, select: str, file: Path, before: da
 def check(folder: str | Path) -> Path:
     """The folder, if it holds a snapshot. Raises StoreError otherwise, naming what is missing."""
     place = Path(folder)
-    missing = [name for name in (*(f"{table}.parquet" for table in TABLES), "meta.json") if not (place / name).is_file()]
+    try:
+        _end_replacing(place)
+    except OSError as error:
+        raise StoreError(f"The snapshot {place} was cut off while it was written, and cannot be completed ({error}). Export it again.") from None
+    missing = [name for name in FILES if not (place / name).is_file()]
     if missing:
         what = "There is no snapshot folder" if not place.is_dir() else f"No snapshot ({', '.join(missing)} missing) is in"
         raise StoreError(f"{what} {place}. Make one from a store with: recgraph export {place} --store FILE")
@@ -115,7 +150,11 @@ def check(folder: str | Path) -> Path:
 
 def meta(folder: str | Path) -> dict[str, str]:
     """The facts of a snapshot (`revision`, `name`, `simulated`, ...)."""
-    return dict(json.loads((check(folder) / "meta.json").read_text(encoding="utf-8")))
+    file = check(folder) / "meta.json"
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"{file} is damaged ({error}). Make the snapshot again: recgraph export {folder}") from None
 
 
 def load(folder: str | Path, path: str | Path) -> Store:
@@ -123,18 +162,29 @@ def load(folder: str | Path, path: str | Path) -> Store:
     place, target = check(folder), Path(path)
     if target.exists():
         raise StoreError(f"{target} exists already; a snapshot is loaded into a new file.")
+    before = _identity(place)
     store = Store.create(target)
     try:
-        with store._database.writing() as cursor:
+        facts = meta(place)
+        with store._database.opened_for(Terms(place)), store._database.writing() as cursor:
             for table in TABLES:
-                cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM read_parquet(?)", [str(place / f"{table}.parquet")])  # noqa: S608 - constants
-            facts = meta(place) | {"events_sorted": str(store._all("SELECT count(*) FROM events")[0][0])}
+                file = place / f"{table}.parquet"
+                with translated(file):
+                    cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM read_parquet(?)", [str(file.absolute())])  # noqa: S608 - constants
+            facts["events_sorted"] = str(store._all("SELECT count(*) FROM events")[0][0])
             cursor.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(facts.items()))
             cursor.execute(CATALOGUE_GIVEN)
+        if _identity(place) != before:
+            raise StoreError(f"The snapshot {place} was replaced while it was read. Try again.")
     except BaseException:
         store.close()
         raise
     return store
+
+
+def _identity(place: Path) -> list[tuple[int, int]]:
+    """Which files lie in the folder just now: two snapshots are never mixed."""
+    return [((place / name).stat().st_ino, (place / name).stat().st_mtime_ns) for name in FILES]
 
 
 @contextmanager
@@ -181,11 +231,11 @@ def load_summaries(store: Store, file: str | Path) -> None:
     if not Path(file).is_file():
         raise StoreError(f"There is no file {file}.")
     texts = "list_transform(json_extract(sentences, '$[*][0]'), one -> json_extract_string(one, '$'))"
-    with store._database.writing() as cursor:
+    with store._database.opened_for(Terms(Path(file).parent)), store._database.writing() as cursor:
         cursor.execute(
             f"""INSERT INTO summaries SELECT input_hash, user_id, paradigm, level, block, upto_seq, array_to_string({texts}, ' '), sentences,
                     event_seqs, model, prompt_version, ?::TIMESTAMP FROM read_parquet(?) ON CONFLICT DO NOTHING""",  # noqa: S608 - a constant
-            [datetime.now(UTC).replace(tzinfo=None), str(file)],
+            [datetime.now(UTC).replace(tzinfo=None), str(Path(file).absolute())],
         )
 
 

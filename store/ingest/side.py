@@ -18,7 +18,8 @@ import duckdb
 from filelock import FileLock, Timeout
 
 from recgraph.errors import StoreBusy
-from recgraph.store.connection import CONFIG, INGEST_FOLDER, Database, check_writable
+from recgraph.store.care.faults import check_writable, translated
+from recgraph.store.connection import CONFIG, INGEST_FOLDER, Database, Terms
 
 WAIT = 300.0  # seconds that an ingest waits for another one, and then for the readers, before it gives up
 # What DuckDB may hold before it writes to disk beside the store; its own bookkeeping and Python come on top.
@@ -43,7 +44,7 @@ def side_folder(store: Path, wait: float, progress: Callable[[str], None]) -> It
     folder = store.with_name(store.name + INGEST_FOLDER)
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(mode=0o700, parents=True)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -55,7 +56,8 @@ def side_folder(store: Path, wait: float, progress: Callable[[str], None]) -> It
 @contextmanager
 def side_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """The side database in the folder, open; on closing it is one file, which `attached` reads."""
-    with duckdb.connect(str(folder / "side.duckdb"), config=CONFIG) as connection:
+    place = folder / "side.duckdb"
+    with translated(place), duckdb.connect(str(place), config=CONFIG) as connection:
         connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         yield connection
 
@@ -63,10 +65,10 @@ def side_database(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 @contextmanager
 def attached(store: Path, folder: Path, wait: float) -> Iterator[duckdb.DuckDBPyConnection]:
     """A cursor of the store, locked for writing, inside one transaction, with the side database attached as `side`. Waits for readers."""
-    database = Database.acquire(store, write=True, patience=wait)
+    database = Database.acquire(store, write=False)
     try:
-        with database.reading(fresh=True) as cursor:
-            cursor.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        terms = Terms(folder, {"memory_limit": MEMORY_LIMIT})
+        with database.opened_for(terms, write=True, patience=wait), database.reading(fresh=True) as cursor:
             quoted = str(folder / "side.duckdb").replace("'", "''")
             cursor.execute(f"ATTACH '{quoted}' AS side (READ_ONLY)")
             try:
@@ -74,6 +76,5 @@ def attached(store: Path, folder: Path, wait: float) -> Iterator[duckdb.DuckDBPy
                     yield cursor
             finally:
                 cursor.execute("DETACH side")
-                cursor.execute("RESET memory_limit")
     finally:
-        database.release(write=True)
+        database.release(write=False)
