@@ -144,7 +144,12 @@ class Database:
     def generation(self) -> int | None:
         """A number that is another one once anything can have been written, by this process or, while the file was
         closed, by others; None while it is closed or a transaction of this thread is open."""
-        return None if self._con is None or self._owner_thread == threading.get_ident() else self._generation
+        return None if self._con is None or self.in_transaction else self._generation
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction of this thread is open."""
+        return self._owner_thread == threading.get_ident()
 
     @classmethod
     def acquire(cls, path: str | Path, write: bool, patience: float | None = None) -> Database:

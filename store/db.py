@@ -11,7 +11,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recgraph.errors import StoreError, UnknownUser
+from recgraph.errors import StoreBusy, StoreError, UnknownUser
 from recgraph.store import changes
 from recgraph.store import vectors as _vectors
+from recgraph.store.care import pending
 from recgraph.store.changes import Changes
 from recgraph.store.columns import (
     GENERAL_REASON,
@@ -59,6 +60,7 @@ class Store:
         self._write = write
         self._closed = False
         self._revision: tuple[int | None, str] = (None, "")  # as of a generation of the database
+        self._waiting: dict[str, Summary] = {}  # summaries of this process that are not in the file yet
         self.path = database.path
 
     # -- opening and closing ---------------------------------------------------------------------------------------------------
@@ -94,6 +96,8 @@ class Store:
             if version < len(MIGRATIONS):
                 with store._database.opened_for(Terms(changing=True), write=True), store._database.writing() as cursor:
                     migrate(cursor, version)
+            if write:
+                store._write_summaries()
         except BaseException:
             store.close()
             raise
@@ -380,6 +384,8 @@ class Store:
 
     def summary(self, input_hash: str) -> Summary | None:
         """The summary made from exactly this input, if any."""
+        if (waiting := self._waiting.get(input_hash)) is not None:
+            return waiting
         rows = self._all(
             """SELECT input_hash, user_id, paradigm, level, block, upto_seq, sentences, event_seqs, model, prompt_version
                FROM summaries WHERE input_hash = ?""",
@@ -393,21 +399,24 @@ class Store:
         return Summary(*values)
 
     def save_summaries(self, summaries: Sequence[Summary]) -> None:
-        """Keeps summaries; one whose input_hash is there already is left as it is."""
-        if not summaries:
+        """Keeps summaries; one whose input_hash is there already is left as it is. Where another process uses the store they wait beside it
+        for the next writer (store/care/pending.py): nobody waits for the store, and this process knows them. StoreReadOnly."""
+        self._check_open()
+        self._waiting.update({one.input_hash: one for one in summaries})
+        try:
+            self._write_summaries(summaries, patience=0)
+        except StoreBusy:
+            pending.keep(self.path, summaries)
+
+    def _write_summaries(self, summaries: Sequence[Summary] = (), patience: float | None = None) -> None:
+        """These, and those that wait beside the store. Inside a transaction of the caller's these alone: what waits goes after a commit."""
+        files = [] if self._database.in_transaction else pending.waiting(self.path)
+        if not summaries and not files:
             return
-        now = datetime.now(UTC).replace(tzinfo=None)
-        with self._database.writing() as cursor:
-            cursor.executemany(
-                "INSERT INTO summaries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                [
-                    (
-                        *(s.input_hash, s.user_id, s.paradigm, s.level, s.block, s.upto_seq, s.text),
-                        *(json.dumps(s.sentences, ensure_ascii=False), list(s.event_seqs), s.model, s.prompt_version, now),
-                    )
-                    for s in summaries
-                ],
-            )
+        with self._database.writing(patience=patience) as cursor:
+            pending.insert(cursor, [*summaries, *(one for file in files for one in pending.read(file))])
+        pending.remove(self.path, files)
+        self._waiting.clear()
 
     def vectors(self, kind: str, model: str, keys: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
         """The vectors the store has for these keys."""
