@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+from filelock import FileLock, Timeout
 
 from recgraph.errors import StoreBusy, StoreError
 from recgraph.store.care.faults import LOG, check_writable, is_fatal, set_orphaned_log_aside, translate
@@ -28,6 +29,7 @@ WANTED = ".wanted"  # after the store's name: touched by an ingest that waits fo
 _WANTED_FOR = 1.0  # seconds after which such a file is a killed ingest's
 _LOOK_EVERY = 0.1  # seconds between two looks whether an ingest wants the file that nobody reads just now
 INGEST_FOLDER = ".ingest"  # after the store's name: there while an ingest is at work (store/ingest/side.py)
+MERGING = "merging"  # in that folder: a copy of the store is merged into and will take its place, so nobody writes now
 PRIVATE = 0o600  # of a store and what lies beside it: what shoppers did is nobody else's
 # A store never reaches for the network: extensions are only those built into the wheel.
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -72,9 +74,13 @@ def _connect(
         while True:
             try:
                 if write or not is_wanted(path):
+                    file = _inode(path)
                     connection = duckdb.connect(str(path), read_only=not write, config=CONFIG)
                     if new:
                         path.chmod(PRIVATE)
+                    elif write and (is_merged_beside(path) or _inode(path) != file):
+                        connection.close()
+                        raise duckdb.IOException("Could not set lock: an ingest is merging into a copy")
                     return _locked(connection, terms)
             except duckdb.Error as error:
                 reason, now = translate(error, path), time.monotonic()
@@ -98,6 +104,18 @@ def is_wanted(path: Path) -> bool:
         return time.time() - path.with_name(path.name + WANTED).stat().st_mtime < _WANTED_FOR
     except OSError:
         return False
+
+
+def is_merged_beside(path: Path) -> bool:
+    """Whether a copy of the file will take its place, so that what is written now would be lost. A killed ingest's mark
+    counts for nothing."""
+    if not (path.with_name(path.name + INGEST_FOLDER) / MERGING).exists():
+        return False
+    try:
+        with FileLock(path.with_name(path.name + ".lock"), timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _inode(path: Path) -> int:
@@ -170,6 +188,20 @@ class Database:
             database.release(write=False)
             raise
         return database
+
+    @classmethod
+    def reopen(cls, path: Path) -> None:
+        """After another file took the place of `path`: whoever of this process has it open opens it anew."""
+        with cls._shared_lock:
+            database = cls._shared.get(os.path.realpath(path))
+        if database is not None:
+            with database._turn, database._state:
+                database._switch(database._writers > 0)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether this process has it open for writing."""
+        return self._writers > 0
 
     def release(self, write: bool) -> None:
         """Undoes one `acquire`; the last one closes the file and frees its lock."""

@@ -66,6 +66,8 @@ def read(file: Path) -> list[Summary]:
 
 def insert(cursor: duckdb.DuckDBPyConnection, summaries: Sequence[Summary]) -> None:
     """In the caller's transaction; one whose input_hash is there already is left as it is."""
+    if not summaries:
+        return
     now = datetime.now(UTC).replace(tzinfo=None)
     cursor.executemany(
         "INSERT INTO summaries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",

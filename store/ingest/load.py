@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 
 from recgraph.errors import IngestError, StoreBusy, StoreError
+from recgraph.store.care import pending
 from recgraph.store.connection import CONFIG
 from recgraph.store.db import Store
 from recgraph.store.files.plain import SourceFile, members, scratch_folder
@@ -26,7 +27,7 @@ from recgraph.store.ingest.merge import Merged, merge
 from recgraph.store.ingest.read import Desk
 from recgraph.store.ingest.report import IngestReport, count_rejects
 from recgraph.store.ingest.research import INSTACART, MIND, OPEN_ECOMMERCE, SEQUENCES, UCI_ESHOP
-from recgraph.store.ingest.side import WAIT, attached, side_database, side_folder
+from recgraph.store.ingest.side import WAIT, attached, copy_to_merge, side_database, side_folder, take_place
 from recgraph.store.ingest.staging import Format, Reading, Staging
 from recgraph.store.ingest.tables import RECBOLE, TABLES, check_mapping
 
@@ -207,15 +208,17 @@ def _check_store(place: Path) -> None:
 def _merge(
     place: Path, folder: Path, form: Format, sources: list[str], progress: Callable[[str], None], wait: float, complete: bool
 ) -> Merged:
-    """A new store is built in the side folder and gets its place when it is complete, so that a killed first ingest
-    leaves no half store."""
-    new = not place.exists()
-    target = folder / place.name if new else place
-    Store.create(target, patience=wait).close()
+    """Into a copy in the side folder, or a new store there, which takes its place when it is complete: a killed ingest leaves no half store,
+    and readers do not wait."""
+    target = copy_to_merge(place, folder, wait) if place.exists() else folder / place.name
+    Store.create(target, patience=wait).close()  # an older schema is migrated
+    waiting = pending.waiting(place)
     with attached(target, folder, wait) as cursor:
         merged = merge(cursor, form.name, sources, progress, complete)
-    if new:
-        target.replace(place)
+        pending.insert(cursor, [one for file in waiting for one in pending.read(file)])
+    if target != place:
+        take_place(target, place)
+    pending.remove(place, waiting)
     return merged
 
 
