@@ -404,6 +404,7 @@ for command in (
     ask.understand,
     upkeep.rejects,
     upkeep.forget,
+    upkeep.prune,
     measure.evaluate,
     measure.leaderboard,
     measure.tune,

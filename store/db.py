@@ -97,7 +97,7 @@ class Store:
                 with store._database.opened_for(Terms(changing=True), write=True), store._database.writing() as cursor:
                     migrate(cursor, version)
             if write:
-                store._write_summaries()
+                store.take_waiting()
         except BaseException:
             store.close()
             raise
@@ -407,6 +407,10 @@ class Store:
             self._write_summaries(summaries, patience=0)
         except StoreBusy:
             pending.keep(self.path, summaries)
+
+    def take_waiting(self) -> None:
+        """Takes in the summaries that wait beside the store. StoreBusy, StoreReadOnly."""
+        self._write_summaries()
 
     def _write_summaries(self, summaries: Sequence[Summary] = (), patience: float | None = None) -> None:
         """These, and those that wait beside the store. Inside a transaction of the caller's these alone: what waits goes after a commit."""

@@ -1,40 +1,118 @@
-"""Taking out a shopper or a product: what a store and its run log keep of them, each table by name.
+"""Taking out a shopper or a product: what a store and what lies beside it keep of them, each by name.
 
-A shopper goes whole: events, purchases that came back, summaries, rejected rows that name them, runs. A product goes
-off the catalogue with its texts and vectors; where events name it, its id stays in them as history. Snapshots, adapters
-and checkpoint files made earlier are not reached from here.
+A shopper goes whole: events, purchases that came back, summaries, rejected rows that name them, what their searches
+showed, the vectors of queries that were theirs alone, runs, checkpoints, and what was built of the store. DuckDB leaves
+what was deleted in freed blocks, so the files are written anew afterwards. A product goes off the catalogue with its
+texts and vectors; where events name it, its id stays in them as history. Snapshots and adapters made earlier are not
+reached from here: `holders` names the snapshots.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 import duckdb
 
+from recgraph.store.care import checkpoints, leftovers, runlog
+from recgraph.store.care.rewrite import rewritten
 from recgraph.store.changes import new_revision
 from recgraph.store.db import Store
-from recgraph.store.runs import RunLog
 
+ERASING = "erasing"  # in meta: since when the file waits to be written anew, without what was deleted
 # As a whole word: a shopper u1 is not named by u12.
 _NAMED = "regexp_matches(raw, '(^|[^\\w-])' || regexp_escape(?) || '([^\\w-]|$)')"
+_LEAST = 3  # letters of a query that tells whose a rejected row was
 
 
-def forget_user(store: Store, user_id: str) -> dict[str, int]:
-    """Takes a shopper out of the store and its run log. Gives the rows that went, by what they were; all 0 for an
-    unknown id."""
+def forget_user(store: Store, user_id: str, checkpoint_files: Sequence[Path] = ()) -> dict[str, int]:
+    """Takes a shopper out of the store, its run log, the checkpoint files (those beside the store are found) and what
+    was built of it; all counts are 0 for an unknown id. StoreBusy where another process does not let go of the store;
+    then nothing has changed, or all but the last step is done, which the next call or `doctor --deep --mend` does."""
+    store.take_waiting()
     with store.writing(), store._database.reading() as cursor:
+        queries = _own_queries(cursor, user_id)
         gone = {
             "events": _deleted(cursor, "events", "user_id = ?", user_id),
             "returned purchases": _deleted(cursor, "returned", "user_id = ?", user_id),
             "summaries": _deleted(cursor, "summaries", "user_id = ?", user_id),
             "rejected rows": _deleted(cursor, "rejects", _NAMED, user_id),
+            "shown results": sum(_deleted(cursor, "exposures", "query_key = ?", query) for query in queries),
+            "query vectors": sum(_forget_vectors(cursor, spellings) for spellings in queries.values()),
         }
+        for query in queries:
+            _deleted(cursor, "changes", "kind = 'query' AND key = ?", query)
+            if len(query) >= _LEAST:
+                gone["rejected rows"] += _deleted(cursor, "rejects", "contains(lower(raw), ?)", query)
         _deleted(cursor, "event_ids", "user_id = ?", user_id)
         _deleted(cursor, "changes", "kind = 'event' AND key = ?", user_id)
         if any(gone.values()):
             new_revision(cursor, f"forget user|{user_id}", None)  # a hash: the id does not stand in it
-    gone["runs"] = RunLog(store.path).forget(user_id)
+            store.set_meta(ERASING, datetime.now(UTC).isoformat(timespec="seconds"))
+    spellings = [text for texts in queries.values() for text in texts]
+    gone["runs"] = runlog.forget(store.path, user_id, spellings)
+    for file in dict.fromkeys([*map(Path, checkpoint_files), *checkpoints.files_beside(store.path)]):
+        gone["checkpoints"] = gone.get("checkpoints", 0) + checkpoints.forget(file, user_id, spellings)
+    shutil.rmtree(leftovers.index_of(store.path), ignore_errors=True)  # of the revision before; made again when needed
+    for one in leftovers.found(store.path):
+        one.sweep()
+    erase(store)
     return gone
+
+
+def erase(store: Store) -> bool:
+    """Writes the store anew where something was deleted for good; whether it did."""
+    if store.meta(ERASING) is None:
+        return False
+    rewritten(store._database, store.path)
+    with store.writing(), store._database.reading() as cursor:
+        _deleted(cursor, "meta", "key = ?", ERASING)
+    return True
+
+
+def _own_queries(cursor: duckdb.DuckDBPyConnection, user_id: str) -> dict[str, list[str]]:
+    """The queries that of all shoppers this one alone typed (lower case), each with its spellings."""
+    rows = cursor.execute(
+        """WITH typed AS (SELECT user_id, query FROM events WHERE query <> '' UNION ALL
+                          SELECT user_id, query FROM returned WHERE query <> ''),
+               own AS (SELECT lower(trim(query)) AS query_key FROM typed GROUP BY query_key
+                       HAVING bool_and(user_id = ?))
+           SELECT DISTINCT query_key, query FROM own JOIN
+               (SELECT lower(trim(query)) AS query_key, query FROM typed UNION ALL SELECT query_key, query FROM exposures)
+               USING (query_key)""",
+        [user_id],
+    ).fetchall()
+    found: dict[str, list[str]] = {}
+    for query_key, query in rows:
+        found.setdefault(str(query_key), []).append(str(query))
+    return found
+
+
+def _forget_vectors(cursor: duckdb.DuckDBPyConnection, spellings: Sequence[str]) -> int:
+    texts = {text for spelling in spellings for text in (spelling, spelling.strip(), spelling.strip().lower())}
+    return sum(_deleted(cursor, "embeddings", "kind = 'query' AND key = ?", text_key(text)) for text in texts)
+
+
+def text_key(text: str) -> str:
+    """The key of a text's vector, as tools/embed.py makes it."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def holders(store: Path, folders: Sequence[Path] = ()) -> list[str]:
+    """Snapshots and files set aside, below the store's folder and `folders`, that were written before and may still
+    hold who was forgotten."""
+    found = []
+    for root in dict.fromkeys([store.absolute().parent, *(folder.absolute() for folder in folders)]):
+        found += [f"snapshot {file.parent}" for file in _snapshots(root)]
+        found += [f"set aside: {file}" for mark in (".damaged", ".orphaned") for file in sorted(root.glob(f"{store.name}*{mark}*"))]
+    return list(dict.fromkeys(found))
+
+
+def _snapshots(root: Path) -> list[Path]:
+    return sorted(file for depth in range(5) for file in root.glob("*/" * depth + "events.parquet"))
 
 
 def forget_item(store: Store, item_id: str) -> dict[str, int]:
@@ -47,9 +125,7 @@ def forget_item(store: Store, item_id: str) -> dict[str, int]:
         row = cursor.execute(
             "SELECT count(*) FROM items WHERE title = ? AND item_id <> ?", [known.title, item_id]
         ).fetchone()
-        key = hashlib.sha256(known.name.encode("utf-8", "surrogatepass")).hexdigest()[
-            :32
-        ]  # as tools/embed.py keys a text
+        key = text_key(known.name)
         vectors = _deleted(cursor, "embeddings", "kind = 'id' AND key = ?", item_id)
         if row is None or not row[0]:
             vectors += _deleted(cursor, "embeddings", "kind = 'title' AND key = ?", key)
@@ -65,6 +141,8 @@ def forget_item(store: Store, item_id: str) -> dict[str, int]:
             _deleted(cursor, "items", "item_id = ?", item_id)
         _deleted(cursor, "changes", "kind = 'item' AND key = ?", item_id)
         new_revision(cursor, f"forget item|{item_id}", None)
+        store.set_meta(ERASING, datetime.now(UTC).isoformat(timespec="seconds"))
+    erase(store)
     return gone
 
 

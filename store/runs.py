@@ -41,22 +41,6 @@ class RunLog:
         finally:
             database.release(write=True)
 
-    def forget(self, user_id: str) -> int:
-        """Takes a user's runs out of the log and gives how many there were. The caller's store does not depend on
-        it."""
-        self._take_over()
-        if not self.place.exists():
-            return 0
-        database = Database.acquire(self.place, write=True)
-        try:
-            with database.writing() as cursor:
-                gone = cursor.execute("DELETE FROM runs WHERE user_id = ? RETURNING run_id", [user_id]).fetchall()
-            with database.reading() as cursor:
-                cursor.execute("CHECKPOINT")  # else the rows are still in the file
-        finally:
-            database.release(write=True)
-        return len(gone)
-
     def _take_over(self) -> None:
         if not self._misnamed.exists() or self.place.exists():
             return

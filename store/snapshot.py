@@ -39,7 +39,7 @@ FILES = (*(f"{table}.parquet" for table in TABLES), "meta.json")
 _NEW, _MARK = ".new", "replacing.new"  # after the names of files that wait for their places; there while they take them
 # and migration_*: what the file is, and what was made from the content and published with it
 _NOT_CONTENT = (
-    *("catalogue", "schema_version", "events_sorted", "adapter", "core", "embedder", "fusion", "published", "ranking"),
+    *("catalogue", "schema_version", "events_sorted", "erasing", "adapter", "core", "embedder", "fusion", "published", "ranking"),
     *("summarizer", "textformer"),
 )
 
