@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -241,9 +241,10 @@ def mended(folder: Path) -> dict[str, Any]:
     """The answer after `recgraph doctor --deep --mend`."""
     from recgraph.store.care.health import examine
 
-    for finding in examine(folder / "shop.duckdb", checkpoints=[folder / "runs.sqlite"]):
+    for finding in examine(folder / "shop.duckdb", [folder / "runs.sqlite"]):
         if finding.mend is not None:
-            finding.mend()
+            with suppress(RecgraphError, OSError):  # then it says what to do instead
+                finding.mend()
     return answer(folder)
 
 

@@ -384,16 +384,25 @@ def use(name: str, llm: str | None, store: str | None) -> None:
 
 
 @main.command()
+@click.option("--deep", is_flag=True, help="also read every file: store, run log, checkpoints, snapshots, indexes")
+@click.option("--mend", is_flag=True, help="with --deep: mend what can be, and sweep what killed commands left")
+@upkeep.checkpoint_option
 @store_option
-def doctor(store: str | None) -> None:
+def doctor(deep: bool, mend: bool, checkpoints: tuple[Path, ...], store: str | None) -> None:
     """Say what works on this machine, and what mends the rest.
+
+    What --mend finds damaged is set aside as NAME.damaged, never deleted.
 
     Exit code 1 where something that is needed does not work.
     """
     from recgraph import doctor as surgery
     from recgraph.settings import load_settings
 
-    checks = surgery.checks(load_settings(store=store))
+    if (mend or checkpoints) and not deep:
+        raise SettingsError("--mend and --checkpoint belong to --deep: recgraph doctor --deep --mend")
+    settings = load_settings(store=store)
+    found = surgery.deep(settings, checkpoints, mend) if deep else []
+    checks = surgery.checks(settings) + found
     consoles()[0].print(surgery.report(checks))
     if any(check.ok is False for check in checks):
         raise SystemExit(1)

@@ -1,8 +1,8 @@
 """`recgraph doctor`: what works on this machine, and the exact command that mends what does not.
 
-It looks, and changes nothing: no model is loaded, no store is made or migrated, one short request goes to the LLM
-server if one is set. Every check catches what can be expected to go wrong and turns it into a line; it does not know
-how to print itself in other ways than `report`, and exit codes are the command's.
+It looks, and changes nothing (but where `deep` is told to): no model is loaded, no store is made or migrated, one short
+request goes to the LLM server if one is set. Every check catches what can be expected to go wrong and turns it into a
+line; it does not know how to print itself in other ways than `report`, and exit codes are the command's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -54,6 +54,23 @@ def checks(settings: Settings) -> list[Check]:
     machine: tuple[Callable[[Settings], Iterator[Check]], ...] = (_python, _packages, _processor)
     sections = (*machine, _models, _store, _adapters, _room, _server, _optional)
     return [check for section in sections for check in section(settings)]
+
+
+def deep(settings: Settings, checkpoint_files: Sequence[Path] = (), mend: bool = False) -> list[Check]:
+    """What is found in the files themselves (store/care/health.py): all of them are read. With `mend`, what can be
+    mended without losing anything is."""
+    from recgraph.store.care.health import examine
+
+    found = []
+    for one in examine(Path(settings.store).expanduser(), checkpoint_files):
+        if mend and one.mend is not None:
+            try:
+                found.append(Check(one.name, True, f"mended: {one.found}; {one.mend()}"))
+            except (RecgraphError, OSError) as error:
+                found.append(Check(one.name, False, f"{one.found}. Not mended: {error}", one.command))
+        else:
+            found.append(Check(one.name, one.ok, one.found, one.command))
+    return found
 
 
 def report(found: list[Check]) -> RenderableType:
@@ -261,7 +278,8 @@ def _store(settings: Settings) -> Iterator[Check]:
         yield Check("store", False, str(error), "wait for the other process to end, or read from a copy of the file")
         return
     except StoreError as error:
-        yield Check("store", False, str(error), DEMO.format(store=path))
+        said = "doctor --deep" in str(error)  # which mends a damaged one
+        yield Check("store", False, str(error), "" if said else DEMO.format(store=path))
         return
     told = ", ".join(
         f"{counts[name]:,} {name}" for name in ("users", "items", "events", "exposures", "rejects") if name in counts

@@ -162,7 +162,12 @@ class Database:
     def generation(self) -> int | None:
         """A number that is another one once anything can have been written, by this process or, while the file was
         closed, by others; None while it is closed or a transaction of this thread is open."""
-        return None if self._con is None or self.in_transaction else self._generation
+        return None if self._con is None or self.in_transaction or self._is_replaced else self._generation
+
+    @property
+    def _is_replaced(self) -> bool:
+        """Whether another file took the place of the one that is open."""
+        return not self._writers and _inode(self.path) not in (0, self._file)
 
     @property
     def in_transaction(self) -> bool:
@@ -247,7 +252,7 @@ class Database:
                 if self._con is None or self._writers:
                     self._watcher = None  # the next one that opens the file for reading starts another
                     return
-                if is_wanted(self.path) or _inode(self.path) not in (0, self._file):
+                if is_wanted(self.path) or self._is_replaced:
                     self._switch(None)
 
     def _add_writer(self, patience: float | None = None) -> None:
@@ -287,7 +292,7 @@ class Database:
     def _cursor_to_read(self, fresh: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._state:
             self._state.wait_for(lambda: not self._switching)
-            if self._broken:
+            if self._broken or (self._active == 0 and self._con is not None and self._is_replaced):
                 self._switch(self._writers > 0)
             if self._con is None:
                 self._con = _connect(self.path, write=self._writers > 0, terms=self._terms)

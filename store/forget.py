@@ -21,6 +21,7 @@ from recgraph.store.care import checkpoints, leftovers, runlog
 from recgraph.store.care.rewrite import rewritten
 from recgraph.store.changes import new_revision
 from recgraph.store.db import Store
+from recgraph.store.snapshot import find_snapshots
 
 ERASING = "erasing"  # in meta: since when the file waits to be written anew, without what was deleted
 # As a whole word: a shopper u1 is not named by u12.
@@ -106,13 +107,9 @@ def holders(store: Path, folders: Sequence[Path] = ()) -> list[str]:
     hold who was forgotten."""
     found = []
     for root in dict.fromkeys([store.absolute().parent, *(folder.absolute() for folder in folders)]):
-        found += [f"snapshot {file.parent}" for file in _snapshots(root)]
+        found += [f"snapshot {folder}" for folder in find_snapshots(root)]
         found += [f"set aside: {file}" for mark in (".damaged", ".orphaned") for file in sorted(root.glob(f"{store.name}*{mark}*"))]
     return list(dict.fromkeys(found))
-
-
-def _snapshots(root: Path) -> list[Path]:
-    return sorted(file for depth in range(5) for file in root.glob("*/" * depth + "events.parquet"))
 
 
 def forget_item(store: Store, item_id: str) -> dict[str, int]:

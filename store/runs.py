@@ -25,7 +25,7 @@ class RunLog:
 
     def append(self, record: Mapping[str, object]) -> None:
         """Keeps one run. Raises StoreBusy or StoreReadOnly; the caller's answer does not depend on it."""
-        self._take_over()
+        self.take_over()
         database = Database.acquire(self.place, write=True)
         try:
             with database.writing() as cursor:
@@ -41,7 +41,8 @@ class RunLog:
         finally:
             database.release(write=True)
 
-    def _take_over(self) -> None:
+    def take_over(self) -> None:
+        """Gives the log of version 0.1.0 its name of today."""
         if not self._misnamed.exists() or self.place.exists():
             return
         # Opened for writing once, so that nobody else has it open and what stands in its .wal is in the file.

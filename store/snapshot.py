@@ -148,6 +148,11 @@ def check(folder: str | Path) -> Path:
     return place
 
 
+def find_snapshots(root: Path) -> list[Path]:
+    """The folders of snapshots in a folder and four levels below it."""
+    return sorted(file.parent for depth in range(5) for file in root.glob("*/" * depth + "events.parquet"))
+
+
 def meta(folder: str | Path) -> dict[str, str]:
     """The facts of a snapshot (`revision`, `name`, `simulated`, ...)."""
     file = check(folder) / "meta.json"

@@ -19,6 +19,7 @@ import pytest
 
 from recgraph.errors import StoreBusy, StoreError, StoreReadOnly
 from recgraph.store import connection, migrations
+from recgraph.store.care import runlog
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 from recgraph.store.records import Event, Item, Summary
@@ -520,7 +521,7 @@ def test_a_run_log_under_the_doubled_name_is_taken_over_at_the_next_run(make_sto
     log.append({"run_id": "new", "user_id": "bob"})
     assert [run["run_id"] for run in log.recent()] == ["new", "old"]
     assert not doubled.place.exists()
-    assert (log.forget("ann"), log.forget("ann")) == (1, 0)
+    assert (runlog.forget(store.path, "ann"), runlog.forget(store.path, "ann")) == (1, 0)
     assert [run["run_id"] for run in log.recent()] == ["new"]
 
 

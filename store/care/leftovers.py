@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,8 +117,8 @@ def _open_files() -> set[str] | None:
         return None
     found = set[str]()
     for folder in processes:
-        try:
-            found |= {os.readlink(link) for link in folder.iterdir()}
-        except OSError:  # somebody else's, or it has ended
-            continue
+        with suppress(OSError):  # somebody else's, or it has ended
+            for link in os.listdir(folder):
+                with suppress(OSError):  # closed meanwhile
+                    found.add(os.readlink(folder / link))
     return found

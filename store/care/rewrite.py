@@ -92,7 +92,7 @@ def _remove(file: Path) -> None:
 
 def salvaged(damaged: Path, target: Path, tables: Sequence[str]) -> dict[str, int | None]:
     """Fills the tables of a store at `target`, which is whole and empty, with the rows of a damaged file; those of each
-    table, None where it cannot be read. StoreError where the file cannot even be opened."""
+    table, None where it cannot be read: it is left as it is. StoreError where the file cannot even be opened."""
     found: dict[str, int | None] = {}
     with duckdb.connect(config=CONFIG) as con:
         try:
@@ -102,10 +102,14 @@ def salvaged(damaged: Path, target: Path, tables: Sequence[str]) -> dict[str, in
             raise translate(error, damaged) from error
         for table in tables:
             try:
-                con.execute(f"INSERT OR REPLACE INTO fresh.{table} BY NAME SELECT * FROM old.{table}")  # noqa: S608 - constants
+                con.begin()
+                con.execute(f"DELETE FROM fresh.{table}")  # noqa: S608 - constants
+                con.execute(f"INSERT INTO fresh.{table} BY NAME SELECT * FROM old.{table}")  # noqa: S608 - constants
                 row = con.execute(f"SELECT count(*) FROM fresh.{table}").fetchone()  # noqa: S608 - constants
+                con.commit()
                 found[table] = int(row[0]) if row else 0
             except duckdb.Error as error:
+                con.rollback()
                 if "no space" in str(error).lower():
                     raise StoreReadOnly(f"What can be read of {damaged} does not fit beside it ({error}).") from None
                 found[table] = None

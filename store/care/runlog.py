@@ -34,7 +34,9 @@ def prune(store: Path, older_than: timedelta) -> int:
 
 
 def _delete(store: Path, condition: str, values: Sequence[object]) -> int:
-    place = RunLog(store).place
+    log = RunLog(store)
+    log.take_over()
+    place = log.place
     if not place.exists():
         return 0
     database = Database.acquire(place, write=True)
