@@ -692,3 +692,12 @@ def test_a_real_set_is_read_whole_and_quickly(
         assert any(item.title == title for item in store.find_items(title.split(",")[0], limit=50))
         history = store.history(user)
         assert [event.seq for event in history] == list(range(1, len(history) + 1))
+
+
+def test_forty_thousand_bad_lines_take_seconds_and_are_all_kept(tmp_path: Path) -> None:
+    """They were noted one by one, which took minutes."""
+    rows = "u,2025-01-01,click,I,extra\n" * 40_000
+    (tmp_path / "events.csv").write_text("user_id,ts,action,item_id\nu,2025-01-01,click,I\n" + rows)
+    report = ingest(tmp_path / "s.duckdb", "tables", [tmp_path / "events.csv"])
+    assert (report.events_new, report.rejects) == (1, 40_000)
+    assert report.seconds < 10

@@ -279,8 +279,15 @@ class Staging:
         raw = self._current()
         if raw.broken:
             self.rows += len(raw.broken)
-            self.cursor.executemany("INSERT INTO stage_rejects VALUES (?, ?, ?, left(?, 1000))", [(str(raw.source), *row) for row in raw.broken])
-            self.cursor.executemany("INSERT INTO broken_lines VALUES (?)", [(line,) for line, _, _ in raw.broken if line > 0] or [(2**40,)])
+            # In bulk: 40,000 rows one by one take half a minute.
+            lines, reasons, texts = (list(column) for column in zip(*raw.broken, strict=True))
+            texts = [text[:1000] for text in texts]
+            self.cursor.execute(
+                "INSERT INTO stage_rejects SELECT ?, unnest(?::BIGINT[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
+                [str(raw.source), lines, reasons, texts],
+            )
+            known = [line for line in lines if line > 0] or [2**40]
+            self.cursor.execute("INSERT INTO broken_lines SELECT unnest(?::BIGINT[])", [known])
             raw.broken = []
 
     def note_rows(self, sql: str) -> None:
