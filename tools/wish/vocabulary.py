@@ -22,15 +22,20 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from recgraph.tools.wish.facets import Attribute, Facets
+from recgraph.tools.wish.sizes import Sizes
 from recgraph.tools.wish.spelling import fold, stem, stems
 from recgraph.tools.wish.words import (
     COLOURS,
     DEPARTMENTS,
+    FAMILIES,
+    FINER,
     HOLDS,
     KIND_OF,
     KINDS,
+    NO_VALUES,
     ORDINARY,
     PERSONS,
+    PRAISE,
     SHADES,
     SMALL,
     TONES,
@@ -49,21 +54,19 @@ _SPELLED = 20_000  # words of titles that a slip may be of, the most frequent: 2
 NEAR = 0.7
 _FIRST = ("category", "color", "brand", "department", "material")  # whose a word is where several have it
 _PARTS = re.compile(r"\s*(?:&|,|/|>|\band\b|\bund\b|\bet\b)\s*", re.IGNORECASE)
-_LETTER_SIZES = {
-    "extra small": "xs", "x small": "xs", "small": "s", "medium": "m", "large": "l", "x large": "xl",
-    "extra large": "xl", "xx large": "xxl", "2xl": "xxl", "3xl": "xxxl", "klein": "s", "mittel": "m", "gross": "l",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
     """What a word names: values of one attribute. `word` stays in the free text where it says more than they do: the
-    jumper of Knitwear. `person`: only after "for" ("for my dad")."""
+    jumper of Knitwear. `person`: only after "for" ("for my dad"). `praise`: people say it of anything ("classic"), so
+    that it ranks and comes before nothing."""
 
     attribute: str
     values: tuple[str, ...]
     word: str = ""
     person: bool = False
+    praise: bool = False
 
     @property
     def vague(self) -> bool:
@@ -78,13 +81,16 @@ class Vocabulary:
     def __init__(self, facets: Facets, encoder: Encoder | None = None) -> None:
         self.facets, self._encoder = facets, encoder
         self.phrases: dict[str, Meaning] = {}
+        self.sizes = Sizes(facets.attributes.get("size"))
         self._title_words = facets.title_words
-        for add in (self._add_colours, self._add_values, self._add_departments, self._add_parts, self._add_heads):
+        for add in (
+            self._add_colours, self._add_values, self._add_departments, self._add_parts, self._add_heads,
+            self._add_kinds, self._add_sizes,
+        ):  # fmt: skip
             add()
-        self._add_kinds()
         for phrase in [phrase for phrase in self.phrases if " " in phrase]:
             self.phrases.setdefault(phrase.replace(" ", ""), self.phrases[phrase])
-        self._lexicon = self._words()
+        self._lexicon, self._own = self._words()
         self._spelled = list(self._lexicon)
         self._corrected: dict[str, str] = {}
         self._meant: dict[str, Meaning | None] = {}
@@ -128,10 +134,16 @@ class Vocabulary:
 
     def _nearest_spelling(self, word: str) -> str:
         allowed = 1 if len(word) < 7 else 2
-        near = process.extract(word, self._spelled, scorer=OSA.distance, score_cutoff=allowed, limit=8)
-        near = [one for one in near if len(one[0]) > 3 and (len(word) > 4 or one[0][0] == word[0])]
-        best = min(near, key=lambda one: (one[1], one[0][0] != word[0], -self._lexicon[one[0]], one[0]), default=None)
+        near = process.extract(word, self._spelled, scorer=OSA.distance, score_cutoff=allowed, limit=20)
+        near = [one for one in near if self._is_slip(word, one[0], int(one[1]))]
+        best = min(near, key=lambda one: (one[1], -self._lexicon[one[0]], one[0]), default=None)
         return str(best[0]) if best else word
+
+    def _is_slip(self, word: str, meant: str, slips: int) -> bool:
+        """Whether a finger may have slipped so. The first letter is seldom wrong, but may have changed places; a word
+        of a table, which this shop may never have printed, is guessed only where one letter of six is wrong."""
+        first = meant[0] == word[0] or meant[:2] == word[1::-1]
+        return len(meant) > 3 and first and (meant in self._own or (slips == 1 and len(word) > 5))
 
     def meant(self, word: str) -> Meaning | None:
         """What an unknown word means by the sentence encoder, None where nothing is near enough."""
@@ -163,27 +175,6 @@ class Vocabulary:
             dict.fromkeys((*meaning.values, *(attribute.spelling[key] for key in more if key in attribute.spelling)))
         )
 
-    def sizes(self, words: Sequence[str], alone: bool = False) -> tuple[tuple[str, ...], int] | None:
-        """The sizes that the folded words begin with, and how many words that takes: "42", "eu 42", "w32", "medium".
-        `alone`: only what cannot be anything else ("xl", "eu 42", "w32"; no "m", no "42", no "large")."""
-        attribute = self.facets.attributes.get("size")
-        if attribute is None:
-            return None
-        for length in (3, 2, 1):
-            key = " ".join(words[:length])
-            if length > len(words) or not key:
-                continue
-            if alone and (len(key) < 2 or key.isdigit() or key in _LETTER_SIZES):
-                continue
-            short = _LETTER_SIZES.get(key, key)
-            found = [short] if short in attribute.values else []
-            found = found or [one for one in attribute.values if one.replace(" ", "") == short.replace(" ", "")]
-            if not found and not alone and key.replace(" ", "").isdigit():
-                found = [one for one in attribute.values if re.sub(r"^[a-z]+ ?| ?[a-z]+$", "", one) == key]
-            if found:
-                return tuple(attribute.spelling[one] for one in found), length
-        return None
-
     # -- making ------------------------------------------------------------------------------------------------------
 
     def _add(self, phrase: str, meaning: Meaning) -> None:
@@ -198,7 +189,7 @@ class Vocabulary:
     def _add_values(self) -> None:
         for attribute in self._attributes():
             for key, value in attribute.spelling.items():
-                if len(key) < 2 or key in SMALL:
+                if len(key) < 2 or key in SMALL or key in NO_VALUES:
                     continue
                 values: tuple[str, ...] = (value,)
                 if attribute.name == "material":  # organic cotton is cotton
@@ -206,9 +197,10 @@ class Vocabulary:
                     values += tuple(
                         more
                         for other, more in attribute.spelling.items()
-                        if other != key and words <= set(other.split())
+                        if other != key and (words <= set(other.split()) or other in FINER.get(key, ()))
                     )
-                self._add(stems(key), Meaning(attribute.name, values))
+                praise = key in PRAISE and attribute.name not in _FIRST
+                self._add(stems(key), Meaning(attribute.name, values, praise=praise))
                 if attribute.name == "brand" and " and " in key:
                     self._add(stems(key.replace(" and ", " ")), Meaning("brand", (value,)))
 
@@ -247,7 +239,16 @@ class Vocabulary:
                     continue
                 if attribute.name not in ("brand", "category") and (part in SMALL or part in COLOURS or len(part) < 4):
                     continue
+                if part in NO_VALUES:
+                    continue
                 self._add(part, Meaning(attribute.name, tuple(values), "" if attribute.name == "brand" else part))
+
+    def _add_sizes(self) -> None:
+        """Sizes that are words of their own ("petite"): named as they stand, demanded only after "size" or "in"."""
+        attribute = self.facets.attributes.get("size")
+        for key, value in attribute.spelling.items() if attribute else ():
+            if len(key) > 4 and key.isalpha() and key not in ORDINARY | SMALL | COLOURS.keys():
+                self._add(stems(key), Meaning("size", (value,)))
 
     def _add_heads(self) -> None:
         """What titles end in, where that tells the category."""
@@ -273,14 +274,16 @@ class Vocabulary:
             for word in names.split(","):
                 self._add(stems(word), Meaning("category", tuple(values)))
 
-    def _words(self) -> dict[str, int]:
-        """The words that a misspelt one may be, and in how many titles they are: of values, of tables, of titles."""
+    def _words(self) -> tuple[dict[str, int], set[str]]:
+        """The words that a misspelt one may be, and in how many titles they are: of values, of titles, of tables; and
+        those of them that are the shop's own."""
         spelled = (key for attribute in self._attributes() for key in attribute.values)
-        words = {word: 1 for key in (*spelled, *self.phrases) for word in key.split() if len(word) > 2}
-        words.update((word, 1) for word in COLOURS if " " not in word and stems(word) in self.phrases)
+        own = {word: 1 for key in spelled for word in key.split() if len(word) > 2}
         told = [(word, count) for word, count in self._title_words.items() if word.isalpha() and len(word) > 3]
-        words.update(sorted(told, key=lambda one: (-one[1], one[0]))[:_SPELLED])
-        return words
+        own.update(sorted(told, key=lambda one: (-one[1], one[0]))[:_SPELLED])
+        words = {word: 1 for key in self.phrases for word in key.split() if len(word) > 2}
+        words.update((word, 1) for word in COLOURS if " " not in word and stems(word) in self.phrases)
+        return {**words, **own}, {*own, *map(stem, own)}
 
 
 def _colours_of(attribute: Attribute, word: str, base: str) -> tuple[str, ...]:
@@ -292,7 +295,7 @@ def _colours_of(attribute: Attribute, word: str, base: str) -> tuple[str, ...]:
     if not same:
         shades = {*SHADES.get(base, base).split(","), base}
         same = [key for key in keys if key in shades or set(key.split()) & shades]
-    same += toned
+    same += [*toned, *(key for key in FAMILIES.get(base, "").split(",") if key in attribute.spelling)]
     return tuple(attribute.spelling[key] for key in dict.fromkeys(same))
 
 
