@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from recgraph.errors import SettingsError
 from recgraph.tools.wish.facets import Facets
 from recgraph.tools.wish.spelling import fold
-from recgraph.tools.wish.wish import Price, Values, Wish
-from recgraph.tools.wish.words import NAMES
+from recgraph.tools.wish.wish import Price, Values, Wish, attribute_name
 
 _LETTERS = 40  # letters of a wrong value in a message
 
@@ -36,7 +35,7 @@ def filters(
 def _spelled(shop: Mapping[str, Mapping[str, str]], asked: Mapping[str, Sequence[str]]) -> Values:
     found: dict[str, tuple[str, ...]] = {}
     for told, wanted in asked.items():
-        name = NAMES.get(fold(told), fold(told))
+        name = attribute_name(told)
         if name not in shop:
             raise SettingsError(f"No product has a '{_shown(told)}'; there are {', '.join(sorted(shop))}.")
         for value in wanted:

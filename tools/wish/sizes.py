@@ -73,8 +73,9 @@ class Sizes:
     def match(self, words: Sequence[str], alone: bool = False) -> tuple[tuple[str, ...], int] | None:
         """The sizes that the folded words begin with, and how many words that takes: "42", "eu 42", "w32", "medium"."""
         for length in (3, 2, 1):
-            key = " ".join(map(fold, words[:length]))  # 42.5 is kept as "42 5"
-            if length > len(words) or not key or (alone and not _is_size_alone(key)):
+            parts = list(map(fold, words[:length]))  # 42.5 is kept as "42 5"
+            key = " ".join(parts)
+            if length > len(words) or not all(parts) or (alone and not _is_size_alone(key)):
                 continue
             if not alone and key in ORDINARY | SMALL and key not in _LETTER_SIZES:
                 continue  # "in full", "size is ..."

@@ -162,7 +162,7 @@ STRONG = _phrases("""no|without|w / o|except|except for|excluding|excl|minus|avo
     keiner|keines|ausser|sin|senza|exclude|apart from|neither|nor|nothing in|nothing with|nothing from|nothing by|none in|
     nothing made of|nothing made from|anything but|everything but|no more|weder|ni|sauf|hormis|excepte|tranne|eccetto|
     salvo|excepto|aucun|aucune|ningun|ninguna|nessun|nessuna|niente|allergic to|free of|free from""")
-WEAK = _phrases("""not|dislike|nicht|pas|pas de|other than|rather than|instead of|statt|i dont like|i dont want|dont want|dont
+WEAK = _phrases("""not|dislike|not suitable for|not made for|not meant for|nicht|pas|pas de|other than|rather than|instead of|statt|i dont like|i dont want|dont want|dont
     like|dont need|do not want|do not like|not looking for|not in|not from|not by|dont show me|dont show|isnt|arent|wasnt|
     doesnt have|does not have|shouldnt be|shouldnt have|cant be|cant have|mustnt be|wont wear|dont wear|cant wear|
     cannot wear|cannot be|cannot have|cant stand|cannot stand|wouldnt want|would not want|wouldnt wear""")
@@ -244,7 +244,7 @@ SMALL = set("""a an the some any of to in on at by with and or for from as am is
     sizes price priced brand brands made make out up down off into pay wear wearing ein eine einen einem einer der die das den
     dem des und oder fur ich suche mochte bitte mit in aus von zu im un une des les le la de du et ou pour je cherche el los
     las una unos y o para con busco il lo gli i per con cerco e goes go going cost costs costing style styles match matching
-    preferably ideally maybe perhaps en por sur i let lets see know think could id youve theres sth smth everything nothing else actually make same limit us euro euros eur usd dollars
+    preferably ideally maybe perhaps noch en por sur i let lets see know think could id youve theres sth smth everything nothing else actually make same limit us euro euros eur usd dollars
     dollar pounds gbp budget""".split())
 # Ordinary English words near which a value may be spelt: they are meant as they stand.
 ORDINARY = set("""back pack block blank slack track pick sick sock sand hand band land wind mind kind find fine line lone
