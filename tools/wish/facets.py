@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import islice
 from typing import Any
 
@@ -29,7 +29,7 @@ from recgraph.store.db import Store
 from recgraph.store.facets import BASE, CodedColumn, FacetReader, TextRows
 from recgraph.tools.wish.spelling import fold, plain
 from recgraph.tools.wish.texts import hold, rows_with, words_of
-from recgraph.tools.wish.wish import WORDS, Like, Wish
+from recgraph.tools.wish.wish import Like, Wish, shown_amount
 from recgraph.tools.wish.words import COLOURS, DEPARTMENTS, LIGHT, NAMES, WARM
 
 Mask = NDArray[np.bool_]
@@ -38,6 +38,7 @@ Rows = NDArray[np.int64]
 # What `Facets.features` says of an item: shares of the named parts, of the soft ones and of the free words that fit.
 FEATURES = ("named", "soft", "text")
 
+MOST_READ = 200_000  # products of a catalogue whose texts are read for a negation: 60 ms
 MOST_VALUES, LEAST_PRODUCTS, FEW_VALUES, LONGEST = 1000, 3, 60, 40
 _SEVERAL = re.compile(r"\s*[/>|;,]\s*")  # "Black/White", "Shoes > Boots", "60 % Cotton, 40 % Wool"
 _SHARE = re.compile(r"^\d+([.,]\d+)?\s*%\s*|\s*\d+([.,]\d+)?\s*%$")
@@ -85,7 +86,7 @@ class Attribute:
             {key: int(times[list(set(found))].sum()) for key, found in codes.items()},
         )
 
-    def codes_of(self, values: Iterable[str], wide: bool = False) -> NDArray[np.int64]:
+    def codes_of(self, values: Collection[str], wide: bool = False) -> NDArray[np.int64]:
         """The codes that say any of the values; a department by all its names. `wide`: what is for all is for women,
         too."""
         keys = {fold(value) for value in values}
@@ -93,6 +94,10 @@ class Attribute:
             meant = {DEPARTMENTS.get(key, key) for key in keys} | ({"unisex"} if wide else set())
             keys.update(key for key in self.values if DEPARTMENTS.get(key, key) in meant)
         found = [self.values[key] for key in keys if key in self.values]
+        for value in values:  # "Black/White" is also what says White/Black
+            parts = [self.values.get(fold(part)) for part in values_in(self.name, value)[1:]]
+            if len(parts) > 1 and all(part is not None for part in parts):
+                found.append(reduce(np.intersect1d, parts))  # type: ignore[arg-type]
         return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
     def says(self, codes: NDArray[np.int64], rows: Rows | None = None) -> Mask:
@@ -169,19 +174,19 @@ class Facets:
         # Rounding keeps the order: a price that is not above a bound is not above it in float32 either.
         with np.errstate(invalid="ignore", over="ignore"):
             if wish.price.at_most is not None:
-                yield f"under {wish.price.at_most:g}", ~(self.prices <= np.float32(wish.price.at_most))
+                yield f"under {shown_amount(wish.price.at_most)}", ~(self.prices <= np.float32(wish.price.at_most))
             if wish.price.at_least is not None:
-                yield f"over {wish.price.at_least:g}", ~(self.prices >= np.float32(wish.price.at_least))
+                yield f"over {shown_amount(wish.price.at_least)}", ~(self.prices >= np.float32(wish.price.at_least))
 
     def _is(self, name: str, value: str) -> Mask:
-        """Which products are what is avoided: by the attribute or, where that says nothing, by their text; `WORDS` by
-        the text alone."""
+        """Which products are what is avoided: by the attribute or, where that says nothing, by their text; by that
+        alone where the attribute is none of those known here (`WORDS`, or one with too many values)."""
         attribute = self.attributes.get(name)
         if attribute is None:
-            return self.texts_with(value) if name == WORDS else np.zeros(self.n_items, bool)
+            return self.texts_with(value)
         found = self._says(name, (value,), wide=False)
         silent = attribute.column.codes == 0
-        if name not in _TOLD_BY_TITLE and self.n_items <= _MOST_READ and silent.any():
+        if name not in _TOLD_BY_TITLE and self.n_items <= MOST_READ and silent.any():
             found |= silent & self.texts_with(value)
         return found
 
@@ -305,7 +310,6 @@ class Facets:
 
 
 _FEW_SILENT = 2_000  # products whose texts are read at a request
-_MOST_READ = 200_000  # products of a catalogue whose texts are read for a negation: 60 ms
 _MOST_PARTS = 60  # hard parts of which it is told what they cost
 _TOLD_BY_TITLE = ("color", "department")  # where they are silent, the title is, too
 

@@ -38,7 +38,7 @@ class _Renewed(Facets):
         texts = cast(_Texts, self.texts)
         found = np.zeros(self.n_items, bool)
         found[: self.old.n_items] = self.old.texts_with(text)
-        rows, words = list(texts.others), words_of(text)
+        rows, words = list(texts.others), [word for word in words_of(text) if word != "and"]
         found[rows] = np.all([hold(word, [texts[row] for row in rows]) for word in words], axis=0) if words else False
         return found
 

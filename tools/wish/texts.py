@@ -1,5 +1,5 @@
-"""Words in the texts of products, as facets.py keeps them: plain lower case in UTF-8, a text a row. What a word means is
-unknown here.
+"""Words in the texts of products, as facets.py keeps them: plain lower case in UTF-8, a text a row. What a word means
+is unknown here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def hold(word: str, texts: Sequence[bytes]) -> NDArray[np.bool_]:
 def rows_with(text: str, texts: TextRows, n: int) -> NDArray[np.bool_]:
     """bool[n]: which of the first n rows hold all the words of a text; none for a text without words. One pass over the
     buffer a word: 1 ms a megabyte."""
-    words = words_of(text)
+    words = [word for word in words_of(text) if word != "and"]  # "Harrow & Pine" is one with "Harrow and Pine"
     found = np.full(n, bool(words))
     for word in words:
         start = stem(word).encode()

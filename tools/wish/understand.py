@@ -17,7 +17,7 @@ from recgraph.tools.wish.facets import values_in
 from recgraph.tools.wish.prices import amount, begins, read_price
 from recgraph.tools.wish.spelling import fold, plain
 from recgraph.tools.wish.vocabulary import Meaning, Vocabulary
-from recgraph.tools.wish.wish import Like, Price, Wish
+from recgraph.tools.wish.wish import WORDS, Like, Price, Wish
 from recgraph.tools.wish.words import (
     ALSO,
     ANY,
@@ -111,8 +111,7 @@ class _Reader:
             if taken:
                 self.place += taken
                 return
-        self._free()
-        self.place += 1
+        self.place += self._free()
 
     def _at(self, place: int) -> str:
         return self.words[place] if 0 <= place < len(self.words) else ""
@@ -350,16 +349,31 @@ class _Reader:
                 self.words[max(0, self.place - 3) : self.place]
             ):
                 self.refused = True
-        elif word not in SMALL and word not in _MARKS and not (self.relation and word in HAD):
+        elif word not in SMALL and word not in _MARKS and word not in ALSO and not (self.relation and word in HAD):
             return 0
         return 1
 
-    def _free(self) -> None:
+    def _free(self) -> int:
+        """A word that no rule knows, or after a negation one or more that titles know: "no zip", "no long sleeves"."""
         word = self.vocabulary.corrected(self._at(self.place))
-        if self.refused:
-            self.text.append("not")
-        self.text.append(word)
+        if not self.refused:
+            self.text.append(word)
+            return 1
+        length = 0
+        while length < 3 and self._is_ruled_out(self.place + length):
+            length += 1
+        if length:
+            self._put(self.avoid, WORDS, [" ".join(self.words[self.place : self.place + length])])
+            self.refused = self._at(self.place + length) in ALSO
+            return length
+        self.text += ["not", word]
         self.refused = False
+        return 1
+
+    def _is_ruled_out(self, place: int) -> bool:
+        return self.vocabulary.rules_out(self._at(place), self.strong) and (
+            place == self.place or self.vocabulary.match(self.words[place : place + 5]) is None
+        )
 
     # -- what they note ----------------------------------------------------------------------------------------------
 

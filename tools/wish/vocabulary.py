@@ -21,7 +21,7 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from recgraph.tools.wish.facets import Attribute, Facets
+from recgraph.tools.wish.facets import MOST_READ, Attribute, Facets
 from recgraph.tools.wish.sizes import Sizes
 from recgraph.tools.wish.spelling import fold, stem, stems
 from recgraph.tools.wish.words import (
@@ -53,6 +53,7 @@ _SPELLED = 20_000  # words of titles that a slip may be of, the most frequent: 2
 # values by all-MiniLM-L6-v2: from here on the nine found were right (gown, workplace); .69 has socks (sandals).
 NEAR = 0.7
 _FIRST = ("category", "color", "brand", "department", "material")  # whose a word is where several have it
+_THINGS = {*COLOURS, *(fold(word) for line in KINDS for word in line.split(","))}
 _PARTS = re.compile(r"\s*(?:&|,|/|>|\band\b|\bund\b|\bet\b)\s*", re.IGNORECASE)
 
 
@@ -166,6 +167,13 @@ class Vocabulary:
         likeness = vectors @ self._encoder.encode([word])[0]
         best = int(np.argmax(likeness))
         return replace(self.phrases[stems(names[best])], word=word) if likeness[best] >= NEAR else None
+
+    def rules_out(self, word: str, strong: bool) -> bool:
+        """Whether a refused word that is no value tells products apart by their titles: "no zip" where titles say zip.
+        After a mere "not" an ordinary word does not ("not sure", "not bad"), unless it is the name of a thing."""
+        known = word in self._title_words or stem(word) in self._title_words
+        thing = strong or word not in ORDINARY or word in _THINGS
+        return known and thing and word not in SMALL and self.facets.n_items <= MOST_READ
 
     def with_kinds(self, meaning: Meaning) -> tuple[str, ...]:
         """The values, and what is of their kind by another name: who wants no wool wants no merino."""

@@ -179,10 +179,15 @@ class Wish:
         shown = [" or ".join(values) for values in self.want.values()]
         shown += [f"not {value}" for values in self.avoid.values() for value in values]
         for said, value in (("under", self.price.at_most), ("over", self.price.at_least), ("about", self.price.about)):
-            shown += [] if value is None else [f"{said} {currency}{value:g}"]
+            shown += [] if value is None else [f"{said} {currency}{shown_amount(value)}"]
         if self.like:
             shown.append(" ".join(word for word in (self.like.relation, self.like.attribute) if word))
         return [*shown, *self.soft, *([f"“{self.text}”"] if self.text else [])]
+
+
+def shown_amount(value: float) -> str:
+    """An amount as a person reads it: 60, 59.99, 16777216."""
+    return f"{value:.2f}".removesuffix(".00")
 
 
 def attribute_name(told: str) -> str:
@@ -194,7 +199,8 @@ def attribute_name(told: str) -> str:
 def _values(told: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for name, value in told.items():
-        values = (value,) if isinstance(value, str) else tuple(map(str, value))
+        values = (value,) if isinstance(value, str) else tuple(one for one in map(str, value) if one.strip())
         key = attribute_name(str(name))
-        found[key] = tuple(dict.fromkeys((*found.get(key, ()), *values)))
+        if values:
+            found[key] = tuple(dict.fromkeys((*found.get(key, ()), *values)))
     return found
