@@ -5,7 +5,7 @@ that is asked for is demanded, is understand.py's.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from recgraph.tools.wish.facets import Attribute
 from recgraph.tools.wish.prices import amount
@@ -17,6 +17,7 @@ _LETTER_SIZES = {
     "extra small": "xs", "x small": "xs", "small": "s", "medium": "m", "large": "l", "x large": "xl",
     "extra large": "xl", "xx large": "xxl", "2xl": "xxl", "3xl": "xxxl", "klein": "s", "mittel": "m", "gross": "l",
 }  # fmt: skip
+_SAID_OF_ALL = set("long short regular full normal standard wide narrow single double medium free".split())
 _LETTERS = ("xxxs", "xxs", "xs", "s", "m", "l", "xl", "xxl", "xxxl")  # in order
 _TO = {"-", "to", "bis", "a"}
 _NEXT = {"or", "/", "and", ",", "oder", "und", "ou", "et", "o", "y", "e"}
@@ -34,6 +35,13 @@ class Sizes:
         self._numbers: dict[str, list[str]] = {}
         for key in self._spelling:
             self._numbers.setdefault(_SYSTEM.sub("", key), []).append(key)
+
+    def words(self) -> Iterator[tuple[str, str]]:
+        """(folded, as the shop spells it) of sizes that are words of their own ("petite"): named as they stand,
+        demanded only after "size" or "in". A long dress is not one of the size Long."""
+        for key, value in self._spelling.items():
+            if len(key) > 3 and key.isalpha() and key not in _SAID_OF_ALL | SMALL and key not in _LETTER_SIZES:
+                yield key, value
 
     def read(self, words: Sequence[str], place: int, named: bool) -> tuple[tuple[str, ...], int] | None:
         """The sizes that are told from a place on, as the shop spells them, and the place after them. Not `named`: only

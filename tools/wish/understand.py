@@ -364,7 +364,7 @@ class _Reader:
             length += 1
         if length:
             self._put(self.avoid, WORDS, [" ".join(self.words[self.place : self.place + length])])
-            self.refused = self._at(self.place + length) in ALSO
+            self.refused = self.strong = self._at(self.place + length) in ALSO
             return length
         self.text += ["not", word]
         self.refused = False

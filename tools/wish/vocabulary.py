@@ -252,11 +252,8 @@ class Vocabulary:
                 self._add(part, Meaning(attribute.name, tuple(values), "" if attribute.name == "brand" else part))
 
     def _add_sizes(self) -> None:
-        """Sizes that are words of their own ("petite"): named as they stand, demanded only after "size" or "in"."""
-        attribute = self.facets.attributes.get("size")
-        for key, value in attribute.spelling.items() if attribute else ():
-            if len(key) > 4 and key.isalpha() and key not in ORDINARY | SMALL | COLOURS.keys():
-                self._add(stems(key), Meaning("size", (value,)))
+        for key, value in self.sizes.words():
+            self._add(stems(key), Meaning("size", (value,)))
 
     def _add_heads(self) -> None:
         """What titles end in, where that tells the category."""
