@@ -5,7 +5,8 @@ A `Meaning` is an attribute and values that the catalogue holds, always. Four me
    first word, the parts of a category ("Shirts & Blouses": shirt, blouse), and what titles end in where nearly all such
    titles are of one category ("jumper": Knitwear);
 2. tables (words.py): colours in German, French, Spanish and Italian, shades, kinds of clothes, departments;
-3. one or two slips of the finger in words of four letters and more that are neither ordinary nor in any title;
+3. one or two slips of the finger in words of four letters and more that are neither ordinary, in any title, nor a word
+   that the sentence encoder was taught;
 4. the nearest value by a sentence encoder, for one unknown word at a time, kept for the next time.
 How a sentence is read is understand.py's subject.
 """
@@ -81,6 +82,7 @@ class Vocabulary:
 
     def __init__(self, facets: Facets, encoder: Encoder | None = None) -> None:
         self.facets, self._encoder = facets, encoder
+        self._read: frozenset[str] = getattr(encoder, "words", frozenset())  # real words, of an encoder that knows them
         self.phrases: dict[str, Meaning] = {}
         self.sizes = Sizes(facets.attributes.get("size"))
         self._title_words = facets.title_words
@@ -126,6 +128,8 @@ class Vocabulary:
         """The word of a value or a title that this one is a slip of the finger of; the word itself where there is
         none."""
         if len(word) < 4 or not word.isalpha() or self.knows(word) or _without_german_ending(word) in COLOURS:
+            return word
+        if word in self._read:
             return word
         if word not in self._corrected:
             if len(self._corrected) >= _KEPT:
