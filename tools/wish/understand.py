@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from recgraph.store.records import Item
 from recgraph.tools.wish.facets import values_in
+from recgraph.tools.wish.negations import read_negation
 from recgraph.tools.wish.prices import amount, begins, read_price
 from recgraph.tools.wish.spelling import fold, plain
 from recgraph.tools.wish.vocabulary import Meaning, Vocabulary
@@ -23,27 +24,21 @@ from recgraph.tools.wish.words import (
     ANY,
     CHEAP,
     CHEAPER,
-    DEAR,
     DEARER,
     ENDS,
     FORGET,
     HAD,
     LIKE,
-    NEGATIONS,
     NO_MATTER,
-    NO_PRODUCT,
     OTHER,
     PARTS,
     PLACES,
     POINTERS,
-    REACH,
     RELATIVE,
     SAME,
     SMALL,
     SOFT,
     SPURNED,
-    STRONG,
-    TOO,
 )
 
 MOST_LETTERS = 1000  # of a request that are read; the rest is cut
@@ -214,43 +209,21 @@ class _Reader:
         return joined or (behind and self.last[0] in (place, place - (self._at(place - 1) == ",")))
 
     def _negated(self) -> int:
-        words, place = self.words, self.place
-        if self._at(place) == "nothing":
-            return self._nothing()
-        length = begins(words, place, NEGATIONS)
-        if not length:
+        found = read_negation(self.words, self.place, self._is_named)
+        if found is None:
             return 0
-        after = self._at(place + length)
-        if after in ("only", "just", "nur", "solo"):  # "not only black": black first, others too
-            return length + 1
-        rest = place + length + (after in TOO)
-        if self._at(rest) in DEAR or self._at(rest) in CHEAP:
-            self.soft += ["cheap"] if self._at(rest) in DEAR else []
-            return rest + 1 - place
-        if after in NO_PRODUCT or after in LIKE or self._owns_not():
-            return length + 1
-        self.refused, self.strong = True, begins(words, place, STRONG) == length
-        while self._at(place + length) in REACH:
-            length += 1
-        return length
+        self.soft += ["cheap"] if found.cheap else []
+        if found.refuses:
+            self.refused, self.strong = True, found.strong
+        return found.length
 
-    def _nothing(self) -> int:
-        """ "nothing black" is black not; "nothing but black" is black; "nothing to wear" is neither."""
-        words, place = self.words, self.place
-        if self._at(place + 1) in ("but", "except"):
-            return 2
-        length = begins(words, place, STRONG) or 1 + (self._at(place + 1) in TOO)
-        if not self.vocabulary.match(words[place + length : place + length + 5]) and not read_price(
-            words, min(place + length, len(words) - 1)
-        ):
-            return 0
-        self.refused, self.strong = True, True
-        return length
-
-    def _owns_not(self) -> bool:
-        """ "I do not have black boots", "do you not have black boots": a wish all the same."""
-        before = {self._at(place) for place in range(self.place - 2, self.place)}
-        return self._at(self.place + 1) == "have" and "do" in before and bool(before & {"i", "you", "we"})
+    def _is_named(self, place: int) -> bool:
+        """Whether a value or a price begins at a place."""
+        if place >= len(self.words):
+            return False
+        return self.vocabulary.match(self.words[place : place + 5]) is not None or (
+            read_price(self.words, place) is not None
+        )
 
     def _related(self) -> int:
         word, place = self._at(self.place), self.place

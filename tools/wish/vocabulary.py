@@ -221,8 +221,9 @@ class Vocabulary:
         attribute = self.facets.attributes.get("color")
         if attribute is None:
             return
+        shop = _ShopColours.of(attribute)
         for word, base in COLOURS.items():
-            values = _colours_of(attribute, word, base)
+            values = tuple(attribute.spelling[key] for key in dict.fromkeys(shop.meant_by(word, base)))
             if values:
                 self._add(stems(word), Meaning("color", values))
 
@@ -295,17 +296,43 @@ class Vocabulary:
         return {**words, **own}, {*own, *map(stem, own)}
 
 
-def _colours_of(attribute: Attribute, word: str, base: str) -> tuple[str, ...]:
-    """The shop's colours that a word means: of that name in any language or with a tone before it; where there is none
-    of that name, those that hold the word, and shades of it."""
-    keys = list(attribute.spelling)
-    toned = [key for key in keys if " " in key and key.split()[-1] == base and set(key.split()[:-1]) <= TONES]
-    same = [key for key in keys if key == word or COLOURS.get(key) == base]
-    if not same:
-        shades = {*SHADES.get(base, base).split(","), base}
-        same = [key for key in keys if key in shades or set(key.split()) & shades]
-    same += [*toned, *(key for key in FAMILIES.get(base, "").split(",") if key in attribute.spelling)]
-    return tuple(attribute.spelling[key] for key in dict.fromkeys(same))
+@dataclass(frozen=True)
+class _ShopColours:
+    """A shop's colours by what is asked of them; a market place has tens of thousands. `place`: key → its number in the
+    shop's order."""
+
+    place: dict[str, int]
+    by_base: dict[str, list[str]]
+    by_word: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, attribute: Attribute) -> _ShopColours:
+        place = {key: number for number, key in enumerate(attribute.spelling)}
+        by_base: dict[str, list[str]] = {}
+        by_word: dict[str, list[str]] = {}
+        for key in place:
+            if key in COLOURS:
+                by_base.setdefault(COLOURS[key], []).append(key)
+            for word in set(key.split()):
+                by_word.setdefault(word, []).append(key)
+        return cls(place, by_base, by_word)
+
+    def meant_by(self, word: str, base: str) -> list[str]:
+        """The colours that a word means: of that name in any language or with a tone before it, and of its family;
+        where there is none of that name, those that hold the word, and shades of it."""
+        toned = [key for key in self.by_word.get(base, []) if _is_toned(key, base)]
+        same = [*([word] if word in self.place else []), *self.by_base.get(base, [])]
+        if not same:
+            shades = {*SHADES.get(base, base).split(","), base}
+            held = (key for shade in shades for key in self.by_word.get(shade, []))
+            same = [*(key for key in shades if key in self.place), *held]
+        family = [key for key in FAMILIES.get(base, "").split(",") if key in self.place]
+        return [*sorted(dict.fromkeys(same), key=self.place.__getitem__), *toned, *family]
+
+
+def _is_toned(key: str, base: str) -> bool:
+    *tones, colour = key.split()
+    return bool(tones) and colour == base and set(tones) <= TONES
 
 
 def _parts_of(name: str, value: str) -> Iterable[str]:
