@@ -42,6 +42,7 @@ from recgraph.tools.wish.words import (
 )
 
 MOST_LETTERS = 1000  # of a request that are read; the rest is cut
+MOST_MEANT = 4  # unknown words of a request that the encoder is asked for, the first: each takes milliseconds
 # A minus or an exclamation mark right before a word, behind another: what search engines read as "not".
 _MINUS = re.compile(r"([^\W_][,;]? +)[-!−](?=[^\W\d_])")
 _WORD = re.compile(
@@ -95,6 +96,7 @@ class _Reader:
     reach: int = 0  # the place up to which a list carries it on
     last: tuple[int, str] = (-1, "")  # where the last value ended, and its attribute
     meant: Meaning | None = None  # the last value
+    unknown: int = 0  # words that were looked up by their meaning
 
     def step(self) -> None:
         rules: tuple[Callable[[], int], ...] = (
@@ -280,7 +282,8 @@ class _Reader:
         if found is None:
             rest = [vocabulary.corrected(word) for word in rest]
             found = vocabulary.match(rest)
-        if found is None and not self.refused:
+        if found is None and not self.refused and self.unknown < MOST_MEANT and not vocabulary.knows(rest[0]):
+            self.unknown += 1
             meant = vocabulary.meant(rest[0])
             found = (meant, 1) if meant else None
         if found is None:
