@@ -462,6 +462,7 @@ def main() -> None:
         items = store.items(ids)
         started = time.perf_counter()
         vocabulary = Vocabulary.of(Facets.of(store), open_encoder())
+        vocabulary.meant("qxzzyx")  # as a server that is warm: the names of the shop's values are embedded
         print(f"{len(ids):,} products; facets and vocabulary in {time.perf_counter() - started:.1f} s")
     cases = list(Cases(list(items.values()), random.Random(asked.seed)).draw(asked.cases))
     print(f"{len(cases)} requests, such as {', '.join(repr(case.text) for case in cases[:6])}")
