@@ -86,7 +86,8 @@ class Past:
         if self.core is None:
             raise SettingsError("The source core was asked for without a trained CORE; give the past one.")
         core = self.core
-        return self.kept.index("core", lambda: VectorIndex(None, core.units()))
+        # With CORE the ID embedding is its table, and one index serves both.
+        return self.kept.index("ids" if self.ids is not None else "core", lambda: VectorIndex(None, core.units()))
 
     @cached_property
     def neighbours(self) -> VectorIndex:
