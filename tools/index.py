@@ -2,8 +2,8 @@
 or who made them.
 
 Exact below `exact_below` vectors: one product of a matrix and a vector, which for a single query is faster than faiss.
-Above, an inverted file of faiss with a bit or two a number (IVF, PQ fast scan), whose best are compared again by the vectors
-themselves, sixteen bits a number: few of them are read, so that few need to be in memory.
+Above, an inverted file of faiss with a bit or two a number (IVF, PQ fast scan), whose best are compared again by the
+vectors themselves, sixteen bits a number: few of them are read, so that few need to be in memory.
 `save` and `load` keep an index in files that are memory-mapped: nothing is built again, and processes share the memory.
 What the caller can rely on in every case: zero vectors (cold items, empty texts) are never found, equal scores come in
 the order of rows, and a mask of allowed rows is applied inside the search, so that it hardly shortens the answer (an
@@ -174,7 +174,9 @@ class VectorIndex:
         probes = min(nlist, max(_PROBES, _LOOKED_AT * nlist // max(offered, 1)))
         looked = faiss.SearchParametersIVF(sel=selector, nprobe=probes)
         compared = faiss.IndexRefineSearchParameters(k_factor=1, base_index_params=looked)
-        scores, found = self._lists.search(query[None], min(max(_COMPARED * k, _COMPARED_LEAST), self.n_known), params=compared)
+        scores, found = self._lists.search(
+            query[None], min(max(_COMPARED * k, _COMPARED_LEAST), self.n_known), params=compared
+        )
         there = found[0] >= 0
         return np.asarray(found[0, there], np.int64), np.asarray(scores[0, there], np.float32)
 

@@ -10,9 +10,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recgraph.tools.sources.base import Past, Request, Rows, Said, Scores, at_least, read, share
-from recgraph.tools.sources.said import Order, Same, Sparse, of_lines, of_pairs
-from recgraph.tools.sources.sums import LARGE, strongest, weighted
+from recgraph.tools.sources.base import Past, Request, Rows, Said, Scores, at_least, share
+from recgraph.tools.sources.said import Order, Same, Sparse
+from recgraph.tools.sources.sums import LARGE, Line, strongest, weighted
 from recgraph.tools.sources.transitions import scaled, transition_counts
 
 _BLOCK = 2048  # rows of a table made at once
@@ -38,11 +38,12 @@ class Viewed:
         self._n_items = past.n_items
 
     def ask(self, asked: Sequence[Request]) -> Said:
-        pairs = []
+        lines = []
         for one in asked:
-            newest = {int(row): place / len(one.history) for place, row in enumerate(one.history, start=1)}
-            pairs.append(tuple(newest.items()))
-        return Sparse(of_pairs(pairs, self._n_items))
+            newest = {row: place / len(one.history) for place, row in enumerate(one.history.tolist(), start=1)}
+            rows = np.fromiter(newest.keys(), np.int64, len(newest))
+            lines.append((rows, np.fromiter(newest.values(), np.float32, len(newest))))
+        return Sparse(lines, self._n_items)
 
 
 # ── What follows what ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -78,7 +79,7 @@ class Transitions:
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what never followed."""
-        return Sparse(weighted(read(asked, self._table.shape[1], self._settings.recency), self._table))
+        return Sparse([weighted(one.read(self._settings.recency), self._table) for one in asked], self._table.shape[1])
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,11 @@ class TwoStep:
         """Shares of all steps, which add up to 1; 0 for what followed neither."""
         told = self._after_one.ask(asked)
         assert isinstance(told, Sparse)
-        lines = [self._of(one.history, *told.of(line)) for line, one in enumerate(asked)]
-        return Sparse(of_lines(lines, self._n_items))
+        return Sparse([self._of(one.history, line) for one, line in zip(asked, told.lines, strict=True)], self._n_items)
 
-    def _of(self, history: Rows, rows: Rows, scores: Scores) -> tuple[Rows, Scores]:
-        """The steps after a history; `rows` and `scores` are those after its last items alone."""
+    def _of(self, history: Rows, told: Line) -> Line:
+        """The steps after a history; `told` are those after its last items alone."""
+        rows, scores = told
         found, weights = [rows], [scores * (self._settings.prior / max(float(scores.sum()), 1e-9))]
         for apart in range(1, min(self._settings.window, len(history) - 1) + 1):
             key = int(history[-1 - apart]) * self._n_items + int(history[-1])
@@ -215,7 +216,7 @@ class ItemKNN:
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what no user had together with the history."""
-        return Sparse(weighted(read(asked, self._table.shape[1], self._settings.recency), self._table))
+        return Sparse([weighted(one.read(self._settings.recency), self._table) for one in asked], self._table.shape[1])
 
 
 @dataclass(frozen=True)
@@ -268,17 +269,14 @@ class SessionKNN:
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what no neighbour had."""
-        weights = read(asked, self._n_items, self._settings.recency)
-        like = weighted(weights, self._had)
         lines = []
-        for case in range(len(asked)):
-            begin, end = like.indptr[case], like.indptr[case + 1]
-            users, value = _nearest(like.indices[begin:end], like.data[begin:end], self._settings.neighbours)
-            history = weights.indices[weights.indptr[case] : weights.indptr[case + 1]]
-            lines.append(self._votes(history, users, value))
-        return Sparse(of_lines(lines, self._n_items))
+        for one in asked:
+            history = one.read(self._settings.recency)
+            users, value = _nearest(*weighted(history, self._had), self._settings.neighbours)
+            lines.append(self._votes(history[0], users, value))
+        return Sparse(lines, self._n_items)
 
-    def _votes(self, history: Rows, users: Rows, value: Scores) -> tuple[Rows, Scores]:
+    def _votes(self, history: Rows, users: Rows, value: Scores) -> Line:
         """The items that users had, and the sum of the votes for each."""
         if not len(users):
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
