@@ -12,6 +12,7 @@ exact one: never).
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -179,6 +180,13 @@ class VectorIndex:
         )
         there = found[0] >= 0
         return np.asarray(found[0, there], np.int64), np.asarray(scores[0, there], np.float32)
+
+    def keyed(self, keys: Sequence[str] | None) -> VectorIndex:
+        """The same rows under other keys, or under none."""
+        found = copy.copy(self)
+        found.__dict__.pop("_row_of", None)
+        found._keys = None if keys is None else tuple(keys)
+        return found
 
     def save(self, folder: str | Path, name: str) -> None:
         """Writes `name`.json (what it is, the keys), `name`.known.npy (which are not zero), `name`.moments.npy and the

@@ -17,7 +17,7 @@ from recgraph.tools.sources.transitions import scaled, transition_counts
 
 _BLOCK = 2048  # rows of a table made at once
 _FOLLOWERS = 500  # that are kept of each item of a large catalogue
-_LATEST_ITEMS = 200  # of a user, that make pairs in a large catalogue
+_LATEST_ITEMS = 200  # of a user, that make pairs and sessions in a large catalogue
 
 
 class Popularity:
@@ -249,19 +249,24 @@ class SessionKNN:
     def __init__(self, past: Past, settings: SessionKNNSettings | None = None) -> None:
         s = self._settings = settings or SessionKNNSettings()
         self._n_items, self._items = past.n_items, past.events.item
-        self._starts = past.kept.array("session-starts", lambda: _starts(past.events.user))
-        self._had = past.kept.sparse(f"session-knn-{s.rarity}-{s.long}-{s.latest}", lambda: self._counted(past))
+        starts = past.kept.array("session-starts", lambda: _starts(past.events.user))
+        self._ends = starts[1:]
+        # Of a large catalogue all that a user had may be thousands, and votes far from a shared item hardly count.
+        self._begins = np.maximum(starts[:-1], self._ends - _LATEST_ITEMS) if past.n_items > LARGE else starts[:-1]
+        name = f"session-knn-{s.rarity}-{s.long}-{s.latest}-of-{_LATEST_ITEMS}"
+        self._had = past.kept.sparse(name, lambda: self._counted(past))
 
     def _counted(self, past: Past) -> sp.csr_matrix:
         """float32[items, users]: what it weighs that a user had an item."""
-        s, size = self._settings, np.diff(self._starts)
-        user, item = np.repeat(np.arange(len(size)), size), past.events.item
+        s, size = self._settings, self._ends - self._begins
+        user = np.repeat(np.arange(len(size)), size)
+        item = past.events.item[_places(self._begins, size)]
         had = sp.csr_matrix((np.ones(len(user), np.float32), (item, user)), shape=(past.n_items, len(size)))
         had.data[:] = 1.0
         users = np.maximum(np.asarray(had.sum(axis=1)).ravel(), 1.0)
         if users.max(initial=0) > s.latest:
             # 1 and up for the users in the order of their last events, so that the strongest are the latest
-            moment = np.argsort(np.argsort(past.events.ts[self._starts[1:] - 1], kind="stable")) + 1.0
+            moment = np.argsort(np.argsort(past.events.ts[self._ends - 1], kind="stable")) + 1.0
             had = strongest((had @ sp.diags(moment)).tocsr(), s.latest)
             had.data = np.ones(had.nnz, np.float32)
         per_user = (np.maximum(size, 1).astype(np.float64) ** -s.long).astype(np.float32)
@@ -280,10 +285,9 @@ class SessionKNN:
         """The items that users had, and the sum of the votes for each."""
         if not len(users):
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        s, first, size = self._settings, self._starts[users], self._starts[users + 1] - self._starts[users]
+        s, first, size = self._settings, self._begins[users], self._ends[users] - self._begins[users]
         of = np.repeat(np.arange(len(users)), size)
-        place = np.arange(len(of)) - np.repeat(np.cumsum(size) - size, size)
-        item = self._items[first[of] + place]
+        item = self._items[_places(first, size)]
         votes = value[of] * _decay(of, np.isin(item, history), s.near, s.before)
         rows, column = np.unique(item, return_inverse=True)
         total = np.bincount(column.ravel(), votes)
@@ -295,6 +299,11 @@ def _starts(user: NDArray[np.int32]) -> Rows:
     if not len(user):
         return np.zeros(1, np.int64)
     return np.concatenate([[0], np.flatnonzero(np.diff(user)) + 1, [len(user)]]).astype(np.int64)
+
+
+def _places(first: Rows, size: Rows) -> Rows:
+    """The numbers from each of `first` on, so many as `size` says, one run after the other."""
+    return np.arange(size.sum()) + np.repeat(first - (np.cumsum(size) - size), size)
 
 
 def _nearest(users: Rows, value: Scores, count: int) -> tuple[Rows, Scores]:

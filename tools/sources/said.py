@@ -122,6 +122,8 @@ class Near:
         return np.asarray(rows[scores > self.mean[line]], np.int64)
 
     def at(self, rows: Rows) -> Scores:
+        if not self.vectors.any():
+            return np.zeros(rows.shape, np.float32)
         if self._scores is not None:
             found = np.take_along_axis(self._scores, rows, 1)
         else:
