@@ -15,7 +15,8 @@ from recgraph.tools.sources.sums import LARGE, Line, added, looked_up, strongest
 from recgraph.tools.sources.transitions import scaled, transition_counts
 from recgraph.tools.sources.words import makers
 
-_READ = 30_000  # items of reached makers that are looked at, those of the best first
+_WHOLE = 30_000  # items of reached makers: so many are looked at, all of them
+_READ, _OF_ONE = 10_000, 1_000  # where there are more: so many, the best makers' first, and of one maker
 _FOLLOWERS = 200  # makers that are kept of each one of a large catalogue
 
 
@@ -85,12 +86,15 @@ class OfMakers:
         self.mean, self.deviation = moments(mean, square - mean**2, mean > 0)
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
-        """Exact where the reached makers have no more than _READ items; else those of the best makers are looked at."""
+        """Exact where the reached makers have no more than _WHOLE items; else the most taken of the best makers are
+        looked at."""
         makers, gets = self.gets[line]
         begin, end = self.shares.starts[makers], self.shares.starts[makers + 1]
         best = np.argsort(-gets * self.shares.share[self.shares.order[begin]], kind="stable")
         size = (end - begin)[best]
-        size = np.minimum(size, np.maximum(_READ - (np.cumsum(size) - size), 0))
+        if size.sum() > _WHOLE:
+            size = np.minimum(size, _OF_ONE)
+            size = np.minimum(size, np.maximum(_READ - (np.cumsum(size) - size), 0))
         place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
         rows = self.shares.order[np.repeat(begin[best], size) + place]
         scores = (np.repeat(gets[best], size) * self.shares.share[rows]).astype(np.float32)

@@ -15,7 +15,7 @@ from recgraph.tools.sources.words import Words
 
 _LEAST = 1e-9  # a deviation below it is one of scores that are all alike
 _FEW_POSTINGS = 500_000  # words of all names of a catalogue whose word lists are read whole
-_POSTINGS = 20_000  # items in the lists that are read for a request in a larger one
+_POSTINGS = 10_000  # items in the lists that are read for a request in a larger one
 
 
 class Sparse:
