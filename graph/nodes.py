@@ -34,6 +34,8 @@ from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import RetrievalQuery, Retriever, eligible
 from recgraph.tools.wish.facets import Facets, Relaxation
+from recgraph.tools.wish.filters import unknown_values
+from recgraph.tools.wish.understand import MOST_LETTERS
 from recgraph.tools.wish.wish import Wish
 
 # Share of Yes/No in the order of a small model. With the trained adapter (AUC .89 against random products, .62 against
@@ -41,6 +43,7 @@ from recgraph.tools.wish.wish import Wish
 # improve on the fusion's order, and alone it spoils it.
 SMALL_WEIGHT = 0.1
 NOTHING_LEFT = "Nothing to recommend"
+_PARTS_TOLD, _PART_LETTERS = 12, 60  # of a wish, in a note
 Tool = TypeVar("Tool", covariant=True)
 
 
@@ -166,12 +169,18 @@ class Nodes:
             "run_id": state.get("run_id") or uuid.uuid4().hex[:12],
             "user_id": state["user_id"],
             "query": prompts.clean(state.get("query") or "", prompts.ASKED_LIMIT),
+            "said": (state.get("query") or "")[:MOST_LETTERS],
             "k": state.get("k") or s.k,
             "as_of": parse_time(as_of) if isinstance(as_of, str) else as_of,
             "paradigm": state.get("paradigm") or s.paradigm,
             "mode": state.get("mode") or s.mode,
         }
         update: State = {**asked, **self.load_history(asked)}
+        if len(state.get("query") or "") > MOST_LETTERS:
+            update["degraded"] = [
+                *update["degraded"],
+                f"understand: the request was read up to letter {MOST_LETTERS:,}",
+            ]
         if not self._left(update["history"], update["as_of"]):
             there = " that were there before the as-of time" if update["as_of"] else ""
             note = f"{NOTHING_LEFT}: all products{there} are sold out or already bought."
@@ -205,8 +214,9 @@ class Nodes:
         """What is asked for, as a `Wish`: the words of this turn added to those of the conversation."""
         facets = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by).fitted.facets
         shown = self.reader.items(list(state.get("shown") or ()))
+        notes = [f"understand: {note}" for note in unknown_values(facets, state.get("given"))]
         # what was given is part of the sum now: in a thread it is not given once more
-        return {"wish": heard(state, self.listen(facets), shown), "given": None, "relaxed": []}
+        return {"wish": heard(state, self.listen(facets), shown), "given": None, "relaxed": [], "degraded": notes}
 
     def recall_memory(self, state: State, runtime: Runtime[RunContext] | None = None) -> State:
         """F 4.2: the stored queries nearest to this one, and what was on top of their results."""
@@ -271,7 +281,9 @@ class Nodes:
             bought = {event.item_id for event in state["history"] if event.action == "purchase"}
             relaxed = retriever.relaxations(wish, bought)
             if not found:
-                asked_for = " · ".join(wish.parts(s.currency))
+                asked_for = " · ".join(
+                    prompts.clean(part, _PART_LETTERS) for part in wish.parts(s.currency)[:_PARTS_TOLD]
+                )
                 notes = [f"{NOTHING_LEFT}: nothing that is left holds to what was asked for ({asked_for})."]
         wanted = [candidate.item_id for candidate in found] + (
             [prediction.item_id] if prediction and prediction.item_id else []

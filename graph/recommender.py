@@ -27,7 +27,6 @@ from recgraph.errors import EmptyStore, StoreError
 from recgraph.graph.checkpoints import Checkpoints
 from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.nodes import Nodes, NodeSettings, TitlesOnly
-from recgraph.graph.prompts import ASKED_LIMIT, clean
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
@@ -49,6 +48,7 @@ from recgraph.tools.remembered import RememberingEncoder
 from recgraph.tools.retrieve import Retriever
 from recgraph.tools.wish.facets import Facets
 from recgraph.tools.wish.filters import filters
+from recgraph.tools.wish.understand import MOST_LETTERS
 from recgraph.tools.wish.wish import Price, Wish
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
@@ -234,7 +234,7 @@ class Recommender:
         moment = parse_time(as_of) if isinstance(as_of, str) else as_of
         asked: State = {
             "user_id": user_id,
-            "query": clean(query, ASKED_LIMIT),
+            "query": query[: MOST_LETTERS + 1].encode("utf-8", "replace").decode(),  # lone surrogates stop checkpoints
             "k": settings.k,
             "as_of": moment,
             "paradigm": settings.paradigm,
@@ -261,7 +261,7 @@ class Recommender:
             self.store.require_user(user_id)
         wish, shown = self._conversations.last(user_id, thread) if thread else (None, ())
         items = self.store.items(sorted({event.item_id for event in history if event.item_id}))
-        asked = {"query": clean(query, ASKED_LIMIT), "history": history, "items": items, "wish": wish, "shown": shown}
+        asked = {"query": query, "history": history, "items": items, "wish": wish, "shown": shown}
         listen = self._vocabularies.listen(self._facets_alone())
         return heard(cast(State, asked), listen, self.store.items(list(shown)))
 

@@ -117,11 +117,13 @@ class RunRequest(TypedDict):
 
 
 class State(TypedDict, total=False):
-    """One run. What was asked, what each node found, and what it cost."""
+    """One run. What was asked, what each node found, and what it cost. `query` is made harmless and short for prompts
+    and searches; `said` is what the wish is read from, in the shopper's own letters ("<60")."""
 
     run_id: str
     user_id: str
     query: str
+    said: str
     k: int
     as_of: datetime | None
     paradigm: str

@@ -66,7 +66,7 @@ def heard(state: State, listen: Listen, shown: Mapping[str, Item]) -> Wish:
     known = {**shown, **state["items"]}
     seen = list(dict.fromkeys(event.item_id for event in reversed(state["history"]) if event.item_id in known))[:SEEN]
     last = [shown[item_id] for item_id in state.get("shown") or () if item_id in shown]
-    query = state.get("query") or ""
+    query = state.get("said") or state.get("query") or ""
     before = state.get("wish")
     wish = Wish.from_dict(before.to_dict()) if before else Wish()  # a checkpoint gives lists back for tuples
     if query:

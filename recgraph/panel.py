@@ -177,7 +177,13 @@ def _products(found: Recommendation, currency: str) -> Table:
     if judged:
         table.add_column("Yes", justify="right", no_wrap=True)
     table.add_column("From", style="dim", no_wrap=True)
+    named = len(found.wish.named)
+    before = named
     for line in found.items:
+        if line.fits < before:
+            first = line is found.items[0]
+            table.add_row("", Text(_fewer(line.fits, named, first), style="yellow"))
+            before = line.fits
         name = Text(printable(line.item.name), style="bold", overflow="ellipsis", no_wrap=True)
         why = Text.assemble(
             (printable(line.item.item_id), "dim cyan"), ("  " + printable(line.reason), "dim italic"), overflow="fold"
@@ -185,6 +191,14 @@ def _products(found: Recommendation, currency: str) -> Table:
         yes = ["–" if line.yes is None else f"{line.yes:.0%}"] if judged else []
         table.add_row(str(line.rank), Group(name, why), money(line.item.price, currency), *yes, line.source)
     return table
+
+
+def _fewer(fits: int, named: int, first: bool) -> str:
+    """Where products begin that are not all that was named."""
+    if named == 1:
+        return "Nothing fits what was named; near it:" if first else "What was named ends here; near it:"
+    begin = "Nothing fits all that was named; " if first else "All that fits more ends here; "
+    return f"{begin}of its {named} parts these fit {fits or 'none'}:"
 
 
 def _footer(found: Recommendation) -> RenderableType:

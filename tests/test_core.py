@@ -323,7 +323,8 @@ def test_a_core_of_leave_one_out_is_used_only_where_nothing_is_hidden(
 def test_a_kept_core_is_the_published_one_over_the_catalogue(make_store: Callable[..., Store], tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     numbers = {
-        name: draw.standard_normal(shape).astype(np.float32) for name, shape in {"cold": (4,), "b.weight": (3, 4)}.items()
+        name: draw.standard_normal(shape).astype(np.float32)
+        for name, shape in {"cold": (4,), "b.weight": (3, 4)}.items()
     }
     table = draw.standard_normal((2, 4)).astype(np.float32)
     made = Core(("A", "C"), table, np.zeros(2, np.bool_), numbers, {"fitted_before": "2025-02-01T00:00:00"})

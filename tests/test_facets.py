@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recgraph.store.db import Store
+from recgraph.store.records import Item
 from recgraph.tools.wish.facet_files import load_facets, save_facets
 from recgraph.tools.wish.facets import Facets, Relaxation
+from recgraph.tools.wish.renewed import facets_with
 from recgraph.tools.wish.wish import Like, Price, Wish
 
 ITEMS = """item_id,title,category,brand,color,size,price,description,material,Gender,season,url
@@ -77,6 +81,79 @@ def test_relaxations_say_which_hard_part_brings_how_many(facets: Facets) -> None
     offered = np.ones(facets.n_items, bool)
     assert facets.relaxations(wish, offered) == (Relaxation("size 42", 3), Relaxation("not Black", 1))
     assert facets.relaxations(wish, ~offered) == ()
+
+
+def test_where_no_part_alone_brings_more_the_fewest_that_do_together_are_told(facets: Facets) -> None:
+    wish = Wish({"size": ("S",)}, {"brand": ("Fenn",)}, ("size",), Price(at_most=50))
+    offered = np.array([True, True, True, False, False])
+    assert facets.relaxations(wish, offered) == (Relaxation("size S and under 50", 1),)
+    offered = np.array([True, True, False, False, False])
+    assert facets.relaxations(wish, offered) == (Relaxation("not Fenn and size S and under 50", 2),)
+
+
+@pytest.mark.slow
+@given(data=st.data())
+def test_what_a_relaxation_is_said_to_bring_comes_when_the_part_is_given_up(
+    facets: Facets, data: st.DataObject
+) -> None:
+    def some(name: str) -> tuple[str, ...]:
+        spelled = sorted(facets.attributes[name].spelling.values())
+        return tuple(data.draw(st.lists(st.sampled_from(spelled), max_size=2, unique=True)))
+
+    bound = st.sampled_from([None, 10, 60, 99.99, 150])
+    wish = Wish(
+        {"size": some("size"), "category": some("category")},
+        {name: some(name) for name in ("color", "brand", "material")},
+        ("size", "category"),
+        Price(data.draw(bound), data.draw(bound)),
+    )
+    offered = np.array(data.draw(st.lists(st.booleans(), min_size=5, max_size=5)))
+    now = int((facets.may(wish) & offered).sum())
+    found = facets.relaxations(wish, offered)
+    assert bool(found) == bool((offered & ~facets.may(wish)).any())
+    for one in found:
+        parts = set(one.part.split(" and "))
+        less = Wish(
+            {name: values for name, values in wish.want.items() if f"{name} {' or '.join(values)}" not in parts},
+            {
+                name: tuple(value for value in values if f"not {value}" not in parts)
+                for name, values in wish.avoid.items()
+            },
+            wish.required,
+            Price(
+                None if any(part.startswith("under") for part in parts) else wish.price.at_most,
+                None if any(part.startswith("over") for part in parts) else wish.price.at_least,
+            ),
+        )
+        assert int((facets.may(less) & offered).sum()) - now == one.more > 0
+
+
+def test_an_avoided_value_holds_by_the_text_where_the_attribute_is_not_filled_in(
+    make_store: Callable[..., Store],
+) -> None:
+    store = make_store(
+        "item_id,title,material,brand\nA,Leather boots,Leather,Harrow & Pine\nB,Leather bag,,\n"
+        "C,Harrow and Pine cap,,\nD,Leatherette belt of wool,Wool,Fenn\nE,Belt,,"
+    )
+    facets = Facets.of(store)
+    assert may(facets, Wish(avoid={"material": ("Leather",)})) == [False, False, True, True, True]
+    assert may(facets, Wish(avoid={"brand": ("Harrow & Pine",)})) == [False, True, False, True, True]
+    assert may(facets, Wish(avoid={"words": ("boots",)})) == [False, True, True, True, True]
+    assert may(facets, Wish(avoid={"lining": ("wool belt",)})) == [True, True, True, False, True]
+    changed = facets_with(facets, {4: Item("E", "Leather belt"), 5: Item("F", "Boots of leather")})
+    assert may(changed, Wish(avoid={"material": ("Leather",)})) == [False, False, True, True, False, False]
+    assert may(changed, Wish(avoid={"words": ("boots",)})) == [False, True, True, True, True, False]
+
+
+def test_several_values_are_the_same_in_any_order(facets: Facets) -> None:
+    assert may(facets, Wish(avoid={"color": ("White/Black",)})) == [False, True, True, True, True]
+
+
+def test_bounds_are_exact_where_prices_are_large(make_store: Callable[..., Store]) -> None:
+    facets = Facets.of(make_store("item_id,title,price\nA,a,2000001\nB,b,2000000\nC,c,59.99\nD,d,60.00"))
+    assert may(facets, Wish(price=Price(at_most=2_000_000))) == [False, True, True, True]
+    assert may(facets, Wish(price=Price(at_least=2_000_001))) == [True, False, False, False]
+    assert may(facets, Wish(price=Price(at_most=59.99))) == [False, False, True, False]
 
 
 def test_features_are_shares_of_the_parts_that_fit(facets: Facets) -> None:
@@ -156,4 +233,4 @@ def test_a_product_that_does_not_say_an_attribute_fits_it_where_its_text_holds_a
 def test_what_a_category_costs_is_kept_with_the_facets(facets: Facets, tmp_path: Path) -> None:
     save_facets(facets, tmp_path)
     assert load_facets(tmp_path).cheapness.tolist() == facets.cheapness.tolist()
-    assert isinstance(load_facets(tmp_path).__dict__["cheapness"], np.memmap), "sorting is not done again"
+    assert isinstance(load_facets(tmp_path).__dict__["cheapness"].base, np.memmap), "sorting is not done again"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import unicodedata
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from recgraph.panel import recommendation
 from recgraph.settings import load_settings
 from recgraph.store.db import Store
 from recgraph.terminal import console_class
+from recgraph.tools.wish.wish import Wish
 
 GOOD = "ID: K2OLIV\nTitle: Harrow Wool Jumper, Olive, M"
 
@@ -29,6 +31,8 @@ def panel(found: Recommendation, width: int = 80, shop: str = "Shop") -> str:
 
 @pytest.fixture
 def ask(make_store: Callable[..., Store]) -> Callable[..., Recommendation]:
+    number = count()
+
     def run(
         user: str,
         query: str = "",
@@ -38,7 +42,8 @@ def ask(make_store: Callable[..., Store]) -> Callable[..., Recommendation]:
         events: str = SHOP_EVENTS,
         **asked: Any,
     ) -> Recommendation:
-        store = make_store(items, events, SHOP_EXPOSURES if items == SHOP_ITEMS else "")
+        exposures = SHOP_EXPOSURES if items == SHOP_ITEMS else ""
+        store = make_store(items, events, exposures, name=f"shop-{next(number)}")
         settings = load_settings({}, "/nonexistent", store=str(store.path), llm="none" if llm is None else "")
         with Recommender(Store.open(store.path), settings, FakeEncoder(), llm) as recommender:  # type: ignore[arg-type]
             return recommender.recommend(user, query, new_user=True, **asked)
@@ -110,3 +115,25 @@ def test_the_understood_line_tells_each_part_and_keeps_control_characters_out() 
     assert "not Harrow · under €60" in text
     assert "\x1b" not in text
     assert "nothing" in understood(Wish(), "€").plain
+
+
+def test_too_few_products_say_which_part_to_give_up_and_how_many_that_brings(
+    ask: Callable[..., Recommendation],
+) -> None:
+    text = " ".join(panel(ask("u", "shirt, not olive, under 50", k=5), 100).replace("│", " ").split())
+    assert "Only 2 products fit what was asked for: 5 more without “under 50”, 1 more without “not Olive”." in text
+    nothing = " ".join(panel(ask("u", "under 10 in size S"), 100).replace("│", " ").split())
+    assert "No product fits what was asked for: 1 more without “under 10”." in nothing
+    both = " ".join(panel(ask("u", "under 10 in size S, not Fenn"), 100).replace("│", " ").split())
+    assert "8 more without “size S and under 10”, 1 more without “not Fenn and under 10”." in both
+
+
+def test_it_is_said_where_products_begin_that_are_not_all_that_was_named(ask: Callable[..., Recommendation]) -> None:
+    lines = panel(ask("u", "brown boots", k=3), 100).splitlines()
+    places = [n for n, line in enumerate(lines) if "All that fits more ends here; of its 2 parts these fit 1:" in line]
+    assert len(places) == 1
+    assert "B1BRWN" in "".join(lines[: places[0]])
+    assert "B2BLCK" in "".join(lines[places[0] :])
+    assert "ends here" not in panel(ask("u", "boots", k=2), 100)
+    none = Wish({"color": ("Red",)})
+    assert "Nothing fits what was named; near it:" in panel(ask("u", wish=none, k=3), 100)

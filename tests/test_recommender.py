@@ -414,7 +414,41 @@ def test_filters_of_a_recommender_are_those_of_its_shop(make: Make) -> None:
     wish = recommender.filters({"colour": ["olive"]}, {"brand": ["Fenn"]}, Price(at_most=60))
     assert ids(recommender.recommend("U2", wish=wish)) == ["S1OLIV"]
     with pytest.raises(SettingsError, match="No product has the brand 'Fen'; near it are Fenn"):
-        recommender.filters({}, {"brand": ["Fen"]})
+        recommender.filters({"brand": ["Fen"]})
+
+
+def test_what_is_not_wanted_and_not_there_is_told_and_held_to(make: Make) -> None:
+    recommender = make()
+    wish = recommender.filters({}, {"brand": ["Fen"]})
+    found = recommender.recommend("U2", wish=wish)
+    assert found.wish.avoid == {"brand": ("Fen",)}
+    assert "understand: No product has the brand 'Fen'; near it are Fenn." in found.degraded
+    assert found.items
+    unknown = recommender.recommend("U2", wish=Wish({"colour": ("olvie",)}, required=("Colour",)))
+    assert not unknown.items
+    assert "understand: No product has the color 'olvie'; near it are Olive." in unknown.degraded
+
+
+@pytest.mark.parametrize("mode", ["fused", "paper"])
+@pytest.mark.parametrize(
+    ("query", "wish", "right"),
+    [
+        ("<60 and >50", None, {"S2OLIV", "NOTITL"}),
+        ("shirt " * 100 + "not olive, under 50", None, {"S1NAVY", "S1SAND"}),
+        ("", Wish(avoid={"Colour": ("olive",), "Category": ("Shirts", "boots", "dresses")}), {"K1GREY", "NOTITL"}),
+        ("no cable, no linen, no boots, no dress", None, {"S2OLIV", "K2OLIV", "NOTITL"}),
+    ],
+)
+def test_hard_parts_hold_however_they_are_written(
+    make: Make, query: str, wish: Wish | None, right: set[str], mode: str
+) -> None:
+    found = make().recommend("U3", query, wish=wish, mode=mode, as_of="2025-02-01", k=50)
+    assert set(ids(found)) == right
+
+
+def test_a_request_that_is_longer_than_what_is_read_says_so(make: Make) -> None:
+    found = make().recommend("U2", "shirt " * 200)
+    assert "understand: the request was read up to letter 1,000" in found.degraded
 
 
 def test_a_run_is_logged_beside_the_store(make: Make, shop: Path) -> None:

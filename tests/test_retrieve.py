@@ -417,6 +417,10 @@ def test_the_tools_have_typed_schemas_and_json_answers(make_store: MakeStore, re
         "'plutonium' is nothing that products are told apart by here: it could not be ruled out."
     ]
     assert {one["part"] for one in held["relaxed"]} >= {"not Harrow"}
+    listed = retrieve.invoke({"avoid": ["olive, navy or sand", "harrow and plutonium"], "k": 20})
+    assert {one["color"] for one in listed["products"]} == {"Black", "Brown", "Grey", "Sage"}
+    assert "Harrow" not in {one["brand"] for one in listed["products"]}
+    assert [problem.split()[0] for problem in listed["problems"]] == ["'plutonium'"]
     assert retrieve.invoke({"brand": "plutonium"})["problems"][0].startswith("No product has the brand")
 
 

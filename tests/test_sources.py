@@ -178,18 +178,27 @@ def tf_idf(names: list[str]) -> np.ndarray:
     return Words.of(names).table.toarray()
 
 
+def words_of(text: str) -> np.ndarray:
+    """What is read of a text, a number for each word of the catalogue."""
+    found = np.zeros(PAST.words.table.shape[1], np.float32)
+    columns, weights = PAST.words.read(text)
+    found[columns] = weights
+    return found
+
+
 def test_words() -> None:
     table = tf_idf(list(PAST.names))
     agrees(WordKNN(PAST).ask(ASKED), read(0.8) @ table @ table.T)
     asked = [Request(NOBODY, "black boots"), Request(NOBODY, "zest"), Request(NOBODY, "unheard of")]
-    agrees(QueryWords(PAST).ask(asked), PAST.words.read([one.query for one in asked]).toarray() @ table.T)
+    wanted = np.stack([words_of(one.query) for one in asked])
+    agrees(QueryWords(PAST).ask(asked), wanted @ table.T)
 
 
 def test_words_of_a_large_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     """By lists of words: exact where none is cut; where some are, the mean still is."""
-    monkeypatch.setattr(sums, "_FEW_COLUMNS", 0)
-    table, wanted = tf_idf(list(PAST.names)), PAST.words.read(["black boots", "zest", ""])
-    dense = wanted.toarray() @ table.T
+    texts = ["black boots", "zest", ""]
+    table, wanted = tf_idf(list(PAST.names)), [PAST.words.read(text) for text in texts]
+    dense = np.stack([words_of(text) for text in texts]) @ table.T
     agrees(ByWords(wanted, PAST.words), dense)
     monkeypatch.setattr(said, "_POSTINGS", 40)
     answer = ByWords(wanted, PAST.words)
@@ -200,13 +209,15 @@ def test_words_of_a_large_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dense[0, answer.first(0, 3)] == pytest.approx([best] * 3, rel=0.3)
 
 
-def test_sums_of_rows_are_the_same_in_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_of_rows_are_those_of_a_product() -> None:
     table, weights = (sp.random(50, 70, 0.2, "csr", np.float32, np.random.default_rng(seed)) for seed in (1, 2))
-    weights = weights[:4, :50].tocsr()
-    expected = (weights @ table).toarray()
-    monkeypatch.setattr(sums, "_FEW_COLUMNS", 0)
-    for _ in range(2):  # nothing is left over from the first time
-        assert sums.weighted(weights, table).toarray() == pytest.approx(expected, rel=1e-5)
+    for row in weights[:4, :50].tocsr():
+        expected = row @ table
+        columns, values = sums.weighted((row.indices, row.data), table)  # nothing is left over from the time before
+        assert np.array_equal(columns, expected.indices)
+        assert np.array_equal(values, expected.data)
+        asked = np.array([3, 60, 3])
+        assert np.array_equal(sums.looked_up((columns, values), asked, 70), expected.toarray()[0, asked])
 
 
 def test_the_strongest_of_each_row_are_kept() -> None:
@@ -215,8 +226,8 @@ def test_the_strongest_of_each_row_are_kept() -> None:
 
 
 def test_a_typing_error_finds_the_word() -> None:
-    assert np.array_equal(PAST.words.read(["blak bootts"]).toarray(), PAST.words.read(["black boots"]).toarray())
-    assert not PAST.words.read(["zzzzzzz ht"]).nnz  # no word is near, and a short one has too many neighbours
+    assert np.array_equal(words_of("blak bootts"), words_of("black boots"))
+    assert not words_of("zzzzzzz ht").any()  # no word is near, and a short one has too many neighbours
 
 
 def test_texts_near_to_the_history_and_the_query() -> None:
@@ -256,7 +267,7 @@ def test_a_source_without_a_better_way_scores_all() -> None:
 
 
 def test_an_item_that_is_asked_for_twice_is_told_twice() -> None:
-    answer = Sparse(sp.csr_matrix(np.array([[0, 2, 1]], np.float32)))
+    answer = Sparse([(np.array([1, 2]), np.array([2, 1], np.float32))], 3)
     assert answer.at(np.array([[1, 0, 1, 2, 2]])).tolist() == [[2, 0, 2, 1, 1]]
     assert Led(answer, [0]).at(np.array([[0, 0, 1]])).tolist() == [[1, 1, 2]]
 

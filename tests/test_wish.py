@@ -54,6 +54,16 @@ def test_a_wish_goes_through_json_unchanged() -> None:
     assert Wish.from_dict({"want": {"color": "Red"}}) == Wish({"color": ("Red",)})
 
 
+def test_a_wish_given_ready_made_may_name_attributes_as_people_do() -> None:
+    wish = Wish({"Colour": "black", "Farbe": ["Navy", ""]}, {"Fabric": ("Wool",), "brand": ()}, ("COLOR",))  # type: ignore[dict-item]
+    assert wish == Wish({"color": ("black", "Navy")}, {"material": ("Wool",)}, ("color",))
+    assert wish.hard
+
+
+def test_amounts_are_shown_as_people_read_them() -> None:
+    assert Wish(price=Price(16_777_216, 59.9)).parts("€") == ["under €16777216", "over €59.90"]
+
+
 def test_what_is_no_wish_is_refused_in_one_sentence() -> None:
     with pytest.raises(SettingsError, match="no wish"):
         Wish.from_dict({"price": {"at_most": "cheap"}})

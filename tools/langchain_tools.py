@@ -7,6 +7,7 @@ JSON-able answers. What a model fills in wrongly it is told of in the answer, so
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,9 @@ from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.wish.filters import filters
 from recgraph.tools.wish.understand import understand
 from recgraph.tools.wish.vocabulary import Vocabulary
-from recgraph.tools.wish.wish import Price, Wish
+from recgraph.tools.wish.wish import WORDS, Price, Wish
 
+_LISTED = re.compile(r"[,;/|]|\bor\b|\band\b")  # a model gives "black, brown" as one
 _MEMORY = """Finds earlier searches of this shop that mean nearly the same, and the products that shoppers were shown
 for them, best placed first. Use it to see what others who asked so looked at; to find products that fit what is asked,
 use retrieve_products."""
@@ -129,15 +131,30 @@ def _wish(asked: RetrieveProducts, vocabulary: Vocabulary) -> tuple[Wish, list[s
     avoid: dict[str, list[str]] = {}
     problems = []
     for word in asked.avoid:
-        meant = understand(f"not {word}", vocabulary).avoid
+        meant, unknown = _unwanted(word, vocabulary)
         for name, values in meant.items():
             avoid.setdefault(name, []).extend(values)
-        if not meant:
-            problems.append(
-                f"'{word[:40]}' is nothing that products are told apart by here: it could not be ruled out."
-            )
+        problems += [
+            f"'{part[:40]}' is nothing that products are told apart by here: it could not be ruled out."
+            for part in unknown
+        ]
+    ruled_out = Wish(avoid={WORDS: tuple(avoid.pop(WORDS, ()))})
     given = filters(vocabulary.facets, want, avoid, Price(at_most=asked.max_price, at_least=asked.min_price))
-    return understand(asked.query, vocabulary).then(given), problems
+    return understand(asked.query, vocabulary).then(given).then(ruled_out), problems
+
+
+def _unwanted(text: str, vocabulary: Vocabulary) -> tuple[dict[str, list[str]], list[str]]:
+    """What a model wrote that no product may be, and what of it is not known. It is read as a whole ("Harrow and Pine")
+    or, where that leaves anything over, part by part ("leather, wool")."""
+    found: dict[str, list[str]] = {}
+    unknown = []
+    whole = understand(f"without {text}", vocabulary)
+    for part in [text] if whole.avoid and not (whole.want or whole.text) else _LISTED.split(text):
+        meant = understand(f"without {part}", vocabulary)
+        for name, values in meant.avoid.items():
+            found.setdefault(name, []).extend(values)
+        unknown += [part.strip()] if part.strip() and (not meant.avoid or meant.want or meant.text) else []
+    return found, unknown
 
 
 def _spelled(name: str, value: str, vocabulary: Vocabulary) -> Sequence[str]:

@@ -206,8 +206,10 @@ class PoolReader:
 
 
 def _levels(may: Mask, fits: NDArray[np.int8]) -> Iterator[tuple[int, Mask]]:
-    for fit in np.unique(fits[may])[::-1]:
-        yield int(fit), may & (fits == fit)
+    for fit in range(int(fits.max(initial=0)), -1, -1):
+        level = may & (fits == fit)
+        if level.any():
+            yield fit, level
 
 
 @dataclass(frozen=True)
@@ -382,14 +384,13 @@ class Ranker:
         `told` bool[m, groups] and that it reads."""
         assert self.learnt is not None
         count = len(self._read_by)
-        says = np.full(told.shape, np.inf, np.float32)
-        for column, group in enumerate(self._groups.values()):
-            places = [place for place in group if self._read_by[place]]
-            if places:
-                without = read.copy()
-                without[:, [*places, *(count + place for place in places)]] = 0.0  # as if nothing was said of it
-                says[:, column] = self.learnt.says(without[:, self._columns])
-        return np.asarray(np.where(told, says, np.inf).argmin(1), np.int64)
+        read_of = [[place for place in group if self._read_by[place]] for group in self._groups.values()]
+        without = np.repeat(read[:, None], len(read_of), axis=1)
+        for column, places in enumerate(read_of):
+            without[:, column, [*places, *(count + place for place in places)]] = 0.0  # as if nothing was said of it
+        says = self.learnt.says(without[:, :, self._columns])
+        may = told & np.array([bool(places) for places in read_of])
+        return np.asarray(np.where(may, says, np.inf).argmin(1), np.int64)
 
     def _worth(self, pools: Pools) -> Numbers:
         """float32[n, pool], comparable within a request: what the network says, or its order as one vote among those

@@ -22,6 +22,7 @@ class RememberingEncoder:
 
     def __init__(self, encoder: Encoder) -> None:
         self.name, self.dim, self._encoder = encoder.name, encoder.dim, encoder
+        self.words: frozenset[str] = getattr(encoder, "words", frozenset())
         self._kept: OrderedDict[str, np.ndarray[Any, np.dtype[np.float32]]] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -174,14 +174,14 @@ class Retriever:
         if not kept.has("titles") and (titles is None or titles.keys != tuple(catalogue.item_ids)):
             titles, unembedded = _embedded(store, encoder, catalogue, progress, until)
             kept = kept if not unembedded else Built()
-        given = titles
-        titles = kept.index("titles", lambda: given or _embedded(store, encoder, catalogue, None, None)[0])
+        given, keys = titles, catalogue.item_ids
+        titles = kept.index("titles", lambda: given or _embedded(store, encoder, catalogue, None, None)[0], keys)
         sequences = _sequences(store, before, kept)
 
         def neighbours() -> VectorIndex:
             return VectorIndex(catalogue.item_ids, core.units() if core else id_embedding(sequences, n))
 
-        ids = kept.index("ids", neighbours)
+        ids = kept.index("ids", neighbours, keys)
         table = kept.sparse("followers", lambda: TransitionTable.fit(sequences, n).table)
         past = Past(sequences, catalogue.names, titles.stored, core, former, ids.stored, kept)
         fitted = Fitted(
@@ -307,8 +307,6 @@ class Retriever:
         allowed = among.copy()
         bought = (event.item_id for event in asked.history if event.action == "purchase" and asked.exclude_purchased)
         allowed[[self.rows[item_id] for item_id in (*bought, *asked.exclude) if item_id in self.rows]] = False
-        if asked.wish and self.fitted.facets:
-            allowed &= self.fitted.facets.may(asked.wish)
         return allowed
 
     def _in_order(self, level: _Level) -> Iterator[int]:

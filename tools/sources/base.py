@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
@@ -17,6 +16,7 @@ from recgraph.store.columns import Sequences
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.kept import Built
+from recgraph.tools.sources.sums import Line
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import recency_weights
 from recgraph.tools.sources.words import Words
@@ -86,7 +86,8 @@ class Past:
         if self.core is None:
             raise SettingsError("The source core was asked for without a trained CORE; give the past one.")
         core = self.core
-        return self.kept.index("core", lambda: VectorIndex(None, core.units()))
+        # With CORE the ID embedding is its table, and one index serves both.
+        return self.kept.index("ids" if self.ids is not None else "core", lambda: VectorIndex(None, core.units()))
 
     @cached_property
     def neighbours(self) -> VectorIndex:
@@ -112,6 +113,18 @@ class Request:
     wish: Wish | None = None
     predicted: int | None = None
     predicted_title: Vectors | None = None
+
+    @cached_property
+    def _distinct(self) -> tuple[Rows, Rows]:
+        return np.unique(self.history[-HISTORY:], return_inverse=True)
+
+    def read(self, recency: float) -> Line:
+        """The distinct items of the history, ascending: the newest weighs 1, each one before it `recency` of the one
+        after; repeats add up."""
+        rows, place = self._distinct
+        weights = np.zeros(len(rows), np.float32)
+        np.add.at(weights, place, recency_weights(len(place), recency).astype(np.float32))
+        return rows, weights
 
 
 class Said(Protocol):
@@ -141,24 +154,6 @@ class Source(Protocol):
     def ask(self, asked: Sequence[Request]) -> Said:
         """Of all requests at once."""
         ...
-
-
-def read_weights(histories: Sequence[Rows], n_items: int, recency: float, length: int = HISTORY) -> sp.csr_matrix:
-    """float32[requests, n_items]: the newest item of a history weighs 1, each one before it `recency` of the one after;
-    repeats add up."""
-    newest = [one[-length:] for one in histories]
-    starts = np.concatenate([[0], np.cumsum([len(one) for one in newest])]).astype(np.int64)
-    weights = recency_weights(length, recency).astype(np.float32)
-    value = np.concatenate([weights[length - len(one) :] for one in newest]) if newest else np.zeros(0, np.float32)
-    rows = np.concatenate(newest) if newest else np.zeros(0, np.int64)
-    found = sp.csr_matrix((value, rows, starts), shape=(len(newest), n_items))
-    found.sum_duplicates()
-    return found
-
-
-def read(asked: Sequence[Request], n_items: int, recency: float) -> sp.csr_matrix:
-    """`read_weights` of the requests' histories."""
-    return read_weights([one.history for one in asked], n_items, recency)
 
 
 def share(name: str, value: float) -> None:

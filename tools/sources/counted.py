@@ -10,14 +10,14 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from recgraph.tools.sources.base import Past, Request, Rows, Said, Scores, at_least, read, share
-from recgraph.tools.sources.said import Order, Same, Sparse, of_lines, of_pairs
-from recgraph.tools.sources.sums import LARGE, strongest, weighted
+from recgraph.tools.sources.base import Past, Request, Rows, Said, Scores, at_least, share
+from recgraph.tools.sources.said import Order, Same, Sparse
+from recgraph.tools.sources.sums import LARGE, Line, strongest, weighted
 from recgraph.tools.sources.transitions import scaled, transition_counts
 
 _BLOCK = 2048  # rows of a table made at once
 _FOLLOWERS = 500  # that are kept of each item of a large catalogue
-_LATEST_ITEMS = 200  # of a user, that make pairs in a large catalogue
+_LATEST_ITEMS = 200  # of a user, that make pairs and sessions in a large catalogue
 
 
 class Popularity:
@@ -38,11 +38,12 @@ class Viewed:
         self._n_items = past.n_items
 
     def ask(self, asked: Sequence[Request]) -> Said:
-        pairs = []
+        lines = []
         for one in asked:
-            newest = {int(row): place / len(one.history) for place, row in enumerate(one.history, start=1)}
-            pairs.append(tuple(newest.items()))
-        return Sparse(of_pairs(pairs, self._n_items))
+            newest = {row: place / len(one.history) for place, row in enumerate(one.history.tolist(), start=1)}
+            rows = np.fromiter(newest.keys(), np.int64, len(newest))
+            lines.append((rows, np.fromiter(newest.values(), np.float32, len(newest))))
+        return Sparse(lines, self._n_items)
 
 
 # ── What follows what ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -78,7 +79,7 @@ class Transitions:
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what never followed."""
-        return Sparse(weighted(read(asked, self._table.shape[1], self._settings.recency), self._table))
+        return Sparse([weighted(one.read(self._settings.recency), self._table) for one in asked], self._table.shape[1])
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,11 @@ class TwoStep:
         """Shares of all steps, which add up to 1; 0 for what followed neither."""
         told = self._after_one.ask(asked)
         assert isinstance(told, Sparse)
-        lines = [self._of(one.history, *told.of(line)) for line, one in enumerate(asked)]
-        return Sparse(of_lines(lines, self._n_items))
+        return Sparse([self._of(one.history, line) for one, line in zip(asked, told.lines, strict=True)], self._n_items)
 
-    def _of(self, history: Rows, rows: Rows, scores: Scores) -> tuple[Rows, Scores]:
-        """The steps after a history; `rows` and `scores` are those after its last items alone."""
+    def _of(self, history: Rows, told: Line) -> Line:
+        """The steps after a history; `told` are those after its last items alone."""
+        rows, scores = told
         found, weights = [rows], [scores * (self._settings.prior / max(float(scores.sum()), 1e-9))]
         for apart in range(1, min(self._settings.window, len(history) - 1) + 1):
             key = int(history[-1 - apart]) * self._n_items + int(history[-1])
@@ -215,7 +216,7 @@ class ItemKNN:
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what no user had together with the history."""
-        return Sparse(weighted(read(asked, self._table.shape[1], self._settings.recency), self._table))
+        return Sparse([weighted(one.read(self._settings.recency), self._table) for one in asked], self._table.shape[1])
 
 
 @dataclass(frozen=True)
@@ -248,19 +249,24 @@ class SessionKNN:
     def __init__(self, past: Past, settings: SessionKNNSettings | None = None) -> None:
         s = self._settings = settings or SessionKNNSettings()
         self._n_items, self._items = past.n_items, past.events.item
-        self._starts = past.kept.array("session-starts", lambda: _starts(past.events.user))
-        self._had = past.kept.sparse(f"session-knn-{s.rarity}-{s.long}-{s.latest}", lambda: self._counted(past))
+        starts = past.kept.array("session-starts", lambda: _starts(past.events.user))
+        self._ends = starts[1:]
+        # Of a large catalogue all that a user had may be thousands, and votes far from a shared item hardly count.
+        self._begins = np.maximum(starts[:-1], self._ends - _LATEST_ITEMS) if past.n_items > LARGE else starts[:-1]
+        name = f"session-knn-{s.rarity}-{s.long}-{s.latest}-of-{_LATEST_ITEMS}"
+        self._had = past.kept.sparse(name, lambda: self._counted(past))
 
     def _counted(self, past: Past) -> sp.csr_matrix:
         """float32[items, users]: what it weighs that a user had an item."""
-        s, size = self._settings, np.diff(self._starts)
-        user, item = np.repeat(np.arange(len(size)), size), past.events.item
+        s, size = self._settings, self._ends - self._begins
+        user = np.repeat(np.arange(len(size)), size)
+        item = past.events.item[_places(self._begins, size)]
         had = sp.csr_matrix((np.ones(len(user), np.float32), (item, user)), shape=(past.n_items, len(size)))
         had.data[:] = 1.0
         users = np.maximum(np.asarray(had.sum(axis=1)).ravel(), 1.0)
         if users.max(initial=0) > s.latest:
             # 1 and up for the users in the order of their last events, so that the strongest are the latest
-            moment = np.argsort(np.argsort(past.events.ts[self._starts[1:] - 1], kind="stable")) + 1.0
+            moment = np.argsort(np.argsort(past.events.ts[self._ends - 1], kind="stable")) + 1.0
             had = strongest((had @ sp.diags(moment)).tocsr(), s.latest)
             had.data = np.ones(had.nnz, np.float32)
         per_user = (np.maximum(size, 1).astype(np.float64) ** -s.long).astype(np.float32)
@@ -268,24 +274,20 @@ class SessionKNN:
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what no neighbour had."""
-        weights = read(asked, self._n_items, self._settings.recency)
-        like = weighted(weights, self._had)
         lines = []
-        for case in range(len(asked)):
-            begin, end = like.indptr[case], like.indptr[case + 1]
-            users, value = _nearest(like.indices[begin:end], like.data[begin:end], self._settings.neighbours)
-            history = weights.indices[weights.indptr[case] : weights.indptr[case + 1]]
-            lines.append(self._votes(history, users, value))
-        return Sparse(of_lines(lines, self._n_items))
+        for one in asked:
+            history = one.read(self._settings.recency)
+            users, value = _nearest(*weighted(history, self._had), self._settings.neighbours)
+            lines.append(self._votes(history[0], users, value))
+        return Sparse(lines, self._n_items)
 
-    def _votes(self, history: Rows, users: Rows, value: Scores) -> tuple[Rows, Scores]:
+    def _votes(self, history: Rows, users: Rows, value: Scores) -> Line:
         """The items that users had, and the sum of the votes for each."""
         if not len(users):
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        s, first, size = self._settings, self._starts[users], self._starts[users + 1] - self._starts[users]
+        s, first, size = self._settings, self._begins[users], self._ends[users] - self._begins[users]
         of = np.repeat(np.arange(len(users)), size)
-        place = np.arange(len(of)) - np.repeat(np.cumsum(size) - size, size)
-        item = self._items[first[of] + place]
+        item = self._items[_places(first, size)]
         votes = value[of] * _decay(of, np.isin(item, history), s.near, s.before)
         rows, column = np.unique(item, return_inverse=True)
         total = np.bincount(column.ravel(), votes)
@@ -297,6 +299,11 @@ def _starts(user: NDArray[np.int32]) -> Rows:
     if not len(user):
         return np.zeros(1, np.int64)
     return np.concatenate([[0], np.flatnonzero(np.diff(user)) + 1, [len(user)]]).astype(np.int64)
+
+
+def _places(first: Rows, size: Rows) -> Rows:
+    """The numbers from each of `first` on, so many as `size` says, one run after the other."""
+    return np.arange(size.sum()) + np.repeat(first - (np.cumsum(size) - size), size)
 
 
 def _nearest(users: Rows, value: Scores, count: int) -> tuple[Rows, Scores]:

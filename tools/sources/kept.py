@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 Array = NDArray[Any]
 T = TypeVar("T")
 INDEX_FOLDER = ".index"  # after the store's name
-_FORM = 1  # of the files: another number where older ones would be read wrongly
+_FORM = 2  # of the files: another number where older ones would be read wrongly
 _PARTS = ("data", "indices", "indptr")  # of a csr table, a file each
 
 
@@ -48,11 +48,13 @@ class Built:
         """Likewise a csr table."""
         return self.get(name, make, _save_sparse, _sparse)
 
-    def index(self, name: str, make: Callable[[], VectorIndex]) -> VectorIndex:
-        """Likewise an index."""
-        return self.get(
-            name, make, lambda made, place: made.save(place, "index"), lambda p: VectorIndex.load(p, "index")
-        )
+    def index(self, name: str, make: Callable[[], VectorIndex], keys: Sequence[str] | None = None) -> VectorIndex:
+        """Likewise an index, under these keys: those of a large catalogue are in memory already, and are not kept."""
+
+        def save(made: VectorIndex, place: Path) -> None:
+            made.keyed(None).save(place, "index")
+
+        return self.get(name, make, save, lambda place: VectorIndex.load(place, "index").keyed(keys))
 
     def has(self, name: str) -> bool:
         """Whether there is something of this name."""

@@ -36,13 +36,14 @@ def gelu(x: Numbers) -> Numbers:
     return np.asarray(x * (1 + erf(x / np.float32(np.sqrt(2)))) / 2, np.float32)
 
 
-def attended(x: Numbers, weights: Weights, name: str, heads: int) -> Numbers:
-    """float32[l, d] → float32[l, d]: `heads` of attention, each place on itself and those before it; `name`.qkv and
-    `name`.out are its layers."""
+def attended(x: Numbers, weights: Weights, name: str, heads: int, told: int = 0) -> Numbers:
+    """float32[l, d] → float32[told, d], of the last `told` places (0: all): `heads` of attention, each place on itself
+    and those before it; `name`.qkv and `name`.out are its layers."""
     length, dim = x.shape
+    first = length - told if told else 0
     q, k, v = linear(x, weights, f"{name}.qkv").reshape(length, 3, heads, dim // heads).transpose(1, 2, 0, 3)
-    later = np.triu(np.ones((length, length), np.bool_), 1)
-    scores = np.where(later, -np.inf, q @ k.transpose(0, 2, 1) / np.sqrt(np.float32(dim // heads)))
+    later = np.arange(length) > np.arange(first, length)[:, None]
+    scores = np.where(later, -np.inf, q[:, first:] @ k.transpose(0, 2, 1) / np.sqrt(np.float32(dim // heads)))
     shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
     mixed = (shares / shares.sum(axis=-1, keepdims=True)) @ v
-    return linear(mixed.transpose(1, 0, 2).reshape(length, dim), weights, f"{name}.out")
+    return linear(mixed.transpose(1, 0, 2).reshape(length - first, dim), weights, f"{name}.out")

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
-from recgraph.tools.sources.base import Mask, Past, Request, Rows, Said, Scores, read
+from recgraph.tools.sources.base import Mask, Past, Request, Rows, Said, Scores
 from recgraph.tools.sources.said import highest, moments
-from recgraph.tools.sources.sums import LARGE, strongest, weighted
+from recgraph.tools.sources.sums import LARGE, Line, added, looked_up, strongest, weighted
 from recgraph.tools.sources.transitions import scaled, transition_counts
 from recgraph.tools.sources.words import makers
 
-_READ = 30_000  # items of reached makers that are looked at, those of the best first
+_WHOLE = 30_000  # items of reached makers: so many are looked at, all of them
+_READ, _OF_ONE = 10_000, 1_000  # where there are more: so many, the best makers' first, and of one maker
 _FOLLOWERS = 200  # makers that are kept of each one of a large catalogue
 
 
@@ -57,13 +57,12 @@ class MakerTransitions:
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 for items of makers that never followed."""
-        history = read(asked, len(self._shares.maker), self._settings.recency)
-        of = sp.csr_matrix(
-            (history.data, self._shares.maker[history.indices], history.indptr),
-            shape=(len(asked), self._steps.shape[0]),
-        )
-        of.sum_duplicates()
-        return OfMakers(weighted(of, self._steps), self._shares)
+        gets = []
+        for one in asked:
+            rows, weights = one.read(self._settings.recency)
+            looked_at = added(self._shares.maker[rows], weights, self._steps.shape[0])
+            gets.append(weighted(looked_at, self._steps))
+        return OfMakers(gets, self._shares)
 
 
 def _steps(past: Past, maker: Rows, n: int, into: float) -> sp.csr_matrix:
@@ -76,24 +75,26 @@ def _steps(past: Past, maker: Rows, n: int, into: float) -> sp.csr_matrix:
 
 
 class OfMakers:
-    """What each request's makers get, csr float32[n, makers], times an item's share of it."""
+    """What each request's makers get, times an item's share of it."""
 
-    def __init__(self, gets: sp.csr_matrix, shares: Shares) -> None:
-        gets.sort_indices()
+    def __init__(self, gets: Sequence[Line], shares: Shares) -> None:
         self.gets, self.shares = gets, shares
-        n, items = gets.shape[0], max(len(shares.maker), 1)
-        line, value = np.repeat(np.arange(n), np.diff(gets.indptr)), gets.data.astype(np.float64)
-        mean = np.bincount(line, value * shares.total[gets.indices], n) / items
-        square = np.bincount(line, value**2 * shares.squares[gets.indices], n) / items
+        items = max(len(shares.maker), 1)
+        wide = [(makers, value.astype(np.float64)) for makers, value in gets]
+        mean = np.array([value @ shares.total[makers] for makers, value in wide]) / items
+        square = np.array([value**2 @ shares.squares[makers] for makers, value in wide]) / items
         self.mean, self.deviation = moments(mean, square - mean**2, mean > 0)
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
-        """Exact where the reached makers have no more than _READ items; else those of the best makers are looked at."""
-        makers, gets = self._of(line)
+        """Exact where the reached makers have no more than _WHOLE items; else the most taken of the best makers are
+        looked at."""
+        makers, gets = self.gets[line]
         begin, end = self.shares.starts[makers], self.shares.starts[makers + 1]
         best = np.argsort(-gets * self.shares.share[self.shares.order[begin]], kind="stable")
         size = (end - begin)[best]
-        size = np.minimum(size, np.maximum(_READ - (np.cumsum(size) - size), 0))
+        if size.sum() > _WHOLE:
+            size = np.minimum(size, _OF_ONE)
+            size = np.minimum(size, np.maximum(_READ - (np.cumsum(size) - size), 0))
         place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
         rows = self.shares.order[np.repeat(begin[best], size) + place]
         scores = (np.repeat(gets[best], size) * self.shares.share[rows]).astype(np.float32)
@@ -105,13 +106,6 @@ class OfMakers:
     def at(self, rows: Rows) -> Scores:
         found = np.zeros(rows.shape, np.float32)
         for line, asked in enumerate(rows):
-            makers, gets = self._of(line)
-            if len(makers):
-                maker = self.shares.maker[asked]
-                place = np.minimum(np.searchsorted(makers, maker), len(makers) - 1)
-                found[line] = np.where(makers[place] == maker, gets[place], 0.0) * self.shares.share[asked]
+            maker = self.shares.maker[asked]
+            found[line] = looked_up(self.gets[line], maker, len(self.shares.total)) * self.shares.share[asked]
         return found
-
-    def _of(self, line: int) -> tuple[NDArray[np.int64], Scores]:
-        begin, end = self.gets.indptr[line], self.gets.indptr[line + 1]
-        return self.gets.indices[begin:end], self.gets.data[begin:end]

@@ -6,57 +6,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recgraph.tools.index import VectorIndex, best
 from recgraph.tools.sources.base import Mask, Rows, Said, Scores, Vectors
-from recgraph.tools.sources.sums import weighted
+from recgraph.tools.sources.sums import Line, looked_up, weighted
 from recgraph.tools.sources.words import Words
 
 _LEAST = 1e-9  # a deviation below it is one of scores that are all alike
 _FEW_POSTINGS = 500_000  # words of all names of a catalogue whose word lists are read whole
-_POSTINGS = 20_000  # items in the lists that are read for a request in a larger one
+_POSTINGS = 10_000  # items in the lists that are read for a request in a larger one
 
 
 class Sparse:
-    """A score above 0 for few items of each request, 0 for all others: csr float32[n, items]."""
+    """A score above 0 for few of `n_items` items of each request, 0 for all others: a line of them each."""
 
-    def __init__(self, scores: sp.csr_matrix) -> None:
-        self.scores = scores
-        n, items = scores.shape
-        line = np.repeat(np.arange(n), np.diff(scores.indptr))
-        value = scores.data.astype(np.float64)
-        mean = np.bincount(line, value, n) / max(items, 1)
+    def __init__(self, lines: Sequence[Line], n_items: int) -> None:
+        self.lines, self.n_items = lines, n_items
+        wide = [scores.astype(np.float64) for _, scores in lines]
+        mean = np.array([scores.sum() for scores in wide]) / max(n_items, 1)
         # float64: the difference of the squares is small beside them
-        square = np.bincount(line, value**2, n) / max(items, 1)
+        square = np.array([scores @ scores for scores in wide]) / max(n_items, 1)
         self.mean, self.deviation = moments(mean, square - mean**2, mean > 0)
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
-        rows, scores = self.of(line)
+        rows, scores = self.lines[line]
         high = scores > self.mean[line]
         if may is not None:
             high &= may[rows]
         return highest(rows[high], scores[high], depth)
 
     def at(self, rows: Rows) -> Scores:
-        found = np.zeros(rows.shape, np.float32)
-        for line, asked in enumerate(rows):
-            known, scores = self.of(line)
-            if not len(known):
-                continue
-            order = np.argsort(asked, kind="stable")
-            place = np.minimum(np.searchsorted(asked, known, sorter=order), len(asked) - 1)
-            there = asked[order[place]] == known
-            told = np.zeros(len(asked), np.float32)
-            told[place[there]] = scores[there]
-            found[line, order] = told[np.searchsorted(asked, asked[order], sorter=order)]  # a row may be asked twice
-        return found
-
-    def of(self, line: int) -> tuple[Rows, Scores]:
-        """The items with a score above 0 of a request, in no promised order, and their scores."""
-        begin, end = self.scores.indptr[line], self.scores.indptr[line + 1]
-        return self.scores.indices[begin:end], self.scores.data[begin:end]
+        found = [looked_up(line, asked, self.n_items) for line, asked in zip(self.lines, rows, strict=True)]
+        return np.array(found, np.float32).reshape(rows.shape)
 
 
 class Order:
@@ -140,6 +122,8 @@ class Near:
         return np.asarray(rows[scores > self.mean[line]], np.int64)
 
     def at(self, rows: Rows) -> Scores:
+        if not self.vectors.any():
+            return np.zeros(rows.shape, np.float32)
         if self._scores is not None:
             found = np.take_along_axis(self._scores, rows, 1)
         else:
@@ -178,32 +162,31 @@ class Led:
 
 
 class ByWords:
-    """Items by the words of their names, in a large catalogue: `wanted` csr float32[n, words] times the words' table.
+    """Items by the words of their names, in a large catalogue: the `wanted` words of each request times the words'
+    table.
 
     Proposed is what the lists of the words bring, _POSTINGS of their items at most, compared by all words. The mean is
-    that of all scores, and so is the deviation where no list was cut; where one was, it is at
-    least that of what was read, and that of rare words that go with no other.
+    that of all scores, and so is the deviation where no list was cut; where one was, it is at least that of what was
+    read, and that of rare words that go with no other.
     """
 
-    def __init__(self, wanted: sp.csr_matrix, words: Words) -> None:
-        wanted.sort_indices()
-        self.wanted, self.words = wanted, words
-        n, items = wanted.shape[0], max(words.table.shape[0], 1)
-        line, value = np.repeat(np.arange(n), np.diff(wanted.indptr)), wanted.data.astype(np.float64)
-        mean = np.bincount(line, value * words.sums[0, wanted.indices], n) / items
-        most, whole = _that_fit(wanted, words)
-        self._brought = weighted(wanted, words.turned, most)
-        brought = np.repeat(np.arange(n), np.diff(self._brought.indptr))
-        variance = np.bincount(brought, self._brought.data.astype(np.float64) ** 2, n) / items - mean**2
-        for cut in np.flatnonzero(~whole):
-            begin, end = wanted.indptr[cut], wanted.indptr[cut + 1]
-            apart = words.variance(wanted.indices[begin:end], value[begin:end])
-            variance[cut] = max(variance[cut], apart)  # neither says too much: no number is below 0
+    def __init__(self, wanted: Sequence[Line], words: Words) -> None:
+        self.wanted, self.words = [_ascending(line) for line in wanted], words
+        read = [_read_lists(line, words) for line in self.wanted]
+        self._brought = [line for line, _ in read]
+        items = max(words.table.shape[0], 1)
+        mean = np.array([weights.astype(np.float64) @ words.sums[0, at] for at, weights in self.wanted]) / items
+        squares = np.array([scores.astype(np.float64) @ scores.astype(np.float64) for _, scores in self._brought])
+        variance = squares / items - mean**2
+        for number, (_, whole) in enumerate(read):
+            if not whole:
+                at, weights = self.wanted[number]
+                # Neither says too much: no number is below 0.
+                variance[number] = max(variance[number], words.variance(at, weights.astype(np.float64)))
         self.mean, self.deviation = moments(mean, variance, mean > 0)
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
-        begin, end = self._brought.indptr[line], self._brought.indptr[line + 1]
-        rows, scores = self._brought.indices[begin:end], self._brought.data[begin:end]
+        rows, scores = self._brought[line]
         if may is not None:
             allowed = may[rows]
             rows, scores = rows[allowed], scores[allowed]
@@ -217,59 +200,51 @@ class ByWords:
         return np.array(found, np.float32).reshape(rows.shape)
 
     def _scores(self, line: int, rows: Rows) -> Scores:
-        begin, end = self.wanted.indptr[line], self.wanted.indptr[line + 1]
-        words, weights = self.wanted.indices[begin:end], self.wanted.data[begin:end]
+        words, weights = self.wanted[line]
         if not len(words) or not len(rows):
             return np.zeros(len(rows), np.float32)
         table = self.words.table
-        size = table.indptr[rows + 1] - table.indptr[rows]
-        place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size) + np.repeat(table.indptr[rows], size)
+        first = table.indptr[rows]
+        size = table.indptr[rows + 1] - first
+        place = np.arange(size.sum()) + np.repeat(first - (np.cumsum(size) - size), size)
         own = table.indices[place]
         at = np.minimum(np.searchsorted(words, own), len(words) - 1)
         shared = np.where(words[at] == own, weights[at], 0.0) * table.data[place]
         return np.bincount(np.repeat(np.arange(len(rows)), size), shared, len(rows)).astype(np.float32)
 
 
-def by_words(wanted: sp.csr_matrix, words: Words) -> Said:
-    """What items share of the wanted words, csr float32[n, words]; exactly, unless the catalogue is a large one."""
-    return Sparse(wanted @ words.turned) if words.table.nnz <= _FEW_POSTINGS else ByWords(wanted, words)
+def by_words(wanted: Sequence[Line], words: Words) -> Said:
+    """What items share of the wanted words of each request; exactly, unless the catalogue is a large one."""
+    if words.table.nnz > _FEW_POSTINGS:
+        return ByWords(wanted, words)
+    return Sparse([weighted(line, words.turned) for line in wanted], words.table.shape[0])
 
 
-def _that_fit(wanted: sp.csr_matrix, words: Words) -> tuple[NDArray[np.int64], Mask]:
-    """For each wanted word how many of its items are read, the largest weights first, and for which requests that is
-    all. The words that weigh most have their lists read whole as far as they take half of what is left."""
-    size, whole = np.diff(words.turned.indptr)[wanted.indices].astype(np.int64), np.ones(wanted.shape[0], np.bool_)
-    for line, (begin, end) in enumerate(zip(wanted.indptr[:-1], wanted.indptr[1:], strict=True)):
-        left = _POSTINGS
-        whole[line] = size[begin:end].sum() <= left
-        for place in [] if whole[line] else begin + np.argsort(-wanted.data[begin:end], kind="stable"):
-            size[place] = min(int(size[place]), left // 2)
-            left -= size[place]
-    return size, whole
+def _read_lists(line: Line, words: Words) -> tuple[Line, bool]:
+    """What the lists of some words bring, the largest weights of each first, and whether all were read. The words that
+    weigh most have their lists read whole as far as they take half of what is left."""
+    columns, weights = line
+    size, left = np.diff(words.turned.indptr)[columns].astype(np.int64), _POSTINGS
+    whole = bool(size.sum() <= left)
+    for place in [] if whole else np.argsort(-weights, kind="stable"):
+        size[place] = min(int(size[place]), left // 2)
+        left -= size[place]
+    return weighted(line, words.turned, size), whole
 
 
-def of_pairs(pairs: Sequence[Sequence[tuple[int, float]]], n_items: int) -> sp.csr_matrix:
-    """csr float32[n, n_items] of (row, score) pairs of each request, no row twice."""
-    lines = [
-        (np.array([row for row, _ in one], np.int64), np.array([score for _, score in one], np.float32))
-        for one in pairs
-    ]
-    return of_lines(lines, n_items)
-
-
-def of_lines(lines: Sequence[tuple[Rows, Scores]], n_items: int) -> sp.csr_matrix:
-    """csr float32[n, n_items] of the rows and the scores of each request, no row twice."""
-    starts = np.concatenate([[0], np.cumsum([len(rows) for rows, _ in lines])]).astype(np.int64)
-    rows = np.concatenate([rows for rows, _ in lines]) if lines else np.zeros(0, np.int64)
-    scores = np.concatenate([scores for _, scores in lines]) if lines else np.zeros(0, np.float32)
-    return sp.csr_matrix((scores, rows, starts), shape=(len(lines), n_items))
+def _ascending(line: Line) -> Line:
+    order = np.argsort(line[0])
+    return line[0][order], line[1][order]
 
 
 def whole(said: Said, n_items: int) -> Scores:
     """float32[n, items]: the score of every item, as evaluation ranks a whole catalogue by one source. It costs what
     the catalogue is large."""
     if isinstance(said, Sparse):
-        return np.asarray(said.scores.toarray(), np.float32)
+        found = np.zeros((len(said.lines), n_items), np.float32)
+        for one, (rows, scores) in zip(found, said.lines, strict=True):
+            one[rows] = scores
+        return found
     if isinstance(said, Near):
         return np.where(said.index.known, said.all, said.mean[:, None]).astype(np.float32)
     rows = np.broadcast_to(np.arange(n_items), (len(said.mean), n_items))

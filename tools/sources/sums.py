@@ -3,60 +3,64 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-_FEW_COLUMNS = 100_000  # below, scipy's product, which clears a cell a column, is faster
 LARGE = 200_000  # items from which on tables are cut
+Rows = NDArray[Any]  # of whole numbers
+Scores = NDArray[np.float32]
+Line = tuple[Rows, Scores]  # some rows, or columns, none twice, and a number of each
 
 _scratch = threading.local()
 
 
-def weighted(weights: sp.csr_matrix, table: sp.csr_matrix, most: NDArray[np.int64] | None = None) -> sp.csr_matrix:
-    """weights @ table, csr float32[n, columns], of tables without negative numbers. For each number of `weights`,
-    `most` says how many of its row's are read, the first; None: all."""
-    if most is None and table.shape[1] < _FEW_COLUMNS:
-        return weights @ table
-    first = table.indptr[weights.indices].astype(np.int64)
-    last = table.indptr[weights.indices + 1] if most is None else first + most
-    lines = [
-        _sum_of_rows(first[begin:end], last[begin:end], weights.data[begin:end], table)
-        for begin, end in zip(weights.indptr[:-1], weights.indptr[1:], strict=True)
-    ]
-    starts = np.concatenate([[0], np.cumsum([len(columns) for columns, _ in lines])]).astype(np.int64)
-    columns = np.concatenate([columns for columns, _ in lines]) if lines else np.zeros(0, np.int32)
-    values = np.concatenate([value for _, value in lines]) if lines else np.zeros(0, np.float32)
-    return sp.csr_matrix((values, columns, starts), shape=(weights.shape[0], table.shape[1]))
+def weighted(line: Line, table: sp.csr_matrix, most: NDArray[np.int64] | None = None) -> Line:
+    """The rows of a table that a line names, times its numbers, added up: the columns with a sum above 0. There are no
+    negative numbers. Of each row `most` says how many numbers are read, the first; None: all."""
+    rows, weights = line
+    first = table.indptr[rows].astype(np.int64)
+    last = table.indptr[rows + 1].astype(np.int64) if most is None else first + most
+    parts = list(zip(first.tolist(), last.tolist(), strict=True))
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    columns = np.concatenate([table.indices[begin:end] for begin, end in parts])
+    values = np.concatenate([table.data[begin:end] for begin, end in parts])
+    return added(columns, values * np.repeat(weights, last - first), table.shape[1])
 
 
-def _sum_of_rows(
-    first: NDArray[np.int64], last: NDArray[np.int64], weights: NDArray[np.float32], table: sp.csr_matrix
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The columns in which some row, from `first` to `last`, has a number, and the weighted sums there."""
-    total, touched = _zeros(table.shape[1]), [np.zeros(0, table.indices.dtype)]
-    try:
-        for begin, end, weight in zip(first, last, weights, strict=True):
-            columns = table.indices[begin:end]
-            before = total[columns]
-            touched.append(columns[before == 0])
-            total[columns] = before + weight * table.data[begin:end]
-        columns = np.concatenate(touched)
-        values = total[columns]
-        return columns[values > 0], values[values > 0]
-    finally:
-        for columns in touched:
-            total[columns] = 0.0
+def added(rows: Rows, values: Scores, n: int) -> Line:
+    """Values float32 of rows, of which some come several times, added up by row; those above 0. `n` is more than the
+    highest row."""
+    total, number = _zeros(n), np.arange(len(rows), dtype=np.float32)
+    np.add.at(total, rows, values)
+    sums = total[rows]
+    total[rows[::-1]] = number[::-1]  # of the places of a row the first stays
+    once = (total[rows] == number) & (sums > 0)
+    total[rows] = 0.0
+    # The last that came stands first, as in scipy's products: sums of sums stay the same to the last bit.
+    return rows[once][::-1], sums[once][::-1]
 
 
-def _zeros(size: int) -> NDArray[np.float32]:
+def looked_up(line: Line, rows: Rows, n: int) -> Scores:
+    """float32, as many as `rows`: the line's numbers of these, 0 for others; `n` is more than the highest."""
+    known, scores = line
+    total = _zeros(n)
+    total[known] = scores
+    found = total[rows]
+    total[known] = 0.0
+    return found
+
+
+def _zeros(size: int) -> Scores:
     """A thread's array of zeros, which whoever takes it leaves as such: making one costs what it is long."""
     if not hasattr(_scratch, "arrays"):
         _scratch.arrays = {}
     if size not in _scratch.arrays:
         _scratch.arrays[size] = np.zeros(size, np.float32)
-    found: NDArray[np.float32] = _scratch.arrays[size]
+    found: Scores = _scratch.arrays[size]
     return found
 
 

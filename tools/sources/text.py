@@ -10,8 +10,8 @@ import numpy as np
 
 from recgraph.errors import SettingsError
 from recgraph.tools.index import VectorIndex
-from recgraph.tools.sources.base import HISTORY, Past, Request, Rows, Said, Vectors, read, share
-from recgraph.tools.sources.said import Led, Near, Sparse, by_words, of_pairs
+from recgraph.tools.sources.base import HISTORY, Past, Request, Rows, Said, Vectors, share
+from recgraph.tools.sources.said import Led, Near, Sparse, by_words
 from recgraph.tools.sources.sums import weighted
 from recgraph.tools.sources.textformer import TextFormer, unit
 from recgraph.tools.sources.transitions import RECENCY, recency_weights
@@ -37,8 +37,8 @@ class WordKNN:
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 where no word is shared."""
-        history = read(asked, self._words.table.shape[0], self._settings.recency)
-        return by_words(weighted(history, self._words.table), self._words)
+        recency, table = self._settings.recency, self._words.table
+        return by_words([weighted(one.read(recency), table) for one in asked], self._words)
 
 
 class QueryWords:
@@ -49,7 +49,7 @@ class QueryWords:
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 where no word is shared."""
-        return by_words(self._words.read([one.query for one in asked]), self._words)
+        return by_words([self._words.read(one.query) for one in asked], self._words)
 
 
 # ── Texts ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -114,7 +114,8 @@ class Remembered:
 
     def ask(self, asked: Sequence[Request]) -> Said:
         """0 for what it does not hold."""
-        return Sparse(of_pairs([one.memory for one in asked], self._n_items))
+        held = [np.array(one.memory, np.float64).reshape(-1, 2) for one in asked]
+        return Sparse([(pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.float32)) for pairs in held], self._n_items)
 
 
 # ── Trained ───────────────────────────────────────────────────────────────────────────────────────────────────────────

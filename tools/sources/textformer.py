@@ -64,9 +64,10 @@ class TextFormer:
         are read; l is at least 1."""
         w, x = self.weights, read[-self.length :]
         x = np.asarray(x + w["positions.weight"][: len(x)], np.float32)
-        for layer in range(int(self.config["layers"])):
-            at = f"layers.{layer}"
-            x = x + attended(normed(x, w, f"{at}.norm1"), w, at, int(self.config["heads"]))
+        layers = int(self.config["layers"])
+        for layer in range(layers):
+            at, told = f"layers.{layer}", 1 if layer == layers - 1 else len(x)  # of the last only the newest is told
+            x = x[-told:] + attended(normed(x, w, f"{at}.norm1"), w, at, int(self.config["heads"]), told)
             x = x + linear(gelu(linear(normed(x, w, f"{at}.norm2"), w, f"{at}.up")), w, f"{at}.down")
         return unit(normed(x[-1], w, "norm"))
 

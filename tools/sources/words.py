@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recgraph.tools.sources.kept import Built
+from recgraph.tools.sources.sums import Line
 
 _WORD = re.compile(r"\w+")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -97,17 +98,13 @@ class Words:
         """The number of each word's column."""
         return {name: column for column, name in enumerate(self.names)}
 
-    def read(self, texts: Sequence[str]) -> sp.csr_matrix:
-        """float32[texts, words]: other texts, without beginnings. A word that is not known is read as those that are
-        one letter away."""
-        told = [
-            sorted({place for word in _WORD.findall(text.lower()) for place in self._places(word)}) for text in texts
-        ]
-        starts = np.concatenate([[0], np.cumsum([len(one) for one in told])]).astype(np.int64)
-        places = np.array([place for one in told for place in one], np.int64)
-        return _of_length_one(
-            sp.csr_matrix((self.rarity[places], places, starts), shape=(len(texts), self.table.shape[1]))
-        )
+    def read(self, text: str) -> Line:
+        """The columns of another text's words, without beginnings, and their weights, of length 1 together. A word that
+        is not known is read as those that are one letter away."""
+        known = sorted({place for word in _WORD.findall(text.lower()) for place in self._places(word)})
+        columns = np.array(known, np.int64)
+        weights = self.rarity[columns]
+        return columns, weights * np.float32(1 / max(float(np.sqrt((weights * weights).sum())), 1e-9))
 
     def _places(self, word: str) -> list[int]:
         if word in self.columns:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recgraph.store.facets import CodedColumn, TextRows
 from recgraph.tools.wish.facets import Attribute, Facets
@@ -36,18 +38,18 @@ def load_facets(folder: Path) -> Facets:
     """What `save_facets` wrote. OSError where a file is missing."""
     told = json.loads((folder / _TOLD).read_text(encoding="utf-8"))
     columns = {
-        name: CodedColumn(raw, np.load(folder / f"column-{number}.npy", mmap_mode="r"))
+        name: CodedColumn(raw, _mapped(folder / f"column-{number}.npy"))
         for number, (name, raw) in enumerate(told["raw"].items())
     }
     found = Facets(
         {name: Attribute.of(name, column) for name, column in columns.items()},
-        np.load(folder / "prices.npy", mmap_mode="r"),
+        _mapped(folder / "prices.npy"),
         _texts(folder, "ids"),
         _texts(folder, "texts"),
         told["title_words"],
         {head: [(str(category), int(times)) for category, times in some] for head, some in told["heads"].items()},
     )
-    found.cheapness = np.load(folder / "cheapness.npy", mmap_mode="r")  # sorting a large catalogue takes its time
+    found.cheapness = _mapped(folder / "cheapness.npy")  # sorting a large catalogue takes its time
     return found
 
 
@@ -57,5 +59,9 @@ def _file(facets: Facets, name: str) -> str:
 
 
 def _texts(folder: Path, name: str) -> TextRows:
-    data = np.load(folder / f"{name}.npy", mmap_mode="r")
-    return TextRows(np.asarray(data).data, np.load(folder / f"{name}.starts.npy", mmap_mode="r"))
+    return TextRows(_mapped(folder / f"{name}.npy").data, _mapped(folder / f"{name}.starts.npy"))
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """As a plain array: the parts of a numpy.memmap take microseconds to cut out, and thousands are."""
+    return np.asarray(np.load(path, mmap_mode="r"))

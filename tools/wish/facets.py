@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,9 @@ from numpy.typing import NDArray
 
 from recgraph.store.db import Store
 from recgraph.store.facets import BASE, CodedColumn, FacetReader, TextRows
-from recgraph.tools.wish.spelling import fold, plain, stem
-from recgraph.tools.wish.wish import Like, Wish
+from recgraph.tools.wish.spelling import fold, plain
+from recgraph.tools.wish.texts import hold, rows_with, words_of
+from recgraph.tools.wish.wish import Like, Wish, shown_amount
 from recgraph.tools.wish.words import COLOURS, DEPARTMENTS, LIGHT, NAMES, WARM
 
 Mask = NDArray[np.bool_]
@@ -36,6 +38,7 @@ Rows = NDArray[np.int64]
 # What `Facets.features` says of an item: shares of the named parts, of the soft ones and of the free words that fit.
 FEATURES = ("named", "soft", "text")
 
+MOST_READ = 200_000  # products of a catalogue whose texts are read for a negation: 60 ms
 MOST_VALUES, LEAST_PRODUCTS, FEW_VALUES, LONGEST = 1000, 3, 60, 40
 _SEVERAL = re.compile(r"\s*[/>|;,]\s*")  # "Black/White", "Shoes > Boots", "60 % Cotton, 40 % Wool"
 _SHARE = re.compile(r"^\d+([.,]\d+)?\s*%\s*|\s*\d+([.,]\d+)?\s*%$")
@@ -83,7 +86,7 @@ class Attribute:
             {key: int(times[list(set(found))].sum()) for key, found in codes.items()},
         )
 
-    def codes_of(self, values: Iterable[str], wide: bool = False) -> NDArray[np.int64]:
+    def codes_of(self, values: Collection[str], wide: bool = False) -> NDArray[np.int64]:
         """The codes that say any of the values; a department by all its names. `wide`: what is for all is for women,
         too."""
         keys = {fold(value) for value in values}
@@ -91,6 +94,10 @@ class Attribute:
             meant = {DEPARTMENTS.get(key, key) for key in keys} | ({"unisex"} if wide else set())
             keys.update(key for key in self.values if DEPARTMENTS.get(key, key) in meant)
         found = [self.values[key] for key in keys if key in self.values]
+        for value in values:  # "Black/White" is also what says White/Black
+            parts = [self.values.get(fold(part)) for part in values_in(self.name, value)[1:]]
+            if len(parts) > 1 and all(part is not None for part in parts):
+                found.append(reduce(np.intersect1d, parts))  # type: ignore[arg-type]
         return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
     def says(self, codes: NDArray[np.int64], rows: Rows | None = None) -> Mask:
@@ -148,40 +155,78 @@ class Facets:
 
     def may(self, wish: Wish) -> Mask:
         """bool[items]: for which products the hard parts hold. What is not known of a product does not hold: without a
-        price it is under no bound; it is avoided only where it is known to be what is avoided."""
+        price it is under no bound; it is avoided only where it is known to be what is avoided, by what the shop says of
+        it or, where that is nothing, by its text."""
         held = np.ones(self.n_items, bool)
+        for _, breaks in self._broken(wish):
+            held &= ~breaks
+        return held
+
+    def _broken(self, wish: Wish) -> Iterator[tuple[str, Mask]]:
+        """Each hard part in words ("not Black", "size 42", "under 60"), and bool[items]: by which products it is
+        broken."""
         for name, values in wish.avoid.items():
-            if name in self.attributes:
-                held &= ~self._says(name, values, wide=False)
+            for value in values:
+                yield f"not {value}", self._is(name, value)
         for name in wish.required:
             if name in wish.want:
-                held &= self._says(name, wish.want[name])
-        with np.errstate(invalid="ignore"):
+                yield f"{name} {' or '.join(wish.want[name])}", ~self._says(name, wish.want[name])
+        # Rounding keeps the order: a price that is not above a bound is not above it in float32 either.
+        with np.errstate(invalid="ignore", over="ignore"):
             if wish.price.at_most is not None:
-                held &= self.prices <= _ABOVE * np.float32(wish.price.at_most)
+                yield f"under {shown_amount(wish.price.at_most)}", ~(self.prices <= np.float32(wish.price.at_most))
             if wish.price.at_least is not None:
-                held &= self.prices >= np.float32(wish.price.at_least) / _ABOVE
-        return held
+                yield f"over {shown_amount(wish.price.at_least)}", ~(self.prices >= np.float32(wish.price.at_least))
+
+    def _is(self, name: str, value: str) -> Mask:
+        """Which products are what is avoided: by the attribute or, where that says nothing, by their text; by that
+        alone where the attribute is none of those known here (`WORDS`, or one with too many values)."""
+        attribute = self.attributes.get(name)
+        if attribute is None:
+            return self.texts_with(value)
+        found = self._says(name, (value,), wide=False)
+        silent = attribute.column.codes == 0
+        if name not in _TOLD_BY_TITLE and self.n_items <= MOST_READ and silent.any():
+            found |= silent & self.texts_with(value)
+        return found
+
+    def texts_with(self, text: str) -> Mask:
+        """bool[items]: which products' texts hold all the words."""
+        return rows_with(text, self.texts, self.n_items)
 
     def fits(self, wish: Wish) -> NDArray[np.int8]:
         """int8[items]: how many of the named attributes (`Wish.named`) a product fits. Where few products do not say
         an attribute, those of them that hold all the free words fit it: a telescope of brass whose material nobody has
         filled in."""
-        found, words = np.zeros(self.n_items, np.int8), _words(wish.text)
+        found, words = np.zeros(self.n_items, np.int8), words_of(wish.text)
         for name in wish.named:
             found += self._says(name, wish.want[name])
             if words and name in self.attributes:
                 silent = np.flatnonzero(self.attributes[name].column.codes == 0)
                 if 0 < len(silent) <= _FEW_SILENT:
                     texts = [self.texts[row] for row in silent.tolist()]
-                    found[silent] += np.all([_hold(word, texts) for word in words], axis=0)
+                    found[silent] += np.all([hold(word, texts) for word in words], axis=0)
         return found
 
     def relaxations(self, wish: Wish, offered: Mask) -> tuple[Relaxation, ...]:
-        """The hard parts without which more of what is `offered` would fit, the one that brings most first."""
-        now = int((self.may(wish) & offered).sum())
-        found = [Relaxation(part, int((self.may(without) & offered).sum()) - now) for part, without in _each_less(wish)]
-        return tuple(sorted((one for one in found if one.more > 0), key=lambda one: -one.more))
+        """The hard parts without which more of what is `offered` would fit, the one that brings most first; where no
+        single one brings any, the fewest that do together ("under 60 and size 42")."""
+        parts = list(islice(self._broken(wish), _MOST_PARTS))
+        codes = np.zeros(self.n_items, np.int64)
+        for place, (_, breaks) in enumerate(parts):
+            codes |= breaks.astype(np.int64) << place
+        kinds, counts = np.unique(codes[offered & (codes > 0)], return_counts=True)
+        times = dict(zip(kinds.tolist(), counts.tolist(), strict=True))
+        fewest = min((kind.bit_count() for kind in times), default=0)
+        found = [
+            Relaxation(
+                " and ".join(part for place, (part, _) in enumerate(parts) if kind >> place & 1),
+                sum(count for other, count in times.items() if other | kind == kind),
+            )
+            for kind in times
+            if kind.bit_count() == fewest
+        ]
+        return tuple(sorted(found, key=lambda one: (-one.more, one.part)))
 
     def _says(self, name: str, values: Sequence[str], rows: Rows | None = None, wide: bool = True) -> Mask:
         if name not in self.attributes:
@@ -202,7 +247,7 @@ class Facets:
             soft.append(_near(self.prices[rows], wish.price.about))
         if wish.like:
             soft.append(self._like(wish.like, rows, texts))
-        parts = (named, soft, [_hold(word, texts) for word in _words(wish.text)])
+        parts = (named, soft, [hold(word, texts) for word in words_of(wish.text)])
         return np.stack(
             [np.mean(part, axis=0, dtype=np.float32) if part else np.zeros(len(rows), np.float32) for part in parts],
             axis=1,
@@ -229,7 +274,7 @@ class Facets:
             if len(codes):
                 found |= attribute.says(codes, rows)
         words = fold(word).split()
-        return found | np.all([_hold(one, texts) for one in words], axis=0) if words else found
+        return found | np.all([hold(one, texts) for one in words], axis=0) if words else found
 
     def _like(self, like: Like, rows: Rows, texts: list[bytes]) -> NDArray[np.float32]:
         """How a product stands to the one that is gone by, between 0 and 1; 0 where that is not in the catalogue."""
@@ -265,19 +310,8 @@ class Facets:
 
 
 _FEW_SILENT = 2_000  # products whose texts are read at a request
-_ABOVE = np.float32(1 + 1e-6)  # a bound of 59.99 holds 59.99 kept as float32
-
-
-def _hold(word: str, texts: list[bytes]) -> Mask:
-    """Which texts have a word that begins with this one's stem."""
-    start = stem(word).encode()
-    begins = re.compile(rb"(?<![a-z0-9\x80-\xff])" + re.escape(start)).search
-    return np.array([start in text and begins(text) is not None for text in texts], bool)
-
-
-def _words(text: str) -> list[str]:
-    """The free words of a wish that are looked for in texts."""
-    return [word for word in dict.fromkeys(fold(text).split()) if len(word) > 1]
+_MOST_PARTS = 60  # hard parts of which it is told what they cost
+_TOLD_BY_TITLE = ("color", "department")  # where they are silent, the title is, too
 
 
 def _near(prices: NDArray[np.float32], about: float) -> NDArray[np.float32]:
@@ -285,23 +319,6 @@ def _near(prices: NDArray[np.float32], about: float) -> NDArray[np.float32]:
     with np.errstate(divide="ignore", invalid="ignore"):
         near = 1 - np.abs(np.log2(np.maximum(prices, 1e-6) / max(about, 1e-6)))
     return np.asarray(np.nan_to_num(np.clip(near, 0, 1)), np.float32)
-
-
-def _each_less(wish: Wish) -> Iterable[tuple[str, Wish]]:
-    """(part, the wish without it) of each hard part."""
-    for name, values in wish.avoid.items():
-        for value in values:
-            left = tuple(one for one in values if one != value)
-            yield f"not {value}", replace(wish, avoid={**wish.avoid, name: left})
-    for name in wish.required:
-        if name in wish.want:
-            said = " or ".join(wish.want[name])
-            yield f"{name} {said}", replace(wish, want={key: value for key, value in wish.want.items() if key != name})
-    price = wish.price
-    if price.at_most is not None:
-        yield f"under {price.at_most:g}", replace(wish, price=replace(price, at_most=None))
-    if price.at_least is not None:
-        yield f"over {price.at_least:g}", replace(wish, price=replace(price, at_least=None))
 
 
 def _sources(reader: FacetReader) -> dict[str, tuple[str, list[str]]]:

@@ -17,8 +17,9 @@ import numpy as np
 
 from recgraph.store.facets import BASE, CodedColumn, TextRows
 from recgraph.store.records import Item
-from recgraph.tools.wish.facets import Attribute, Facets, _pattern
+from recgraph.tools.wish.facets import Attribute, Facets, Mask, _pattern
 from recgraph.tools.wish.spelling import fold, plain
+from recgraph.tools.wish.texts import hold, words_of
 from recgraph.tools.wish.words import NAMES
 
 _TEXT = 300  # letters of a description that count, as store/facets.py reads them
@@ -33,16 +34,24 @@ class _Renewed(Facets):
     def row(self, item_id: str) -> int | None:
         return self.new_rows[item_id] if item_id in self.new_rows else self.old.row(item_id)
 
+    def texts_with(self, text: str) -> Mask:
+        texts = cast(_Texts, self.texts)
+        found = np.zeros(self.n_items, bool)
+        found[: self.old.n_items] = self.old.texts_with(text)
+        rows, words = list(texts.others), [word for word in words_of(text) if word != "and"]
+        found[rows] = np.all([hold(word, [texts[row] for row in rows]) for word in words], axis=0) if words else False
+        return found
+
 
 class _Texts:
     """Rows of texts, some of them others."""
 
     def __init__(self, base: TextRows | _Texts, others: Mapping[int, bytes]) -> None:
         self._base: TextRows = base._base if isinstance(base, _Texts) else base
-        self._others: Mapping[int, bytes] = {**base._others, **others} if isinstance(base, _Texts) else dict(others)
+        self.others: Mapping[int, bytes] = {**base.others, **others} if isinstance(base, _Texts) else dict(others)
 
     def __getitem__(self, row: int) -> bytes:
-        return self._others[row] if row in self._others else self._base[row]
+        return self.others[row] if row in self.others else self._base[row]
 
 
 def facets_with(old: Facets, items: Mapping[int, Item]) -> Facets:

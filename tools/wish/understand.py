@@ -10,25 +10,25 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from recgraph.store.records import Item
 from recgraph.tools.wish.facets import values_in
+from recgraph.tools.wish.negations import read_negation
 from recgraph.tools.wish.prices import amount, begins, read_price
 from recgraph.tools.wish.spelling import fold, plain
 from recgraph.tools.wish.vocabulary import Meaning, Vocabulary
-from recgraph.tools.wish.wish import Like, Price, Wish
+from recgraph.tools.wish.wish import WORDS, Like, Price, Wish
 from recgraph.tools.wish.words import (
     ALSO,
     ANY,
     CHEAP,
     CHEAPER,
-    DEAR,
     DEARER,
     ENDS,
+    FORGET,
     HAD,
     LIKE,
-    NEGATIONS,
     NO_MATTER,
     OTHER,
     PARTS,
@@ -38,10 +38,17 @@ from recgraph.tools.wish.words import (
     SAME,
     SMALL,
     SOFT,
+    SPURNED,
 )
 
-MOST_LETTERS = 500  # of a request that are read; the rest is cut
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_][^\W_]*(?:['’`´][^\W\d_]+)*|[€$£%&+,;.!?:/<>=≤≥~-]")
+MOST_LETTERS = 1000  # of a request that are read; the rest is cut
+MOST_MEANT = 4  # unknown words of a request that the encoder is asked for, the first: each takes milliseconds
+# A minus or an exclamation mark right before a word, behind another: what search engines read as "not".
+_MINUS = re.compile(r"([^\W_][,;]? +)[-!−](?=[^\W\d_])")
+_WORD = re.compile(
+    r"\d{1,9}e\d{1,2}(?![^\W_])|\d+(?:[.,]\d+)*|[^\W\d_][^\W_]*(?:['’`´][^\W\d_]+)*|[€$£%&+,;.!?:/<>=≤≥~-]"
+)
+_DELIVERED = {"shipping", "delivery", "returns", "return", "gift", "postage"}  # what is free beside a product
 _FOR = {"for", "fur", "pour", "para", "per"}
 _SIZE = {"size", "sizes", "sz", "grosse", "taille", "talla", "taglia"}
 _SYSTEMS = {"eu", "uk", "us", "it", "fr", "de"}
@@ -60,7 +67,8 @@ def understand(text: str, vocabulary: Vocabulary, seen: Sequence[Item] = (), sho
 
 def split_words(text: str) -> list[str]:
     """Folded words, numbers and marks of the first `MOST_LETTERS` letters; control characters part words."""
-    cut = "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text[:MOST_LETTERS])
+    cut = _MINUS.sub(r"\1not ", text[:MOST_LETTERS])
+    cut = "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in cut)
     words = ("and" if word == "&" else word for word in _WORD.findall(plain(cut)))
     return [word if word in _MARKS or word[0].isdigit() else fold(word) for word in words]
 
@@ -84,19 +92,23 @@ class _Reader:
     text: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     refused: bool = False  # whether the next value is one that is not wanted
+    strong: bool = False  # whether commas carry that on
+    reach: int = 0  # the place up to which a list carries it on
     last: tuple[int, str] = (-1, "")  # where the last value ended, and its attribute
+    meant: Meaning | None = None  # the last value
+    unknown: int = 0  # words that were looked up by their meaning
 
     def step(self) -> None:
         rules: tuple[Callable[[], int], ...] = (
-            self._taken_back, self._priced, self._sized, self._negated, self._related, self._valued, self._small,
+            self._taken_back, self._spurned, self._priced, self._sized, self._negated, self._related, self._valued,
+            self._small,
         )  # fmt: skip
         for rule in rules:
             taken = rule()
             if taken:
                 self.place += taken
                 return
-        self._free()
-        self.place += 1
+        self.place += self._free()
 
     def _at(self, place: int) -> str:
         return self.words[place] if 0 <= place < len(self.words) else ""
@@ -113,7 +125,7 @@ class _Reader:
             while self._at(place) in ("the", "of", "about"):
                 place += 1
             if self._at(place) not in PARTS:
-                return 0
+                return self._forgotten(place)
             part, place = PARTS[self._at(place)], place + 1
             if self._at(place) in ("is", "will", "would"):
                 place += 1 + (self._at(place + 1) in ("fine", "ok", "okay", "good", "do", "be"))
@@ -128,16 +140,41 @@ class _Reader:
             self.refused, place = True, place + 1
         return place - self.place
 
+    def _forgotten(self, place: int) -> int:
+        """ "forget the boots": the attribute of a value that is taken back."""
+        found = self.vocabulary.match(self._without_hyphens(place)) if begins(self.words, self.place, FORGET) else None
+        if found is None or found[0].person:
+            return 0
+        self.dropped.append("soft" if found[0].attribute in SOFT else found[0].attribute)
+        return place + found[1] - self.place
+
+    def _spurned(self) -> int:
+        """ "black is not for me": the value before is not wanted."""
+        length = begins(self.words, self.place, SPURNED) if self.last[0] == self.place else 0
+        if length and self.meant:
+            self._put(self.avoid, self.meant.attribute, self.vocabulary.with_kinds(self.meant))
+            return length
+        return 0
+
     def _priced(self) -> int:
         found = read_price(self.words, self.place)
         if found is None or self._size_goes_before():
             return 0
-        price = found[0]
-        if self.refused and price.about is None:  # "not more than"
-            price = Price(at_most=price.at_least, at_least=price.at_most)
-        self.price = self.price.then(price)
+        price, length = found
+        if not self.refused:
+            self._cost(price)
+        elif price.about is None and not (price.at_most and price.at_least):  # "not more than"
+            self._cost(Price(at_most=price.at_least, at_least=price.at_most))
+        else:  # "not between 20 and 40": no bounds say that
+            self.text += ["not", *(word for word in self.words[self.place : self.place + length] if word[0].isdigit())]
         self.refused = False
-        return found[1]
+        return length
+
+    def _cost(self, price: Price) -> None:
+        """Within a request a price to be near to leaves the bounds in place, and a bound that price."""
+        about = self.price.about if price.about is None else price.about
+        bounds = self.price if price.about is not None else replace(self.price, about=None).then(price)
+        self.price = replace(bounds, about=about)
 
     def _size_goes_before(self) -> bool:
         return self._at(self.place - 1) in _SIZE
@@ -153,50 +190,42 @@ class _Reader:
                 place += 1
         elif place > self.place or self._at(place) == "in":
             place, named = place + 1, True
-        elif self.last == (place, "category") and amount(self._at(place)) is not None:
-            named = True  # "boots 42"
-        found = self._sizes_from(place, named)
+        elif self._is_size_here(place):
+            named = True  # "boots 42", "dress, M", "M or L"
+        found = self.vocabulary.sizes.read(self.words, place, named)
         if not found:
             return 0
         self._value(Meaning("size", found[0]))
+        if "size" in self.want and "size" not in self.required:
+            self.required.append("size")
         return found[1] - self.place
 
-    def _sizes_from(self, place: int, named: bool) -> tuple[tuple[str, ...], int] | None:
-        sizes: list[str] = []
-        end = place
-        while True:
-            number = amount(self._at(place)) is not None
-            system = number and self._at(place + 1) in _SYSTEMS
-            found = self.vocabulary.sizes(self.words[place : place + 3], alone=not (named or system))
-            if not found and self._at(place) in _SYSTEMS and amount(self._at(place + 1)) is not None:
-                place, number = place + 1, True
-                found = self.vocabulary.sizes(self.words[place : place + 1])
-            if not found:
-                break
-            sizes += found[0]
-            end = place = place + found[1]
-            if system and found[1] == 1:
-                end = place = place + 1
-            if not named or self._at(place) not in ("or", "/", "and", "-", "to", ","):
-                break
-            place += 1
-        return (tuple(dict.fromkeys(sizes)), end) if sizes else None
+    def _is_size_here(self, place: int) -> bool:
+        """Whether a number or a letter is a size by its place: behind a kind of product, or beside another size."""
+        word, behind = self._at(place), self.last[1] == "category"
+        if amount(word) is not None:
+            return behind and self.last[0] == place
+        if word not in ("s", "m", "l"):
+            return False
+        joined = self._at(place + 1) in ("or", "/") and self.vocabulary.sizes.match([self._at(place + 2)]) is not None
+        return joined or (behind and self.last[0] in (place, place - (self._at(place - 1) == ",")))
 
     def _negated(self) -> int:
-        words, place = self.words, self.place
-        length = begins(words, place, NEGATIONS)
-        if not length:
+        found = read_negation(self.words, self.place, self._is_named)
+        if found is None:
             return 0
-        if self._at(place + length) in ("only", "just", "nur", "solo"):  # "not only black": black first, others too
-            return length + 1
-        rest = place + length + (self._at(place + length) in ("too", "very", "so", "that"))
-        if self._at(rest) in DEAR:
-            self.soft.append("cheap")
-            return rest + 1 - place
-        if self._at(place + length) in ("problem", "idea", "thanks", "rush"):
-            return length + 1
-        self.refused = True
-        return length + (self._at(place + length) in ("-", "of"))
+        self.soft += ["cheap"] if found.cheap else []
+        if found.refuses:
+            self.refused, self.strong = True, found.strong
+        return found.length
+
+    def _is_named(self, place: int) -> bool:
+        """Whether a value or a price begins at a place."""
+        if place >= len(self.words):
+            return False
+        return self.vocabulary.match(self.words[place : place + 5]) is not None or (
+            read_price(self.words, place) is not None
+        )
 
     def _related(self) -> int:
         word, place = self._at(self.place), self.place
@@ -253,7 +282,8 @@ class _Reader:
         if found is None:
             rest = [vocabulary.corrected(word) for word in rest]
             found = vocabulary.match(rest)
-        if found is None and not self.refused:
+        if found is None and not self.refused and self.unknown < MOST_MEANT and not vocabulary.knows(rest[0]):
+            self.unknown += 1
             meant = vocabulary.meant(rest[0])
             found = (meant, 1) if meant else None
         if found is None:
@@ -268,13 +298,18 @@ class _Reader:
             length -= self._at(end) != "-"
             end += 1
         length = end - self.place
+        if self._at(end) == "-" and self._at(end + 1) == "free":
+            length += 1
+        free = self._at(self.place + length) == "free" and self._at(self.place + length + 1) not in _DELIVERED
+        self.refused = self.refused or free
         self._value(meaning)
-        self.last = (self.place + length, meaning.attribute)
-        return length
+        self.last, self.meant = (self.place + length, meaning.attribute), meaning
+        return length + free
 
-    def _without_hyphens(self) -> list[str]:
-        """The next words; a hyphen between two of them parts no value ("t-shirt")."""
-        rest = self.words[self.place : self.place + 10]
+    def _without_hyphens(self, place: int = -1) -> list[str]:
+        """The next words, or those from a place on; a hyphen between two of them parts no value ("t-shirt")."""
+        start = self.place if place < 0 else place
+        rest = self.words[start : start + 10]
         return [word for word in rest if word != "-"][:5] if "-" in rest[1:2] else list(rest[:5])
 
     def _is_for(self) -> bool:
@@ -285,21 +320,36 @@ class _Reader:
         if word in CHEAP:
             self.soft.append("cheap")
         elif word in ENDS or word == "in":
-            self.refused = self.refused and word == "in"
+            self.refused = self.refused and (word == "in" or self.place < self.reach)
             if word == "but" and {"anything", "everything", "all"} & set(
                 self.words[max(0, self.place - 3) : self.place]
             ):
                 self.refused = True
-        elif word not in SMALL and word not in _MARKS and not (self.relation and word in HAD):
+        elif word not in SMALL and word not in _MARKS and word not in ALSO and not (self.relation and word in HAD):
             return 0
         return 1
 
-    def _free(self) -> None:
+    def _free(self) -> int:
+        """A word that no rule knows, or after a negation one or more that titles know: "no zip", "no long sleeves"."""
         word = self.vocabulary.corrected(self._at(self.place))
-        if self.refused:
-            self.text.append("not")
-        self.text.append(word)
+        if not self.refused:
+            self.text.append(word)
+            return 1
+        length = 0
+        while length < 3 and self._is_ruled_out(self.place + length):
+            length += 1
+        if length:
+            self._put(self.avoid, WORDS, [" ".join(self.words[self.place : self.place + length])])
+            self.refused = self.strong = self._at(self.place + length) in ALSO
+            return length
+        self.text += ["not", word]
         self.refused = False
+        return 1
+
+    def _is_ruled_out(self, place: int) -> bool:
+        return self.vocabulary.rules_out(self._at(place), self.strong) and (
+            place == self.place or self.vocabulary.match(self.words[place : place + 5]) is None
+        )
 
     # -- what they note ----------------------------------------------------------------------------------------------
 
@@ -309,7 +359,7 @@ class _Reader:
             self._put(self.avoid, name, self.vocabulary.with_kinds(meaning))
             self.refused = self._goes_on(meaning)
             return
-        if name in SOFT:
+        if name in SOFT or meaning.praise:
             self.soft += values
             return
         end, before = self.last
@@ -319,20 +369,23 @@ class _Reader:
         self._put(self.want, name, values)
         if meaning.word:
             self._note(meaning.word)
-        if name == "size" and name not in self.required:
-            self.required.append(name)
 
     def _goes_on(self, meaning: Meaning) -> bool:
-        """Whether a negation reaches past a value: "not black or brown"."""
+        """Whether a negation reaches past a value: "not black or brown", "no black, brown or navy". A comma alone
+        carries only a strong one on."""
         found = self.vocabulary.match(self._without_hyphens())
-        after = self.place + (found[1] if found else 1)
-        following = self.vocabulary.match(self.words[after + 1 : after + 6])
-        return (
-            self._at(after) in ALSO
-            and bool(following)
-            and following is not None
-            and (following[0].attribute == meaning.attribute)
-        )
+        place = self.place + (found[1] if found else 1)
+        while self._at(place) in ALSO or self._at(place) == ",":
+            closed = self._at(place) in ALSO or self._at(place + 1) in ALSO
+            start = place + 1 + (self._at(place) == "," and self._at(place + 1) in ALSO)
+            following = self.vocabulary.match(self.words[start : start + 5])
+            if following is None or following[0].attribute != meaning.attribute:
+                return False
+            if closed or self.strong:
+                self.reach = start
+                return True
+            place = start + following[1]
+        return False
 
     def _note(self, word: str) -> None:
         if word not in self.text:

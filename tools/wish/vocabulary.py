@@ -5,7 +5,8 @@ A `Meaning` is an attribute and values that the catalogue holds, always. Four me
    first word, the parts of a category ("Shirts & Blouses": shirt, blouse), and what titles end in where nearly all such
    titles are of one category ("jumper": Knitwear);
 2. tables (words.py): colours in German, French, Spanish and Italian, shades, kinds of clothes, departments;
-3. one or two slips of the finger in words of four letters and more that are neither ordinary nor in any title;
+3. one or two slips of the finger in words of four letters and more that are neither ordinary, in any title, nor a word
+   that the sentence encoder was taught;
 4. the nearest value by a sentence encoder, for one unknown word at a time, kept for the next time.
 How a sentence is read is understand.py's subject.
 """
@@ -21,16 +22,21 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from recgraph.tools.wish.facets import Attribute, Facets
+from recgraph.tools.wish.facets import MOST_READ, Attribute, Facets
+from recgraph.tools.wish.sizes import Sizes
 from recgraph.tools.wish.spelling import fold, stem, stems
 from recgraph.tools.wish.words import (
     COLOURS,
     DEPARTMENTS,
+    FAMILIES,
+    FINER,
     HOLDS,
     KIND_OF,
     KINDS,
+    NO_VALUES,
     ORDINARY,
     PERSONS,
+    PRAISE,
     SHADES,
     SMALL,
     TONES,
@@ -48,22 +54,21 @@ _SPELLED = 20_000  # words of titles that a slip may be of, the most frequent: 2
 # values by all-MiniLM-L6-v2: from here on the nine found were right (gown, workplace); .69 has socks (sandals).
 NEAR = 0.7
 _FIRST = ("category", "color", "brand", "department", "material")  # whose a word is where several have it
+_THINGS = {*COLOURS, *(fold(word) for line in KINDS for word in line.split(","))}
 _PARTS = re.compile(r"\s*(?:&|,|/|>|\band\b|\bund\b|\bet\b)\s*", re.IGNORECASE)
-_LETTER_SIZES = {
-    "extra small": "xs", "x small": "xs", "small": "s", "medium": "m", "large": "l", "x large": "xl",
-    "extra large": "xl", "xx large": "xxl", "2xl": "xxl", "3xl": "xxxl", "klein": "s", "mittel": "m", "gross": "l",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
     """What a word names: values of one attribute. `word` stays in the free text where it says more than they do: the
-    jumper of Knitwear. `person`: only after "for" ("for my dad")."""
+    jumper of Knitwear. `person`: only after "for" ("for my dad"). `praise`: people say it of anything ("classic"), so
+    that it ranks and comes before nothing."""
 
     attribute: str
     values: tuple[str, ...]
     word: str = ""
     person: bool = False
+    praise: bool = False
 
     @property
     def vague(self) -> bool:
@@ -77,14 +82,18 @@ class Vocabulary:
 
     def __init__(self, facets: Facets, encoder: Encoder | None = None) -> None:
         self.facets, self._encoder = facets, encoder
+        self._read: frozenset[str] = getattr(encoder, "words", frozenset())  # real words, of an encoder that knows them
         self.phrases: dict[str, Meaning] = {}
+        self.sizes = Sizes(facets.attributes.get("size"))
         self._title_words = facets.title_words
-        for add in (self._add_colours, self._add_values, self._add_departments, self._add_parts, self._add_heads):
+        for add in (
+            self._add_colours, self._add_values, self._add_departments, self._add_parts, self._add_heads,
+            self._add_kinds, self._add_sizes,
+        ):  # fmt: skip
             add()
-        self._add_kinds()
         for phrase in [phrase for phrase in self.phrases if " " in phrase]:
             self.phrases.setdefault(phrase.replace(" ", ""), self.phrases[phrase])
-        self._lexicon = self._words()
+        self._lexicon, self._own = self._words()
         self._spelled = list(self._lexicon)
         self._corrected: dict[str, str] = {}
         self._meant: dict[str, Meaning | None] = {}
@@ -120,6 +129,8 @@ class Vocabulary:
         none."""
         if len(word) < 4 or not word.isalpha() or self.knows(word) or _without_german_ending(word) in COLOURS:
             return word
+        if word in self._read:
+            return word
         if word not in self._corrected:
             if len(self._corrected) >= _KEPT:
                 self._corrected.clear()
@@ -128,10 +139,16 @@ class Vocabulary:
 
     def _nearest_spelling(self, word: str) -> str:
         allowed = 1 if len(word) < 7 else 2
-        near = process.extract(word, self._spelled, scorer=OSA.distance, score_cutoff=allowed, limit=8)
-        near = [one for one in near if len(one[0]) > 3 and (len(word) > 4 or one[0][0] == word[0])]
-        best = min(near, key=lambda one: (one[1], one[0][0] != word[0], -self._lexicon[one[0]], one[0]), default=None)
+        near = process.extract(word, self._spelled, scorer=OSA.distance, score_cutoff=allowed, limit=20)
+        near = [one for one in near if self._is_slip(word, one[0], int(one[1]))]
+        best = min(near, key=lambda one: (one[1], -self._lexicon[one[0]], one[0]), default=None)
         return str(best[0]) if best else word
+
+    def _is_slip(self, word: str, meant: str, slips: int) -> bool:
+        """Whether a finger may have slipped so. The first letter is seldom wrong, but may have changed places; a word
+        of a table, which this shop may never have printed, is guessed only where one letter of six is wrong."""
+        first = meant[0] == word[0] or meant[:2] == word[1::-1]
+        return len(meant) > 3 and first and (meant in self._own or (slips == 1 and len(word) > 5))
 
     def meant(self, word: str) -> Meaning | None:
         """What an unknown word means by the sentence encoder, None where nothing is near enough."""
@@ -155,6 +172,13 @@ class Vocabulary:
         best = int(np.argmax(likeness))
         return replace(self.phrases[stems(names[best])], word=word) if likeness[best] >= NEAR else None
 
+    def rules_out(self, word: str, strong: bool) -> bool:
+        """Whether a refused word that is no value tells products apart by their titles: "no zip" where titles say zip.
+        After a mere "not" an ordinary word does not ("not sure", "not bad"), unless it is the name of a thing."""
+        known = word in self._title_words or stem(word) in self._title_words
+        thing = strong or word not in ORDINARY or word in _THINGS
+        return known and thing and word not in SMALL and self.facets.n_items <= MOST_READ
+
     def with_kinds(self, meaning: Meaning) -> tuple[str, ...]:
         """The values, and what is of their kind by another name: who wants no wool wants no merino."""
         attribute = self.facets.attributes[meaning.attribute]
@@ -162,27 +186,6 @@ class Vocabulary:
         return tuple(
             dict.fromkeys((*meaning.values, *(attribute.spelling[key] for key in more if key in attribute.spelling)))
         )
-
-    def sizes(self, words: Sequence[str], alone: bool = False) -> tuple[tuple[str, ...], int] | None:
-        """The sizes that the folded words begin with, and how many words that takes: "42", "eu 42", "w32", "medium".
-        `alone`: only what cannot be anything else ("xl", "eu 42", "w32"; no "m", no "42", no "large")."""
-        attribute = self.facets.attributes.get("size")
-        if attribute is None:
-            return None
-        for length in (3, 2, 1):
-            key = " ".join(words[:length])
-            if length > len(words) or not key:
-                continue
-            if alone and (len(key) < 2 or key.isdigit() or key in _LETTER_SIZES):
-                continue
-            short = _LETTER_SIZES.get(key, key)
-            found = [short] if short in attribute.values else []
-            found = found or [one for one in attribute.values if one.replace(" ", "") == short.replace(" ", "")]
-            if not found and not alone and key.replace(" ", "").isdigit():
-                found = [one for one in attribute.values if re.sub(r"^[a-z]+ ?| ?[a-z]+$", "", one) == key]
-            if found:
-                return tuple(attribute.spelling[one] for one in found), length
-        return None
 
     # -- making ------------------------------------------------------------------------------------------------------
 
@@ -198,7 +201,7 @@ class Vocabulary:
     def _add_values(self) -> None:
         for attribute in self._attributes():
             for key, value in attribute.spelling.items():
-                if len(key) < 2 or key in SMALL:
+                if len(key) < 2 or key in SMALL or key in NO_VALUES:
                     continue
                 values: tuple[str, ...] = (value,)
                 if attribute.name == "material":  # organic cotton is cotton
@@ -206,9 +209,10 @@ class Vocabulary:
                     values += tuple(
                         more
                         for other, more in attribute.spelling.items()
-                        if other != key and words <= set(other.split())
+                        if other != key and (words <= set(other.split()) or other in FINER.get(key, ()))
                     )
-                self._add(stems(key), Meaning(attribute.name, values))
+                praise = key in PRAISE and attribute.name not in _FIRST
+                self._add(stems(key), Meaning(attribute.name, values, praise=praise))
                 if attribute.name == "brand" and " and " in key:
                     self._add(stems(key.replace(" and ", " ")), Meaning("brand", (value,)))
 
@@ -217,8 +221,9 @@ class Vocabulary:
         attribute = self.facets.attributes.get("color")
         if attribute is None:
             return
+        shop = _ShopColours.of(attribute)
         for word, base in COLOURS.items():
-            values = _colours_of(attribute, word, base)
+            values = tuple(attribute.spelling[key] for key in dict.fromkeys(shop.meant_by(word, base)))
             if values:
                 self._add(stems(word), Meaning("color", values))
 
@@ -247,7 +252,13 @@ class Vocabulary:
                     continue
                 if attribute.name not in ("brand", "category") and (part in SMALL or part in COLOURS or len(part) < 4):
                     continue
+                if part in NO_VALUES:
+                    continue
                 self._add(part, Meaning(attribute.name, tuple(values), "" if attribute.name == "brand" else part))
+
+    def _add_sizes(self) -> None:
+        for key, value in self.sizes.words():
+            self._add(stems(key), Meaning("size", (value,)))
 
     def _add_heads(self) -> None:
         """What titles end in, where that tells the category."""
@@ -273,27 +284,55 @@ class Vocabulary:
             for word in names.split(","):
                 self._add(stems(word), Meaning("category", tuple(values)))
 
-    def _words(self) -> dict[str, int]:
-        """The words that a misspelt one may be, and in how many titles they are: of values, of tables, of titles."""
+    def _words(self) -> tuple[dict[str, int], set[str]]:
+        """The words that a misspelt one may be, and in how many titles they are: of values, of titles, of tables; and
+        those of them that are the shop's own."""
         spelled = (key for attribute in self._attributes() for key in attribute.values)
-        words = {word: 1 for key in (*spelled, *self.phrases) for word in key.split() if len(word) > 2}
-        words.update((word, 1) for word in COLOURS if " " not in word and stems(word) in self.phrases)
+        own = {word: 1 for key in spelled for word in key.split() if len(word) > 2}
         told = [(word, count) for word, count in self._title_words.items() if word.isalpha() and len(word) > 3]
-        words.update(sorted(told, key=lambda one: (-one[1], one[0]))[:_SPELLED])
-        return words
+        own.update(sorted(told, key=lambda one: (-one[1], one[0]))[:_SPELLED])
+        words = {word: 1 for key in self.phrases for word in key.split() if len(word) > 2}
+        words.update((word, 1) for word in COLOURS if " " not in word and stems(word) in self.phrases)
+        return {**words, **own}, {*own, *map(stem, own)}
 
 
-def _colours_of(attribute: Attribute, word: str, base: str) -> tuple[str, ...]:
-    """The shop's colours that a word means: of that name in any language or with a tone before it; where there is none
-    of that name, those that hold the word, and shades of it."""
-    keys = list(attribute.spelling)
-    toned = [key for key in keys if " " in key and key.split()[-1] == base and set(key.split()[:-1]) <= TONES]
-    same = [key for key in keys if key == word or COLOURS.get(key) == base]
-    if not same:
-        shades = {*SHADES.get(base, base).split(","), base}
-        same = [key for key in keys if key in shades or set(key.split()) & shades]
-    same += toned
-    return tuple(attribute.spelling[key] for key in dict.fromkeys(same))
+@dataclass(frozen=True)
+class _ShopColours:
+    """A shop's colours by what is asked of them; a market place has tens of thousands. `place`: key → its number in the
+    shop's order."""
+
+    place: dict[str, int]
+    by_base: dict[str, list[str]]
+    by_word: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, attribute: Attribute) -> _ShopColours:
+        place = {key: number for number, key in enumerate(attribute.spelling)}
+        by_base: dict[str, list[str]] = {}
+        by_word: dict[str, list[str]] = {}
+        for key in place:
+            if key in COLOURS:
+                by_base.setdefault(COLOURS[key], []).append(key)
+            for word in set(key.split()):
+                by_word.setdefault(word, []).append(key)
+        return cls(place, by_base, by_word)
+
+    def meant_by(self, word: str, base: str) -> list[str]:
+        """The colours that a word means: of that name in any language or with a tone before it, and of its family;
+        where there is none of that name, those that hold the word, and shades of it."""
+        toned = [key for key in self.by_word.get(base, []) if _is_toned(key, base)]
+        same = [*([word] if word in self.place else []), *self.by_base.get(base, [])]
+        if not same:
+            shades = {*SHADES.get(base, base).split(","), base}
+            held = (key for shade in shades for key in self.by_word.get(shade, []))
+            same = [*(key for key in shades if key in self.place), *held]
+        family = [key for key in FAMILIES.get(base, "").split(",") if key in self.place]
+        return [*sorted(dict.fromkeys(same), key=self.place.__getitem__), *toned, *family]
+
+
+def _is_toned(key: str, base: str) -> bool:
+    *tones, colour = key.split()
+    return bool(tones) and colour == base and set(tones) <= TONES
 
 
 def _parts_of(name: str, value: str) -> Iterable[str]:

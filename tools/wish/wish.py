@@ -7,14 +7,17 @@ what fits the *named* ones comes before all that does not, *soft* ones rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recgraph.errors import SettingsError
+from recgraph.tools.wish.spelling import fold
+from recgraph.tools.wish.words import NAMES
 
 RELATIONS = ("similar", "cheaper", "dearer", "warmer", "lighter", "other", "same")
 Values = Mapping[str, tuple[str, ...]]
+WORDS = "words"  # in `avoid`: words that no text of a product may hold, where no attribute knows them
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class Wish:
     Hard are `avoid`, the bounds of `price`, and `want` of the attributes in `required` (a size that was asked for, a
     filter that was given). Named are the other attributes of `want`. Soft are `like`, `price.about`, `soft` (occasions,
     seasons) and `text`, the words that are left. `dropped` are the attributes ("price" among them) that these words
-    take back from earlier ones of the conversation.
+    take back from earlier ones of the conversation. Names of attributes are brought to the one used here ("Colour":
+    color), so that a wish given ready-made is not passed over.
     """
 
     want: Values = field(default_factory=dict)
@@ -78,6 +82,12 @@ class Wish:
     soft: tuple[str, ...] = ()
     text: str = ""
     dropped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("want", "avoid"):
+            object.__setattr__(self, name, _values(getattr(self, name)))
+        for name in ("required", "dropped"):
+            object.__setattr__(self, name, tuple(map(attribute_name, getattr(self, name))))
 
     def __bool__(self) -> bool:
         """Whether anything is asked for."""
@@ -110,6 +120,10 @@ class Wish:
             avoid[name] = tuple(dict.fromkeys((*avoid.get(name, ()), *values)))
         for name, values in later.want.items():
             avoid[name] = tuple(value for value in avoid.get(name, ()) if value not in values)
+        said = set(later.text.split()) if later.text else set()
+        avoid[WORDS] = tuple(
+            one for one in avoid.get(WORDS, ()) if one in later.avoid.get(WORDS, ()) or one not in said
+        )
         return Wish(
             want,
             {name: values for name, values in avoid.items() if values},
@@ -165,12 +179,28 @@ class Wish:
         shown = [" or ".join(values) for values in self.want.values()]
         shown += [f"not {value}" for values in self.avoid.values() for value in values]
         for said, value in (("under", self.price.at_most), ("over", self.price.at_least), ("about", self.price.about)):
-            shown += [] if value is None else [f"{said} {currency}{value:g}"]
+            shown += [] if value is None else [f"{said} {currency}{shown_amount(value)}"]
         if self.like:
             shown.append(" ".join(word for word in (self.like.relation, self.like.attribute) if word))
         return [*shown, *self.soft, *([f"“{self.text}”"] if self.text else [])]
 
 
+def shown_amount(value: float) -> str:
+    """An amount as a person reads it: 60, 59.99, 16777216."""
+    return f"{value:.2f}".removesuffix(".00")
+
+
+def attribute_name(told: str) -> str:
+    """The name used here of an attribute: "Colour" and "farbe" are color."""
+    key = fold(told)
+    return NAMES.get(key, key)
+
+
 def _values(told: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    one: Iterable[tuple[str, Any]] = told.items()
-    return {str(name): (value,) if isinstance(value, str) else tuple(map(str, value)) for name, value in one}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in told.items():
+        values = (value,) if isinstance(value, str) else tuple(one for one in map(str, value) if one.strip())
+        key = attribute_name(str(name))
+        if values:
+            found[key] = tuple(dict.fromkeys((*found.get(key, ()), *values)))
+    return found

@@ -15,6 +15,11 @@ def _table(text: str) -> dict[str, str]:
     return {word.strip(): meaning.strip() for meaning, words in lines for word in (meaning, *words.split(","))}
 
 
+def _phrases(text: str) -> tuple[tuple[str, ...], ...]:
+    """Phrases parted by "|", as words, the longest first."""
+    return tuple(sorted((tuple(one.split()) for one in text.split("|")), key=lambda one: -len(one)))
+
+
 # The names that shops give an attribute → the one used here.
 NAMES = _table("""
     color: colour, colors, colours, farbe, couleur, colore, farbton, base colour, color name, colour name, product color
@@ -42,7 +47,8 @@ COLOURS = _table("""
     purple: lila, violett, violet, violette, violets, violettes, morado, morada, viola, mauve
     orange: naranja, arancione, oranges
     beige: creme, crema, sandfarben
-    navy: navy blue, marine, marineblau, dunkelblau, bleu marine, bleu fonce, azul marino, blu scuro, dark blue
+    navy: navy blue, marine, marineblau, bleu marine, azul marino
+    dark blue: dunkelblau, bleu fonce, azul oscuro, blu scuro, midnight blue
     burgundy: bordeaux, weinrot, wine red, burdeos, dark red, maroon, wine
     gold: golden, dore, doree, dorado, dorada, oro
     silver: silbern, silber, argent, argente, plateado, plateada, argento
@@ -51,7 +57,7 @@ COLOURS = _table("""
     khaki: kaki
     cream: off white
     charcoal: anthrazit, anthracite, dark grey, dark gray
-    light blue: hellblau, bleu clair, azul claro, azul celeste, celeste, azzurri
+    light blue: hellblau, pale blue, bleu clair, azul claro, azul celeste, celeste, azzurri
     dark green: dunkelgrun, vert fonce, verde oscuro
     light grey: hellgrau, light gray
     multicolour: multicolor, bunt, mehrfarbig, multicolore
@@ -73,11 +79,15 @@ SHADES = {
     "white": "ivory,ecru,off white",
     "navy": "indigo",
     "burgundy": "wine,maroon,plum",
-    "light blue": "sky blue,baby blue",
     "dark green": "forest green,moss,olive",
     "light grey": "grey marl,stone",
     "khaki": "olive",
     "charcoal": "grey marl",
+}
+# What else is of a shade that has its name from its tone, whether or not the shop has a value of that name.
+FAMILIES = {
+    "light blue": "sky blue,baby blue,powder blue,ice blue", "dark blue": "navy,navy blue,midnight,indigo",
+    "navy": "dark blue,midnight blue", "dark green": "forest green,bottle green",
 }
 # Words before a base colour that leave it this colour: "washed black" is black, "rose gold" is not gold.
 TONES = set("light dark deep pale bright washed jet mid medium soft off pure heather dusty faded royal pastel".split())
@@ -137,24 +147,45 @@ HOLDS = {
 # What else is avoided with a material.
 KIND_OF = {"wool": "lambswool,merino,merino wool", "leather": "suede,nubuck", "fur": "shearling"}
 
+# What else is wanted with a material: a lambswool jumper is one of wool.
+FINER = {"wool": ("lambswool", "merino", "merino wool")}
+
 # Attributes whose words rank and are not demanded: occasions and seasons.
 SOFT = ("occasion", "season")
 WARM = ("winter", "wool", "cashmere", "fleece", "down", "alpaca", "lambswool", "merino", "flannel", "lined", "warm")
 LIGHT = ("summer", "linen", "silk", "viscose", "light", "airy", "breathable", "thin")
 
-# What may stand before a value that is not wanted, longest first where one begins with another.
-NEGATIONS = tuple(sorted((tuple(one.split()) for one in """not|no|without|except|except for|excluding|minus|avoid|hate|
-    dislike|never|non|sans|ohne|nicht|kein|keine|keinen|ausser|sin|senza|pas de|exclude|other than|apart from|rather than|
-    instead of|i dont like|i dont want|dont want|dont need|do not want|do not like|not looking for|neither|nor|nothing in|nothing with|none in|anything but|everything but|
-    not in|not from|not by|no more|dont show me|dont show""".split("|")), key=lambda one: -len(one)))
+# What may stand before a value that is not wanted, longest first where one begins with another. With `STRONG` a comma
+# carries on to the next value of the attribute ("without leather, wool"), with `WEAK` only a list that is closed does
+# ("not black, brown or navy"): "not black, brown" wants brown.
+STRONG = _phrases("""no|without|w / o|except|except for|excluding|excl|minus|avoid|hate|never|non|sans|ohne|kein|keine|keinen|
+    keiner|keines|ausser|sin|senza|exclude|apart from|neither|nor|nothing in|nothing with|nothing from|nothing by|none in|
+    nothing made of|nothing made from|anything but|everything but|no more|weder|ni|sauf|hormis|excepte|tranne|eccetto|
+    salvo|excepto|aucun|aucune|ningun|ninguna|nessun|nessuna|niente|allergic to|free of|free from""")
+WEAK = _phrases("""not|dislike|not suitable for|not made for|not meant for|nicht|pas|pas de|other than|rather than|instead of|statt|i dont like|i dont want|dont want|dont
+    like|dont need|do not want|do not like|not looking for|not in|not from|not by|dont show me|dont show|isnt|arent|wasnt|
+    doesnt have|does not have|shouldnt be|shouldnt have|cant be|cant have|mustnt be|wont wear|dont wear|cant wear|
+    cannot wear|cannot be|cannot have|cant stand|cannot stand|wouldnt want|would not want|wouldnt wear""")
+NEGATIONS = tuple(sorted((*STRONG, *WEAK), key=lambda one: -len(one)))
+# What a negation may reach past to its value: "not for men", "not with leather", "boots not: black".
+REACH = set("- : of for fur pour with mit avec".split())
+TOO = set("too very so that really zu sehr allzu trop si muy tan demasiado troppo".split())
+# What is no negation of a product: "no idea", "can not find", "not sure".
+NO_PRODUCT = set("problem idea thanks thank rush worries doubt find know see think sure necessarily hesitate want".split())
+# What takes back a value that stands before it: "black is not for me".
+SPURNED = _phrases("""is not for me|isnt for me|are not for me|arent for me|is not ok|isnt ok|not ok|is not okay|is not good|
+    is not my thing|isnt my thing|is not my colour|is not my color|isnt my colour|isnt my color|doesnt suit me|
+    does not suit me|dont suit me|do not suit me|is out|is a no|is a no go|not please""")
 # Words that end the reach of a negation, and those that carry it on to the next value.
 ENDS = set("but with however rather for under below over above mit aber , ; . ! ? :".split())
-ALSO = set("or and nor oder und ou et o y e / &".split())
+ALSO = set("or and nor oder und ou et o y e ni noch / &".split())
 # What takes a part of earlier wishes back: "any colour is fine", "never mind the price".
-ANY = tuple(sorted((tuple(one.split()) for one in """any|whatever|whichever|every|forget|forget about|never mind|nevermind|
-    no matter|regardless of|i dont care about|dont care about|ignore|egal|drop""".split("|")), key=lambda one: -len(one)))
-NO_MATTER = tuple(tuple(one.split()) for one in """doesnt matter|does not matter|isnt important|is not important|dont matter|
-    do not matter|is no issue|is not an issue""".split("|"))
+ANY = _phrases("""any|whatever|whichever|every|forget|forget about|never mind|nevermind|no matter|regardless of|
+    i dont care about|dont care about|do not care about|dont mind|do not mind|ignore|egal|drop""")
+# Of those, what may take back a value, too: "forget the boots".
+FORGET = _phrases("forget|forget about|never mind|nevermind|ignore|drop")
+NO_MATTER = _phrases("""doesnt matter|does not matter|isnt important|is not important|dont matter|do not matter|is no issue|
+    is not an issue|is no object|ist egal|spielt keine rolle""")
 PARTS = {
     "price": "price", "prices": "price", "budget": "price", "money": "price", "cost": "price", "preis": "price",
     "colour": "color", "color": "color", "colours": "color", "colors": "color", "farbe": "color", "brand": "brand",
@@ -163,19 +194,30 @@ PARTS = {
     "type": "category", "occasion": "soft", "season": "soft", "department": "department", "gender": "department",
 }
 # Bounds: words before a number, after it, and what a number is not a price with.
-MOST = tuple(sorted((tuple(one.split()) for one in """under|below|less than|cheaper than|no more than|not more than|at most|
-    up to|nothing over|nothing above|nothing more than|max|maximum|max of|maximum of|not over|not above|within|budget|budget of|budget is|<|< =|<=|≤|unter|bis|bis zu|
-    hochstens|weniger als|maximal|moins de|jusqua|menos de|meno di|hasta|fino a|sotto|no higher than""".split("|")),
-    key=lambda one: -len(one)))
-LEAST = tuple(sorted((tuple(one.split()) for one in """over|above|more than|at least|from|min|minimum|minimum of|starting at|
-    upwards of|nothing under|nothing below|not under|not below|no less than|not less than|>|> =|>=|≥|uber|ab|mindestens|mehr als|plus de|au moins|
-    mas de|piu di|dearer than|pricier than""".split("|")), key=lambda one: -len(one)))
-NEARLY = tuple((one,) for one in "around about approximately roughly circa ca ~ near environ etwa ungefahr".split())
-MOST_AFTER = tuple(tuple(one.split()) for one in "or less|or under|or below|or cheaper|and under|and below|max|maximum|tops|at most".split("|"))
-LEAST_AFTER = tuple(tuple(one.split()) for one in "or more|or above|or over|and up|and above|and over|minimum|min|upwards".split("|"))
+MOST = _phrases("""under|below|less than|cheaper than|no more than|not more than|at most|up to|nothing over|nothing above|
+    nothing more than|nothing dearer than|max|maximum|max of|maximum of|not over|not above|within|budget|budget of|
+    budget is|<|< =|<=|≤|unter|bis|bis zu|hochstens|weniger als|maximal|moins de|jusqua|menos de|meno di|hasta|fino a|
+    sotto|no higher than|dont go over|not exceeding|less than or equal to""")
+LEAST = _phrases("""over|above|more than|at least|from|min|minimum|minimum of|starting at|upwards of|nothing under|
+    nothing below|nothing less than|nothing cheaper than|not under|not below|no less than|not less than|>|> =|>=|≥|uber|
+    ab|mindestens|mehr als|plus de|au moins|mas de|piu di|dearer than|pricier than""")
+NEARLY = tuple((one,) for one in "around about approximately approx roughly circa ca ~ near environ etwa ungefahr".split())
+BETWEEN = set("between zwischen entre tra fra".split())
+MOST_AFTER = _phrases("or less|or under|or below|or cheaper|and under|and below|max|maximum|tops|at most|oder weniger")
+LEAST_AFTER = _phrases("or more|or above|or over|and up|and above|and over|minimum|min|upwards")
+# Numbers as words: "under fifty", "a hundred and twenty".
+NUMBERS = {
+    "ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70,
+    "eighty": 80, "ninety": 90, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
+    "one": 1, "a": 1, "zehn": 10, "zwanzig": 20, "dreissig": 30, "vierzig": 40, "funfzig": 50, "sechzig": 60,
+    "siebzig": 70, "achtzig": 80, "neunzig": 90, "vingt": 20, "trente": 30, "quarante": 40, "cinquante": 50,
+    "soixante": 60,
+}
+TIMES = {"hundred": 100, "hundert": 100, "cent": 100, "thousand": 1000, "tausend": 1000, "mille": 1000}
 CURRENCY = set("€ $ £ eur euro euros usd dollar dollars gbp pound pounds bucks quid chf francs".split())
 UNITS = set("""cm mm m inch inches kg g mg ml l oz gb mb tb percent % hours hour days years year months w watt watts pack
-    pieces pcs den pockets pocket stars star buttons items pairs colours colors sizes""".split())
+    pieces pcs den pockets pocket stars star buttons items pairs colours colors sizes minutes minute seconds weeks week km
+    miles mile metres meters people persons times inches litres liters layers""".split())
 # How a product stands to one that was seen.
 RELATIVE = {
     "cheaper": "cheaper", "gunstiger": "cheaper", "billiger": "cheaper", "dearer": "dearer", "pricier": "dearer",
@@ -190,7 +232,8 @@ LIKE = set("like similar resembling wie comme".split())
 POINTERS = set("the my that those this these it them one ones first second third last".split())
 PLACES = {"first": 0, "second": 1, "third": 2, "fourth": 3, "fifth": 4}
 HAD = set("bought buy had ordered purchased own got viewed saw seen liked looked clicked have".split())
-DEAR = set("expensive pricey dear costly teuer".split())
+DEAR = set("""expensive pricey dear costly teuer teure teuren teures teurer cher chere chers cheres caro cara caros caras
+    cari care costoso costosa costosi""".split())
 # Words that say nothing of a product. Never read as a misspelt value.
 SMALL = set("""a an the some any of to in on at by with and or for from as am is are be it its this that these those i im id
     ive me my mine we our us you your he she they them who what which where when would like want wants wanted need needs
@@ -201,7 +244,7 @@ SMALL = set("""a an the some any of to in on at by with and or for from as am is
     sizes price priced brand brands made make out up down off into pay wear wearing ein eine einen einem einer der die das den
     dem des und oder fur ich suche mochte bitte mit in aus von zu im un une des les le la de du et ou pour je cherche el los
     las una unos y o para con busco il lo gli i per con cerco e goes go going cost costs costing style styles match matching
-    preferably ideally maybe perhaps let lets see know think could id youve theres sth smth everything nothing else actually make same limit us euro euros eur usd dollars
+    preferably ideally maybe perhaps noch en por sur i let lets see know think could id youve theres sth smth everything nothing else actually make same limit us euro euros eur usd dollars
     dollar pounds gbp budget""".split())
 # Ordinary English words near which a value may be spelt: they are meant as they stand.
 ORDINARY = set("""back pack block blank slack track pick sick sock sand hand band land wind mind kind find fine line lone
@@ -269,4 +312,12 @@ ORDINARY = set("""back pack block blank slack track pick sick sock sand hand ban
     whale wheel where which while whole whose woman works world worry worse worst worth would wound wrong young youth
     like likes love loves people person woman women friend friends family mother father sister brother daughter""".split())
 
-CHEAP = set("cheap cheapest cheaply affordable inexpensive bargain gunstig billig economical".split())
+# Values of a shop's own attributes that people also say in praise: they rank, and are not what comes first.
+PRAISE = set("""fine classic bold modern basic special premium original smart elegant timeless unique simple stylish trendy
+    perfect beautiful lovely lovelier popular favourite favorite fresh pure standard regular normal great new""".split())
+# Values that name nothing.
+NO_VALUES = set("""yes no true false y n none other others unknown na nein ja oui si various misc miscellaneous default
+    unspecified undefined null nan""".split()) | {"n a", "not applicable", "not specified"}
+
+CHEAP = set("""cheap cheapest cheaply affordable inexpensive bargain economical gunstig gunstige gunstigen gunstiges billig
+    billige billigen billiges preiswert barato barata baratos baratas economico economica""".split())
