@@ -31,6 +31,7 @@ from recgraph.store.columns import Catalogue
 from recgraph.store.records import Event, Item, parse_time
 from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import LLM, Prompt, Usage
+from recgraph.tools.llm.untrusted import nameable
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import RetrievalQuery, Retriever, eligible
 from recgraph.tools.wish.facets import Facets, Relaxation
@@ -369,7 +370,8 @@ class Nodes:
             shown_earlier = shown_earlier[1:]
         remembered = [item_id for hit in state["memory"] for item_id in hit.item_ids]
         shown = [*remembered, *(event.item_id for event in [*recent, *shown_earlier] if event.item_id)]
-        return prompt, [item_id for item_id in dict.fromkeys(shown) if item_id in state["items"]]
+        known = state["items"]
+        return prompt, [item_id for item_id in dict.fromkeys(shown) if item_id in known and nameable(item_id)]
 
     def _choices(self, state: State, shown: Sequence[str]) -> Sequence[str]:
         if self.settings.constrain == "off":
@@ -379,7 +381,9 @@ class Nodes:
         # Where nothing is shown and the catalogue is too large to be a form, the answer is free and the parser alone
         # decides.
         ids = self.catalogue.item_ids
-        return ids if self.llm is not None and len(ids) <= self.llm.max_choices else ()
+        if self.llm is None or len(ids) > self.llm.max_choices:
+            return ()
+        return [item_id for item_id in ids if nameable(item_id)]
 
 
 def _afresh(state: State, update: State) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def data_lines(events: Sequence[Event], items: Mapping[str, Item], currency: str
 
 def price_text(price: float, currency: str = "") -> str:
     """A price in whole units, as the summary prompts show it."""
-    return f"{currency}{price:.0f}"
+    return f"{clean(currency, 8)}{price:.0f}"
 
 
 def split_blocks(history: Sequence[Event], size: int) -> list[list[Event]]:
