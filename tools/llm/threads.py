@@ -64,20 +64,29 @@ def together(calls: Sequence[Callable[[], T]], deadline: float, workers: int = 1
                 future, call = next(waiting, (None, None))
             if future is None or call is None:
                 return
-            try:
-                future.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - it is raised where the results are asked for
-                future.set_exception(error)
+            _settle(future, call)
+            future = call = None
 
     for _ in range(min(workers, len(calls))):
         threading.Thread(target=work, name="recgraph-call", daemon=True).start()
     done, missing = wait(futures, max(0.0, deadline - time.monotonic()), FIRST_EXCEPTION)
     try:
         for future in futures:
-            if future in done and (error := future.exception()) is not None:
-                raise error
+            if future in done:
+                future.result()
         if missing:
             raise TimeoutError
         return [future.result() for future in futures]
     finally:
         batch.give_up()
+        # An error's traceback holds this frame: what the error hangs on must not be in it, or both wait for the garbage.
+        del futures, done, missing, waiting
+
+
+def _settle(future: Future[T], call: Callable[[], T]) -> None:
+    """Runs a call into its future."""
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+        future.set_exception(error)
+        del future  # as above
