@@ -132,7 +132,8 @@ class State(TypedDict, total=False):
     given: Wish | None
     wish: Wish | None
     shown: Sequence[str]
-    history: Sequence[Event]
+    history: Sequence[Event]  # the newest so many
+    bought: Sequence[str]  # the items purchased in it and before it
     items: Annotated[Mapping[str, Item], merge]
     memory: Sequence[MemoryHit]
     summary: Summary | None

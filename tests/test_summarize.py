@@ -27,7 +27,9 @@ ITEMS = {
 
 
 class Counting:
-    """A summarizer that counts how often it is asked."""
+    """A summarizer that counts how often it is asked, summary by summary."""
+
+    whole = False
 
     def __init__(self, inner: Summarizer) -> None:
         self.inner, self.name, self.works = inner, inner.name, list[Work]()

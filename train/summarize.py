@@ -198,6 +198,7 @@ class _Instead(ProfileSummarizer):
 
     def __init__(self, name: str) -> None:
         super().__init__()
+        self.whole = name == self.name  # else it is one that writes summary by summary
         self.name = name
 
 
