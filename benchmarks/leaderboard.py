@@ -13,16 +13,26 @@ The last is for a GPU: there give the language models more `cases` than the 200 
 Without one, `--systems tallrec,recgraph-hierarchical,recgraph-recurrent --sample 200 --negatives even` took 98 minutes
 on Beauty, beside other work.
 
+    # 16 CPUs and a GPU, and the tables somewhere else:
+    python benchmarks/leaderboard.py --data ../shared/data --jobs 16 --on-gpu bert4rec,fused,textformer --fit-only
+
 Stores and answers are kept in data/leaderboard: killed and started again, it goes on where it was; a system whose code
 or settings changed is fitted anew. The commands it runs are printed, each can be run by hand. Run it in a clean
-checkout: a result names the commit.
+checkout: a result names the commit. With `--jobs` systems are fitted side by side, each with one thread; `--fit-only`
+leaves their answers in data/leaderboard/answers, which may be copied to another machine's checkout of the same commit
+and are found there.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +40,7 @@ import click
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = Path("data/leaderboard")
+KEEP = WORK / "answers"
 RESULTS = Path("metrics/leaderboard")
 
 
@@ -54,15 +65,46 @@ SHOPS = {
 }
 
 
-def run(*words: str | Path) -> None:
-    """A recgraph command, shown before it runs."""
+def run(*words: str | Path, **environment: str) -> int:
+    """A recgraph command, shown before it runs. Its exit status, unless it is to be 0: then CalledProcessError."""
     told = ["recgraph", *map(str, words)]
-    click.secho("$ " + " ".join(told), bold=True, err=True)
-    subprocess.run(
+    click.secho(
+        "$ " + " ".join([*(f"{name}={value}" for name, value in environment.items()), *told]), bold=True, err=True
+    )
+    return subprocess.run(
         [sys.executable, "-c", "from recgraph.cli import main; main(prog_name='recgraph')", *told[1:]],
         cwd=ROOT,
-        check=True,
-    )
+        env=os.environ | environment,
+        check=not environment,
+    ).returncode
+
+
+def fit(boards: dict[str, list[str]], systems: str, jobs: int, on_gpu: Iterable[str]) -> None:
+    """Fits and asks each system of each board in a process of its own, those first that took longest before. Vectors of
+    texts are made first, as many systems read them."""
+    from recgraph.evaluation.systems import entries
+
+    took = {}
+    for board in boards:
+        if (result := ROOT / RESULTS / f"{board}.json").is_file():
+            lines = json.loads(result.read_text(encoding="utf-8"))["systems"]
+            took |= {(board, line["name"]): line["fit_seconds"] or 0.0 for line in lines}
+    names = list(entries(systems.split(",")))
+    first = [(board, "text-knn") for board in boards if "text-knn" in names]
+    rest = [(board, name) for name in names for board in boards if name != "text-knn"]
+    rest.sort(key=lambda one: -took.get(one, 300.0))
+    began = time.perf_counter()
+
+    def one(job: tuple[str, str]) -> None:
+        board, name = job
+        place = {} if name in on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
+        status = run("evaluate", *boards[board], "--systems", name, OMP_NUM_THREADS="1", **place)
+        told = f"{board} {name}: {'done' if status == 0 else f'failed with {status}'}"
+        click.secho(f"{told}, {time.perf_counter() - began:,.0f} s", fg="red" if status else None, err=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for part in (first, rest):
+            list(pool.map(one, part))
 
 
 @click.command(help=__doc__)
@@ -83,6 +125,9 @@ def run(*words: str | Path) -> None:
     show_default=True,
     help="of the protocol sampled",
 )
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="systems fitted side by side")
+@click.option("--on-gpu", default="", metavar="NAMES", help="with --jobs: the systems that see the GPU [none]")
+@click.option("--fit-only", is_flag=True, help="keep the answers, make no tables")
 def main(
     data: Path | None,
     shops: tuple[str, ...],
@@ -91,8 +136,12 @@ def main(
     protocols: tuple[str, ...],
     sample: int,
     negatives: str,
+    jobs: int,
+    on_gpu: str,
+    fit_only: bool,
 ) -> None:
     (ROOT / WORK).mkdir(parents=True, exist_ok=True)
+    boards: dict[str, list[str]] = {}
     for name in shops or SHOPS:
         shop, store = SHOPS[name], WORK / f"{name}.duckdb"
         if not (ROOT / store).exists():
@@ -103,13 +152,22 @@ def main(
         for split, protocol in shop.asked:
             if protocols and protocol not in protocols:
                 continue
-            out = f"{name}-{split}-{protocol}{f'-{sample}' if sample else ''}.json"
-            asked = ["--store", store, "--split", split, "--protocol", protocol, "--systems", systems, "--seeds", seeds]
+            asked = ["--store", store, "--split", split, "--protocol", protocol, "--seeds", seeds]
             asked += ["--items", shop.items] if shop.items != "all" else []
             asked += ["--shares", shop.shares] if shop.shares and protocol == "full" else []
             asked += ["--sample", str(sample)] if sample else []
             asked += ["--negatives", negatives] if protocol == "sampled" else []
-            run("evaluate", *asked, "--keep", WORK / "answers", "--out", WORK / out)
+            boards[f"{name}-{split}-{protocol}{f'-{sample}' if sample else ''}"] = [
+                *map(str, asked),
+                "--keep",
+                str(KEEP),
+            ]
+    if jobs > 1:
+        fit(boards, systems, jobs, on_gpu.split(","))
+    if fit_only:
+        return
+    for board, asked in boards.items():
+        run("evaluate", *asked, "--systems", systems, "--out", WORK / f"{board}.json")
     # Only now, so that the checkout is the commit that was measured until all is measured.
     (ROOT / RESULTS).mkdir(parents=True, exist_ok=True)
     for result in sorted((ROOT / WORK).glob("*.json")):

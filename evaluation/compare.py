@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from recgraph.errors import SettingsError
 from recgraph.evaluation.ask import Asked, Measured, Options, Reporter, Values, ask, measure, measure_all, measure_lists
 from recgraph.evaluation.kept import Kept
-from recgraph.evaluation.origin import Origin
+from recgraph.evaluation.origin import Origin, machine
 from recgraph.evaluation.rankings import Rankings, case_ids, read_rankings, write_rankings
 from recgraph.evaluation.result import MAIN, Against, Ceiling, Figure, Group, Line, MeanTokens, Result, Share, rounded
 from recgraph.evaluation.statistics import holm, intervals, sign_flips
@@ -185,7 +185,7 @@ def _fit_and_ask(
     seeds = options.seeds if system.seeded else ()
     for seed in seeds or options.seeds[:1]:
         system = make(seed)
-        found, took = _answered(name, seed, system, asked, options, kept, reporter)
+        found, took, where = _answered(name, seed, system, asked, options, kept, reporter)
         fit_seconds += took
         seconds += took + found[0].seconds
         measured.append(found[0])
@@ -202,6 +202,7 @@ def _fit_and_ask(
         tokens=_tokens(measured, each),
         ceiling=_ceiling(system, measured),
         seeds=seeds,
+        machine=where if where and where != machine() else None,
     )
     return _Answers(line, measured, popular, seconds)
 
@@ -214,9 +215,9 @@ def _answered(
     options: Options,
     kept: Kept | None,
     reporter: Reporter,
-) -> tuple[list[Measured], float]:
-    """What a system answers to each set of candidates, and the seconds of fitting it, both from earlier where they are
-    kept."""
+) -> tuple[list[Measured], float, str]:
+    """What a system answers to each set of candidates, the seconds of fitting it, and the machine; from earlier where
+    they are kept."""
     file = kept.file(name, seed if system.seeded else 0, system) if kept else None
     if kept and file and file.is_file():
         reporter.note(f"{name}: answered before, see {file}")
@@ -230,7 +231,7 @@ def _answered(
     found = measure_all(fitted, asked, seed=options.seed, tell=reporter.tell, remember=remember)
     if kept and file:
         kept.write(file, found, took)
-    return found, took
+    return found, took, machine()
 
 
 def _tokens(measured: Sequence[Measured], each: int) -> MeanTokens | None:

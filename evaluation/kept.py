@@ -1,7 +1,8 @@
 """Answers of earlier evaluations, so that a killed one goes on where it was and a system more costs only its own time.
 
 A file a system and seed, named by all that decides the answers: the data, what is asked, the settings, the encoder, and
-the code of the system. What the answers are worth is unknown here.
+the code of the system. It tells the machine too: answers may be carried from a faster one to where they are compared.
+What the answers are worth is unknown here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from recgraph.evaluation.ask import Measured, Options
+from recgraph.evaluation.origin import machine
 from recgraph.tools.llm.protocol import Usage
 from recgraph.train.metrics import Places
 from recgraph.train.task import System
@@ -53,8 +55,8 @@ class Kept:
         parts += [self.embedder] if self.embedder else []
         return self.folder / f"{name}-{seed}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]}.npz"
 
-    def read(self, file: Path) -> tuple[list[Measured], float]:
-        """The answers to each set of candidates, and the seconds of fitting."""
+    def read(self, file: Path) -> tuple[list[Measured], float, str]:
+        """The answers to each set of candidates, the seconds of fitting, and the machine of both ("": not told)."""
         with np.load(file, allow_pickle=False) as found:
             columns = zip(found["better"], found["equal"], found["first"], found["invalid"], strict=True)
             count = len(found["better"])
@@ -67,7 +69,7 @@ class Kept:
                     columns, seconds, used, ceiling, strict=True
                 )
             ]
-            return measured, float(found["fit_seconds"])
+            return measured, float(found["fit_seconds"]), str(found["machine"]) if "machine" in found else ""
 
     def piece(self, file: Path, name: str, make: Callable[[], Measured]) -> Measured:
         """A part of answers that are still being made, from the folder beside `file` where it is there."""
@@ -88,7 +90,7 @@ def _write(file: Path, measured: Sequence[Measured], fit_seconds: float) -> None
         "equal": [one.places.equal for one in measured],
     }
     columns |= {"first": [one.first for one in measured], "invalid": [one.invalid for one in measured]}
-    columns |= {"seconds": [one.seconds for one in measured], "fit_seconds": fit_seconds}
+    columns |= {"seconds": [one.seconds for one in measured], "fit_seconds": fit_seconds, "machine": machine()}
     if measured[0].used is not None:
         columns["used"] = [astuple(one.used) for one in measured if one.used is not None]
     if measured[0].ceiling is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import cpu_count
@@ -46,10 +47,12 @@ def revision() -> str:
 
 
 def machine() -> str:
-    """The processor's name and how many processors there are."""
+    """The processor's name and how many there are, and the GPU's where torch is in use and sees one."""
     try:
         cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         cpus = ""
     name = re.search(r"^model name\s*:\s*(.+)$", cpus, re.MULTILINE)
-    return f"{name[1] if name else platform.processor() or platform.machine()}, {cpu_count()} CPUs"
+    found = f"{name[1] if name else platform.processor() or platform.machine()}, {cpu_count()} CPUs"
+    torch = sys.modules.get("torch")  # what is counted needs none, and loading it takes seconds
+    return f"{found}, {torch.cuda.get_device_name()}" if torch is not None and torch.cuda.is_available() else found

@@ -89,7 +89,8 @@ class Group:
 class Line:
     """A system and its figures. `groups` are those of cold and warm targets, `curve` is recall by k, `popular` are
     means under negatives drawn by popularity (sampled). Of rankings made elsewhere the cases without a list are
-    `missing_cases`, lists of no case `unknown_cases`."""
+    `missing_cases`, lists of no case `unknown_cases`. `machine` is where it was fitted and asked, if not where the
+    result was made."""
 
     name: str
     uses: tuple[str, ...] = ()
@@ -106,6 +107,7 @@ class Line:
     curve: Mapping[int, float] = field(default_factory=dict)
     against: Against | None = None
     popular: Mapping[str, float | None] | None = None
+    machine: str | None = None
 
     def figure(self, name: str = MAIN) -> Figure:
         """Of a metric; without numbers where there is none."""

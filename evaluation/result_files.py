@@ -81,7 +81,7 @@ def ablation_as_json(found: Ablation) -> dict[str, Any]:
 def _line_as_json(line: Line) -> dict[str, Any]:
     data: dict[str, Any] = {"name": line.name, "uses": [*line.uses], "settings": dict(line.settings)}
     data |= {"fit_seconds": line.fit_seconds, "score_ms": line.score_ms}
-    data |= _known(missing_cases=line.missing_cases, unknown_cases=line.unknown_cases)
+    data |= _known(missing_cases=line.missing_cases, unknown_cases=line.unknown_cases, machine=line.machine)
     data |= _known(
         tokens=asdict(line.tokens) if line.tokens else None, ceiling=asdict(line.ceiling) if line.ceiling else None
     )
@@ -129,7 +129,7 @@ _RESULT: Sequence[str] = (
 )
 _LINE: Sequence[str] = (
     *("name", "uses", "settings", "fit_seconds", "score_ms", "missing_cases", "unknown_cases", "tokens", "ceiling"),
-    *("seeds", "metrics", "groups", "curve", "against", "popular_negatives"),
+    *("seeds", "metrics", "groups", "curve", "against", "popular_negatives", "machine"),
 )
 
 
@@ -184,6 +184,7 @@ def _line(found: Any) -> Line:
         tokens=MeanTokens(**_object(tokens, "tokens", [one.name for one in fields(MeanTokens)])) if tokens else None,
         ceiling=Ceiling(**_object(ceiling, "ceiling", [one.name for one in fields(Ceiling)])) if ceiling else None,
         seeds=tuple(int(seed) for seed in _list(data, "seeds")),
+        machine=None if data.get("machine") is None else str(data["machine"]),
         metrics={name: _figure(one) for name, one in _object(_needed(data, "metrics"), "metrics").items()},
         groups={name: _group(one) for name, one in _mapping(data, "groups").items()},
         curve={

@@ -496,6 +496,17 @@ def test_what_was_answered_is_not_asked_again_unless_something_differs(tmp_path:
     assert not list(tmp_path.glob("*.part*"))
 
 
+def test_answers_from_another_machine_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitted on a faster machine and compared here, the seconds of fitting would be told as this machine's."""
+    task = random_task()
+    monkeypatch.setattr("recgraph.evaluation.kept.machine", lambda: "EPYC, 16 CPUs, H100")
+    evaluate(task, {"drawn": Drawn}, keep=tmp_path)
+    (line,) = evaluate(task, {"drawn": Drawn}, keep=tmp_path).lines
+    assert line.machine == "EPYC, 16 CPUs, H100"
+    (line,) = evaluate(task, {"drawn": Drawn}).lines
+    assert line.machine is None
+
+
 @pytest.mark.slow
 def test_answers_are_kept_by_the_code_that_made_them() -> None:
     """What a module imports decides its answers too, also where it imports it late; what makes tasks and names systems

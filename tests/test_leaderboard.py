@@ -173,6 +173,13 @@ def test_lines_are_ordered_by_ndcg_and_equal_ones_by_name() -> None:
     assert [line.name for line in found.lines] == ["c", "a", "b", "none"]
 
 
+def test_systems_from_another_machine_are_named_with_it(tmp_path: Path) -> None:
+    far = system("far", 0.05, machine="EPYC, 16 CPUs, H100")
+    page, markdown = texts(project(tmp_path, one=result(far, system("near", 0.01))))
+    assert "- machine: EPYC, 2 CPUs; far on EPYC, 16 CPUs, H100\n" in markdown
+    assert "EPYC, 2 CPUs; far on EPYC, 16 CPUs, H100" in page
+
+
 def test_what_is_missing_is_a_dash_and_never_zero(tmp_path: Path) -> None:
     run = system("run", 0.05, fit_seconds=None, score_ms=None, seeds=[], settings={}, curve={}, groups={}, uses=["run"])
     del run["metrics"]["mrr"]

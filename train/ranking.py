@@ -50,6 +50,7 @@ from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.train import evidence
 from recgraph.train.memory import read_queries
 from recgraph.train.metrics import Places, ndcg, summary
+from recgraph.train.networks.place import training
 from recgraph.train.params import Params, block
 from recgraph.train.pipeline import Note, needed, progress, split_folder
 from recgraph.train.prepare import Case, read_cases, read_facts
@@ -146,7 +147,7 @@ class _RankingNetwork(nn.Module):
             "second": second.weight,
         }
         named |= {"second_bias": second.bias, "last": last.weight, "last_bias": last.bias}
-        return {name: value.detach().numpy().copy() for name, value in named.items()}
+        return {name: value.detach().cpu().numpy().copy() for name, value in named.items()}
 
 
 def learn(
@@ -227,35 +228,26 @@ def _train_networks(
     # What never differs says nothing; if it differs later, that must not count.
     mean, deviation = part.mean(0), torch.where(spread > 1e-3, spread, torch.inf)
     weights, shown = {"mean": mean.numpy().copy(), "deviation": deviation.numpy().copy()}, []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more add in another order: the last digits differ
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            for number in range(settings.networks):
-                network = _RankingNetwork(mean, deviation, settings.hidden, settings.dropout)
-                shown.append(round(_train_network(network, read, settings, rng), 6))
-                weights |= {f"{number}.{name}": value for name, value in network.weights().items()}
-                note(
-                    f"ranking: network {number + 1} of {settings.networks}; NDCG@10 of what is held back "
-                    f"{shown[-1]:.4f}"
-                )
-    finally:
-        torch.set_num_threads(threads)
+    with training(settings.seed, 1) as place:
+        for number in range(settings.networks):
+            network = _RankingNetwork(mean, deviation, settings.hidden, settings.dropout).to(place)
+            shown.append(round(_train_network(network, read, settings, rng), 6))
+            weights |= {f"{number}.{name}": value for name, value in network.weights().items()}
+            note(f"ranking: network {number + 1} of {settings.networks}; NDCG@10 of what is held back {shown[-1]:.4f}")
     return weights, shown
 
 
 def _train_network(network: _RankingNetwork, read: _Read, s: RankerSettings, rng: np.random.Generator) -> float:
     """Trains it, keeps its best epoch, and returns that one's NDCG@10 on the lessons held back."""
-    best, since = -1.0, 0
+    best, since, place = -1.0, 0, network.mean.device
     optimizer = torch.optim.AdamW(network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     for _ in range(s.epochs):
         network.train()
         for part in np.array_split(order := rng.permutation(read.kept), max(1, len(order) // s.batch)):
-            said = network(torch.from_numpy(read.pools[part].astype(np.float32)))
-            said = said.masked_fill(torch.from_numpy(~read.there[part]), -torch.inf)
-            loss = nn.functional.cross_entropy(said, torch.from_numpy(read.place[part]))
+            pools, there, answer = (torch.from_numpy(a[part]).to(place) for a in (read.pools, read.there, read.place))
+            said = network(pools.float()).masked_fill(~there, -torch.inf)
+            loss = nn.functional.cross_entropy(said, answer)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -273,7 +265,7 @@ def _train_network(network: _RankingNetwork, read: _Read, s: RankerSettings, rng
 def _scored(network: _RankingNetwork, read: NDArray[np.float16]) -> Numbers:
     with torch.inference_mode():
         parts = [
-            network(torch.from_numpy(part.astype(np.float32))).numpy()
+            network(torch.from_numpy(part).to(network.mean.device).float()).cpu().numpy()
             for part in np.array_split(read, len(read) // _CHUNK + 1)
         ]
     return np.concatenate(parts)

@@ -103,12 +103,12 @@ class Read:
     @property
     def inside(self) -> Tensor:
         """bool[b, l]: what is no padding."""
-        return torch.arange(self.rows.shape[1]) < self.lengths[:, None]
+        return torch.arange(self.rows.shape[1], device=self.rows.device) < self.lengths[:, None]
 
     @property
     def age(self) -> Tensor:
         """int64[b, l]: 0 for the newest; 0 for padding too."""
-        return (self.lengths[:, None] - 1 - torch.arange(self.rows.shape[1])).clamp(min=0)
+        return (self.lengths[:, None] - 1 - torch.arange(self.rows.shape[1], device=self.rows.device)).clamp(min=0)
 
 
 class PairModel(nn.Module):
@@ -197,7 +197,9 @@ class NCF(PairModel):
     def encode(self, read: Read) -> tuple[Tensor, ...]:
         weight = self.settings.recency**read.age * read.inside
         mean = (weight / weight.sum(1, keepdim=True))[:, None] @ self.vectors(read.rows)
-        dropped = torch.rand(len(read.user)) < (self.settings.user_dropout if self.training else 0.0)
+        dropped = torch.rand(len(read.user), device=read.user.device) < (
+            self.settings.user_dropout if self.training else 0.0
+        )
         person = mean[:, 0] + self.people(read.user.masked_fill(dropped, self.users))
         return F.normalize(person * self.weight, dim=-1), self.of_user(person)
 
@@ -277,7 +279,7 @@ class DIEN(PairModel):
     def encode(self, read: Read) -> tuple[Tensor, ...]:
         x = self.vectors(read.rows)
         states = self.extract(x)[0] + x  # what is near the last item is a good answer from the start
-        last = F.normalize(states[torch.arange(len(states)), read.lengths - 1], dim=-1)
+        last = F.normalize(states[torch.arange(len(states), device=states.device), read.lengths - 1], dim=-1)
         return last, self.near(states), self.read(states)
 
     def first(self, known: tuple[Tensor, ...], c: Tensor) -> Tensor:

@@ -27,8 +27,9 @@ from recgraph.errors import SettingsError
 from recgraph.evaluation.baselines.pair_models import MODEL_OF, NEVER, PairSettings, Read
 from recgraph.evaluation.workshop import Workshop
 from recgraph.train.metrics import ndcg, places
+from recgraph.train.networks.place import training
 from recgraph.train.networks.sequence import copied, readable
-from recgraph.train.task import Cases, Events, Note, Scores, System, Task
+from recgraph.train.task import Cases, Events, Note, Rows, Scores, System, Task
 
 _EVERY = 30.0  # seconds between two notes
 _FLOATS = 2**22  # numbers held of a layer while scoring: they stay in the processor's cache
@@ -65,19 +66,16 @@ class PairSystem(System):
             )
         self._counts = np.bincount(task.train.item, minlength=task.n_items).astype(np.float32)
         self._warm, self._users = np.flatnonzero(self._counts), np.unique(task.train.user)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(s.threads)
         torch.set_flush_denormal(
             True
         )  # Adam's moments of items that are seldom seen get so small that a step would take five times as long
         try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(s.seed)
+            with training(s.seed, s.threads) as self._place:
                 self.model = MODEL_OF[s.model](task.n_items, len(self._users), s, self.text)
                 self.model.start(self._warm)
+                self.model.to(self._place)
                 self._train(task.train, task.valid.some(s.validate, s.seed), note)
         finally:
-            torch.set_num_threads(threads)
             torch.set_flush_denormal(False)
 
     def _train(self, events: Events, valid: Cases, note: Note) -> None:
@@ -93,7 +91,7 @@ class PairSystem(System):
             shown = (
                 self.validate(valid) if len(valid) else float(epoch)
             )  # nothing to choose by: the last one is the best
-            self.epochs.append((float(np.mean(losses)), shown))
+            self.epochs.append((float(torch.stack(losses).double().mean()), shown))
             if self.best < 0 or shown > self.epochs[self.best][1]:
                 self.best, kept = epoch, copied(model)
             if time.perf_counter() - noted >= _EVERY:
@@ -126,11 +124,14 @@ class PairSystem(System):
             at = begin[part, None] + np.arange(lengths[part].max())
             rows = np.where(at < end[part, None], item[np.minimum(at, len(item) - 1)], self.model.padding)
             yield (
-                Read(torch.from_numpy(rows), torch.from_numpy(lengths[part]), torch.from_numpy(user[end[part]])),
-                torch.from_numpy(item[end[part]]),
+                self._read(rows, lengths[part], user[end[part]]),
+                torch.from_numpy(item[end[part]]).to(self._place),
             )
 
-    def _step(self, optimizer: torch.optim.Optimizer, read: Read, target: Tensor) -> float:
+    def _read(self, rows: Rows, lengths: Rows, user: Rows) -> Read:
+        return Read(*(torch.from_numpy(some).to(self._place) for some in (rows, lengths, user)))
+
+    def _step(self, optimizer: torch.optim.Optimizer, read: Read, target: Tensor) -> Tensor:
         model = self.model
         past = torch.cat([read.rows, target[:, None]], 1)
         wanted, known = model.vectors(target)[:, None], model.encode(read)
@@ -146,14 +147,16 @@ class PairSystem(System):
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return float(loss.detach())
+        return loss.detach()
 
     def _drawn(self, past: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Different item rows int64[n], at most `count`, and bool[b, n]: which of them are in the rows past int64[b,
         l]."""
-        drawn = torch.from_numpy(self._warm)[torch.randperm(len(self._warm))[:count]]
-        column = torch.full((self.model.padding + 1,), len(drawn)).index_put_((drawn,), torch.arange(len(drawn)))
-        had = torch.zeros(len(past), len(drawn) + 1, dtype=torch.bool).scatter_(1, column[past], True)
+        place = past.device
+        drawn = torch.from_numpy(self._warm).to(place)[torch.randperm(len(self._warm), device=place)[:count]]
+        column = torch.full((self.model.padding + 1,), len(drawn), device=place)
+        column.index_put_((drawn,), torch.arange(len(drawn), device=place))
+        had = torch.zeros(len(past), len(drawn) + 1, dtype=torch.bool, device=place).scatter_(1, column[past], True)
         return drawn, had[:, :-1]
 
     def _loss(self, right: Tensor, wrong: Tensor, had: Tensor) -> Tensor:
@@ -188,7 +191,7 @@ class PairSystem(System):
         order = order[lengths[order] > 0]
         model.eval()
         with torch.inference_mode():
-            rows = torch.from_numpy(rankable)
+            rows = torch.from_numpy(rankable).to(self._place)
             c = model.vectors(rows)
             read_of, start = min(self.settings.candidates or len(rows), len(rows)), 0
             while start < len(order):
@@ -203,8 +206,8 @@ class PairSystem(System):
                 padded = np.full((len(part), lengths[part].max()), model.padding, np.int64)
                 for line, one in enumerate(part):
                     padded[line, : lengths[one]] = histories[one]
-                read = Read(torch.from_numpy(padded), torch.from_numpy(lengths[part]), torch.from_numpy(user[part]))
-                found[part[:, None], rankable] = self._scored(read, rows, c).numpy()
+                read = self._read(padded, lengths[part], user[part])
+                found[part[:, None], rankable] = self._scored(read, rows, c).cpu().numpy()
         return found
 
     def _scored(self, read: Read, rows: Tensor, c: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class NARMModel(GRU4RecModel):
         """The state after each item, as an item's vector."""
         states, length = self.states(rows), rows.shape[1]
         weights = self.weigh(torch.sigmoid(self.asking(states)[:, :, None] + self.asked(states)[:, None])).squeeze(-1)
-        later = torch.ones(length, length, dtype=torch.bool).triu(1)
+        later = torch.ones(length, length, dtype=torch.bool, device=rows.device).triu(1)
         local = weights.masked_fill(later, -math.inf).softmax(-1) @ states
         found: Tensor = self.out(F.dropout(torch.cat([states, local], -1), self.settings.dropout, self.training))
         return found

@@ -123,6 +123,12 @@ def settings_text(line: Line) -> str:
     return ", ".join(f"{name} {text}" for name, text in texts.items()) or "none"
 
 
+def _elsewhere(lines: Sequence[Line]) -> list[str]:
+    """Which systems were fitted and asked on another machine than that of the result."""
+    where = {line.machine: [other.name for other in lines if other.machine == line.machine] for line in lines}
+    return [f"{', '.join(names)} on {machine}" for machine, names in where.items() if machine]
+
+
 def facts(board: Board) -> list[tuple[str, str]]:
     """What the figures rest on: names and what is to be said, in the order of reading."""
     found, origin = board.result, board.result.origin
@@ -147,7 +153,7 @@ def facts(board: Board) -> list[tuple[str, str]]:
         "seeds": whole_list(found.seeds or ()),
         "code": f"{revision.removesuffix('+')}{' with changes that are in no commit' if revision.endswith('+') else ''}"
         or MISSING,
-        "machine": origin.machine or MISSING,
+        "machine": "; ".join([origin.machine or MISSING, *_elsewhere(board.lines)]),
         "date": origin.date or MISSING,
         "seconds": MISSING if origin.seconds is None else f"{origin.seconds:,.1f}",
         "command": origin.command or MISSING,

@@ -107,13 +107,13 @@ class BERT4RecModel(SASRecModel):
         x, there = torch.where(masked[..., None], self.mask, self.vectors(rows)), (rows != self.padding) | masked
         # Counted from the end, where the mask is that matters; counted from the start it would be where no train
         # sequence reaches.
-        age = (there.sum(1, keepdim=True) - 1 - torch.arange(rows.shape[1])).clamp(min=0)
+        age = (there.sum(1, keepdim=True) - 1 - torch.arange(rows.shape[1], device=rows.device)).clamp(min=0)
         return self.encoded(x, self.positions(age), there[:, None, None, :])[masked]
 
     def last(self, rows: Tensor, lengths: Tensor) -> Tensor:
         """The state of a mask after each history."""
         rows = F.pad(rows, (0, 1), value=self.padding)
-        return self.guessed(rows, torch.arange(rows.shape[1]) == lengths[:, None])
+        return self.guessed(rows, torch.arange(rows.shape[1], device=rows.device) == lengths[:, None])
 
     def loss(self, rows: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of the items masked in this step. A window's items are its rows and the last of its targets."""
@@ -121,8 +121,8 @@ class BERT4RecModel(SASRecModel):
             [rows[:, :1], torch.where(targets >= 0, targets, F.pad(rows, (0, 1), value=self.padding)[:, 1:])], 1
         )
         there = rows != self.padding
-        last = torch.arange(rows.shape[1]) == there.sum(1, keepdim=True) - 1
-        only_last = torch.rand(len(rows), 1) < self.settings.last_share
-        masked = (torch.rand(rows.shape) < self.settings.masked) & there & ~only_last
+        last = torch.arange(rows.shape[1], device=rows.device) == there.sum(1, keepdim=True) - 1
+        only_last = torch.rand(len(rows), 1, device=rows.device) < self.settings.last_share
+        masked = (torch.rand(rows.shape, device=rows.device) < self.settings.masked) & there & ~only_last
         masked |= last & ~masked.any(1, keepdim=True)  # each sequence has something to guess
         return self.compared(self.guessed(rows, masked), rows[masked], rows[masked.nonzero()[:, 0]])

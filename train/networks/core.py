@@ -35,6 +35,7 @@ from torch.nn import functional as F  # noqa: N812 - as everybody writes it
 from recgraph.errors import SettingsError
 from recgraph.train.metrics import MISS, Places, summary
 from recgraph.train.networks.batches import Rows, batches, windows
+from recgraph.train.networks.place import training
 from recgraph.train.pipeline import progress
 
 _EPS = 1e-12  # of the layer norms, as in the reference
@@ -261,6 +262,7 @@ def ranks(model: CoreModel, cases: HeldOut) -> tuple[Places, Places]:
     order = np.flatnonzero((cases.target >= 0) & (lengths > 0))
     order = order[np.argsort(lengths[order], kind="stable")]
     model.eval()
+    place = model.items.weight.device
     with torch.inference_mode():
         table = F.normalize(model.items.weight[: model.cold], dim=-1).T.contiguous()
         step = max(1, min(256, _SCORES // max(1, model.cold)))
@@ -269,13 +271,13 @@ def ranks(model: CoreModel, cases: HeldOut) -> tuple[Places, Places]:
             for line, one in enumerate(part):
                 newest = cases.history[one][-lengths[one] :]
                 rows[line, : lengths[one]] = np.where(newest < 0, model.cold, newest)
-            sessions = model.sessions(torch.from_numpy(rows))[
-                torch.arange(len(part)), torch.from_numpy(lengths[part] - 1)
-            ]
+            ends = torch.from_numpy(lengths[part] - 1).to(place)
+            sessions = model.sessions(torch.from_numpy(rows).to(place))[torch.arange(len(part), device=place), ends]
             scores = sessions @ table
-            own = scores.gather(1, torch.from_numpy(cases.target[part])[:, None])
-            better[:, part] = (scores > own).sum(1).numpy()
-            equal[:, part] = (scores == own).sum(1).numpy() - 1
+            own = scores.gather(1, torch.from_numpy(cases.target[part]).to(place)[:, None])
+            better[:, part] = (scores > own).sum(1).cpu().numpy()
+            equal[:, part] = (scores == own).sum(1).cpu().numpy() - 1
+            scores, own = scores.cpu(), own.cpu()
             for line, one in enumerate(part):
                 hidden = np.unique(cases.hidden[one])
                 hidden = hidden[hidden >= 0]
@@ -317,21 +319,14 @@ def train(
     on from there with the same result. Equal bytes come out for equal arguments on machines of a kind. What torch draws
     and how many threads it uses is as before afterwards.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            checked = valid.some(settings.validate, settings.seed) if valid and len(valid) else None
-            return _train(items, windows(starts, settings.max_length), n_items, settings, checked, part)
-    finally:
-        torch.set_num_threads(threads)
+    checked = valid.some(settings.validate, settings.seed) if valid and len(valid) else None
+    with training(settings.seed, settings.threads) as place:
+        model = CoreModel(n_items, settings).to(place)
+        return _train(model, items, windows(starts, settings.max_length), checked, part)
 
 
-def _train(
-    items: Rows, spans: Rows, n_items: int, settings: CoreSettings, valid: HeldOut | None, part: Path | None
-) -> TrainedCore:
-    torch.manual_seed(settings.seed)
-    model = CoreModel(n_items, settings)
+def _train(model: CoreModel, items: Rows, spans: Rows, valid: HeldOut | None, part: Path | None) -> TrainedCore:
+    settings, n_items = model.settings, model.cold
     rare = np.argsort(np.bincount(items, minlength=n_items), kind="stable")[: math.ceil(settings.rare_share * n_items)]
     state = _State(model, part, _identity(items, spans, settings, valid))
     began, first = time.perf_counter(), len(state.epochs)
@@ -349,7 +344,7 @@ def _train(
         state.add(shown)
     seconds = (time.perf_counter() - began) / max(1, len(state.epochs) - first)
     model.load_state_dict(state.kept)
-    return TrainedCore(model.eval(), state.epochs, state.best, seconds)
+    return TrainedCore(model.cpu().eval(), state.epochs, state.best, seconds)
 
 
 def _epoch(
@@ -357,9 +352,9 @@ def _epoch(
 ) -> float:
     """One pass; the mean loss of all targets."""
     model.train()
-    total, count = 0.0, 0
+    place, total, count = model.items.weight.device, 0.0, 0
     for rows, targets in batches(items, spans, model.settings.batch, model.cold, rng):
-        loss = model.loss(rows, targets)
+        loss = model.loss(rows.to(place), targets.to(place))
         loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in optimizers:
             optimizer.step()

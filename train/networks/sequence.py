@@ -32,6 +32,7 @@ from torch.nn import functional as F  # noqa: N812 - as everybody writes it
 from recgraph.errors import SettingsError
 from recgraph.train.metrics import ndcg, places
 from recgraph.train.networks.batches import batches, windows
+from recgraph.train.networks.place import training
 from recgraph.train.task import Cases, Events, Note, Rows, Scores, System, Task
 
 LOSSES = ("sampled", "bce")
@@ -153,12 +154,12 @@ class SequenceModel(nn.Module):
 
     def last(self, rows: Tensor, lengths: Tensor) -> Tensor:
         """float32[b, d]: the state after the whole of each history, of which the first `lengths` rows count."""
-        return self.sessions(rows)[torch.arange(len(rows)), lengths - 1]
+        return self.sessions(rows)[torch.arange(len(rows), device=rows.device), lengths - 1]
 
     def loss(self, rows: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of int64[b, l] targets, the item after each of `rows`; a target below 0 does not count."""
         wanted, length = targets >= 0, rows.shape[1]
-        later = torch.ones(length, length, dtype=torch.bool).triu(1)
+        later = torch.ones(length, length, dtype=torch.bool, device=rows.device).triu(1)
         past = torch.where(later, self.padding, rows[:, None, :])[wanted]
         return self.compared(self.sessions(rows)[wanted], targets[wanted], past)
 
@@ -173,18 +174,21 @@ class SequenceModel(nn.Module):
 
 def _sampled(model: SequenceModel, states: Tensor, targets: Tensor, past: Tensor) -> Tensor:
     known, wanted = len(model.warm), model.settings.negatives
-    drawn = model.warm[torch.randperm(known)[:wanted]] if 0 < wanted < known else model.warm
-    column = torch.full((model.padding + 1,), len(drawn)).index_put_((drawn,), torch.arange(len(drawn)))
+    place = states.device
+    drawn = model.warm[torch.randperm(known, device=place)[:wanted]] if 0 < wanted < known else model.warm
+    column = torch.full((model.padding + 1,), len(drawn), device=place)
+    column.index_put_((drawn,), torch.arange(len(drawn), device=place))
     found = column[torch.cat([past, targets[:, None]], 1)]
     line, which = (found < len(drawn)).nonzero(as_tuple=True)
     states = model.sided(states)
-    scores = (states @ model.sided(model.vectors(drawn)).T).index_put_((line, found[line, which]), torch.tensor(_NEVER))
+    scores = states @ model.sided(model.vectors(drawn)).T
+    scores = scores.index_put_((line, found[line, which]), scores.new_tensor(_NEVER))
     own = (states * model.sided(model.vectors(targets))).sum(1)
     return (torch.logaddexp(own, scores.logsumexp(1) + math.log(known / len(drawn))) - own).mean()
 
 
 def _bce(model: SequenceModel, states: Tensor, targets: Tensor, past: Tensor) -> Tensor:
-    drawn = model.warm[torch.randint(len(model.warm), targets.shape)]
+    drawn = model.warm[torch.randint(len(model.warm), targets.shape, device=targets.device)]
     # 0 where it was no wrong answer
     wrong = ((past == drawn[:, None]).any(1) | (drawn == targets)).logical_not().float()
     states = model.sided(states)
@@ -226,20 +230,14 @@ class SequenceSystem(System):
         self._counts = np.bincount(task.train.item, minlength=task.n_items).astype(np.float32)
         self._known = np.flatnonzero(self._counts)
         items, starts = sequences(task.train)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.settings.threads)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.settings.seed)
-                self.model = self._build(Items(task.n_items, self._known, self.text))
-                self._train(
-                    items,
-                    windows(starts, self.settings.max_length),
-                    task.valid.some(self.settings.validate, self.settings.seed),
-                    note,
-                )
-        finally:
-            torch.set_num_threads(threads)
+        with training(self.settings.seed, self.settings.threads) as self._place:
+            self.model = self._build(Items(task.n_items, self._known, self.text)).to(self._place)
+            self._train(
+                items,
+                windows(starts, self.settings.max_length),
+                task.valid.some(self.settings.validate, self.settings.seed),
+                note,
+            )
 
     def _train(self, items: Rows, spans: Rows, valid: Cases, note: Note) -> None:
         s, model, rng = self.settings, self.model, np.random.default_rng(self.settings.seed)
@@ -249,12 +247,12 @@ class SequenceSystem(System):
         for epoch in range(s.epochs if len(spans) else 0):
             model.train()
             losses = [
-                _step(model, optimizer, rows, targets)
+                _step(model, optimizer, rows.to(self._place), targets.to(self._place))
                 for rows, targets in batches(items, spans, s.batch, model.padding, rng)
             ]
             # nothing to choose by: the last one is the best
             shown = self.validate(valid) if len(valid) else float(epoch)
-            self.epochs.append((float(np.mean(losses)), shown))
+            self.epochs.append((float(torch.stack(losses).double().mean()), shown))
             if self.best < 0 or shown > self.epochs[self.best][1]:
                 self.best, kept = epoch, copied(model)
             now = time.perf_counter()
@@ -293,24 +291,26 @@ class SequenceSystem(System):
         found[:, rankable] = self._counts[rankable]  # what is said of an empty history
         self.model.eval()
         with torch.inference_mode():
-            table = self.model.sided(self.model.vectors(torch.arange(self.model.padding)[rankable]))
+            every = torch.arange(self.model.padding)[rankable].to(self._place)
+            table = self.model.sided(self.model.vectors(every))
             order = np.argsort(lengths, kind="stable")
             order = order[lengths[order] > 0]
             for part in (order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK)):
                 rows = np.full((len(part), lengths[part].max()), self.model.padding, np.int64)
                 for line, one in enumerate(part):
                     rows[line, : lengths[one]] = histories[one]
-                states = self.model.sided(self.model.last(torch.from_numpy(rows), torch.from_numpy(lengths[part])))
-                found[np.ix_(part, np.arange(self.model.padding)[rankable])] = (states @ table.T).numpy()
+                read, ends = (torch.from_numpy(some).to(self._place) for some in (rows, lengths[part]))
+                states = self.model.sided(self.model.last(read, ends))
+                found[np.ix_(part, np.arange(self.model.padding)[rankable])] = (states @ table.T).cpu().numpy()
         return found
 
 
-def _step(model: SequenceModel, optimizer: torch.optim.Optimizer, rows: Tensor, targets: Tensor) -> float:
+def _step(model: SequenceModel, optimizer: torch.optim.Optimizer, rows: Tensor, targets: Tensor) -> Tensor:
     loss = model.loss(rows, targets)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     optimizer.zero_grad(set_to_none=False)  # see _Rows
-    return float(loss.detach())
+    return loss.detach()  # read only after the epoch: a GPU would wait for the CPU in each step
 
 
 def copied(model: nn.Module) -> dict[str, Tensor]:

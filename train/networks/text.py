@@ -151,7 +151,7 @@ class TextFormerSystem(SequenceSystem):
         if new:
             assert self._encoder is not None
             self._row_of |= {query: self._items + 1 + len(self._row_of) + number for number, query in enumerate(new)}
-            self.model.read(torch.from_numpy(self._encoder.encode(new)))
+            self.model.read(torch.from_numpy(self._encoder.encode(new)).to(self.model.text.device))
 
     def scores(self, cases: Cases) -> Scores:
         """float32[cases, items]; the query of a case is read after its history."""
@@ -165,6 +165,8 @@ class TextFormerSystem(SequenceSystem):
     def served(self, **facts: Any) -> Served:
         """What was trained as it serves; its config has the settings and `facts`."""
         weights = {
-            name: value.numpy().copy() for name, value in self.model.state_dict().items() if name != "items.weight"
+            name: value.cpu().numpy().copy()
+            for name, value in self.model.state_dict().items()
+            if name != "items.weight"
         }
         return Served(weights, {**asdict(self.settings), "queries": len(self._asked), **facts})
