@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Annotated, Any, Protocol, TypedDict, cast
 
 from langgraph.graph import END, START, StateGraph
@@ -90,10 +91,10 @@ class ProfileSummarizer:
     """Counts instead of asking a model (graph/profile.py): true by construction, each sentence with its events."""
 
     name = "profile"
-    whole: bool = True
 
-    def __init__(self, currency: str = "") -> None:
-        self.currency = currency
+    def __init__(self, currency: str = "", *, whole: bool = True) -> None:
+        """Without `whole` each block gets its summary, for moments in the middle of a history."""
+        self.currency, self.whole = currency, whole
 
     def write(self, work: Work, items: Mapping[str, Item], deadline: float | None = None) -> Written:
         recurrent = work.paradigm == "recurrent" and work.block > 0
@@ -212,8 +213,8 @@ def split_blocks(history: Sequence[Event], size: int) -> list[list[Event]]:
     return blocks
 
 
-def window(history: Sequence[Event]) -> tuple[int, int | None]:
-    """Where what is summarised of a history begins, and where it began before that, None where that is not known.
+def window(history: Sequence[Event]) -> tuple[int, tuple[int, ...]]:
+    """Where what is summarised of a history begins, and where it may have begun in requests before this one.
 
     A longer history than SUMMARISED begins at an event that its own content chooses, so that it stays the beginning
     while new events come, some fifty of them. Then the next such event is, and the summaries from the former beginning
@@ -221,11 +222,12 @@ def window(history: Sequence[Event]) -> tuple[int, int | None]:
     """
     oldest = len(history) - SUMMARISED
     if oldest <= 0:
-        return 0, None
+        return 0, ()
     anchors = [place for place, event in enumerate(history) if _is_anchor(event)]
     begin = next((place for place in anchors if place >= oldest), len(history))
     begin = begin if begin <= oldest + SUMMARISED // 2 else oldest
-    return begin, next((place for place in reversed(anchors) if place < begin), 0)
+    former = next((place for place in reversed(anchors) if place < begin), 0)
+    return begin, tuple(dict.fromkeys((former, 0)))  # from 0 on while there were not so many yet
 
 
 def _is_anchor(event: Event) -> bool:
@@ -296,7 +298,7 @@ class _Nodes:
 
     def plan(self, state: _Inside) -> _Inside:
         """Looks up what is already known: the longest known chain (recurrent) or each known block (hierarchical)."""
-        begin, before = window(state["history"])
+        begin, former = window(state["history"])
         history = state["history"][begin:]
         hashes = self._chain(state, history)
         found: _Inside = {
@@ -312,7 +314,7 @@ class _Nodes:
             summary = self.lookup(self._whole_hash(state, hashes))
             return {**found, "summary": summary, "cached_blocks": len(hashes) if summary else 0}
         if state["paradigm"] == "recurrent":
-            return {**found, **self._known(state, hashes, begin, before)}
+            return {**found, **self._known(state, hashes, begin, former)}
         known = {f"0:{i}": summary for i, key in enumerate(hashes) if (summary := self.lookup(key)) is not None}
         return {**found, "nodes": known, "cached_blocks": len(known)}
 
@@ -327,21 +329,24 @@ class _Nodes:
         missing = self._missing_blocks(state) if state["level"] == 0 else self._missing_groups(state)
         return [Send("write", piece) for piece in missing] or "gather"
 
-    def _known(self, state: _Inside, hashes: Sequence[str], begin: int, before: int | None) -> _Inside:
-        """The longest chain the cache has: from the beginning, or else from the one before it, up to where a block of
-        both ends."""
+    def _known(self, state: _Inside, hashes: Sequence[str], begin: int, former: Sequence[int]) -> _Inside:
+        """The longest chain the cache has: from the beginning, or else from a former one. The block in which that one's
+        last ends is read once more."""
         for index in range(len(hashes), 0, -1):
             if (summary := self.lookup(hashes[index - 1])) is not None:
                 return {"done": index, "summary": summary, "cached_blocks": index}
-        if before is None:
-            return {}
-        ends = {block[-1].seq: index for index, block in enumerate(split_blocks(state["history"][begin:], self.size), 1)}
-        former = split_blocks(state["history"][before:], self.size)
-        chain = self._chain(state, state["history"][before:])
-        for block, key in reversed(list(zip(former, chain, strict=True))):
-            if block[-1].seq in ends and (summary := self.lookup(key)) is not None:
-                return {"done": ends[block[-1].seq], "summary": summary, "cached_blocks": ends[block[-1].seq]}
+        ends = self._ends(state["history"], begin)
+        for start in former:
+            chain = self._chain(state, state["history"][start:])
+            for place, key in reversed(list(zip(self._ends(state["history"], start), chain, strict=True))):
+                done = sum(end <= place for end in ends)
+                if done and (summary := self.lookup(key)) is not None:
+                    return {"done": done, "summary": summary, "cached_blocks": done}
         return {}
+
+    def _ends(self, history: Sequence[Event], begin: int) -> list[int]:
+        """Behind which places of a history the blocks from `begin` on end."""
+        return list(accumulate(map(len, split_blocks(history[begin:], self.size)), initial=begin))[1:]
 
     def _whole_hash(self, state: _Inside, hashes: Sequence[str]) -> str:
         if state["paradigm"] == "recurrent" or len(hashes) == 1:
