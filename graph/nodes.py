@@ -206,9 +206,7 @@ class Nodes:
         if len(history) == MOST_EVENTS:
             bought.update(self.reader.bought(user_id, as_of))
         missing = (
-            []
-            if history
-            else ["load_history: no events of this user" + (" before the as-of time" if as_of else "")]
+            [] if history else ["load_history: no events of this user" + (" before the as-of time" if as_of else "")]
         )
         items = self.reader.items(sorted({event.item_id for event in history if event.item_id}))
         return {"history": history, "bought": sorted(bought), "items": items, "degraded": missing}

@@ -70,7 +70,8 @@ ANSWERING = 0.2  # seconds that retrieval and reasons take at the end of a run; 
 @dataclass(frozen=True, slots=True)
 class RunContext:
     """What a run is given beside its state and what no checkpoint keeps, moments of `time.monotonic()`: when the time
-    for a language model is up, and when what is embedded and fitted for it must give way to answering. None is for as long as it takes."""
+    for a language model is up, and when what is embedded, fitted and summarised for it must give way to answering. None
+    is for as long as it takes."""
 
     deadline: float | None = None
     ready_by: float | None = None

@@ -349,9 +349,12 @@ class _Nodes:
         return list(accumulate(map(len, split_blocks(history[begin:], self.size)), initial=begin))[1:]
 
     def _whole_hash(self, state: _Inside, hashes: Sequence[str]) -> str:
-        if state["paradigm"] == "recurrent" or len(hashes) == 1:
-            return hashes[-1]
-        return _hash(self.summarizer.name, VERSION, "whole", state["user_id"], list(hashes))
+        """The key under which the last summary stands where all are made one by one."""
+        keys = list(hashes)
+        while state["paradigm"] == "hierarchical" and len(keys) > 1:
+            groups = [keys[i : i + self.group] for i in range(0, len(keys), self.group)]
+            keys = [self._merge_hash(state, group) if len(group) > 1 else group[0] for group in groups]
+        return keys[-1]
 
     def count(self, state: _Inside, runtime: Runtime[RunContext]) -> _Inside:
         """The one summary of a summarizer that needs no others."""
@@ -415,7 +418,10 @@ class _Nodes:
         return [below[i : i + self.group] for i in range(0, len(below), self.group)]
 
     def _group_hash(self, state: _Inside, parts: Sequence[Summary]) -> str:
-        return _hash(self.summarizer.name, VERSION, "merge", state["user_id"], [part.input_hash for part in parts])
+        return self._merge_hash(state, [part.input_hash for part in parts])
+
+    def _merge_hash(self, state: _Inside, keys: Sequence[str]) -> str:
+        return _hash(self.summarizer.name, VERSION, "merge", state["user_id"], list(keys))
 
     def _missing_blocks(self, state: _Inside) -> list[_Piece]:
         pieces: list[_Piece] = []

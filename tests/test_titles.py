@@ -286,7 +286,9 @@ def test_an_lstm_folder_is_served_like_a_sentence_encoder(tmp_path: Path) -> Non
         open_encoder(str(tmp_path / "lstm"))
 
 
-def test_a_store_names_no_encoder_outside_of_known_folders(shop: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_names_no_encoder_outside_of_known_folders(
+    shop: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A store could name a hub id, whose code ran after a `y` under the progress bar."""
     opened: list[str] = []
     monkeypatch.setattr("recgraph.tools.embed.open_encoder", opened.append)
@@ -306,8 +308,14 @@ def test_a_store_names_no_encoder_outside_of_known_folders(shop: Store, tmp_path
 
 def test_no_model_brings_code_of_its_own() -> None:
     root = Path(__file__).parents[1]
-    files = [file for room in ("tools", "graph", "train", "evaluation", "benchmarks") for file in (root / room).rglob("*.py")]
-    opened = [(file, match[0]) for file in files for match in re.finditer(r"Auto\w+\.from_pretrained\([^)]*\)", file.read_text(encoding="utf-8"))]
+    files = [
+        file for room in ("tools", "graph", "train", "evaluation", "benchmarks") for file in (root / room).rglob("*.py")
+    ]
+    opened = [
+        (file, match[0])
+        for file in files
+        for match in re.finditer(r"Auto\w+\.from_pretrained\([^)]*\)", file.read_text(encoding="utf-8"))
+    ]
     assert len(opened) > 6
     assert [str(file) for file, call in opened if "trust_remote_code=False" not in call] == []
 

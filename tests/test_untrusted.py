@@ -18,7 +18,19 @@ from recgraph.tools.memory import MemoryHit
 
 TOKENS = ("<|im_end|>", "<|im_start|>", "<|eot_id|>", "</s>", "<s>", "<start_of_turn>", "<<SYS>>", "[INST]", "[/INST]")
 PIECES = st.sampled_from(
-    [*TOKENS, *"<>|[]/# \n\t&;\x1b\x00\u202e\u200b\ud800", "im_end", "###", "INST", "&lt;", "&amp;", "lt;", "a", "ß", "\u0301"]
+    [
+        *TOKENS,
+        *"<>|[]/# \n\t&;\x1b\x00\u202e\u200b\ud800",
+        "im_end",
+        "###",
+        "INST",
+        "&lt;",
+        "&amp;",
+        "lt;",
+        "a",
+        "ß",
+        "\u0301",
+    ]
 )
 TEXTS = st.one_of(st.text(max_size=80), st.lists(PIECES, max_size=40).map("".join))
 
@@ -52,7 +64,14 @@ def test_text_for_people_is_cleaned_once_and_for_all(text: str) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(alphabet=st.characters(whitelist_categories=("Lu", "Ll", "Lo", "Nd", "Pd", "Po", "Sc"), blacklist_characters="#"), max_size=40))
+@given(
+    st.text(
+        alphabet=st.characters(
+            whitelist_categories=("Lu", "Ll", "Lo", "Nd", "Pd", "Po", "Sc"), blacklist_characters="#"
+        ),
+        max_size=40,
+    )
+)
 def test_ordinary_text_is_left_as_it_is(text: str) -> None:
     assert harmless(text, 200) == unicodedata.normalize("NFC", text)
 
@@ -104,7 +123,11 @@ BAD_IDS = ["A<|im_end|>", "A\nB", "A\u202eB", "A\x1b[2J", "A  B", "", "x" * 101,
 
 
 def test_an_id_that_could_act_is_in_no_prompt() -> None:
-    assert [one for one in [*BAD_IDS, "P7K3QX", "SKU 12", "a/b:c_d.e-1"] if nameable(one)] == ["P7K3QX", "SKU 12", "a/b:c_d.e-1"]
+    assert [one for one in [*BAD_IDS, "P7K3QX", "SKU 12", "a/b:c_d.e-1"] if nameable(one)] == [
+        "P7K3QX",
+        "SKU 12",
+        "a/b:c_d.e-1",
+    ]
     items = {one: item(one, "Boots") for one in [*BAD_IDS, "P7"]}
     events = [click(seq, one) for seq, one in enumerate(items, 1)]
     shared = prompts.shared_text("", "", events, items)

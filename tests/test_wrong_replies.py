@@ -19,7 +19,20 @@ from hypothesis import strategies as st
 
 pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 
-from wrong_server import CHAT, KINDS, OF_REDIRECTS, QUICK, SLOW, WrongServer, body, changed, dripped, http, lacking, wrong_server
+from wrong_server import (
+    CHAT,
+    KINDS,
+    OF_REDIRECTS,
+    QUICK,
+    SLOW,
+    WrongServer,
+    body,
+    changed,
+    dripped,
+    http,
+    lacking,
+    wrong_server,
+)
 
 from recgraph.errors import LLMError, LLMRefused
 from recgraph.graph.recommender import Recommender
@@ -142,8 +155,12 @@ def test_another_type_at_any_place_is_read_or_garbled(well: WrongServer) -> None
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["choices", "message", "content", "logprobs", "token", "error", "usage", "a"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["choices", "message", "content", "logprobs", "token", "error", "usage", "a"]), inner
+        )
+    ),
     max_leaves=12,
 )
 
@@ -218,4 +235,6 @@ def test_the_process_ends_with_its_answer(make_store: Callable[..., Store], well
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     items, answered = done.stdout.split()
     assert items == "10"
-    assert time.time() - float(answered) < 10  # of a minute that the server goes on; to end takes the interpreter a moment
+    assert (
+        time.time() - float(answered) < 10
+    )  # of a minute that the server goes on; to end takes the interpreter a moment

@@ -270,7 +270,10 @@ OF_TOKENS: dict[str, Send] = {
 SLOW: dict[str, Send] = {
     "silent": silent,
     "dripped status": dripped(http(GOOD), 0.3),
-    "dripped body": lambda connection, path: (connection.sendall(http(b"", length=len(GOOD))), dripped(GOOD, 0.3)(connection, path))[0],
+    "dripped body": lambda connection, path: (
+        connection.sendall(http(b"", length=len(GOOD))),
+        dripped(GOOD, 0.3)(connection, path),
+    )[0],
     "endless headers": endless(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n", 0.05),
     "endless header": endless(b"HTTP/1.1 200 OK\r\nX-A: ", b"b", 0.05),
     "endless 100 Continue": endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05),
@@ -282,7 +285,9 @@ SLOW: dict[str, Send] = {
         endless(b"", b" " * (1 << 20))(connection, path),
     )[0],
     "1 GB in chunks": endless(CHUNKED, b"100000\r\n" + b" " * (1 << 20) + b"\r\n"),
-    "headers and no body": lambda connection, path: (connection.sendall(http(b"", length=9)), silent(connection, path))[0],
+    "headers and no body": lambda connection, path: (connection.sendall(http(b"", length=9)), silent(connection, path))[
+        0
+    ],
     "good but a chunk short": lambda connection, path: (
         connection.sendall(CHUNKED + f"{len(GOOD):x}\r\n".encode() + GOOD + b"\r\n"),
         silent(connection, path),
@@ -347,7 +352,9 @@ class WrongServer:
             return MODELS
         if "/tokenize" in path:
             last = asked["messages"][-1]
-            return {"tokens": [1, 2, 3] + ([{"Yes": 10, "No": 20}[last["content"]]] if last["role"] == "assistant" else [])}
+            return {
+                "tokens": [1, 2, 3] + ([{"Yes": 10, "No": 20}[last["content"]]] if last["role"] == "assistant" else [])
+            }
         return CHAT
 
     def close(self) -> None:

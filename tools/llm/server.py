@@ -130,9 +130,8 @@ class ServerLLM:
         absent = [f"'{self._wanted}'"] if self._wanted and self._wanted not in served else []
         absent += [f"the adapter '{target}'" for target in self._aliases.values() if target not in served]
         if absent:
-            raise LLMRefused(
-                f"The LLM server at {self._place} does not serve {absent[0]}; it serves {harmless(', '.join(served), 300)}."
-            )
+            others = harmless(", ".join(served), 300)
+            raise LLMRefused(f"The LLM server at {self._place} does not serve {absent[0]}; it serves {others}.")
         self._base = self._wanted or bases[0]
         self._aliases = {name: name for name in served if served[name].get("parent")} | self._aliases
         self.adapters = tuple(self._aliases)
@@ -148,9 +147,10 @@ class ServerLLM:
         """What /v1/models lists, by name."""
         page: Any = self._client.get("/models", cast_to=object, options={"timeout": seconds})
         listed = page["data"]
-        if not isinstance(listed, list) or not all(isinstance(one, dict) and isinstance(one["id"], str) for one in listed):
+        served = {one["id"]: one for one in listed}
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in served):
             raise LLMGarbled(f"The LLM server at {self._place} lists no models under /v1/models, but something else.")
-        return {one["id"]: one for one in listed}
+        return served
 
     def count_tokens(self, text: str) -> int:
         """An estimate: a token is about four characters. The exact number is the server's to know."""
@@ -229,9 +229,7 @@ class ServerLLM:
             raise ValueError(f"'{adapter}' is no adapter of {self.name}; it has {', '.join(self._aliases) or 'none'}.")
         return self._aliases[adapter]
 
-    def _ask(
-        self, model: str, prompt: Prompt, deadline: float | None, read: Callable[[Any], T], **options: Any
-    ) -> T:
+    def _ask(self, model: str, prompt: Prompt, deadline: float | None, read: Callable[[Any], T], **options: Any) -> T:
         """What is read of the answer (an AIMessage) to one chat request."""
         messages = [("system", prompt.system), ("user", prompt.user)]
         return self._try(

@@ -1,14 +1,16 @@
 """Calls that may hang, in threads that nobody has to wait for: neither the caller past a deadline nor the process at
 its end.
 
-Knows nothing of what is called. A call that holds something open while it runs (a socket) tells `Abandon.register` how to
-break it off; whoever gives up on a batch breaks off all that is open then, so that the work ends too.
+Knows nothing of what is called. A call that holds something open while it runs (a socket) tells `Abandon.register` how
+to break it off; whoever gives up on a batch breaks off all that is open then, so that the work ends too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from typing import TypeVar
@@ -37,10 +39,6 @@ class Abandon:
         for break_off in breaks:
             break_off()
 
-    @property
-    def given_up(self) -> bool:
-        return self._given_up
-
 
 _running = threading.local()
 
@@ -55,17 +53,13 @@ def together(calls: Sequence[Callable[[], T]], deadline: float, workers: int = 1
     TimeoutError at the deadline (`time.monotonic()`); what was not begun by then is not begun any more."""
     batch = Abandon()
     futures: list[Future[T]] = [Future() for _ in calls]
-    waiting, turn = iter(list(zip(futures, calls, strict=True))), threading.Lock()
+    waiting = deque(zip(futures, calls, strict=True))
 
     def work() -> None:
         _running.batch = batch
-        while not batch.given_up:
-            with turn:
-                future, call = next(waiting, (None, None))
-            if future is None or call is None:
-                return
-            _settle(future, call)
-            future = call = None
+        with contextlib.suppress(IndexError):  # nothing waits any more
+            while True:
+                _settle(*waiting.popleft())
 
     for _ in range(min(workers, len(calls))):
         threading.Thread(target=work, name="recgraph-call", daemon=True).start()
@@ -78,9 +72,11 @@ def together(calls: Sequence[Callable[[], T]], deadline: float, workers: int = 1
             raise TimeoutError
         return [future.result() for future in futures]
     finally:
+        waiting.clear()
         batch.give_up()
-        # An error's traceback holds this frame: what the error hangs on must not be in it, or both wait for the garbage.
-        del futures, done, missing, waiting
+        # An error's traceback holds this frame: what the error hangs on may not be in it, or both stay until the
+        # collector comes.
+        del futures, done, missing
 
 
 def _settle(future: Future[T], call: Callable[[], T]) -> None:
@@ -89,4 +85,4 @@ def _settle(future: Future[T], call: Callable[[], T]) -> None:
         future.set_result(call())
     except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
         future.set_exception(error)
-        del future  # as above
+        del future, call  # as above
