@@ -32,13 +32,22 @@ class _Group(click.Group):
             ctx.exit(1)
 
 
-def _without(error: ModuleNotFoundError) -> str:
-    """What to install. The error itself where it is one of recgraph's own modules."""
-    from recgraph.tools.llm.places import INSTALL_LOCAL
+# What an import is called, by the extra of pyproject.toml that brings it.
+_EXTRAS = {
+    "local": ("torch", "transformers", "peft", "gguf", "safetensors", "tokenizers"),
+    "vllm": ("langchain_openai", "openai"),
+    "train": ("accelerate", "bitsandbytes", "datasets", "dvc", "ruamel", "sentence_transformers", "trl"),
+}
 
+
+def _without(error: ModuleNotFoundError) -> str:
+    """What to install: the extra that brings it, or recgraph again where no extra does. The error itself where it is one
+    of recgraph's own modules."""
     if not error.name or error.name.startswith("recgraph"):
         raise error
-    return f"This needs the Python package '{error.name}': {INSTALL_LOCAL}"
+    extra = next((extra for extra, names in _EXTRAS.items() if error.name.partition(".")[0] in names), "")
+    wanted = f"'recgraph[{extra}]'" if extra else "recgraph"
+    return f"This needs the Python package '{error.name}': pip install {wanted}"
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -38,3 +38,22 @@ def test_every_option_that_takes_a_value_says_what_for(words: tuple[str, ...]) -
         one for one in command.params if isinstance(one, click.Option) and not isinstance(one.type, click.Choice)
     ]
     assert [one.name for one in options if not one.help] == []
+
+
+@pytest.mark.parametrize(
+    ("package", "remedy"),
+    [("zstandard", "pip install recgraph"), ("ruamel", "pip install 'recgraph[train]'"), ("torch", "'recgraph[local]'")],
+)
+def test_a_missing_package_is_told_with_the_extra_that_brings_it(
+    package: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was missing, recgraph[local] was named, which brings neither zstandard nor ruamel."""
+
+    def missing(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError(f"No module named '{package}'", name=package)
+
+    monkeypatch.setattr("recgraph.cli.open_store", missing)
+    done = CliRunner().invoke(main, ["users"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"'{package}': " in done.stderr
+    assert done.stderr.strip().endswith(remedy)
