@@ -31,6 +31,7 @@ from recgraph.store.columns import Catalogue
 from recgraph.store.records import Event, Item, parse_time
 from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import LLM, Prompt, Usage
+from recgraph.tools.llm.untrusted import nameable
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import RetrievalQuery, Retriever, eligible
 from recgraph.tools.wish.facets import Facets, Relaxation
@@ -42,6 +43,8 @@ from recgraph.tools.wish.wish import Wish
 # those on the same page) 60 held-out cases gave NDCG@10 .376 at 0, .376 at .1, .374 at .5, .296 at 1: it does not
 # improve on the fusion's order, and alone it spoils it.
 SMALL_WEIGHT = 0.1
+# Events of a shopper that are read, the newest. Somebody with more, a bot mostly, costs no more than one with as many.
+MOST_EVENTS = 500
 NOTHING_LEFT = "Nothing to recommend"
 _PARTS_TOLD, _PART_LETTERS = 12, 60  # of a wish, in a note
 Tool = TypeVar("Tool", covariant=True)
@@ -51,6 +54,7 @@ class StoreReader(Protocol):
     """What the nodes read of the store."""
 
     def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]: ...
+    def bought(self, user_id: str, before: datetime | None = None) -> list[str]: ...
     def items(self, item_ids: Sequence[str]) -> dict[str, Item]: ...
 
 
@@ -63,6 +67,9 @@ class TitlesOnly:
 
     def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]:
         return self._reader.history(user_id, before, limit)
+
+    def bought(self, user_id: str, before: datetime | None = None) -> list[str]:
+        return self._reader.bought(user_id, before)
 
     def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
         """Items with their name, style and stock alone."""
@@ -181,7 +188,7 @@ class Nodes:
                 *update["degraded"],
                 f"understand: the request was read up to letter {MOST_LETTERS:,}",
             ]
-        if not self._left(update["history"], update["as_of"]):
+        if not self._left(update["bought"], update["as_of"]):
             there = " that were there before the as-of time" if update["as_of"] else ""
             note = f"{NOTHING_LEFT}: all products{there} are sold out or already bought."
             nothing: State = {"memory": [], "summary": None, "prediction": None, "candidates": [], "scored": []}
@@ -193,22 +200,25 @@ class Nodes:
             self.memory(update["as_of"]).warm(context.ready_by)
         return Command(update=_afresh(state, update), goto="understand")
 
-    def _left(self, history: Sequence[Event], as_of: datetime | None) -> bool:
-        """Whether anything may be recommended after such a history."""
+    def _left(self, purchased: Sequence[str], as_of: datetime | None) -> bool:
+        """Whether anything may be recommended to who has purchased this."""
         rows = np.flatnonzero(eligible(self.catalogue, as_of))
-        bought = {event.item_id for event in history if event.action == "purchase"}
+        bought = set(purchased)
         return len(rows) > len(bought) or any(self.catalogue.item_ids[row] not in bought for row in rows)
 
     def load_history(self, state: State) -> State:
-        """The user's events before `as_of`, oldest first, and the products in them."""
-        history = self.reader.history(state["user_id"], state.get("as_of"))
+        """The user's events before `as_of`, the newest MOST_EVENTS, oldest first, the products in them, and what they
+        bought before."""
+        user_id, as_of = state["user_id"], state.get("as_of")
+        history = self.reader.history(user_id, as_of, MOST_EVENTS)
+        bought = {event.item_id for event in history if event.action == "purchase"}
+        if len(history) == MOST_EVENTS:
+            bought.update(self.reader.bought(user_id, as_of))
         missing = (
-            []
-            if history
-            else ["load_history: no events of this user" + (" before the as-of time" if state.get("as_of") else "")]
+            [] if history else ["load_history: no events of this user" + (" before the as-of time" if as_of else "")]
         )
         items = self.reader.items(sorted({event.item_id for event in history if event.item_id}))
-        return {"history": history, "items": items, "degraded": missing}
+        return {"history": history, "bought": sorted(bought), "items": items, "degraded": missing}
 
     def understand(self, state: State, runtime: Runtime[RunContext]) -> State:
         """What is asked for, as a `Wish`: the words of this turn added to those of the conversation."""
@@ -272,14 +282,14 @@ class Nodes:
             max(s.candidates, state["k"]),
             state["mode"],
             s.mixup,
+            exclude=state.get("bought") or (),
             wish=wish,
         )
         found = retriever.candidates(asked)
         notes: list[str] = []
         relaxed: Sequence[Relaxation] = ()
         if wish and wish.hard and len(found) < state["k"]:
-            bought = {event.item_id for event in state["history"] if event.action == "purchase"}
-            relaxed = retriever.relaxations(wish, bought)
+            relaxed = retriever.relaxations(wish, state.get("bought") or ())
             if not found:
                 asked_for = " · ".join(
                     prompts.clean(part, _PART_LETTERS) for part in wish.parts(s.currency)[:_PARTS_TOLD]
@@ -381,7 +391,8 @@ class Nodes:
             shown_earlier = shown_earlier[1:]
         remembered = [item_id for hit in state["memory"] for item_id in hit.item_ids]
         shown = [*remembered, *(event.item_id for event in [*recent, *shown_earlier] if event.item_id)]
-        return prompt, [item_id for item_id in dict.fromkeys(shown) if item_id in state["items"]]
+        known = state["items"]
+        return prompt, [item_id for item_id in dict.fromkeys(shown) if item_id in known and nameable(item_id)]
 
     def _choices(self, state: State, shown: Sequence[str]) -> Sequence[str]:
         if self.settings.constrain == "off":
@@ -391,7 +402,9 @@ class Nodes:
         # Where nothing is shown and the catalogue is too large to be a form, the answer is free and the parser alone
         # decides.
         ids = self.catalogue.item_ids
-        return ids if self.llm is not None and len(ids) <= self.llm.max_choices else ()
+        if self.llm is None or len(ids) > self.llm.max_choices:
+            return ()
+        return [item_id for item_id in ids if nameable(item_id)]
 
 
 def _afresh(state: State, update: State) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Two rules shape them. First, what calls share stands first: the system text is the same for every shopper, then comes
 what the two recommendation tasks share (summary, search, most recent items), then the task, and the candidate last, so
 that a prefix cache computes the shared part once. Second, catalogue and query text is data: `clean` makes one line of
-it in which no chat control token and no section heading can stand.
+it in which no chat control token and no section heading can stand. An id that is not clean is never shown, because an
+answer has to give it back letter by letter.
 
 Sources: F 4.2 (task, execution requirements, output format, product ids and titles), T figures 3-8.
 """
@@ -11,13 +12,13 @@ Sources: F 4.2 (task, execution requirements, output format, product ids and tit
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
 
 from recgraph.graph.state import Prediction
 from recgraph.store.records import Event, Item
 from recgraph.tools.llm.protocol import Form, Prompt
+from recgraph.tools.llm.untrusted import harmless, nameable
 from recgraph.tools.memory import MemoryHit
 
 # Of each task's prompts. A version goes up when the bytes of its prompts change: it is part of what cached summaries
@@ -30,30 +31,10 @@ QUERY_LIMIT = 120
 ASKED_LIMIT = 200  # characters of a query that are read at all
 ID_LEAD, TITLE_LEAD = "ID:", "\nTitle:"
 
-_ANGLE = re.compile(r"<{1,2}([^<>]{0,40})>{1,2}")
-_INST = re.compile(r"\[(/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_[A-Z]+))\]", re.IGNORECASE)
-
 
 def clean(text: str, limit: int = TITLE_LIMIT) -> str:
-    """Catalogue or query text as one harmless line of at most `limit` characters.
-
-    Control and invisible characters go; white space becomes single blanks; anything in angle brackets loses them
-    (`<|im_end|>`, `</s>`, `<start_of_turn>`: the control tokens of known chat templates all look so), as do instruction
-    brackets and runs of `#`.
-    """
-    text = unicodedata.normalize("NFC", text)
-    text = "".join(
-        " " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c
-        for c in text
-        if unicodedata.category(c) not in ("Cf", "Co", "Cs")
-    )
-    before = None
-    while before != text:  # removing one pair of brackets may bring another together
-        before = text
-        text = _INST.sub(r"\1", _ANGLE.sub(lambda m: m.group(1).strip("|/ "), text))
-    text = text.replace("<|", "").replace("|>", "").replace("###", "")
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1].rsplit(" ", 1)[0].rstrip(" ,;-") + "…"
+    """Catalogue or query text as one harmless line of at most `limit` characters (tools/llm/untrusted.py)."""
+    return harmless(text, limit)
 
 
 _WORDS = {
@@ -109,7 +90,7 @@ def item_text(item: Item, *, with_id: bool = False) -> str:
     values = (item.brand, item.category.replace("_", " "), item.color)
     extra = [clean(value, 30) for value in values if value and value.casefold() not in said]
     line = "; ".join([title, *extra])
-    return f"{item.item_id} {line}" if with_id else line
+    return f"{item.item_id} {line}" if with_id and nameable(item.item_id) else line
 
 
 def event_text(event: Event, items: Mapping[str, Item], *, with_id: bool = True) -> str:
@@ -147,7 +128,7 @@ def next_prompt(
     lines = []
     for hit in memory:
         for item_id in hit.item_ids:
-            if item_id in items and item_id not in shown:
+            if item_id in items and item_id not in shown and nameable(item_id):
                 shown.add(item_id)
                 lines.append(f"{item_id} {clean(items[item_id].name)}")
     if lines:
@@ -190,8 +171,9 @@ def next_form(item_ids: Sequence[str], items: Mapping[str, Item], *, free_title:
     return Form(lead=ID_LEAD, choices=tuple(f" {item_id}" for item_id in item_ids), middle=TITLE_LEAD, drafts=drafts)
 
 
-_ANSWER = re.compile(r"\s*ID:\s*(\S+)\s*\n\s*Title:\s*(\S[^\n]*?)\s*")
+_ANSWER = re.compile(r"\s*ID:\s*(\S[^\n]*)\n\s*Title:\s*(\S[^\n]*?)\s*")
 _ID = re.compile(r"[A-Za-z0-9_.:-]{2,64}")
+_ANSWER_LIMIT = 2000  # characters of an answer that are read: 64 tokens are asked for
 
 
 def parse_next(text: str, known: Callable[[str], bool], shown: Mapping[str, Item]) -> Prediction:
@@ -199,21 +181,20 @@ def parse_next(text: str, known: Callable[[str], bool], shown: Mapping[str, Item
 
     `known(item_id)` tells whether the catalogue has it; `shown` are the items of the prompt. Repairs, in this order:
     the first word that is a known id; the title, or a title at least 90 % alike, of an item that was shown. Otherwise
-    the first line is kept as a title without an id (retrieval can still use it) and the prediction is invalid.
+    the first line is kept as a title without an id (retrieval can still use it) and the prediction is invalid. What is
+    kept as a title is clean.
     """
+    text = text[:_ANSWER_LIMIT]
     match = _ANSWER.fullmatch(text)
-    if match and known(match.group(1)):
-        return Prediction(match.group(1), match.group(2), valid=True)
-    title = (
-        (match.group(2) if match else re.sub(r"^\s*(?:ID:\s*\S*\s*)?(?:Title:)?\s*", "", text))
-        .strip()
-        .split("\n")[0][:200]
-    )
+    if match and known(match.group(1).rstrip()):
+        return Prediction(match.group(1).rstrip(), clean(match.group(2), 200), valid=True)
+    written = match.group(2) if match else re.sub(r"^\s*(?:ID:\s*\S*\s*)?(?:Title:)?\s*", "", text)
+    title = clean(written.strip().split("\n")[0], 200)
     for word in _ID.findall(text):
         if known(word):
             named = shown.get(word)
             rest = title.replace(word, "").strip(" :,-;")
-            return Prediction(word, rest or (named.name if named else ""), valid=False, repaired=True)
+            return Prediction(word, rest or (clean(named.name, 200) if named else ""), valid=False, repaired=True)
     for item_id, item in shown.items():
         if title and SequenceMatcher(None, title.casefold(), clean(item.name).casefold()).ratio() >= 0.9:
             return Prediction(item_id, title, valid=False, repaired=True)
@@ -277,7 +258,7 @@ FAULT_COPIED = "Do not copy the data."
 
 def fault_invented(names: Sequence[str]) -> str:
     """That a summary named what its data does not."""
-    return f"Do not mention {', '.join(names)}: the data does not."
+    return f"Do not mention {', '.join(clean(name, 40) for name in names)}: the data does not."
 
 
 def parse_summary(text: str) -> str:

@@ -26,7 +26,7 @@ from langchain_core.tools import StructuredTool
 from recgraph.errors import EmptyStore, StoreError
 from recgraph.graph.checkpoints import Checkpoints
 from recgraph.graph.grounding import CatalogueWords
-from recgraph.graph.nodes import Nodes, NodeSettings, TitlesOnly
+from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
@@ -256,7 +256,7 @@ class Recommender:
     def understand(self, query: str, user_id: str = "", thread: str = "") -> Wish:
         """What a query is understood as, without an answer: the node `understand` alone. UnknownUser for a user whom
         the store does not know."""
-        history = self.store.history(user_id) if user_id else []
+        history = self.store.history(user_id, limit=MOST_EVENTS) if user_id else []
         if user_id and not history:
             self.store.require_user(user_id)
         wish, shown = self._conversations.last(user_id, thread) if thread else (None, ())

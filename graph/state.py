@@ -64,10 +64,14 @@ class Recommended:
     fits: int = 0  # how many of the named parts of the wish
 
 
+ANSWERING = 0.2  # seconds that retrieval and reasons take at the end of a run; a catalogue of millions takes longer
+
+
 @dataclass(frozen=True, slots=True)
 class RunContext:
     """What a run is given beside its state and what no checkpoint keeps, moments of `time.monotonic()`: when the time
-    is up, and when what is embedded and fitted for it must give way to answering. None is for as long as it takes."""
+    for a language model is up, and when what is embedded, fitted and summarised for it must give way to answering. None
+    is for as long as it takes."""
 
     deadline: float | None = None
     ready_by: float | None = None
@@ -75,9 +79,9 @@ class RunContext:
     @classmethod
     def within(cls, seconds: float) -> RunContext:
         """From now on. Half of the time may go into making ready, so that there is an answer even over titles that were
-        never embedded."""
+        never embedded; the last of it belongs to what follows a language model that did not answer."""
         now = time.monotonic()
-        return cls(now + seconds, now + seconds / 2)
+        return cls(now + seconds - min(ANSWERING, seconds / 10), now + seconds / 2)
 
     @classmethod
     def of(cls, runtime: Runtime[RunContext]) -> RunContext:
@@ -131,7 +135,8 @@ class State(TypedDict, total=False):
     given: Wish | None
     wish: Wish | None
     shown: Sequence[str]
-    history: Sequence[Event]
+    history: Sequence[Event]  # the newest so many
+    bought: Sequence[str]  # the items purchased in it and before it
     items: Annotated[Mapping[str, Item], merge]
     memory: Sequence[MemoryHit]
     summary: Summary | None

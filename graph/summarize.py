@@ -3,16 +3,19 @@
 Recurrent: a node that loops on itself, previous summary + next block. Hierarchical: `Send` fans the blocks out, then
 summaries are merged `merge` at a time in as many levels as needed. Blocks and groups are counted from the start of the
 history and every summary is known by a hash of what it was made from, so a new event costs one block (recurrent), or
-one block and one merge a level (hierarchical). This file reads the cache through `lookup` and never writes: what was
-made is returned under `made`.
+one block and one merge a level (hierarchical). Of a history that goes on and on the newest part is summarised
+(`window`). This file reads the cache through `lookup` and never writes: what was made is returned under `made`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Annotated, Any, Protocol, TypedDict, cast
 
 from langgraph.graph import END, START, StateGraph
@@ -20,7 +23,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy, Send
 
-from recgraph.errors import LLMUnavailable
+from recgraph.errors import LLMTimeout, LLMUnavailable
 from recgraph.graph import prompts
 from recgraph.graph.grounding import CatalogueWords, copied, sentences, support
 from recgraph.graph.profile import profile
@@ -42,6 +45,8 @@ VERSION = VERSIONS["summarize"]  # of the prompts that a cached summary was aske
 Sentences = tuple[tuple[str, tuple[int, ...]], ...]
 # share of 8-grams that may stand literally in the input; above it a model copies instead of summarising (T 5.5.2)
 MOST_COPIED = 0.5
+SUMMARISED = 400  # events that are summarised at most, the newest
+_ANCHOR = 50  # one event in so many may be the first of a longer history's summary
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,11 @@ class Written:
 
 
 class Summarizer(Protocol):
-    """Writes one summary. `name` is part of the cache key. Raises the LLM's errors."""
+    """Writes one summary. `name` is part of the cache key; `whole` says that it needs the events alone, so that no
+    summaries of their parts have to be made first. Raises the LLM's errors."""
 
     name: str
+    whole: bool
 
     def write(self, work: Work, items: Mapping[str, Item], deadline: float | None) -> Written: ...
 
@@ -85,12 +92,13 @@ class ProfileSummarizer:
 
     name = "profile"
 
-    def __init__(self, currency: str = "") -> None:
-        self.currency = currency
+    def __init__(self, currency: str = "", *, whole: bool = True) -> None:
+        """Without `whole` each block gets its summary, for moments in the middle of a history."""
+        self.currency, self.whole = currency, whole
 
     def write(self, work: Work, items: Mapping[str, Item], deadline: float | None = None) -> Written:
-        recurrent = work.paradigm == "recurrent" and bool(work.parts)
-        level = "recurrent" if recurrent else "merged" if work.parts else "block"
+        recurrent = work.paradigm == "recurrent" and work.block > 0
+        level = "recurrent" if recurrent else "merged" if work.level else "block"
         new = work.new if recurrent else ()
         return Written(profile(work.covered, items, new=new, level=level, currency=self.currency), self.name)  # type: ignore[arg-type]
 
@@ -102,6 +110,8 @@ class LLMSummarizer:
     builds on, or copies its input, is asked for once more and then replaced by the profile summary. `weights` tells the
     adapter's weights apart, so that another adapter does not answer with the cached summaries of this one.
     """
+
+    whole: bool = False
 
     def __init__(
         self,
@@ -186,7 +196,7 @@ def data_lines(events: Sequence[Event], items: Mapping[str, Item], currency: str
 
 def price_text(price: float, currency: str = "") -> str:
     """A price in whole units, as the summary prompts show it."""
-    return f"{currency}{price:.0f}"
+    return f"{clean(currency, 8)}{price:.0f}"
 
 
 def split_blocks(history: Sequence[Event], size: int) -> list[list[Event]]:
@@ -201,6 +211,27 @@ def split_blocks(history: Sequence[Event], size: int) -> list[list[Event]]:
         blocks[-1].append(event)
         room -= event.action != "search"
     return blocks
+
+
+def window(history: Sequence[Event]) -> tuple[int, tuple[int, ...]]:
+    """Where what is summarised of a history begins, and where it may have begun in requests before this one.
+
+    A longer history than SUMMARISED begins at an event that its own content chooses, so that it stays the beginning
+    while new events come, some fifty of them. Then the next such event is, and the summaries from the former beginning
+    on are still the ones to go on from: none has to be written anew.
+    """
+    oldest = len(history) - SUMMARISED
+    if oldest <= 0:
+        return 0, ()
+    anchors = [place for place, event in enumerate(history) if _is_anchor(event)]
+    begin = next((place for place in anchors if place >= oldest), len(history))
+    begin = begin if begin <= oldest + SUMMARISED // 2 else oldest
+    former = next((place for place in reversed(anchors) if place < begin), 0)
+    return begin, tuple(dict.fromkeys((former, 0)))  # from 0 on while there were not so many yet
+
+
+def _is_anchor(event: Event) -> bool:
+    return zlib.crc32(f"{event.seq}|{event.item_id}|{event.query}".encode("utf-8", "replace")) % _ANCHOR == 0
 
 
 def _hash(*parts: object) -> str:
@@ -256,10 +287,10 @@ class _Nodes:
     def __init__(self, summarizer: Summarizer, lookup: Callable[[str], Summary | None], size: int, group: int) -> None:
         self.summarizer, self.lookup, self.size, self.group = summarizer, lookup, size, group
 
-    def _chain(self, state: _Inside) -> list[str]:
+    def _chain(self, state: _Inside, history: Sequence[Event]) -> list[str]:
         """Hash of each block; in the recurrent paradigm of everything up to and including it."""
         hashes: list[str] = []
-        for block in split_blocks(state["history"], self.size):
+        for block in split_blocks(history, self.size):
             lines = [[event.seq, event_text(event, state["items"])] for event in block]
             before = hashes[-1] if hashes and state["paradigm"] == "recurrent" else ""
             hashes.append(_hash(self.summarizer.name, VERSION, state["paradigm"], state["user_id"], before, lines))
@@ -267,8 +298,11 @@ class _Nodes:
 
     def plan(self, state: _Inside) -> _Inside:
         """Looks up what is already known: the longest known chain (recurrent) or each known block (hierarchical)."""
-        hashes = self._chain(state)
+        begin, former = window(state["history"])
+        history = state["history"][begin:]
+        hashes = self._chain(state, history)
         found: _Inside = {
+            "history": history,
             "hashes": hashes,
             "blocks": len(hashes),
             "done": 0,
@@ -276,11 +310,11 @@ class _Nodes:
             "summary": None,
             "cached_blocks": 0,
         }
+        if self.summarizer.whole and hashes:
+            summary = self.lookup(self._whole_hash(state, hashes))
+            return {**found, "summary": summary, "cached_blocks": len(hashes) if summary else 0}
         if state["paradigm"] == "recurrent":
-            for index in range(len(hashes), 0, -1):
-                if (summary := self.lookup(hashes[index - 1])) is not None:
-                    return {**found, "done": index, "summary": summary, "cached_blocks": index}
-            return found
+            return {**found, **self._known(state, hashes, begin, former)}
         known = {f"0:{i}": summary for i, key in enumerate(hashes) if (summary := self.lookup(key)) is not None}
         return {**found, "nodes": known, "cached_blocks": len(known)}
 
@@ -288,19 +322,71 @@ class _Nodes:
         """What comes next: the loop, the fan-out of this level's missing summaries, the next level, or the end."""
         if state["blocks"] == 0 or (state.get("summary") is not None and state["paradigm"] == "hierarchical"):
             return END
+        if self.summarizer.whole:
+            return END if state.get("summary") is not None else "count"
         if state["paradigm"] == "recurrent":
             return "step" if state["done"] < state["blocks"] else END
         missing = self._missing_blocks(state) if state["level"] == 0 else self._missing_groups(state)
         return [Send("write", piece) for piece in missing] or "gather"
 
+    def _known(self, state: _Inside, hashes: Sequence[str], begin: int, former: Sequence[int]) -> _Inside:
+        """The longest chain the cache has: from the beginning, or else from a former one. The block in which that one's
+        last ends is read once more."""
+        for index in range(len(hashes), 0, -1):
+            if (summary := self.lookup(hashes[index - 1])) is not None:
+                return {"done": index, "summary": summary, "cached_blocks": index}
+        ends = self._ends(state["history"], begin)
+        for start in former:
+            chain = self._chain(state, state["history"][start:])
+            for place, key in reversed(list(zip(self._ends(state["history"], start), chain, strict=True))):
+                done = sum(end <= place for end in ends)
+                if done and (summary := self.lookup(key)) is not None:
+                    return {"done": done, "summary": summary, "cached_blocks": done}
+        return {}
+
+    def _ends(self, history: Sequence[Event], begin: int) -> list[int]:
+        """Behind which places of a history the blocks from `begin` on end."""
+        return list(accumulate(map(len, split_blocks(history[begin:], self.size)), initial=begin))[1:]
+
+    def _whole_hash(self, state: _Inside, hashes: Sequence[str]) -> str:
+        """The key under which the last summary stands where all are made one by one."""
+        keys = list(hashes)
+        while state["paradigm"] == "hierarchical" and len(keys) > 1:
+            groups = [keys[i : i + self.group] for i in range(0, len(keys), self.group)]
+            keys = [self._merge_hash(state, group) if len(group) > 1 else group[0] for group in groups]
+        return keys[-1]
+
+    def count(self, state: _Inside, runtime: Runtime[RunContext]) -> _Inside:
+        """The one summary of a summarizer that needs no others."""
+        blocks, history = split_blocks(state["history"], self.size), state["history"]
+        recurrent, last = state["paradigm"] == "recurrent", len(blocks) - 1
+        level = 0 if recurrent or not last else 1
+        while not recurrent and self.group**level <= last:
+            level += 1
+        new = blocks[-1] if recurrent or not last else ()
+        work = Work("all", state["user_id"], state["paradigm"], level, last if recurrent else 0, history, new, ())
+        piece: _Piece = {"work": work, "input_hash": self._whole_hash(state, state["hashes"]), "items": state["items"]}
+        update = self._write(piece, runtime)
+        return {**update, "summary": update["made"][0]}
+
     def step(self, state: _Inside, runtime: Runtime[RunContext]) -> _Inside:
-        """One turn of the recurrent loop."""
+        """One turn of the recurrent loop. Where half of the time is over, or all of it, what is there is enough: the
+        next request goes on from it."""
         done, blocks = state["done"], split_blocks(state["history"], self.size)
         covered = [event for block in blocks[: done + 1] for event in block]
         previous = state.get("summary")
         parts = (previous,) if previous is not None else ()
         work = Work(f"block {done + 1}", state["user_id"], "recurrent", 0, done, covered, blocks[done], parts)
-        update = self._write({"work": work, "input_hash": state["hashes"][done], "items": state["items"]}, runtime)
+        half = RunContext.of(runtime).ready_by
+        late = f"summarize: the time sufficed for {done} of {len(blocks)} blocks; the next request goes on from there"
+        if previous is not None and half is not None and time.monotonic() >= half:
+            return {"done": len(blocks), "degraded": [late]}
+        try:
+            update = self._write({"work": work, "input_hash": state["hashes"][done], "items": state["items"]}, runtime)
+        except LLMTimeout:
+            if previous is None:
+                raise
+            return {"done": len(blocks), "degraded": [late]}
         return {**update, "summary": update["made"][0], "done": done + 1}
 
     def write(self, piece: _Piece, runtime: Runtime[RunContext]) -> _Inside:
@@ -332,7 +418,10 @@ class _Nodes:
         return [below[i : i + self.group] for i in range(0, len(below), self.group)]
 
     def _group_hash(self, state: _Inside, parts: Sequence[Summary]) -> str:
-        return _hash(self.summarizer.name, VERSION, "merge", state["user_id"], [part.input_hash for part in parts])
+        return self._merge_hash(state, [part.input_hash for part in parts])
+
+    def _merge_hash(self, state: _Inside, keys: Sequence[str]) -> str:
+        return _hash(self.summarizer.name, VERSION, "merge", state["user_id"], list(keys))
 
     def _missing_blocks(self, state: _Inside) -> list[_Piece]:
         pieces: list[_Piece] = []
@@ -395,11 +484,13 @@ def build_summarize(
         cast(Any, _Inside), context_schema=RunContext, input_schema=cast(Any, _Input), output_schema=cast(Any, _Output)
     )
     graph.add_node("plan", nodes.plan)
+    graph.add_node("count", nodes.count)
     graph.add_node("step", nodes.step, retry_policy=retry)
     graph.add_node("write", cast(Any, nodes.write), retry_policy=retry)
     graph.add_node("gather", nodes.gather)
     graph.add_edge(START, "plan")
-    graph.add_conditional_edges("plan", nodes.route, ["step", "write", "gather", END])
+    graph.add_conditional_edges("plan", nodes.route, ["count", "step", "write", "gather", END])
+    graph.add_edge("count", END)
     graph.add_conditional_edges("step", nodes.route, ["step", END])
     graph.add_edge("write", "gather")
     graph.add_conditional_edges("gather", nodes.route, ["write", "gather", END])

@@ -76,11 +76,24 @@ _COUNTABLE_ING = ("ring", "earring", "legging", "stocking", "string", "wedding r
 _SPELLED = {"tv": "TV", "foodanddrink": "food & drink"}
 
 
-@lru_cache(maxsize=1 << 15)  # a history names the same products again and again
 def clean(text: str) -> str:
     """One line of printable text, entities such as `&amp;` resolved, the marks of chat control tokens (`<|im_end|>`)
-    taken away."""
-    line = html.unescape(text).replace("<|", " ").replace("|>", " ")
+    taken away. What is longer than a page is cut before."""
+    return _cleaned(text[:_PAGE])
+
+
+_PAGE = 20_000  # characters
+
+
+@lru_cache(maxsize=1 << 15)  # a history names the same products again and again
+def _cleaned(text: str) -> str:
+    for _ in range(3):  # shops escape what is escaped already
+        before, text = text, html.unescape(text)
+        if text == before:
+            break
+    else:
+        text = text.replace("&", " ")
+    line = text.replace("<|", " ").replace("|>", " ")
     return " ".join("".join(c if c.isprintable() else " " for c in line).split())
 
 

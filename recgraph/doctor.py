@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -31,6 +32,7 @@ INSTALL_TRAIN = "pip install -c constraints.txt -e '.[train]'   (in the sources)
 DEMO = "recgraph demo --store {store}   (a simulated shop), or recgraph ingest PATH... --store {store}"
 MAKE_TRAINED = "dvc repro (docs/training.md); for the simulated shop: recgraph demo --store {store}"
 SERVER_SECONDS = 2.0
+SERVER_BYTES = 512 << 10  # of its answer that are read
 LEAST_DISK = 1.0  # GiB; the converted base model takes 0.3, the rest is room for a store and its log
 LEAST_MEMORY = 2.0  # GiB; torch, the base model in float32 and the sentence encoder together take about 1.5
 
@@ -419,18 +421,36 @@ def served_models(url: str, key: str = "", seconds: float = SERVER_SECONDS) -> l
     """The names an OpenAI-compatible server answers for (GET url/models). Raises LLMUnavailable when it gives none in
     time."""
     from http.client import HTTPException
-    from urllib.request import Request, urlopen
+    from urllib.error import HTTPError
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
 
     from recgraph.errors import LLMUnavailable
+    from recgraph.tools.llm.threads import together
+    from recgraph.tools.llm.untrusted import one_line
+
+    class Staying(HTTPRedirectHandler):
+        """Follows no redirect: the key is the asked server's alone."""
+
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
+    def asked() -> list[str]:
+        request = Request(f"{url.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"} if key else {})
+        try:
+            with build_opener(Staying).open(request, timeout=seconds) as answer:
+                return [one_line(str(model["id"]), 100) for model in json.loads(answer.read(SERVER_BYTES))["data"]]
+        except HTTPError as error:
+            error.close()
+            raise
 
     try:
-        request = Request(f"{url.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"} if key else {})
-        with urlopen(request, timeout=seconds) as answer:
-            return [str(model["id"]) for model in json.load(answer)["data"]]
+        [names] = together([asked], time.monotonic() + seconds)  # also where it answers a byte at a time
     except (OSError, HTTPException) as error:  # URLError, HTTPError and time-outs are OSErrors
-        raise LLMUnavailable(f"{url} does not answer: {error}") from None
-    except (ValueError, KeyError, TypeError) as error:  # no URL at all, no JSON, or JSON of another kind
-        raise LLMUnavailable(f"{url} is no OpenAI-compatible server: {error!r}") from None
+        reason = one_line(str(error)) or f"not within {seconds:.0f} s"
+        raise LLMUnavailable(f"{url} does not answer: {reason}") from None
+    except (ValueError, LookupError, TypeError, RecursionError) as error:  # no URL, no JSON, or JSON of another kind
+        raise LLMUnavailable(f"{url} is no OpenAI-compatible server: {one_line(repr(error))}") from None
+    return names
 
 
 def _optional(_: Settings) -> Iterator[Check]:

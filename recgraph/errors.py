@@ -47,6 +47,10 @@ class LLMError(RecgraphError):
     """The LLM did not do its work. Callers may fall back; see the subclasses for what went wrong."""
 
 
+class LLMRefused(LLMError):
+    """The LLM server refuses the key, or does not serve the asked-for model or adapter: a setting has to be mended."""
+
+
 class LLMUnavailable(LLMError):
     """The LLM server cannot be reached or answers with a server error; worth one more try."""
 

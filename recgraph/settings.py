@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -112,11 +112,22 @@ def _typed(name: str, kind: str, value: Any, origin: str) -> Any:
     return str(value)
 
 
+def _check_key(chosen: Mapping[str, Any], of_file: Collection[str], path: Path) -> None:
+    """SettingsError where a folder's file names the server and somebody else gave the key: a folder may come from
+    anywhere, and would have the key sent to an address of its own."""
+    if "llm_url" in of_file and chosen["llm_url"] and chosen.get("llm_api_key") and "llm_api_key" not in of_file:
+        raise SettingsError(
+            f"{path} sets llm_url to '{chosen['llm_url']}', and a key that is not in that file is not sent to an "
+            "address that a folder names. Set RECGRAPH_LLM_URL beside RECGRAPH_LLM_API_KEY, or unset the key."
+        )
+
+
 def load_settings(environ: Mapping[str, str] | None = None, folder: str | Path = ".", **given: Any) -> Settings:
     """Settings from explicit arguments (None is "not given"), environment, `recgraph.toml` in `folder`, defaults, in
     that order.
 
-    Raises SettingsError for an unknown name or a value of the wrong kind, naming where it came from.
+    Raises SettingsError for an unknown name or a value of the wrong kind, naming where it came from; and where the file
+    names an LLM server that a key from elsewhere would be sent to.
     """
     environ = os.environ if environ is None else environ
     kinds = {f.name: str(f.type) for f in fields(Settings)}
@@ -130,6 +141,7 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: str | Path =
         if unknown:
             raise SettingsError(f"{origin} sets '{unknown[0]}', which is no setting. Known: {', '.join(kinds)}.")
     chosen: dict[str, Any] = {}
+    of_file: list[str] = []
     for name, kind in kinds.items():
         if given.get(name) is not None:
             chosen[name] = _typed(name, kind, given[name], "the call")
@@ -137,4 +149,6 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: str | Path =
             chosen[name] = _typed(name, kind, environ[f"RECGRAPH_{name.upper()}"], f"RECGRAPH_{name.upper()}")
         elif name in from_file:
             chosen[name] = _typed(name, kind, from_file[name], str(path))
+            of_file.append(name)
+    _check_key(chosen, of_file, path)
     return Settings(**chosen)

@@ -232,12 +232,24 @@ class Store:
 
     def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]:
         """The user's events strictly before a moment, ascending by (ts, seq); `limit` keeps the newest. [] for an unknown user."""
+        command = "SELECT user_id, seq, ts, action, item_id, query, position FROM events WHERE user_id = ? AND ts < ?"
+        given: list[Any] = [user_id, before or END_OF_TIME]
+        if limit is None:
+            rows = self._all(command, given)
+        else:
+            rows = self._all(f"{command} LIMIT ?", [*given, limit + 1])
+            if len(rows) > limit:  # a bot's 60,000 are not made Python's
+                rows = self._all(f"{command} ORDER BY ts DESC, seq DESC LIMIT ?", [*given, limit])
+        rows.sort(key=lambda row: (row[2], row[1]))  # a few hundred rows: DuckDB's sort costs more than the index scan
+        return [Event(*row) for row in rows]
+
+    def bought(self, user_id: str, before: datetime | None = None) -> list[str]:
+        """The items a user purchased before a moment, each once, in no order."""
         rows = self._all(
-            "SELECT user_id, seq, ts, action, item_id, query, position FROM events WHERE user_id = ? AND ts < ?",
+            "SELECT DISTINCT item_id FROM events WHERE user_id = ? AND ts < ? AND action = 'purchase'",
             [user_id, before or END_OF_TIME],
         )
-        rows.sort(key=lambda row: (row[2], row[1]))  # a few hundred rows: DuckDB's sort costs more than the index scan
-        return [Event(*row) for row in rows[max(0, len(rows) - limit) if limit is not None else 0 :]]
+        return [item_id for (item_id,) in rows]
 
     def sequences(self, before: datetime | None = None) -> Sequences:
         """Every event with an item, before a moment, as arrays; what the sequence models are fitted on."""

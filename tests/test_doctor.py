@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from wrong_server import KINDS, OF_REDIRECTS, QUICK, wrong_server
 
 from recgraph import doctor
 from recgraph.doctor import Check
@@ -177,6 +179,36 @@ def test_an_address_where_nobody_answers_is_broken(url: str) -> None:
 def test_the_key_is_sent_and_never_shown() -> None:
     (check,) = doctor._server(Settings(llm_url="http://127.0.0.1:9/v1", llm_api_key="hunter2"))
     assert "hunter2" not in check.found + check.mend
+
+
+def test_no_other_host_is_sent_the_key() -> None:
+    """The doctor followed a redirect, and sent the key on with it."""
+    with wrong_server() as server:
+        for kind, reply in OF_REDIRECTS.items():
+            server.send, server.everywhere = reply, True
+            with pytest.raises(LLMUnavailable, match=kind.removeprefix("redirect ")):
+                doctor.served_models(server.url, "hunter2")
+        assert not server.redirected
+
+
+@pytest.mark.parametrize("kind", ["dripped body", "endless headers", "endless body without length", "1 GB", "silent"])
+def test_a_server_without_an_end_is_broken_in_time(kind: str) -> None:
+    with wrong_server() as server:
+        server.send, server.everywhere = KINDS[kind], True
+        started = time.monotonic()
+        with pytest.raises(LLMUnavailable):
+            doctor.served_models(server.url, seconds=0.4)
+        assert time.monotonic() - started < 1.5
+
+
+def test_whatever_a_server_lists_is_a_line() -> None:
+    with wrong_server() as server:
+        server.everywhere = True
+        for reply in QUICK.values():
+            server.send = reply
+            (check,) = doctor._server(Settings(llm_url=server.url))
+            assert check.ok is False
+            assert check.found.isprintable()
 
 
 def test_the_report_shows_each_line_its_command_and_a_verdict() -> None:

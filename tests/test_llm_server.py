@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 
-from recgraph.errors import LLMError, LLMGarbled, LLMTimeout, LLMUnavailable
+from recgraph.errors import LLMError, LLMGarbled, LLMRefused, LLMTimeout, LLMUnavailable
 from recgraph.tools.llm.open import open_llm
 from recgraph.tools.llm.protocol import LLM, Form, Prompt
 from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM, _size_in_name
@@ -262,7 +262,7 @@ def test_a_dripping_server_cannot_stretch_the_deadline(serve: Callable[..., Fake
     [
         ((500, {"error": {"message": "out of memory"}}), LLMUnavailable, "status 500"),
         ((429, {"error": {"message": "busy"}}), LLMUnavailable, "status 429"),
-        ((401, {"error": {"message": f"bad key {KEY}"}}), LLMError, "RECGRAPH_LLM_API_KEY"),
+        ((401, {"error": {"message": f"bad key {KEY}"}}), LLMRefused, "RECGRAPH_LLM_API_KEY"),
         ((404, {"error": {"message": "no such model"}}), LLMError, "no such model"),
         ((400, {"error": {"message": f"max_tokens too large {KEY}"}}), LLMError, "max_tokens too large"),
         ((200, b"<html>gateway</html>"), LLMGarbled, "no answer"),

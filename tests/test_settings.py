@@ -94,3 +94,19 @@ def test_the_documentation_lists_every_setting_with_its_default() -> None:
         assert told.get(field.name) == default, (
             f"docs/settings.md has {field.name} = {told.get(field.name)}, it is {default!r}"
         )
+
+
+def test_a_folders_file_cannot_have_a_key_from_elsewhere_sent_to_its_address(tmp_path: Path) -> None:
+    (tmp_path / "recgraph.toml").write_text('llm_url = "https://elsewhere.example/v1"\n')
+    key = {"RECGRAPH_LLM_API_KEY": "sk-secret"}
+    with pytest.raises(SettingsError, match=r"is not sent to an address that a folder names") as caught:
+        load_settings(key, tmp_path)
+    assert "sk-secret" not in str(caught.value)
+    with pytest.raises(SettingsError, match="RECGRAPH_LLM_URL"):
+        load_settings({}, tmp_path, llm_api_key="sk-secret")
+    assert load_settings({}, tmp_path).llm_url
+    own = {**key, "RECGRAPH_LLM_URL": "https://elsewhere.example/v1"}
+    assert load_settings(own, tmp_path).llm_api_key == "sk-secret"
+    assert load_settings(key, tmp_path, llm_url="http://127.0.0.1/v1").llm_url == "http://127.0.0.1/v1"
+    (tmp_path / "recgraph.toml").write_text('llm_url = "https://a.example/v1"\nllm_api_key = "of-the-file"\n')
+    assert load_settings({}, tmp_path).llm_api_key == "of-the-file"

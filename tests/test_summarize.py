@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from fakes import FakeLLM, click, item, search
 
+from recgraph.errors import LLMTimeout
 from recgraph.graph.grounding import CatalogueWords
+from recgraph.graph.state import RunContext
 from recgraph.graph.summarize import (
+    SUMMARISED,
     LLMSummarizer,
     ProfileSummarizer,
     Summarizer,
@@ -27,7 +31,9 @@ ITEMS = {
 
 
 class Counting:
-    """A summarizer that counts how often it is asked."""
+    """A summarizer that counts how often it is asked, summary by summary."""
+
+    whole = False
 
     def __init__(self, inner: Summarizer) -> None:
         self.inner, self.name, self.works = inner, inner.name, list[Work]()
@@ -134,6 +140,85 @@ def test_every_sentence_names_events_of_the_summary() -> None:
         assert text
         assert seqs
         assert set(seqs) <= set(result["summary"].event_seqs)
+
+
+@pytest.mark.parametrize("paradigm", ["recurrent", "hierarchical"])
+def test_counting_at_once_says_what_counting_step_by_step_says(paradigm: str) -> None:
+    """2,000 clicks took 9 s: every block's profile counted the whole history before it."""
+    for count in (1, 5, 6, 23, 103):
+        world = World(paradigm)
+        chained, _ = world.run(events(count))
+        world.counting.whole = True
+        world.cache.clear()
+        whole, calls = world.run(events(count))
+        assert calls == 1
+        assert whole["summary"].sentences == chained["summary"].sentences
+        assert whole["summary"].level == chained["summary"].level
+        again, calls = world.run(events(count))
+        assert (calls, again["summary"], again["cached_blocks"]) == (0, whole["summary"], again["blocks"])
+
+
+def long_history(count: int) -> list[Event]:
+    return [click(n, f"I{n % 390 + 1}") for n in range(1, count + 1)]
+
+
+def test_of_an_endless_history_the_newest_part_is_summarised() -> None:
+    for count in (SUMMARISED + 1, 5_000, 60_000):
+        history = long_history(count)[-600:]
+        result, calls = World("recurrent").run(history)
+        seqs = result["summary"].event_seqs
+        assert SUMMARISED // 2 <= len(seqs) <= SUMMARISED
+        assert seqs[-1] == count
+        assert calls == result["blocks"] <= SUMMARISED // 5
+
+
+def test_a_summary_goes_on_while_its_beginning_moves() -> None:
+    """The newest 500 events are read, and what is summarised of them begins at another one every fifty or so."""
+    world, begins = World("recurrent"), set()
+    history = long_history(900)
+    world.run(history[:380])
+    for count in range(390, 900, 10):
+        result, calls = world.run(history[max(0, count - 500) : count])
+        assert calls <= 4, count
+        assert result["summary"].event_seqs[-1] == count
+        begins.add(result["summary"].event_seqs[0])
+    assert len(begins) > 5
+
+
+class Tiring(FakeLLM):
+    """Answers so many times, then the deadline has passed."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__("Likes navy shirts.", "Olive now.", "Mostly Harrow.", "Navy and olive.", "Shirts above all.")
+        self.times = times
+
+    def generate(self, *asked: Any, **options: Any) -> Any:
+        self.times -= 1
+        if self.times < 0:
+            raise LLMTimeout("late")
+        return super().generate(*asked, **options)
+
+
+def test_what_the_time_suffices_for_is_kept_and_the_next_request_goes_on() -> None:
+    llm = Tiring(2)
+    world = World("recurrent", LLMSummarizer(llm, VOCABULARY, wording="fashion"))
+    result, _ = world.run(events(25))
+    assert result["summary"].event_seqs == tuple(range(1, 11))
+    assert result["degraded"] == ["summarize: the time sufficed for 2 of 5 blocks; the next request goes on from there"]
+    llm.times = 9
+    result, calls = world.run(events(25))
+    assert (calls, result["summary"].event_seqs[-1]) == (3, 25)
+    llm.times = 0
+    with pytest.raises(LLMTimeout):  # with nothing there the profile stands in
+        World("recurrent", LLMSummarizer(llm, VOCABULARY, wording="fashion")).run(events(5))
+
+
+def test_a_summary_leaves_half_of_the_time_to_the_answer() -> None:
+    world = World("recurrent", LLMSummarizer(FakeLLM("Likes navy shirts."), VOCABULARY, wording="fashion"))
+    asked = {"user_id": "U1", "paradigm": "recurrent", "history": events(25), "items": ITEMS}
+    result = world.graph.invoke(asked, context=RunContext(None, time.monotonic()))
+    assert result["summary"].event_seqs == (1, 2, 3, 4, 5)
+    assert "1 of 5 blocks" in result["degraded"][0]
 
 
 VOCABULARY = CatalogueWords(

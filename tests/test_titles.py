@@ -4,6 +4,7 @@ what was trained."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -283,6 +284,40 @@ def test_an_lstm_folder_is_served_like_a_sentence_encoder(tmp_path: Path) -> Non
     (tmp_path / "lstm" / "model.safetensors").write_bytes(b"half")
     with pytest.raises(ModelMissing, match="cannot be loaded"):
         open_encoder(str(tmp_path / "lstm"))
+
+
+def test_a_store_names_no_encoder_outside_of_known_folders(
+    shop: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store could name a hub id, whose code ran after a `y` under the progress bar."""
+    opened: list[str] = []
+    monkeypatch.setattr("recgraph.tools.embed.open_encoder", opened.append)
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "config.json").write_text("{}")
+    (tmp_path / "link").symlink_to(elsewhere)
+    for named in ("someone/evil-encoder", str(elsewhere), f"../{elsewhere.name}", "link", "/etc"):
+        with shop.writing():
+            shop.set_meta("embedder", named)
+        with pytest.raises(ModelMissing, match=r"which is not here.*RECGRAPH_EMBEDDER=FOLDER, where you trust it"):
+            encoder_of(shop)
+    assert not opened
+    encoder_of(shop, "someone/own-choice")
+    assert opened == ["someone/own-choice"]
+
+
+def test_no_model_brings_code_of_its_own() -> None:
+    root = Path(__file__).parents[1]
+    files = [
+        file for room in ("tools", "graph", "train", "evaluation", "benchmarks") for file in (root / room).rglob("*.py")
+    ]
+    opened = [
+        (file, match[0])
+        for file in files
+        for match in re.finditer(r"Auto\w+\.from_pretrained\([^)]*\)", file.read_text(encoding="utf-8"))
+    ]
+    assert len(opened) > 6
+    assert [str(file) for file, call in opened if "trust_remote_code=False" not in call] == []
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from recgraph.tools.llm.places import (
     placement,
     quiet_transformers,
 )
+from recgraph.tools.llm.untrusted import one_line
 from recgraph.tools.lstm import LSTMEncoder, is_lstm
 
 MAX_TOKENS = 128  # a text is read up to here; product titles have 10-60 tokens, and MiniLM was trained with 128
@@ -71,23 +72,35 @@ def encoder_of(store: Store, asked: str = "") -> Encoder:
     """The encoder to serve a store with: the one `asked` for, else the one its title vectors were made by (meta
     `embedder`), else the default.
 
-    `embedder` is a folder as `publish` wrote it, absolute or relative to the store's folder, the current one or this
-    checkout; or a hub id. Raises ModelMissing: with another encoder every title would be embedded anew, and what was
-    fitted would not be used.
+    `embedder` is a folder as `publish` wrote it, relative to the store's folder, the current one or this checkout. A
+    store may come from anywhere, so it can only name what lies in one of the three: nothing is fetched, and nothing is
+    opened elsewhere, because a store says so. Raises ModelMissing: with another encoder every title would be embedded
+    anew, and what was fitted would not be used.
     """
     kept = "" if asked else store.meta("embedder") or ""
-    places = [root / kept for root in (store.path.parent, Path(), Path(__file__).resolve().parents[1])] if kept else []
-    place = next((str(place) for place in places if (place / "config.json").is_file()), kept)
-    try:
-        return open_encoder(asked or place)
-    except ModelMissing as error:
-        if asked or not kept:
-            raise
-        raise ModelMissing(
-            f"The titles of {store.path} were embedded by '{kept}', which is not here. Get it with `dvc pull` or "
-            "`recgraph train title_embeddings`, "
-            f"or set RECGRAPH_EMBEDDER={DEFAULT_ENCODER}, which embeds them anew. {error}"
-        ) from error
+    if asked or kept in ("", DEFAULT_ENCODER):
+        return open_encoder(asked or kept)
+    place = _folder_of(store, kept)
+    reason = "which is not here"
+    if place is not None:
+        try:
+            return open_encoder(str(place))
+        except ModelMissing as error:
+            reason = f"which cannot be used. {error}"
+    raise ModelMissing(
+        f"The titles of {store.path} were embedded by '{one_line(kept, 200)}', {reason}. Get it with `dvc pull` or "
+        "`recgraph train title_embeddings`; or name it yourself, RECGRAPH_EMBEDDER=FOLDER, where you trust it (a store "
+        "names none outside of its folder, this one or this checkout); or set "
+        f"RECGRAPH_EMBEDDER={DEFAULT_ENCODER}, which embeds them anew."
+    )
+
+
+def _folder_of(store: Store, kept: str) -> Path | None:
+    """The folder that a store means, where it is a model's and lies in a known place."""
+    roots = [root.resolve() for root in (store.path.parent, Path(), Path(__file__).resolve().parents[1])]
+    places = [(root / kept).resolve() for root in roots]
+    known = (place for place in places if any(place.is_relative_to(root) for root in roots))
+    return next((place for place in known if (place / "config.json").is_file()), None)
 
 
 def text_vectors(
@@ -132,9 +145,9 @@ class TextEncoder:
         self.device = torch.device(device or best_device)
         with quiet_transformers():
             try:
-                self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
                 self._model: Any = AutoModel.from_pretrained(
-                    folder, dtype=dtype or best_dtype, attn_implementation="sdpa"
+                    folder, dtype=dtype or best_dtype, attn_implementation="sdpa", trust_remote_code=False
                 )
             except (OSError, ValueError) as error:
                 raise ModelMissing(f"The sentence encoder in {folder} cannot be loaded: {error}") from error

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from recgraph.errors import SettingsError
 from recgraph.store.records import Item
 from recgraph.tools.candidates import Candidate
+from recgraph.tools.llm.untrusted import harmless, nameable
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.wish.filters import filters
@@ -26,6 +27,7 @@ from recgraph.tools.wish.vocabulary import Vocabulary
 from recgraph.tools.wish.wish import WORDS, Price, Wish
 
 _LISTED = re.compile(r"[,;/|]|\bor\b|\band\b")  # a model gives "black, brown" as one
+_TEXT_LIMIT = 200  # characters of a title or an attribute
 _MEMORY = """Finds earlier searches of this shop that mean nearly the same, and the products that shoppers were shown
 for them, best placed first. Use it to see what others who asked so looked at; to find products that fit what is asked,
 use retrieve_products."""
@@ -82,7 +84,14 @@ def memory_tool(memory: QueryMemory) -> StructuredTool:
 
     def lookup_query_memory(query: str, queries: int = 3, products: int = 5) -> list[dict[str, object]]:
         hits = memory.lookup(query, queries, products)
-        return [{"query": hit.query, "similarity": hit.similarity, "item_ids": list(hit.item_ids)} for hit in hits]
+        return [
+            {
+                "query": harmless(hit.query, _TEXT_LIMIT),
+                "similarity": hit.similarity,
+                "item_ids": [item_id for item_id in hit.item_ids if nameable(item_id)],
+            }
+            for hit in hits
+        ]
 
     return StructuredTool.from_function(
         lookup_query_memory,
@@ -110,7 +119,11 @@ def retrieve_tool(shop: ShopTool) -> StructuredTool:
         items = shop.items([one.item_id for one in found])
         return {
             "understood": wish.parts(shop.currency),
-            "products": [_product(one, items[one.item_id], shop.currency) for one in found if one.item_id in items],
+            "products": [
+                _product(one, items[one.item_id], shop.currency)
+                for one in found
+                if one.item_id in items and nameable(one.item_id)
+            ],
             "relaxed": [{"part": one.part, "more": one.more} for one in less],
             "problems": problems,
         }
@@ -166,13 +179,10 @@ def _spelled(name: str, value: str, vocabulary: Vocabulary) -> Sequence[str]:
 def _product(found: Candidate, item: Item, currency: str) -> dict[str, object]:
     return {
         "item_id": item.item_id,
-        "title": item.name,
+        "title": harmless(item.name, _TEXT_LIMIT),
         "price": item.price,
         "currency": currency,
-        "category": item.category,
-        "brand": item.brand,
-        "color": item.color,
-        "size": item.size,
+        **{name: harmless(getattr(item, name), _TEXT_LIMIT) for name in ("category", "brand", "color", "size")},
         "fits": found.fits,
         "score": found.score,
         "source": found.source,

@@ -259,4 +259,4 @@ def run(params: Params, folder: Path, note: Note) -> None:
 def _chat(folder: Path) -> ChatText:
     from transformers import AutoTokenizer
 
-    return ChatText(AutoTokenizer.from_pretrained(folder))
+    return ChatText(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))

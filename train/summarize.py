@@ -64,7 +64,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
         users = chosen_users([row.user_id for row in store.users(limit=_ALL)], own.users, own.seed)
         if settings.summarizer == "profile":
             found, notes = summarize_users(
-                store, users, ProfileSummarizer(store.meta("currency") or ""), paradigms, settings
+                store, users, ProfileSummarizer(store.meta("currency") or "", whole=False), paradigms, settings
             )
         else:
             writer = llm_summarizer(store, settings, own.llm, own.adapter, note)
@@ -197,7 +197,7 @@ class _Instead(ProfileSummarizer):
     """Looks for the summaries of another summarizer; what it writes itself is thrown away."""
 
     def __init__(self, name: str) -> None:
-        super().__init__()
+        super().__init__(whole=False)
         self.name = name
 
 

@@ -104,7 +104,7 @@ class LLMSystem(Reranker):
         self._task, self._note, self.used = task, note, Usage()
         self._read_catalogue(task)
         self._base = find_llm(self.settings.llm)
-        self._chat = ChatText(AutoTokenizer.from_pretrained(self._base))
+        self._chat = ChatText(AutoTokenizer.from_pretrained(self._base, trust_remote_code=False))
         self._made: dict[str, Summary] = {}
         self._summarize = self._summarizer() if self.settings.paradigm else None
         folder = self._adapter(task, note)

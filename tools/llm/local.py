@@ -62,9 +62,9 @@ class LocalLLM:
         self.name = f"{base.name}-{base.fingerprint}"
         with quiet_transformers():
             try:
-                tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+                tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
                 model: Any = AutoModelForCausalLM.from_pretrained(
-                    folder, dtype=dtype or best_dtype, attn_implementation="sdpa"
+                    folder, dtype=dtype or best_dtype, attn_implementation="sdpa", trust_remote_code=False
                 )
             except (OSError, ValueError) as error:
                 raise ModelMissing(f"The language model in {folder} cannot be loaded: {error}") from error

@@ -302,7 +302,7 @@ def _write_converted(gguf: Path, folder: Path) -> None:
     # The reader of GGUF files draws a bar of its own that no setting of transformers reaches.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         source: Any = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **options
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False, **options
         )
         config = source.config
         if hasattr(config, "quantization_config"):
@@ -310,7 +310,8 @@ def _write_converted(gguf: Path, folder: Path) -> None:
         plain: Any = type(source)(config).to(torch.bfloat16)
         plain.load_state_dict(source.state_dict())
         plain.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+        tokenizer.save_pretrained(folder)
 
 
 def _sweep(target: Path) -> None:

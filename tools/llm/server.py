@@ -2,34 +2,48 @@
 
 It knows HTTP and vLLM's extra fields; not which server runs where, nor what the prompts say. Tokens, chat template and
 prefix cache are the server's. A server that cannot be reached when the object is made is no error: every call tries
-again and says what is wrong.
+again and says what is wrong. Nothing a server sends is taken for what it should be: an answer has the types that are
+read of it, or is garbled.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotInTime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import openai
 from langchain_openai import ChatOpenAI
 
-from recgraph.errors import LLMError, LLMGarbled, LLMTimeout, LLMUnavailable
+from recgraph.errors import LLMError, LLMGarbled, LLMRefused, LLMTimeout, LLMUnavailable
 from recgraph.tools.llm.forms import follows, form_regex
 from recgraph.tools.llm.protocol import Completion, Form, Prompt, Usage
+from recgraph.tools.llm.threads import together
+from recgraph.tools.llm.untrusted import harmless
+from recgraph.tools.llm.wire import BoundedClient
 
 # vLLM gives a regular expression 5 s to compile: 4,000 ids take 0.2-2 s, 16,000 failed on a busy machine with status
 # 500
 MAX_CHOICES = 4000
 CONNECT_SECONDS = 3.0  # how long making the object waits for the server to say what it serves
 CONCURRENT = 16  # requests in flight; vLLM batches them itself
+LEAST_SECONDS = 0.5  # with less left another try could not be answered before the deadline
 # What a dropped connection raises, by name: openai speaks HTTP through httpx or httpx2, by its version.
 _DROPPED = {"RemoteProtocolError", "ReadError", "WriteError", "CloseError"}
+# What reading something else than an answer raises, in the clients or here; lists in lists in lists a RecursionError.
+_NO_ANSWER = (
+    openai.OpenAIError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -73,7 +87,13 @@ class ServerLLM:
         # server.
         key: Any = api_key or "EMPTY"
         self._chat = ChatOpenAI(
-            model=model or "unknown", base_url=base, api_key=key, temperature=0, max_retries=0, timeout=timeout
+            model=model or "unknown",
+            base_url=base,
+            api_key=key,
+            temperature=0,
+            max_retries=0,
+            timeout=timeout,
+            http_client=BoundedClient(),
         )
         self._client: openai.OpenAI = self._chat.root_client
         self.name = model or f"llm at {self._place}"
@@ -85,7 +105,9 @@ class ServerLLM:
         self.on_cpu = False  # whatever it runs on, it answers many at once
         try:
             self.connect(time.monotonic() + CONNECT_SECONDS)
-        except (LLMUnavailable, LLMTimeout, LLMGarbled) as error:
+        except LLMRefused:
+            raise
+        except LLMError as error:
             _log.info("%s", error)
 
     def __repr__(self) -> str:
@@ -101,23 +123,15 @@ class ServerLLM:
         `adapters`."""
         if self._base:
             return
-        page = self._call(lambda seconds: self._client.models.list(timeout=seconds).model_dump(), deadline)
-        served = {
-            str(entry["id"]): entry for entry in page.get("data") or [] if isinstance(entry, dict) and entry.get("id")
-        }
+        served = self._call(lambda seconds: self._served(seconds), deadline)
         bases = [name for name, entry in served.items() if not entry.get("parent")]
         if not bases:
             raise LLMGarbled(f"The LLM server at {self._place} lists no model under /v1/models.")
-        if self._wanted and self._wanted not in served:
-            raise LLMError(
-                f"The LLM server at {self._place} does not serve '{self._wanted}'; it serves {', '.join(served)}."
-            )
-        absent = [f"'{target}'" for target in self._aliases.values() if target not in served]
+        absent = [f"'{self._wanted}'"] if self._wanted and self._wanted not in served else []
+        absent += [f"the adapter '{target}'" for target in self._aliases.values() if target not in served]
         if absent:
-            raise LLMError(
-                f"The LLM server at {self._place} does not serve the adapter {absent[0]}; it serves "
-                f"{', '.join(served)}."
-            )
+            others = harmless(", ".join(served), 300)
+            raise LLMRefused(f"The LLM server at {self._place} does not serve {absent[0]}; it serves {others}.")
         self._base = self._wanted or bases[0]
         self._aliases = {name: name for name in served if served[name].get("parent")} | self._aliases
         self.adapters = tuple(self._aliases)
@@ -126,8 +140,17 @@ class ServerLLM:
             for name in served
             if served[name].get("parent") and served[name].get("root")
         }
-        self.name = self._base.rstrip("/").split("/")[-1]
+        self.name = harmless(self._base.rstrip("/").split("/")[-1], 100)
         self.parameters = _size_in_name(self._base)
+
+    def _served(self, seconds: float) -> dict[str, dict[str, Any]]:
+        """What /v1/models lists, by name."""
+        page: Any = self._client.get("/models", cast_to=object, options={"timeout": seconds})
+        listed = page["data"]
+        served = {one["id"]: one for one in listed}
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in served):
+            raise LLMGarbled(f"The LLM server at {self._place} lists no models under /v1/models, but something else.")
+        return served
 
     def count_tokens(self, text: str) -> int:
         """An estimate: a token is about four characters. The exact number is the server's to know."""
@@ -155,15 +178,19 @@ class ServerLLM:
         model = self._model(adapter, deadline)
         extra = {"structured_outputs": {"regex": pattern}} if pattern else {}
 
-        def ask(prompt: Prompt) -> tuple[Completion, Usage]:
-            message = self._ask(model, prompt, deadline, max_tokens=max_tokens, extra_body=extra)
-            text, finished = str(message.content).strip(), message.response_metadata.get("finish_reason") == "stop"
-            if not text:
+        def read(message: Any) -> tuple[Completion, Usage]:
+            text, finished = message.content, message.response_metadata.get("finish_reason") == "stop"
+            if not isinstance(text, str) or not text.strip():
                 raise LLMGarbled(f"The LLM server at {self._place} sent an empty answer.")
             # also where the length limit cut it off before the choice was whole
-            if form is not None and not follows(form, text):
-                raise LLMGarbled(f"The LLM server at {self._place} did not keep to the asked-for form: {text[:80]!r}.")
-            return Completion(text, finished), _usage(message)
+            if form is not None and not follows(form, text.strip()):
+                raise LLMGarbled(
+                    f"The LLM server at {self._place} did not keep to the asked-for form: '{harmless(text, 80)}'."
+                )
+            return Completion(text.strip(), finished), _usage(message)
+
+        def ask(prompt: Prompt) -> tuple[Completion, Usage]:
+            return self._ask(model, prompt, deadline, read, max_tokens=max_tokens, extra_body=extra)
 
         answers = self._together(ask, prompts, deadline)
         return [completion for completion, _ in answers], sum((used for _, used in answers), Usage())
@@ -184,9 +211,12 @@ class ServerLLM:
         pair = self._answer_tokens(model, prompts[0], answers, deadline)
         extra = {"logprob_token_ids": list(pair), "return_tokens_as_token_ids": True}
 
-        def ask(prompt: Prompt) -> tuple[tuple[float, float], Usage]:
-            message = self._ask(model, prompt, deadline, max_tokens=1, logprobs=True, top_logprobs=0, extra_body=extra)
+        def read(message: Any) -> tuple[tuple[float, float], Usage]:
             return self._read_pair(message, pair), _usage(message)
+
+        def ask(prompt: Prompt) -> tuple[tuple[float, float], Usage]:
+            options = {"max_tokens": 1, "logprobs": True, "top_logprobs": 0, "extra_body": extra}
+            return self._ask(model, prompt, deadline, read, **options)
 
         found = [*self._together(ask, prompts[:1], deadline), *self._together(ask, prompts[1:], deadline)]
         return [scores for scores, _ in found], sum((used for _, used in found), Usage())
@@ -199,11 +229,11 @@ class ServerLLM:
             raise ValueError(f"'{adapter}' is no adapter of {self.name}; it has {', '.join(self._aliases) or 'none'}.")
         return self._aliases[adapter]
 
-    def _ask(self, model: str, prompt: Prompt, deadline: float | None, **options: Any) -> Any:
-        """One chat request; the AIMessage."""
+    def _ask(self, model: str, prompt: Prompt, deadline: float | None, read: Callable[[Any], T], **options: Any) -> T:
+        """What is read of the answer (an AIMessage) to one chat request."""
         messages = [("system", prompt.system), ("user", prompt.user)]
-        return self._call(
-            lambda seconds: self._chat.invoke(messages, model=model, timeout=seconds, **options), deadline
+        return self._try(
+            lambda seconds: read(self._chat.invoke(messages, model=model, timeout=seconds, **options)), deadline
         )
 
     def _answer_tokens(
@@ -225,10 +255,16 @@ class ServerLLM:
                 }
                 after = self._tokens(body, deadline)
                 if after[: len(before)] != before or len(after) == len(before):
-                    raise ValueError(f"The answer '{answer}' has no token of its own after this prompt.")
+                    raise LLMGarbled(
+                        f"The answer '{answer}' has no token of its own after this prompt, says the LLM server at "
+                        f"{self._place}."
+                    )
                 first.append(after[len(before)])
             if first[0] == first[1]:
-                raise ValueError(f"The answers '{answers[0]}' and '{answers[1]}' begin with the same token.")
+                raise LLMGarbled(
+                    f"The answers '{answers[0]}' and '{answers[1]}' begin with the same token, says the LLM server at "
+                    f"{self._place}."
+                )
             self._pairs[(model, answers)] = (first[0], first[1])
         return self._pairs[(model, answers)]
 
@@ -239,18 +275,20 @@ class ServerLLM:
             deadline,
         )
         tokens = found.get("tokens") if isinstance(found, dict) else None
-        if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
             raise LLMGarbled(
                 f"The LLM server at {self._place} answers /tokenize without tokens; scoring needs a vLLM server."
             )
         return tokens
 
     def _read_pair(self, message: Any, pair: tuple[int, int]) -> tuple[float, float]:
+        """Garbled where one of the two is missing, or is no logarithm of a probability: NaN would come out as a certain
+        Yes."""
         content = (message.response_metadata.get("logprobs") or {}).get("content") or [{}]
         listed = [content[0], *(content[0].get("top_logprobs") or [])]
         found = {entry.get("token"): entry.get("logprob") for entry in listed if isinstance(entry, dict)}
         first, second = (found.get(f"token_id:{token}") for token in pair)
-        if not isinstance(first, (int, float)) or not isinstance(second, (int, float)):
+        if not _is_log(first) or not _is_log(second):
             raise LLMGarbled(
                 f"The LLM server at {self._place} sent no log-probabilities for the answers; scoring needs vLLM 0.20 "
                 "or later."
@@ -258,26 +296,31 @@ class ServerLLM:
         return float(first), float(second)
 
     def _together(self, ask: Callable[[Prompt], T], prompts: Sequence[Prompt], deadline: float | None) -> list[T]:
-        """All prompts at once, answers in order. The deadline holds even for a server that sends its answer a byte at a
-        time."""
-        pool = ThreadPoolExecutor(max_workers=max(1, min(CONCURRENT, len(prompts))))
+        """All prompts at once, answers in order. The deadline holds whatever the server does: the calls are left alone
+        in their threads."""
+        until = self._until(deadline)
         try:
-            waiting: list[Future[T]] = [pool.submit(ask, prompt) for prompt in prompts]
-            return [
-                future.result(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-                for future in waiting
-            ]
-        except NotInTime:
+            return together([lambda one=prompt: ask(one) for prompt in prompts], until, CONCURRENT)  # type: ignore[misc]
+        except TimeoutError:
             raise LLMTimeout(f"The LLM server at {self._place} did not answer before the deadline.") from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _call(self, request: Callable[[float], T], deadline: float | None, again: bool = True) -> T:
+    def _call(self, request: Callable[[float], T], deadline: float | None) -> T:
+        """`_try`, with a deadline that holds whatever the server does."""
+        try:
+            [found] = together([lambda: self._try(request, deadline)], self._until(deadline))
+        except TimeoutError:
+            raise LLMTimeout(f"The LLM server at {self._place} did not answer before the deadline.") from None
+        return found
+
+    def _until(self, deadline: float | None) -> float:
+        return time.monotonic() + self._timeout if deadline is None else deadline
+
+    def _try(self, request: Callable[[float], T], deadline: float | None, again: bool = True) -> T:
         """Runs one request with the seconds left, and turns whatever goes wrong into recgraph's own errors. No message
         holds the key.
 
-        A connection that the server drops before it answers is tried once `again`, over a new one: it may have been
-        closed for idleness (vLLM does after 5 s) as the request went out, and no request changes anything there."""
+        A connection that the server drops before it answers is tried once `again`: no request changes anything there.
+        Where no time is left for another try, what is worth one is told as a timeout."""
         seconds = self._timeout if deadline is None else deadline - time.monotonic()
         if seconds <= 0:
             raise LLMTimeout(f"The deadline passed before the LLM server at {self._place} was asked.")
@@ -288,33 +331,46 @@ class ServerLLM:
         except openai.APIConnectionError as error:
             causes = list(_causes(error))
             if again and any(type(cause).__name__ in _DROPPED for cause in causes):
-                return self._call(request, deadline, again=False)
-            raise LLMUnavailable(
-                f"The LLM server at {self._place} cannot be reached: {self._clean(causes[-1])}"
-            ) from None
+                return self._try(request, deadline, again=False)
+            text = f"The LLM server at {self._place} cannot be reached: {self._clean(causes[-1])}"
+            raise self._unavailable(text, deadline) from None
         except openai.APIStatusError as error:
-            raise self._status_error(error) from None
-        except (openai.OpenAIError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise self._status_error(error, deadline) from None
+        except _NO_ANSWER as error:
             raise LLMGarbled(
                 f"The LLM server at {self._place} sent something that is no answer: {self._clean(error)}"
             ) from None
 
-    def _status_error(self, error: openai.APIStatusError) -> LLMError:
+    @staticmethod
+    def _unavailable(text: str, deadline: float | None) -> LLMError:
+        late = deadline is not None and deadline - time.monotonic() < LEAST_SECONDS
+        return LLMTimeout(text) if late else LLMUnavailable(text)
+
+    def _status_error(self, error: openai.APIStatusError, deadline: float | None) -> LLMError:
         status, text = error.status_code, self._clean(error)
         if status in (401, 403):
-            return LLMError(
+            return LLMRefused(
                 f"The LLM server at {self._place} refuses the key (status {status}). Set RECGRAPH_LLM_API_KEY to the "
                 "server's key."
+            )
+        if 300 <= status < 400:
+            return LLMError(
+                f"The LLM server at {self._place} sends on to another address (status {status}), which is not "
+                "followed. Give the server's own address as llm_url."
             )
         if status == 404:
             return LLMError(f"The LLM server at {self._place} does not know the model or the path (status 404): {text}")
         if status in (408, 429) or status >= 500:
-            return LLMUnavailable(f"The LLM server at {self._place} answers with status {status}: {text}")
+            text = f"The LLM server at {self._place} answers with status {status}: {text}"
+            return self._unavailable(text, deadline)
         return LLMError(f"The LLM server at {self._place} refuses the request (status {status}): {text}")
 
     def _clean(self, error: BaseException) -> str:
-        text = " ".join(str(error).split()) or type(error).__name__
-        return (text.replace(self._secret, "***") if self._secret else text)[:300]
+        text = str(error)
+        if self._secret:
+            text = text.replace(self._secret, "***")
+        text = harmless(text, 300) or type(error).__name__
+        return text.replace(self._secret, "***") if self._secret else text
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -324,10 +380,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
+def _is_log(value: object) -> bool:
+    """Whether it can be the logarithm of a probability; rounding may leave it a little above 0."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value < 0.01
+
+
 def _usage(message: Any) -> Usage:
+    """What the server says it counted; nothing where that are no numbers of tokens."""
     counted = message.usage_metadata or {}
-    cached = (counted.get("input_token_details") or {}).get("cache_read") or 0
-    return Usage(counted.get("input_tokens", 0), counted.get("output_tokens", 0), cached)
+    details = counted.get("input_token_details") or {}
+    numbers = (counted.get("input_tokens", 0), counted.get("output_tokens", 0), details.get("cache_read") or 0)
+    return Usage(*numbers) if all(type(one) is int and 0 <= one < 1 << 40 for one in numbers) else Usage()
 
 
 def _size_in_name(model: str) -> int | None:

@@ -28,7 +28,7 @@ def load_base(folder: Path, quantize: str = "none") -> Any:
         )
     with quiet_transformers():
         return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", quantization_config=config
+            folder, dtype=dtype, attn_implementation="sdpa", quantization_config=config, trust_remote_code=False
         )
 
 

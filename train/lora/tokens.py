@@ -20,7 +20,7 @@ class Tokens:
     """Turns prompts and answers into examples with the template and tokenizer that serving uses."""
 
     def __init__(self, base: Path) -> None:
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
         self._chat = ChatText(self.tokenizer)
         self._end: list[int] = [self.tokenizer.eos_token_id]
 

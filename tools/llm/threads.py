@@ -1,0 +1,88 @@
+"""Calls that may hang, in threads that nobody has to wait for: neither the caller past a deadline nor the process at
+its end.
+
+Knows nothing of what is called. A call that holds something open while it runs (a socket) tells `Abandon.register` how
+to break it off; whoever gives up on a batch breaks off all that is open then, so that the work ends too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Abandon:
+    """Whether a batch of calls was given up, and how to break off those that run. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock, self._breaks, self._given_up = threading.Lock(), list[Callable[[], None]](), False
+
+    def register(self, break_off: Callable[[], None]) -> None:
+        """Has it called when the batch is given up; at once where it was already."""
+        with self._lock:
+            if not self._given_up:
+                self._breaks.append(break_off)
+                return
+        break_off()
+
+    def give_up(self) -> None:
+        with self._lock:
+            self._given_up, breaks = True, self._breaks
+            self._breaks = []
+        for break_off in breaks:
+            break_off()
+
+
+_running = threading.local()
+
+
+def current() -> Abandon | None:
+    """The batch that this thread works for."""
+    return getattr(_running, "batch", None)
+
+
+def together(calls: Sequence[Callable[[], T]], deadline: float, workers: int = 1) -> list[T]:
+    """What all calls give, in order, `workers` of them at a time. Raises the first error as soon as it is there, and
+    TimeoutError at the deadline (`time.monotonic()`); what was not begun by then is not begun any more."""
+    batch = Abandon()
+    futures: list[Future[T]] = [Future() for _ in calls]
+    waiting = deque(zip(futures, calls, strict=True))
+
+    def work() -> None:
+        _running.batch = batch
+        with contextlib.suppress(IndexError):  # nothing waits any more
+            while True:
+                _settle(*waiting.popleft())
+
+    for _ in range(min(workers, len(calls))):
+        threading.Thread(target=work, name="recgraph-call", daemon=True).start()
+    done, missing = wait(futures, max(0.0, deadline - time.monotonic()), FIRST_EXCEPTION)
+    try:
+        for future in futures:
+            if future in done:
+                future.result()
+        if missing:
+            raise TimeoutError
+        return [future.result() for future in futures]
+    finally:
+        waiting.clear()
+        batch.give_up()
+        # An error's traceback holds this frame: what the error hangs on may not be in it, or both stay until the
+        # collector comes.
+        del futures, done, missing
+
+
+def _settle(future: Future[T], call: Callable[[], T]) -> None:
+    """Runs a call into its future."""
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+        future.set_exception(error)
+        del future, call  # as above
