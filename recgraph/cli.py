@@ -41,8 +41,8 @@ _EXTRAS = {
 
 
 def _without(error: ModuleNotFoundError) -> str:
-    """What to install: the extra that brings it, or recgraph again where no extra does. The error itself where it is one
-    of recgraph's own modules."""
+    """What to install: the extra that brings it, or recgraph again where none does. The error itself where it is one of
+    recgraph's own modules."""
     if not error.name or error.name.startswith("recgraph"):
         raise error
     extra = next((extra for extra, names in _EXTRAS.items() if error.name.partition(".")[0] in names), "")
