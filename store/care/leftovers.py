@@ -106,7 +106,7 @@ def _is_used(place: Path) -> bool:
         return True
     opened = _open_files()
     if opened is None:
-        return age < 3600
+        return bool(age < 3600)
     return any(one == str(place) or one.startswith(f"{place}/") for one in opened)
 
 

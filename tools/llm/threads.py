@@ -15,7 +15,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from typing import TypeVar
 
+from recgraph.errors import RecgraphError
+
 T = TypeVar("T")
+# What a call may raise, to be raised again where its result is asked for. After anything else the deadline comes.
+_RAISED = (
+    *(RecgraphError, OSError, RuntimeError, MemoryError, AssertionError),
+    *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
+)
 
 
 class Abandon:
@@ -83,6 +90,6 @@ def _settle(future: Future[T], call: Callable[[], T]) -> None:
     """Runs a call into its future."""
     try:
         future.set_result(call())
-    except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+    except _RAISED as error:
         future.set_exception(error)
         del future, call  # as above

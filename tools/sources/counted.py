@@ -303,7 +303,8 @@ def _starts(user: NDArray[np.int32]) -> Rows:
 
 def _places(first: Rows, size: Rows) -> Rows:
     """The numbers from each of `first` on, so many as `size` says, one run after the other."""
-    return np.arange(size.sum()) + np.repeat(first - (np.cumsum(size) - size), size)
+    places: Rows = np.arange(size.sum()) + np.repeat(first - (np.cumsum(size) - size), size)
+    return places
 
 
 def _nearest(users: Rows, value: Scores, count: int) -> tuple[Rows, Scores]:
