@@ -35,7 +35,7 @@ from recgraph.graph.wish import Conversations, Vocabularies, heard
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.records import Event, Summary, parse_time
-from recgraph.store.runs import RunLog
+from recgraph.store.runs import RunLog, RunQueue
 from recgraph.tools.embed import Encoder, encoder_of
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.langchain_tools import ShopTool, memory_tool, retrieve_tool
@@ -158,7 +158,8 @@ class Recommender:
         self.currency = store.meta("currency") or ""
         self._conversations, self._vocabularies = Conversations(), Vocabularies(self.encoder)
         self.summarizer = self._choose_summarizer()
-        self._runs = RunLog(store.path)
+        self._runs, self._logged = RunQueue(RunLog(store.path)), False
+        self._exit.callback(self._runs.close)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
         summarize = build_summarize(self.summarizer, store.summary, block=settings.block, group=settings.merge)
         self.graph = build_graph(self._nodes(), summarize, settings.deadline, self._checkpointer)
@@ -317,7 +318,7 @@ class Recommender:
             return self._writer
 
     def close(self) -> None:
-        """Closes the store and the checkpoints."""
+        """Writes the runs that are not in the log yet, and closes the store and the checkpoints."""
         self._exit.close()
 
     def __enter__(self) -> Recommender:
@@ -399,10 +400,13 @@ class Recommender:
 
     def _log(self, found: Recommendation) -> str | None:
         try:
-            self._runs.append(found.to_dict())
+            self._runs.add(found.to_dict())
+            if not self._logged:  # at once, so that the first answer tells what is wrong with the log
+                self._runs.flush()
+                self._logged = True
         except StoreError as error:
             return f"save: this run is not in the run log: {error}"
-        return None
+        return f"save: this run is not in the run log yet: {self._runs.trouble}" if self._runs.trouble else None
 
     def _fit_retriever(self, as_of: datetime | None, until: float | None, progress: Progress | None) -> Retriever:
         built = Retriever.build(

@@ -405,3 +405,12 @@ class Database:
             cursor.rollback()
         except duckdb.Error:
             return  # the failed statement or commit already ended the transaction
+
+
+def _forget_shared() -> None:
+    """In a forked child: connections are their parent's, and who opens a store opens the file anew."""
+    Database._shared, Database._shared_lock = {}, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_shared)

@@ -23,7 +23,7 @@ from recgraph.store.care import runlog
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 from recgraph.store.records import Event, Item, Summary
-from recgraph.store.runs import RunLog
+from recgraph.store.runs import RunLog, RunQueue
 
 MakeStore = Callable[..., Store]
 ITEMS = """
@@ -370,6 +370,8 @@ def test_a_read_only_disk_can_be_read_and_says_so_when_written(read_only_store: 
         assert store.meta("a") is None
     with pytest.raises(StoreReadOnly):
         RunLog(read_only_store).append({"run_id": "1"})
+    with pytest.raises(StoreReadOnly):
+        RunQueue(RunLog(read_only_store)).add({"run_id": "1"})
     with pytest.raises(StoreReadOnly):
         ingest(read_only_store, "sequences", [read_only_store.parent])
     with pytest.raises(StoreReadOnly):

@@ -35,6 +35,7 @@ def prune(store: Path, older_than: timedelta) -> int:
 
 def _delete(store: Path, condition: str, values: Sequence[object]) -> int:
     log = RunLog(store)
+    log.write_waiting()
     log.take_over()
     place = log.place
     if not place.exists():
