@@ -15,14 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from typing import TypeVar
 
-from recgraph.errors import RecgraphError
-
 T = TypeVar("T")
-# What a call may raise, to be raised again where its result is asked for. After anything else the deadline comes.
-_RAISED = (
-    *(RecgraphError, OSError, RuntimeError, MemoryError, AssertionError),
-    *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
-)
 
 
 class Abandon:
@@ -86,10 +79,24 @@ def together(calls: Sequence[Callable[[], T]], deadline: float, workers: int = 1
         del futures, done, missing
 
 
+class _Settled:
+    """A block whose error goes into a future, to be raised where its result is asked for."""
+
+    def __init__(self, future: Future[T]) -> None:
+        self._future = future
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if error is not None:
+            self._future.set_exception(error)
+        del self._future, error  # as in `together`
+        return True
+
+
 def _settle(future: Future[T], call: Callable[[], T]) -> None:
     """Runs a call into its future."""
-    try:
+    with _Settled(future):
         future.set_result(call())
-    except _RAISED as error:
-        future.set_exception(error)
-        del future, call  # as above
+    del future, call
