@@ -665,7 +665,10 @@ def test_an_ingest_that_loses_more_than_a_fifth_fails_loudly_and_keeps_the_rest(
 
 
 @pytest.mark.slow
-def test_forget_takes_out_a_shopper_or_a_product_and_says_what_went(tmp_path: Path) -> None:
+def test_forget_takes_out_a_shopper_or_a_product_and_says_what_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the snapshots of a checkout that was trained in would be named too
     path = str(tmp_path / "s.duckdb")
     rows = "ann,2026-05-01,click,A\nbob,2026-05-01,click,B\nann,2026-05-02,purchase,A\nann,never,click,A\nann2,never,click,A"
     _ingest(
