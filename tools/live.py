@@ -10,6 +10,7 @@ fitted anew in a thread of its own, and takes the place of the old as a whole; u
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,7 @@ from recgraph.tools.wish.facets import Facets
 from recgraph.tools.wish.renewed import facets_with
 
 MOST_AT_ONCE = 2000  # changes that are taken in between two answers; more are left to the thread that fits all anew
+_log = logging.getLogger(__name__)
 _ENOUGH, _SHARE = 200, 0.01  # changes after which all is fitted anew: so many, and this share of the events
 _WEIGHTS = np.array([1, 2, 3])  # of a click, a cart, a purchase, as `Store.popular` weighs them
 _ACTIONS = {"click": 0, "cart": 1, "purchase": 2}
@@ -57,7 +59,7 @@ class Live:
     """Hands out the retriever of the store's newest revision. Thread-safe.
 
     The first call fits one, and all who ask meanwhile wait for it; after that nobody waits for a fit. A fit that fails
-    is tried again after the next change, and the old one answers on; `failed` says why.
+    is tried again after the next change, and the old one answers on; the log says why.
     """
 
     def __init__(self, store: Store, fit: Callable[[float | None], Retriever], enough: int | None = None) -> None:
@@ -68,7 +70,6 @@ class Live:
         self._now: _Snapshot | None = None
         self._fitting: threading.Thread | None = None
         self._closed = False
-        self.failed = ""
 
     @property
     def revision(self) -> str:
@@ -126,10 +127,10 @@ class Live:
         try:
             made = self._fitted(None)
         except RecgraphError as error:  # the store was closed, or another process writes it
-            self.failed = str(error)
+            _log.warning("Retrieval answers on as it was; fitting it anew failed: %s", error)
             return
         with self._lock:
-            self._now, self.failed = made, ""
+            self._now = made
 
 
 # ── One retriever from another ────────────────────────────────────────────────────────────────────────────────────────

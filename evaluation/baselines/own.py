@@ -8,7 +8,8 @@ before counts as fresh, because a task does not tell of it; and what was purchas
 which decides for all systems alike what becomes of the history's items.
 
 Amazon Beauty, leave-one-out, full ranking, seen items excluded, test, 22,363 cases: `FusedSystem` Recall@10 .1239,
-NDCG@10 .0744; without the text transformer .1255/.0748 in half of the time. Before there was one, on 6,000 validation
+NDCG@10 .0744; without the text transformer .1255/.0748 in half of the time (docs/results.md has what it is since
+retrieval has two stages). Before there was one, on 6,000 validation
 cases, learnt on 6,000 others with one network and, as one more source, transitions between items named alike:
 .1392/.0854; without CORE .1333/.0842; without those transitions .1375/.0859, which is noise, and they cost more than
 all other sources together, so they are left out.

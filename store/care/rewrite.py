@@ -30,15 +30,6 @@ def rewritten(database: Database, path: Path, wait: float = WAIT) -> None:
     database.replace(lambda place: _replace(place, time.monotonic() + wait))
 
 
-def rewrite(path: Path, wait: float = WAIT) -> None:
-    """The same of a file that nobody of this process needs open."""
-    database = Database.acquire(path, write=False)
-    try:
-        rewritten(database, path, wait)
-    finally:
-        database.release(write=False)
-
-
 def _replace(path: Path, until: float) -> None:
     beside = path.with_name(path.name + REWRITING)
     _remove(beside)
