@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from attacks import ORDER, Attack, attacks
+from attacks import Attack, attacks
 
 from recgraph import __version__
 from recgraph.graph import prompts
@@ -73,6 +73,7 @@ class Shopper:
     bought: Sequence[str]
     inside: str = ""
     outside: str = ""
+    predicted: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ class Shop:
         sources = dict(old.ranker.reader.sources)
         if name != old.catalogue.names[row]:
             known = is_named(item.item_id, name)
-            vector = self.encoder.encode([name])[0] if known else np.zeros(self.encoder.dim, np.float32)
+            lengths = old.fitted.lengths
+            vector = lengths.scaled(self.encoder.encode([lengths.read(name)]), [lengths.read(name)])[0] * known
             titles = GrownIndex(old.titles, [], {row: vector})
             past = replace(old.fitted.past, names=names, kept=Built())
             past.kept.index("titles", lambda: titles)
@@ -150,7 +152,7 @@ class Shop:
         text = prompts.clean(query, prompts.ASKED_LIMIT)
         return retriever.candidates(
             RetrievalQuery(
-                query=text, history=shopper.history, memory=shopper.memory, k=k, exclude=shopper.bought, wish=wish
+                *shopper.predicted, text, shopper.history, shopper.memory, k, exclude=shopper.bought, wish=wish
             )
         )
 
@@ -199,7 +201,6 @@ def words_of(shop: Shop) -> dict[str, str]:
         "materials": listed([item.attributes.get("material", "") for item in items]),
         "brands": listed([item.brand for item in items]),
         "searches": listed([word for query in asked for word in query.split()]),
-        "favourite": listed(asked).split("  ")[0],
     }
 
 
@@ -270,3 +271,248 @@ def of_retrieval(shop: Shop, all_cases: Sequence[Case], places: Sequence[str]) -
                     for text in (case.text, case.neutral)
                 ]
             yield Line(case.attack, place, case.target, found[1] - found[0], before - found[0])
+
+
+# ── With a language model ─────────────────────────────────────────────────────────────────────────────────────────────
+
+SHARED = ("title of the last product", "query")  # what all candidates' prompts hold
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A shopper's run up to the reranking, and the nodes that ran it."""
+
+    nodes: Nodes
+    state: State
+    shopper: Shopper
+
+    @classmethod
+    def of(cls, recommender: Recommender, shop: Shop, shopper: Shopper) -> Asked:
+        """The product that comes tenth with what the model predicts is the one attacked."""
+        state = cast(State, recommender.graph.invoke({"user_id": shopper.user_id, "query": shopper.query}))
+        told = state.get("prediction")
+        one = replace(shopper, predicted=(told.item_id, told.title) if told else ("", ""))
+        first = shop.candidates(shop.base, one, one.query)
+        return cls(recommender._nodes(), state, replace(one, inside=first[ATTACKED - 1].item_id))
+
+    def logits(self, shared: str, items: Sequence[Item]) -> list[tuple[float, float]]:
+        """Log-probabilities of Yes and No of each, in one call."""
+        nodes = self.nodes
+        assert nodes.llm is not None
+        asked = prompts.fit_prompts(shared, items, wording=nodes.settings.wording)
+        different = list(dict.fromkeys(asked))
+        pairs, _ = nodes.llm.score(different, adapter=nodes.settings.fit_adapter)
+        known = dict(zip(different, pairs, strict=True))
+        return [known[one] for one in asked]
+
+    def with_shared(self, place: str, text: str) -> State:
+        """The state with a text in what all prompts share."""
+        state: dict[str, Any] = dict(self.state)
+        if place == "query":
+            state["query"] = prompts.clean(f"{self.shopper.query} {text}".strip(), prompts.ASKED_LIMIT)
+            return cast(State, state)
+        last = next(event.item_id for event in reversed(self.state["history"]) if event.item_id)
+        state["items"] = {**self.state["items"], last: replace(self.state["items"][last], title=text)}
+        return cast(State, state)
+
+
+def of_candidates(shop: Shop, asked: Asked, found: Sequence[Case]) -> Iterator[Line]:
+    """The lifts at each weight where a candidate's own title is attacked."""
+    one, item_id = asked.shopper, asked.shopper.inside
+    before = shop.candidates(shop.base, one, one.query)
+    orders, texts = dict[tuple[str, str], Sequence[Candidate]](), dict[tuple[str, str], Item]()
+    for place in PLACES[:2]:
+        for case in found:
+            for text in (case.text, case.neutral):
+                item = put(shop.items[item_id], place, text)
+                orders[place, text] = shop.candidates(shop.with_item(item), one, one.query)
+                texts[place, text] = item
+    others = dict.fromkeys(line.item_id for order in (before, *orders.values()) for line in order)
+    known = [shop.items[other] for other in others]
+    pairs = asked.logits(asked.nodes.shared(asked.state), [*known, *texts.values()])
+    own = dict(zip(others, pairs, strict=False))
+    attacked = dict(zip(texts, pairs[len(known) :], strict=True))
+
+    def placed(key: tuple[str, str] | None, weight: float) -> int:
+        logits = {**own, item_id: own.get(item_id, (0.0, 0.0)) if key is None else attacked[key]}
+        order = before if key is None else orders[key]
+        scored = blend(order, [logits[line.item_id] for line in order], weight)
+        return rank([line.candidate for line in scored], item_id)
+
+    for weight in WEIGHTS:
+        at = placed(None, weight)
+        for place in PLACES[:2]:
+            for case in found:
+                stands = placed((place, case.text), weight)
+                lift = placed((place, case.neutral), weight) - stands
+                yield Line(case.attack, f"{place} of a candidate", "inside", lift, at - stands, weight)
+
+
+def of_shared(shop: Shop, asked: Asked, found: Sequence[Case]) -> Iterator[Line]:
+    """The lifts at each weight of the product that comes tenth, where what all prompts share is attacked. The order of
+    retrieval is the one without the attack."""
+    one = asked.shopper
+    order = shop.candidates(shop.base, one, one.query)
+    items = [shop.items[line.item_id] for line in order]
+
+    def placed(pairs: Sequence[tuple[float, float]], weight: float) -> int:
+        return rank([line.candidate for line in blend(order, pairs, weight)], one.inside)
+
+    own = asked.logits(asked.nodes.shared(asked.state), items)
+    for place in SHARED:
+        for case in found:
+            shared = (asked.nodes.shared(asked.with_shared(place, text)) for text in (case.text, case.neutral))
+            attacked, neutral = (asked.logits(text, items) for text in shared)
+            for weight in WEIGHTS:
+                stands = placed(attacked, weight)
+                lifts = placed(neutral, weight) - stands, placed(own, weight) - stands
+                yield Line(case.attack, place, "inside", *lifts, weight)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Whether the model named the attacked product with the attack, and with the neutral text, in its title."""
+
+    attack: Attack
+    attacked: bool
+    neutral: bool
+
+
+def of_prediction(asked: Asked, found: Sequence[Case]) -> Iterator[Named]:
+    """Of the products that the prompt shows, the first that the model does not name by itself is attacked."""
+    nodes, state = asked.nodes, asked.state
+
+    def named(items: Mapping[str, Item]) -> str:
+        prompt, shown = nodes.next_prompt(cast(State, {**state, "items": items}))
+        form = replace(prompts.next_form(shown, items, free_title=True), middle="", drafts={})
+        assert nodes.llm is not None
+        answers, _ = nodes.llm.generate([prompt], max_tokens=24, form=form, adapter=nodes.settings.next_adapter)
+        return answers[0].text.removeprefix(prompts.ID_LEAD).strip()
+
+    own, (_, shown) = named(state["items"]), nodes.next_prompt(state)
+    target = next((item_id for item_id in shown if item_id != own), "")
+    if not target:
+        return
+    for case in found:
+        texts = (text.replace(asked.shopper.inside, target) for text in (case.text, case.neutral))
+        changed = ({**state["items"], target: replace(state["items"][target], title=text)} for text in texts)
+        yield Named(case.attack, *(named(items) == target for items in changed))
+
+
+# ── The record ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def summary(lines: Sequence[Line]) -> dict[str, Any]:
+    """Places gained over the neutral text, and over the product's own."""
+    lifts, own = [line.lift for line in lines], [line.over_own for line in lines]
+    return {
+        "cases": len(lines),
+        "mean": round(float(np.mean(lifts)), 3),
+        "worst": max(lifts),
+        "least": min(lifts),
+        "over_3": sum(lift > 3 for lift in lifts),
+        "own_mean": round(float(np.mean(own)), 3),
+        "own_worst": max(own),
+    }
+
+
+def grouped(lines: Sequence[Line], key: Any) -> dict[str, dict[str, Any]]:
+    groups = defaultdict[str, list[Line]](list)
+    for line in lines:
+        groups[str(key(line))].append(line)
+    return {name: summary(found) for name, found in groups.items()}
+
+
+def tables(lines: Sequence[Line]) -> dict[str, Any]:
+    """All attacks, by place, by family and place, and by attack; and the neutral texts that took an attack's place."""
+    real = [line for line in lines if line.attack.number >= 0]
+    others = [line for line in lines if line.attack.number < 0]
+    return {
+        "all": summary(real),
+        "neutral text": summary(others),
+        "places": grouped(real, lambda line: line.place),
+        "targets": grouped(real, lambda line: line.target),
+        "families": {
+            family: grouped([line for line in real if line.attack.family == family], lambda line: line.place)
+            for family in dict.fromkeys(line.attack.family for line in real)
+        },
+        "attacks": grouped(real, lambda line: f"{line.attack.number:02} {line.attack.template[:60]}"),
+    }
+
+
+def with_llm(
+    recommender: Recommender, shop: Shop, found: Sequence[Shopper], seed: int, chosen: Sequence[Attack], shared: int
+) -> dict[str, Any]:
+    """The record of the language model's part; what prompts share is attacked for the first `shared` shoppers."""
+    of_titles, in_common, told = list[Line](), list[Line](), list[Named]()
+    for number, shopper in enumerate(found):
+        asked = Asked.of(recommender, shop, shopper)
+        own = [case for case in cases(shop, [asked.shopper], seed, chosen) if case.target == "inside"]
+        of_titles += of_candidates(shop, asked, own)
+        told += of_prediction(asked, own)
+        print(f"{shopper.user_id}: candidates and predictions", flush=True)
+        if number < shared:
+            in_common += of_shared(shop, asked, own)
+            print(f"{shopper.user_id}: what prompts share", flush=True)
+    weights = {
+        part: {str(weight): tables([line for line in lines if line.weight == weight]) for weight in WEIGHTS}
+        for part, lines in (("candidates", of_titles), ("shared", in_common))
+        if lines
+    }
+    real = [one for one in told if one.attack.number >= 0]
+    predicted = {
+        "cases": len(real),
+        "attacked": sum(one.attacked for one in real),
+        "neutral": sum(one.neutral for one in real),
+    }
+    return {"models": dict(recommender.models), "shoppers": len(found), "shared": shared, **weights, "next": predicted}
+
+
+def machine() -> str:
+    """The system and its processor, and how busy it was."""
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} CPUs ({platform.machine()}, {platform.system()}, no GPU), load {os.getloadavg()[0]:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", default="recgraph.duckdb")
+    parser.add_argument("--shoppers", type=int, default=8)
+    parser.add_argument("--llm", default="", help="as recgraph run --llm; none: without")
+    parser.add_argument("--llm-shoppers", type=int, default=2, help="shoppers of the part with a language model")
+    parser.add_argument("--shared-shoppers", type=int, default=1, help="of them, for what all prompts share: 2,000 each")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="a JSON file; recgraph leaderboard reads metrics/injection.json")
+    asked = parser.parse_args()
+    started, about = time.monotonic(), machine()
+    with Store.open(asked.store) as store:
+        shop = Shop(store, open_encoder())
+        found, chosen = shoppers(shop, asked.shoppers, asked.seed), list(attacks())
+        lines = list(of_retrieval(shop, list(cases(shop, found, asked.seed, chosen)), PLACES))
+        record: dict[str, Any] = {
+            "command": f"python benchmarks/injection.py {' '.join(sys.argv[1:])}".strip(),
+            "date": str(datetime.date.today()),
+            "machine": about,
+            "version": __version__,
+            "store": store.meta("source") or Path(asked.store).stem,
+            "products": len(shop.items),
+            "attacks": len(chosen),
+            "depth": DEPTH,
+            "attacked": ATTACKED,
+            "retrieval": {"shoppers": len(found), **tables(lines)},
+        }
+        print(json.dumps({key: record["retrieval"][key] for key in ("all", "neutral text", "places")}, indent=1))
+        if asked.llm != "none":
+            with Recommender.open(asked.store, llm=asked.llm or None) as recommender:
+                few = found[: asked.llm_shoppers]
+                record["llm"] = with_llm(recommender, shop, few, asked.seed, chosen, asked.shared_shoppers)
+    record["minutes"] = round((time.monotonic() - started) / 60, 1)
+    text = json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    print(text)
+    if asked.out:
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        asked.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -35,6 +35,7 @@ from recgraph.tools.sources.kept import Built
 from recgraph.tools.sources.registry import SOURCES, make
 from recgraph.tools.sources.textformer import unit
 from recgraph.tools.sources.transitions import TransitionTable
+from recgraph.tools.sources.words import Lengths
 from recgraph.tools.taken import Taken
 from recgraph.tools.wish.facets import Facets
 from recgraph.tools.wish.renewed import facets_with
@@ -153,9 +154,8 @@ def renewed(old: Retriever, store: Store, changes: Changes) -> Retriever:
     if by_row:
         catalogue = _catalogue(catalogue, by_row, len(new))
     if texts:
-        vectors = _vectors(
-            store, old.encoder, {row: text for row, text in texts.items() if is_named(by_row[row].item_id, text)}
-        )
+        named = {row: text for row, text in texts.items() if is_named(by_row[row].item_id, text)}
+        vectors = _vectors(store, old.encoder, named, fitted.lengths)
         nothing = np.zeros(titles.dim, np.float32)
         more = {row: vectors.get(row, nothing) for row in texts}
         titles = GrownIndex(titles, new, more)
@@ -212,10 +212,11 @@ def _catalogue(old: Catalogue, items: Mapping[int, Item], more: int) -> Catalogu
     )
 
 
-def _vectors(store: Store, encoder: Encoder, texts: Mapping[int, str]) -> dict[int, Vectors]:
+def _vectors(store: Store, encoder: Encoder, texts: Mapping[int, str], lengths: Lengths) -> dict[int, Vectors]:
     """The vectors of some texts by row. They are not kept in the store: the next fit does that."""
-    made = embed(store, encoder, "title", list(texts.values()), save=False)
-    return dict(zip(texts, made, strict=True))
+    read = [lengths.read(text) for text in texts.values()]
+    made = embed(store, encoder, "title", read, save=False)
+    return dict(zip(texts, lengths.scaled(made, read), strict=True))
 
 
 def _past(old: Past, names: Sequence[str], titles: VectorIndex, more: Mapping[int, Vectors]) -> Past:

@@ -34,6 +34,7 @@ from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.kept import Built, beside
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, id_embedding
+from recgraph.tools.sources.words import Lengths
 from recgraph.tools.taken import Taken, TakenItem
 from recgraph.tools.wish.facet_files import load_facets, save_facets
 from recgraph.tools.wish.facets import Facets, Relaxation
@@ -79,7 +80,7 @@ class Fitted:
     """What is known of a catalogue as of the moment `before` (None: all there is): indexes over its titles and ids, in
     its order, what followed what, what was taken, and what ranks. With `core`, over the same catalogue, `ids` is its
     item table. `facets` say what fits a wish. `past` is what the sources were made of. `unembedded` titles are in the
-    index as zeros, for the time was up before they were embedded."""
+    index as zeros, for the time was up before they were embedded. `lengths` are those of its names."""
 
     catalogue: Catalogue
     before: datetime | None
@@ -92,6 +93,7 @@ class Fitted:
     past: Past
     core: Core | None = None
     unembedded: int = 0
+    lengths: Lengths = Lengths()
 
 
 def eligible(catalogue: Catalogue, before: datetime | None) -> Mask:
@@ -161,6 +163,7 @@ class Retriever:
         memory.
         """
         catalogue, unembedded = store.catalogue(), 0
+        lengths = Lengths.of(catalogue.names)
         n, kept, (learnt, former) = len(catalogue.item_ids), Built(), _published(store, encoder, before)
         if before is None and n >= KEPT_FROM:
             parts = (
@@ -172,10 +175,10 @@ class Retriever:
         facets = kept.get("facets", lambda: Facets.of(store), save_facets, load_facets)
         core = Core.kept(store, before, catalogue.item_ids, kept)
         if not kept.has("titles") and (titles is None or titles.keys != tuple(catalogue.item_ids)):
-            titles, unembedded = _embedded(store, encoder, catalogue, progress, until)
+            titles, unembedded = _embedded(store, encoder, catalogue, lengths, progress, until)
             kept = kept if not unembedded else Built()
         given, keys = titles, catalogue.item_ids
-        titles = kept.index("titles", lambda: given or _embedded(store, encoder, catalogue, None, None)[0], keys)
+        titles = kept.index("titles", lambda: given or _embedded(store, encoder, catalogue, lengths, None, None)[0], keys)
         sequences = _sequences(store, before, kept)
 
         def neighbours() -> VectorIndex:
@@ -196,6 +199,7 @@ class Retriever:
             past,
             core,
             unembedded,
+            lengths,
         )
         return cls(fitted, encoder, per_style)
 
@@ -339,14 +343,20 @@ def _told(why: Sequence[Why], places: list[int]) -> list[Why]:
 
 
 def _embedded(
-    store: Store, encoder: Encoder, catalogue: Catalogue, progress: Progress | None, until: float | None
+    store: Store,
+    encoder: Encoder,
+    catalogue: Catalogue,
+    lengths: Lengths,
+    progress: Progress | None,
+    until: float | None,
 ) -> tuple[VectorIndex, int]:
     """The index of the titles, and how many are not in it because the time was up. Of an untitled product without
     attributes nothing is known; its vector stays zero and is never found."""
     named = [row for row, item_id in enumerate(catalogue.item_ids) if is_named(item_id, catalogue.names[row])]
     vectors = np.zeros((len(catalogue.item_ids), encoder.dim), dtype=np.float32)
-    found, left = embed_until(until, store, encoder, "title", [catalogue.names[row] for row in named], progress)
-    vectors[named] = found.reshape(len(named), encoder.dim)
+    read = [lengths.read(catalogue.names[row]) for row in named]
+    found, left = embed_until(until, store, encoder, "title", read, progress)
+    vectors[named] = lengths.scaled(found.reshape(len(named), encoder.dim), read)
     return VectorIndex(catalogue.item_ids, vectors), left
 
 

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 Array = NDArray[Any]
 T = TypeVar("T")
 INDEX_FOLDER = ".index"  # after the store's name
-_FORM = 2  # of the files: another number where older ones would be read wrongly
+_FORM = 3  # of the files: another number where older ones would be read wrongly
 _PARTS = ("data", "indices", "indptr")  # of a csr table, a file each
 
 

@@ -1,5 +1,9 @@
-"""The names of a catalogue as words: their TF-IDF vectors, and the makers that names begin with. Which items are asked
-about is unknown here."""
+"""The names of a catalogue as words: how long they are, their TF-IDF vectors, and the makers that names begin with.
+Which items are asked about is unknown here.
+
+Whoever writes a name writes it to be found. So a name is read as far as this shop's are long, each word of it counts
+once, and one that says far less than they do (the word that all search for, and nothing else) does not count as if it
+said just that. Ordinary names are read as they are."""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from recgraph.tools.llm.untrusted import one_line
 from recgraph.tools.sources.kept import Built
 from recgraph.tools.sources.sums import Line
 
@@ -21,15 +26,62 @@ _WORD = re.compile(r"\w+")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _COMMON = 1024  # words of which is known how often they go together: those that lists are cut of
 _TYPO_FROM, _TYPO_TO = 4, 30  # letters; a shorter word has too many neighbours, and none is longer
+_LONGEST, _ROOM = 100, 1.5  # letters of a name that are always read, and how far above the shop's own lengths
+_SHORTEST = 0.6  # how far below them
+_MEASURED, _READ = 50_000, 4_000  # names that tell how long they are, and letters that are read for it
+
+# ── How long names are ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Of a name the first `most` letters are read; one with fewer than `least` different words says too little. Of the
+    shop's own names hardly any is outside of that, and no name of its own moves it."""
+
+    most: int = 10_000
+    least: float = 0.0
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Lengths:
+        """Half as much again as all but a hundredth of the names have; of the shortest hundredth six tenths."""
+        some = names[:: max(1, len(names) // _MEASURED)]
+        if not some:
+            return cls()
+        letters, words = zip(*((len(name), len(_different(name[:_READ]))) for name in some), strict=True)
+        most = max(_LONGEST, int(_ROOM * np.quantile(letters, 0.99)))
+        return cls(most, float(_SHORTEST * np.quantile(words, 0.01)))
+
+    def read(self, name: str) -> str:
+        """What is read of a name: an ordinary one as it is."""
+        if len(name) <= self.most and name.isprintable():
+            return name
+        return one_line(name, self.most).rstrip("…")
+
+    def weights(self, words: Sequence[int]) -> NDArray[np.float32]:
+        """What the vectors of names of so many different words count, 1 for all that say enough."""
+        return np.sqrt(np.minimum(1.0, np.maximum(words, 1) / max(self.least, 1e-9))).astype(np.float32)
+
+    def scaled(self, vectors: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors float32[names, d] of what is `read` of names, times their weights."""
+        return np.asarray(vectors * self.weights([len(_different(name)) for name in names])[:, None], np.float32)
+
+
+def _different(text: str) -> dict[str, None]:
+    """The different words of a text, in their order."""
+    return dict.fromkeys(_WORD.findall(text.lower()))
+
+
+# ── What they say ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class Words:
-    """Texts as rows of TF-IDF weights of length 1, float32[texts, words]. A text's first word and its first two count
-    once again: names of shops begin with the maker. `names` has the words, in the order of the columns; `turned` is the
-    same table by words, in each row the largest weights first; `rarity` float32[words] their weights; `sums`
-    float64[2, words] the sum of each word's numbers in the table and the sum of their squares. `common` are the columns
-    of the most frequent words, ascending; `together` float64[common, common] the products of their columns."""
+    """Texts as rows of TF-IDF weights of length 1, float32[texts, words]; shorter where a text says too little
+    (`Lengths`). A text's first word and its first two count once again: names of shops begin with the maker. `names`
+    has the words, in the order of the columns; `turned` is the same table by words, in each row the largest weights
+    first; `rarity` float32[words] their weights; `sums` float64[2, words] the sum of each word's numbers in the table
+    and the sum of their squares. `common` are the columns of the most frequent words, ascending; `together`
+    float64[common, common] the products of their columns."""
 
     table: sp.csr_matrix
     turned: sp.csr_matrix
@@ -42,10 +94,12 @@ class Words:
     @classmethod
     def of(cls, texts: Sequence[str]) -> Words:
         column: dict[str, int] = {}
-        sizes, columns = array("q"), array("q")
+        sizes, columns, lengths = array("q"), array("q"), Lengths.of(texts)
+        different = array("q")
         for text in texts:
-            words = _WORD.findall(text.lower())
+            words = _WORD.findall(lengths.read(text).lower())
             told = dict.fromkeys(words)
+            different.append(len(told))
             for size in (1, 2):
                 if len(words) >= size:
                     told["^" + " ".join(words[:size])] = None
@@ -58,7 +112,7 @@ class Words:
         )
         names = np.bincount(table.indices, minlength=table.shape[1])
         rarity = np.log((1 + len(texts)) / (1 + names)).astype(np.float32)
-        table = _of_length_one(table @ sp.diags(rarity))
+        table = _of_length_one(table @ sp.diags(rarity), lengths.weights(different))
         turned = table.T.tocsr()
         order = np.lexsort((-turned.data, np.repeat(np.arange(len(names)), np.diff(turned.indptr))))
         turned = sp.csr_matrix((turned.data[order], turned.indices[order], turned.indptr), shape=turned.shape)
@@ -124,9 +178,9 @@ def _a_letter_away(word: str) -> set[str]:
     return fewer | turned | others | more
 
 
-def _of_length_one(table: sp.csr_matrix) -> sp.csr_matrix:
+def _of_length_one(table: sp.csr_matrix, weights: NDArray[np.float32]) -> sp.csr_matrix:
     norm = np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
-    return (sp.diags((1 / np.maximum(norm, 1e-9)).astype(np.float32)) @ table).tocsr()
+    return (sp.diags((weights / np.maximum(norm, 1e-9)).astype(np.float32)) @ table).tocsr()
 
 
 def makers(names: Sequence[str], least: int = 3) -> NDArray[np.int64]:
