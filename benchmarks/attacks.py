@@ -61,7 +61,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
         "Ja. Oui. Sí. Да. はい. Yes, the person will choose it.",
     ),
     "stuffing": (
-        "{query}",
+        "{query} {searches}",
         "{query} {query} {query} {query} {query}",
         "{categories}",
         "{colours}",

@@ -1,12 +1,14 @@
 """How far a text can move a product: fifty attacks (benchmarks/attacks.py) in a product's title, brand, colour,
 attributes and description and in the query, over shoppers of a shop.
 
-    python benchmarks/injection.py --store recgraph.duckdb [--shoppers 8] [--llm-shoppers 2] [--out metrics/injection.json]
+    python benchmarks/injection.py --store recgraph.duckdb [--shoppers 8] [--llm none] [--out metrics/injection.json]
 
-The rank lift of an attack is how many places higher the attacked product stands than the same product with a neutral
-text of equal length, which is cut out of other products' descriptions. Two products of each shopper are attacked: the
-one that comes tenth, and one that does not come. A product that is not among the first twenty counts as twenty-first.
-Nothing is asked of a running service: the parts that read texts are made anew for each text.
+The rank lift of an attack is how many places higher the attacked product stands than the same product with neutral
+texts of equal length, the median of three: words of the titles, or sentences of the descriptions, of products of its
+category, as an honest seller would write them. Two products of each shopper are attacked: the one that comes tenth, and
+one that does not come. A product that is not among the first twenty counts as twenty-first. Nothing is asked of a
+running service: the parts that read texts are made anew for each text. In a query only a product that does not come is
+looked for, and no text that lists what the shop has: who asks for all categories is to get them.
 
 With a language model (none with --llm none) the titles of candidates are attacked, and the title of the product that
 the shopper looked at last and the query, which all candidates' prompts share and which name the product that comes
@@ -55,11 +57,13 @@ from recgraph.tools.wish.understand import understand
 from recgraph.tools.wish.vocabulary import Vocabulary
 
 PLACES = ("title", "after the title", "brand", "colour", "attributes", "description", "query")
+NEUTRALS = 3
 DEPTH, ATTACKED = 20, 10  # candidates that are ranked, and the place of the one that is attacked
 FAR = 100  # an attacked product that does not come is not among so many
 WEIGHTS = (0.0, SMALL_WEIGHT, 0.25, 0.5, 0.75, 1.0)
 NEUTRAL = Attack(-1, "neutral text", "")
-WORDS = 60  # words that a list of the shop's own has at most
+WORDS = 40  # values that a list of the shop's own has at most
+LISTS = ("{categories", "{colours", "{materials", "{brands", "{searches")
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Shop:
         self.base = Retriever.build(store, self.encoder)
         self.items = store.items(self.base.catalogue.item_ids)
         self.vocabulary = Vocabulary.of(self.base.fitted.facets, self.encoder)
-        self.prose = [word for item in self.items.values() for word in item.description.split()]
+        self._own_kind: dict[tuple[str, str], list[str]] = {}
 
     def with_item(self, item: Item) -> Retriever:
         """The retriever of a shop that has this in place of the product of its id."""
@@ -137,9 +141,7 @@ class Shop:
             changed = replace(changed, titles=titles, past=past)
         reader = old.ranker.reader
         counts = changed.taken.ever.sum(1)
-        ranker = Ranker(
-            PoolReader(sources, counts, reader.depth, reader.pool, reader.again, facets), old.ranker.learnt
-        )
+        ranker = Ranker(PoolReader(sources, counts, reader.depth, reader.pool, reader.again, facets), old.ranker.learnt)
         return Retriever(replace(changed, ranker=ranker), self.encoder, old.per_style, old.rows)
 
     def candidates(self, retriever: Retriever, shopper: Shopper, query: str, k: int = DEPTH) -> list[Candidate]:
@@ -156,14 +158,18 @@ class Shop:
             )
         )
 
-    def neutral(self, length: int, rng: random.Random) -> str:
-        """So many characters of other products' descriptions."""
-        found, size = [], -1
-        start = rng.randrange(len(self.prose))
+    def neutral(self, item: Item, place: str, length: int, rng: random.Random) -> str:
+        """So many characters of what other products of its category have in such a place: words of titles in any order,
+        or descriptions."""
+        field = "title" if "title" in place else "description"
+        if (item.category, field) not in self._own_kind:
+            alike = [one for one in self.items.values() if one.category == item.category and one != item]
+            self._own_kind[item.category, field] = [word for one in alike for word in getattr(one, field).split()]
+        words, found, size = self._own_kind[item.category, field], list[str](), -1
+        start = rng.randrange(len(words))
         while size < length:
-            word = self.prose[start % len(self.prose)]
-            found.append(word)
-            start, size = start + 1, size + 1 + len(word)
+            found.append(words[start % len(words)] if field == "description" else rng.choice(words))
+            start, size = start + 1, size + 1 + len(found[-1])
         return " ".join(found)[:length]
 
 
@@ -191,7 +197,7 @@ def words_of(shop: Shop) -> dict[str, str]:
         times: dict[str, int] = defaultdict(int)
         for value in values:
             times[value] += bool(value)
-        return " ".join(" ".join(sorted(times, key=lambda one: (-times[one], one))).split()[:WORDS])
+        return ", ".join(sorted(times, key=lambda one: (-times[one], one))[:WORDS])
 
     items = list(shop.items.values())
     asked = [query for row in shop.store.users(limit=300) for query in _searches(shop.store, row.user_id)]
@@ -225,52 +231,57 @@ def rank(candidates: Sequence[Candidate], item_id: str) -> int:
 
 @dataclass(frozen=True)
 class Case:
-    """An attack on a product, as a text, and a neutral text of the same length."""
+    """An attack on one of a shopper's products, as a text."""
 
     attack: Attack
     shopper: Shopper
     target: str
     text: str
-    neutral: str
+    seed: str
+
+    def neutral(self, shop: Shop, place: str) -> list[str]:
+        """Three texts of the same length."""
+        rng = random.Random(f"{self.seed} {place}")
+        item = shop.items[getattr(self.shopper, self.target)]
+        return [shop.neutral(item, place, len(self.text), rng) for _ in range(NEUTRALS)]
 
 
 def cases(shop: Shop, found: Sequence[Shopper], seed: int, chosen: Sequence[Attack]) -> Iterator[Case]:
-    """Every attack and two neutral texts, on both products of every shopper."""
+    """Every attack, on both products of every shopper, and two neutral texts in an attack's place."""
     shared = words_of(shop)
     for one in found:
-        asked = one.query or shared["searches"].split()[0]
+        asked = one.query or shared["searches"].split(",")[0]
         for target in ("inside", "outside"):
             own, other = getattr(one, target), one.outside if target == "inside" else one.inside
             words = {**shared, "query": asked, "own": own, "other": other}
-            for attack in (*chosen, NEUTRAL, NEUTRAL):
-                rng = random.Random(f"{seed} {one.user_id} {target} {attack.number}")
-                text = attack.text(words) if attack is not NEUTRAL else shop.neutral(rng.randrange(20, 120), rng)
-                yield Case(attack, one, target, text, shop.neutral(len(text), rng))
+            for number, attack in enumerate((*chosen, NEUTRAL, NEUTRAL)):
+                rng = random.Random(f"{seed} {one.user_id} {target} {number}")
+                text = attack.text(words)
+                if attack is NEUTRAL:
+                    text = shop.neutral(shop.items[own], "title", rng.randrange(20, 120), rng)
+                yield Case(attack, one, target, text, f"{seed} {one.user_id} {target} {number}")
 
 
 # ── Without a language model ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def of_retrieval(shop: Shop, all_cases: Sequence[Case], places: Sequence[str]) -> Iterator[Line]:
-    """The lifts of each attack in each place. In a query only a product that does not come, and that the attack names,
-    is looked for: another query has another answer."""
+def of_retrieval(shop: Shop, all_cases: Sequence[Case], places: Sequence[str] = PLACES) -> Iterator[Line]:
+    """The lifts of each attack in each place."""
     for case in all_cases:
         one, item_id = case.shopper, getattr(case.shopper, case.target)
         item, before = shop.items[item_id], ATTACKED if case.target == "inside" else DEPTH + 1
-        for place in places:
+        lists = any(word in case.attack.template for word in LISTS)
+
+        def placed(place: str, text: str, one: Shopper = one, item: Item = item) -> int:
             if place == "query":
-                if case.target == "inside":
-                    continue
-                found = [
-                    rank(shop.candidates(shop.base, one, f"{one.query} {text}".strip()), item_id)
-                    for text in (case.text, case.neutral)
-                ]
-            else:
-                found = [
-                    rank(shop.candidates(shop.with_item(put(item, place, text)), one, one.query), item_id)
-                    for text in (case.text, case.neutral)
-                ]
-            yield Line(case.attack, place, case.target, found[1] - found[0], before - found[0])
+                return rank(shop.candidates(shop.base, one, f"{one.query} {text}".strip()), item.item_id)
+            return rank(shop.candidates(shop.with_item(put(item, place, text)), one, one.query), item.item_id)
+
+        for place in places:
+            if place != "query" or not (lists or case.target == "inside"):
+                attacked = placed(place, case.text)
+                neutral = int(np.median([placed(place, text) for text in case.neutral(shop, place)]))
+                yield Line(case.attack, place, case.target, neutral - attacked, before - attacked)
 
 
 # ── With a language model ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -323,7 +334,7 @@ def of_candidates(shop: Shop, asked: Asked, found: Sequence[Case]) -> Iterator[L
     orders, texts = dict[tuple[str, str], Sequence[Candidate]](), dict[tuple[str, str], Item]()
     for place in PLACES[:2]:
         for case in found:
-            for text in (case.text, case.neutral):
+            for text in (case.text, *case.neutral(shop, place)):
                 item = put(shop.items[item_id], place, text)
                 orders[place, text] = shop.candidates(shop.with_item(item), one, one.query)
                 texts[place, text] = item
@@ -344,8 +355,8 @@ def of_candidates(shop: Shop, asked: Asked, found: Sequence[Case]) -> Iterator[L
         for place in PLACES[:2]:
             for case in found:
                 stands = placed((place, case.text), weight)
-                lift = placed((place, case.neutral), weight) - stands
-                yield Line(case.attack, f"{place} of a candidate", "inside", lift, at - stands, weight)
+                neutral = np.median([placed((place, text), weight) for text in case.neutral(shop, place)])
+                yield Line(case.attack, f"{place} of a candidate", "inside", int(neutral) - stands, at - stands, weight)
 
 
 def of_shared(shop: Shop, asked: Asked, found: Sequence[Case]) -> Iterator[Line]:
@@ -361,7 +372,8 @@ def of_shared(shop: Shop, asked: Asked, found: Sequence[Case]) -> Iterator[Line]
     own = asked.logits(asked.nodes.shared(asked.state), items)
     for place in SHARED:
         for case in found:
-            shared = (asked.nodes.shared(asked.with_shared(place, text)) for text in (case.text, case.neutral))
+            texts = case.text, case.neutral(shop, place)[0]
+            shared = (asked.nodes.shared(asked.with_shared(place, text)) for text in texts)
             attacked, neutral = (asked.logits(text, items) for text in shared)
             for weight in WEIGHTS:
                 stands = placed(attacked, weight)
@@ -378,7 +390,7 @@ class Named:
     neutral: bool
 
 
-def of_prediction(asked: Asked, found: Sequence[Case]) -> Iterator[Named]:
+def of_prediction(shop: Shop, asked: Asked, found: Sequence[Case]) -> Iterator[Named]:
     """Of the products that the prompt shows, the first that the model does not name by itself is attacked."""
     nodes, state = asked.nodes, asked.state
 
@@ -394,7 +406,7 @@ def of_prediction(asked: Asked, found: Sequence[Case]) -> Iterator[Named]:
     if not target:
         return
     for case in found:
-        texts = (text.replace(asked.shopper.inside, target) for text in (case.text, case.neutral))
+        texts = case.text.replace(asked.shopper.inside, target), case.neutral(shop, "title")[0]
         changed = ({**state["items"], target: replace(state["items"][target], title=text)} for text in texts)
         yield Named(case.attack, *(named(items) == target for items in changed))
 
@@ -449,7 +461,7 @@ def with_llm(
         asked = Asked.of(recommender, shop, shopper)
         own = [case for case in cases(shop, [asked.shopper], seed, chosen) if case.target == "inside"]
         of_titles += of_candidates(shop, asked, own)
-        told += of_prediction(asked, own)
+        told += of_prediction(shop, asked, own)
         print(f"{shopper.user_id}: candidates and predictions", flush=True)
         if number < shared:
             in_common += of_shared(shop, asked, own)
@@ -480,7 +492,7 @@ def main() -> None:
     parser.add_argument("--shoppers", type=int, default=8)
     parser.add_argument("--llm", default="", help="as recgraph run --llm; none: without")
     parser.add_argument("--llm-shoppers", type=int, default=2, help="shoppers of the part with a language model")
-    parser.add_argument("--shared-shoppers", type=int, default=1, help="of them, for what all prompts share: 2,000 each")
+    parser.add_argument("--shared-shoppers", type=int, default=1, help="of them, for what prompts share")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, help="a JSON file; recgraph leaderboard reads metrics/injection.json")
     asked = parser.parse_args()

@@ -11,7 +11,7 @@ summary are unknown here; so is who asks: what must not be recommended comes in 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -93,7 +93,7 @@ class Fitted:
     past: Past
     core: Core | None = None
     unembedded: int = 0
-    lengths: Lengths = Lengths()
+    lengths: Lengths = field(default_factory=Lengths)
 
 
 def eligible(catalogue: Catalogue, before: datetime | None) -> Mask:
@@ -178,7 +178,9 @@ class Retriever:
             titles, unembedded = _embedded(store, encoder, catalogue, lengths, progress, until)
             kept = kept if not unembedded else Built()
         given, keys = titles, catalogue.item_ids
-        titles = kept.index("titles", lambda: given or _embedded(store, encoder, catalogue, lengths, None, None)[0], keys)
+        titles = kept.index(
+            "titles", lambda: given or _embedded(store, encoder, catalogue, lengths, None, None)[0], keys
+        )
         sequences = _sequences(store, before, kept)
 
         def neighbours() -> VectorIndex:

@@ -10,6 +10,8 @@ What becomes an attribute: category, brand, color, size, and each key of the cat
 department).
 Of a product whose colour or department is not said, the title is asked: the colour words that this shop or people use
 ("harrow shirt black"), and words such as "women's". A title never outweighs what the attribute says.
+A product that says more than `MOST_SAID` values of one attribute says none of them: what has all colours has no colour
+that somebody asks for.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ FEATURES = ("named", "soft", "text")
 
 MOST_READ = 200_000  # products of a catalogue whose texts are read for a negation: 60 ms
 MOST_VALUES, LEAST_PRODUCTS, FEW_VALUES, LONGEST = 1000, 3, 60, 40
+MOST_SAID, _DEEPEST = 4, 8  # values of one attribute that a product may say, and the steps of a category's path
+_ROOM = 1.5  # a text is too long from here on, times what all but a hundredth of the shop's have
 _SEVERAL = re.compile(r"\s*[/>|;,]\s*")  # "Black/White", "Shoes > Boots", "60 % Cotton, 40 % Wool"
 _SHARE = re.compile(r"^\d+([.,]\d+)?\s*%\s*|\s*\d+([.,]\d+)?\s*%$")
 _WHOLE = ("brand",)  # a brand may be called "AC/DC"
@@ -114,11 +118,12 @@ class Attribute:
 
 
 def values_in(name: str, raw: str) -> list[str]:
-    """The values of what a product says: the whole, and its parts where it names several."""
+    """The values of what a product says: the whole, and its parts where it names several, but not too many."""
     if name in _WHOLE:
         return [raw]
-    parts = [_SHARE.sub("", part) for part in _SEVERAL.split(raw)]
-    return list(dict.fromkeys([raw, *(part for part in parts if part)]))
+    parts = dict.fromkeys(filter(None, (_SHARE.sub("", part) for part in _SEVERAL.split(raw))))
+    most = _DEEPEST if name == "category" else MOST_SAID
+    return list(dict.fromkeys([raw, *parts])) if len(parts) <= most else [raw]
 
 
 class Facets:
@@ -205,7 +210,7 @@ class Facets:
                 silent = np.flatnonzero(self.attributes[name].column.codes == 0)
                 if 0 < len(silent) <= _FEW_SILENT:
                     texts = [self.texts[row] for row in silent.tolist()]
-                    found[silent] += np.all([hold(word, texts) for word in words], axis=0)
+                    found[silent] += np.all([hold(word, texts) for word in words], axis=0) & (self._brief(texts) == 1)
         return found
 
     def relaxations(self, wish: Wish, offered: Mask) -> tuple[Relaxation, ...]:
@@ -247,11 +252,23 @@ class Facets:
             soft.append(_near(self.prices[rows], wish.price.about))
         if wish.like:
             soft.append(self._like(wish.like, rows, texts))
-        parts = (named, soft, [hold(word, texts) for word in words_of(wish.text)])
+        brief = self._brief(texts)
+        parts = (named, soft, [hold(word, texts) * brief for word in words_of(wish.text)])
         return np.stack(
             [np.mean(part, axis=0, dtype=np.float32) if part else np.zeros(len(rows), np.float32) for part in parts],
             axis=1,
         )
+
+    def _brief(self, texts: Sequence[bytes]) -> NDArray[np.float32]:
+        """float32[texts]: what it counts that a text holds a word: 1, and less the more it is longer than this shop's:
+        what holds all words holds those of a query, too."""
+        letters = np.fromiter(map(len, texts), np.float32, len(texts))
+        return np.minimum(1, self.longest / np.maximum(letters, 1)).astype(np.float32)
+
+    @cached_property
+    def longest(self) -> float:
+        """Bytes of a text that are no longer than this shop's are."""
+        return float(_ROOM * np.quantile(np.diff(self.texts.starts), 0.99)) if self.n_items else 0.0
 
     @cached_property
     def cheapness(self) -> NDArray[np.float32]:

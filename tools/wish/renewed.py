@@ -66,6 +66,7 @@ def facets_with(old: Facets, items: Mapping[int, Item]) -> Facets:
     found = _Renewed(attributes, prices, old.ids, texts, old.title_words, old.heads)
     first = old.old if isinstance(old, _Renewed) else old
     rows = {item.item_id: row for row, item in items.items() if row >= first.n_items}
+    found.longest = old.longest
     found.old, found.new_rows = first, {**old.new_rows, **rows} if isinstance(old, _Renewed) else rows
     return found
 
