@@ -32,9 +32,23 @@ ASKED_LIMIT = 200  # characters of a query that are read at all
 ID_LEAD, TITLE_LEAD = "ID:", "\nTitle:"
 
 
+# What the prompts' own lines begin with; a title stands on a line of its own, and would be one of them.
+_HEADINGS = re.compile(
+    r"\[[\[\s]*((?:current|earlier|recent|historical|next|top|user|previous)?\s*(?:preferences?|summar(?:y|ies)|search(?:es)?|"
+    r"items?|events?|data|task|candidates|results)\b[^\[\]]{0,40})(\]?)",
+    re.IGNORECASE,
+)
+_LEADS = re.compile(r"\b(task|id|title|answer)(?:\s*:)+", re.IGNORECASE)
+
+
 def clean(text: str, limit: int = TITLE_LIMIT) -> str:
-    """Catalogue or query text as one harmless line of at most `limit` characters (tools/llm/untrusted.py)."""
-    return harmless(text, limit)
+    """Catalogue or query text as one harmless line of at most `limit` characters (tools/llm/untrusted.py), in which no
+    heading and no form of an answer stands."""
+    text = harmless(text, limit)
+    if "[" in text or ":" in text:
+        text = _HEADINGS.sub(lambda found: f" {found[1]}{' ' if found[2] else ''}", text)
+        text = " ".join(_LEADS.sub(r"\1 ", text).split())
+    return text
 
 
 _WORDS = {

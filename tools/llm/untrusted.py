@@ -17,6 +17,8 @@ _UNSEEN = ("Cf", "Co", "Cs")  # zero-width and bidi marks, private use, halves o
 _TAG = re.compile(r"<{1,2}(?![\s<>])([^<>]{0,40})>{1,2}")
 _INST = re.compile(r"\[(/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_[A-Z]+))\]", re.IGNORECASE)
 _HASHES = re.compile(r"#{3,}")
+_WIDE = str.maketrans("＜＞｜［］＃", "<>|[]#")  # some templates write their tokens so
+_ROLE = re.compile(r"\b(system|assistant|user|human|instructions?|response)(?:\s*:)+", re.IGNORECASE)
 # An opening bracket stays where it compares ("size < 40"), a bar and a closing one never stay side by side.
 _MARKS = re.compile(r"<(?! \w)|\|>")
 
@@ -28,16 +30,18 @@ def one_line(text: str, limit: int = 300) -> str:
 
 def harmless(text: str, limit: int) -> str:
     """`one_line` without what a chat template takes for its own: `<|im_end|>`, `</s>`, `<start_of_turn>`, `[INST]`,
-    `###`.
+    `###`, `assistant:`.
 
     Cleaning twice gives the same as once. What is taken out leaves a blank, which stays, so that the parts around it
     never become a token; known control tokens have none.
     """
-    text = _seen(text[: READ * limit])
+    text = _seen(text[: READ * limit]).translate(_WIDE)
     if any(mark in text for mark in "<>[#"):
         text = _TAG.sub(lambda tag: f" {tag.group(1).strip('|/ ')} ", text)
         text = _INST.sub(r" \1 ", _HASHES.sub(" ", text))
         text = _MARKS.sub(" ", " ".join(text.split()))
+    if ":" in text:
+        text = _ROLE.sub(r"\1 ", text)
     return _shortened(" ".join(text.split()), limit)
 
 
