@@ -1,7 +1,8 @@
 """How far a text can move a product: fifty attacks (benchmarks/attacks.py) in a product's title, brand, colour,
 attributes and description and in the query, over shoppers of a shop.
 
-    python benchmarks/injection.py --store recgraph.duckdb [--shoppers 8] [--llm none] [--out metrics/injection.json]
+    python benchmarks/injection.py --store recgraph.duckdb --part retrieval [--shoppers 4] --out metrics/injection.json
+    python benchmarks/injection.py --store recgraph.duckdb --part llm [--shoppers 2] --out metrics/injection.json
 
 The rank lift of an attack is how many places higher the attacked product stands than the same product with neutral
 texts of equal length, the median of three: words of the titles, or sentences of the descriptions, of products of its
@@ -10,7 +11,7 @@ one that does not come. A product that is not among the first twenty counts as t
 running service: the parts that read texts are made anew for each text. In a query only a product that does not come is
 looked for, and no text that lists what the shop has: who asks for all categories is to get them.
 
-With a language model (none with --llm none) the titles of candidates are attacked, and the title of the product that
+With a language model the titles of candidates are attacked, and the title of the product that
 the shopper looked at last and the query, which all candidates' prompts share and which name the product that comes
 tenth. The Yes/No logits are asked once; the order at each `rerank_weight` is computed from them. Of the answers to
 "what comes next" is counted how often they name the product that the attack means. As a measure of what a change of
@@ -136,7 +137,9 @@ class Shop:
                 whole = old.fitted.past.kept.index(former.name, lambda: old.titles)
                 read = unit(former.items(vector[None]))[0] * known
                 past.kept.index(former.name, lambda: GrownIndex(whole, (), {row: read}))
-            reading = (one for one in sources if {"names", "vectors"} & set(SOURCES[one].needs))
+            same_maker = name.split()[:2] == old.catalogue.names[row].split()[:2]
+            reading = [one for one in sources if {"names", "vectors"} & set(SOURCES[one].needs)]
+            reading = [one for one in reading if one != "maker-transitions" or not same_maker]
             sources |= {one: make(one, past) for one in reading}
             changed = replace(changed, titles=titles, past=past)
         reader = old.ranker.reader
@@ -455,7 +458,8 @@ def tables(lines: Sequence[Line]) -> dict[str, Any]:
 def with_llm(
     recommender: Recommender, shop: Shop, found: Sequence[Shopper], seed: int, chosen: Sequence[Attack], shared: int
 ) -> dict[str, Any]:
-    """The record of the language model's part; what prompts share is attacked for the first `shared` shoppers."""
+    """The record of the language model's part. `shared` attacks, taken from all families, stand in what the prompts of
+    the first shopper share."""
     of_titles, in_common, told = list[Line](), list[Line](), list[Named]()
     for number, shopper in enumerate(found):
         asked = Asked.of(recommender, shop, shopper)
@@ -463,21 +467,21 @@ def with_llm(
         of_titles += of_candidates(shop, asked, own)
         told += of_prediction(shop, asked, own)
         print(f"{shopper.user_id}: candidates and predictions", flush=True)
-        if number < shared:
-            in_common += of_shared(shop, asked, own)
-            print(f"{shopper.user_id}: what prompts share", flush=True)
+        if number == 0 and shared:
+            in_common += of_shared(shop, asked, own[:: max(1, len(own) // shared)])
     weights = {
         part: {str(weight): tables([line for line in lines if line.weight == weight]) for weight in WEIGHTS}
         for part, lines in (("candidates", of_titles), ("shared", in_common))
         if lines
     }
     real = [one for one in told if one.attack.number >= 0]
-    predicted = {
-        "cases": len(real),
-        "attacked": sum(one.attacked for one in real),
-        "neutral": sum(one.neutral for one in real),
+    times = {"attacked": sum(one.attacked for one in real), "neutral": sum(one.neutral for one in real)}
+    return {
+        "models": dict(recommender.models),
+        "shoppers": len(found),
+        **weights,
+        "next": {"cases": len(real), **times},
     }
-    return {"models": dict(recommender.models), "shoppers": len(found), "shared": shared, **weights, "next": predicted}
 
 
 def machine() -> str:
@@ -489,37 +493,34 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", default="recgraph.duckdb")
-    parser.add_argument("--shoppers", type=int, default=8)
-    parser.add_argument("--llm", default="", help="as recgraph run --llm; none: without")
-    parser.add_argument("--llm-shoppers", type=int, default=2, help="shoppers of the part with a language model")
-    parser.add_argument("--shared-shoppers", type=int, default=1, help="of them, for what prompts share")
+    parser.add_argument("--part", choices=("retrieval", "llm"), required=True)
+    parser.add_argument("--shoppers", type=int, default=4)
+    parser.add_argument("--shared", type=int, default=10, help="attacks in what the prompts of a shopper share")
+    parser.add_argument("--adapter", default="", help="as recgraph run --adapter")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="a JSON file; recgraph leaderboard reads metrics/injection.json")
+    parser.add_argument("--out", type=Path, help="a JSON file whose part is made anew (metrics/injection.json)")
     asked = parser.parse_args()
-    started, about = time.monotonic(), machine()
+    started = time.monotonic()
+    about: dict[str, Any] = {
+        "command": f"python benchmarks/injection.py {' '.join(sys.argv[1:])}",
+        "date": str(datetime.date.today()),
+        "machine": machine(),
+        "version": __version__,
+        "products": 0,
+    }
     with Store.open(asked.store) as store:
         shop = Shop(store, open_encoder())
+        about["products"] = len(shop.items)
         found, chosen = shoppers(shop, asked.shoppers, asked.seed), list(attacks())
-        lines = list(of_retrieval(shop, list(cases(shop, found, asked.seed, chosen)), PLACES))
-        record: dict[str, Any] = {
-            "command": f"python benchmarks/injection.py {' '.join(sys.argv[1:])}".strip(),
-            "date": str(datetime.date.today()),
-            "machine": about,
-            "version": __version__,
-            "store": store.meta("source") or Path(asked.store).stem,
-            "products": len(shop.items),
-            "attacks": len(chosen),
-            "depth": DEPTH,
-            "attacked": ATTACKED,
-            "retrieval": {"shoppers": len(found), **tables(lines)},
-        }
-        print(json.dumps({key: record["retrieval"][key] for key in ("all", "neutral text", "places")}, indent=1))
-        if asked.llm != "none":
-            with Recommender.open(asked.store, llm=asked.llm or None) as recommender:
-                few = found[: asked.llm_shoppers]
-                record["llm"] = with_llm(recommender, shop, few, asked.seed, chosen, asked.shared_shoppers)
-    record["minutes"] = round((time.monotonic() - started) / 60, 1)
-    text = json.dumps(record, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        if asked.part == "retrieval":
+            lines = of_retrieval(shop, list(cases(shop, found, asked.seed, chosen)))
+            part = {"shoppers": len(found), **tables(list(lines))}
+        else:
+            with Recommender.open(asked.store, adapter=asked.adapter) as recommender:
+                part = with_llm(recommender, shop, found, asked.seed, chosen, asked.shared)
+    about["minutes"] = round((time.monotonic() - started) / 60, 1)
+    known = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out and asked.out.exists() else {}
+    text = json.dumps({**known, asked.part: {**about, **part}}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     print(text)
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ _WORD = re.compile(r"\w+")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _COMMON = 1024  # words of which is known how often they go together: those that lists are cut of
 _TYPO_FROM, _TYPO_TO = 4, 30  # letters; a shorter word has too many neighbours, and none is longer
-_LONGEST, _ROOM = 100, 1.5  # letters of a name that are always read, and how far above the shop's own lengths
+_LONGEST, _ROOM = 60, 1.1  # letters of a name that are always read, and how far above the shop's own lengths
 _SHORTEST = 0.6  # how far below them
 _MEASURED, _READ = 50_000, 4_000  # names that tell how long they are, and letters that are read for it
 
@@ -43,7 +43,7 @@ class Lengths:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Lengths:
-        """Half as much again as all but a hundredth of the names have; of the shortest hundredth six tenths."""
+        """A tenth more than all but a hundredth of the names have; six tenths of what the shortest hundredth have."""
         some = names[:: max(1, len(names) // _MEASURED)]
         if not some:
             return cls()
