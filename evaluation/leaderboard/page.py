@@ -18,14 +18,16 @@ from markupsafe import Markup
 from recgraph.evaluation.leaderboard import words
 from recgraph.evaluation.leaderboard.boards import Board, by_k
 from recgraph.evaluation.leaderboard.charts import READS, charts, reads
+from recgraph.evaluation.leaderboard.injection import FAMILY_HEAD, HEAD, LEAD, TITLE, Injection
 from recgraph.evaluation.result import MAIN, Figure, Line
 
 _HERE = Path(__file__).parent
 _GROUPS = [(group, name) for group in ("cold", "warm") for name in ("recall@10", MAIN)]
 
 
-def page(boards: Sequence[Board], digest: str, notes: Sequence[str]) -> str:
-    """The whole page. `boards` in the order to show, `digest` the sha256 of the results, `notes` on how to read it."""
+def page(boards: Sequence[Board], digest: str, notes: Sequence[str], attacks: Injection | None = None) -> str:
+    """The whole page. `boards` in the order to show, `digest` the sha256 of the results, `notes` on how to read it, and
+    what `attacks` on texts moved."""
     keys = {board.name: f"b{number}" for number, board in enumerate(boards, 1)}
     inside = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
@@ -50,6 +52,8 @@ def page(boards: Sequence[Board], digest: str, notes: Sequence[str]) -> str:
     }
     found = {reads(line) for board in boards for line in board.lines}
     return inside.get_template("page.html.j2").render(
+        attacks=attacks,
+        attack_words={"title": TITLE, "lead": LEAD, "head": HEAD, "families": FAMILY_HEAD},
         boards=boards,
         digest=digest,
         legend=[(name, label) for name, label in READS.items() if name in found],

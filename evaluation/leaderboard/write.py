@@ -1,6 +1,7 @@
 """One leaderboard out of the results that `recgraph evaluate --out` kept. Command: `recgraph leaderboard`.
 
     metrics/leaderboard/*.json   what goes in, a result a file
+    metrics/injection.json       and, where it is there, what attacks on texts move (benchmarks/injection.py)
     metrics/leaderboard.json     all of them, sorted, with the sha256 of their canonical JSON
     metrics/leaderboard.html     the page (evaluation/leaderboard/page.py)
     LEADERBOARD.md               the same tables as Markdown
@@ -25,6 +26,7 @@ from typing import Any
 
 from recgraph.errors import StoreError
 from recgraph.evaluation.leaderboard.boards import Board
+from recgraph.evaluation.leaderboard.injection import FAMILY_HEAD, HEAD, LEAD, RECORD, TITLE, Injection, Row
 from recgraph.evaluation.leaderboard.page import page
 from recgraph.evaluation.leaderboard.words import (
     MISSING,
@@ -122,8 +124,12 @@ def _contents(folder: Path) -> tuple[dict[Path, bytes], str]:
     results = {name: as_json(one) for name, one in found.items()}
     digest, boards = sha256(results), sorted((Board(name, one) for name, one in found.items()), key=Board.order)
     merged = json.dumps({"results": results, "sha256": digest}, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
-    notes = (*NOTES, *_different_data(boards))
-    texts = {MARKDOWN: markdown(boards, digest, notes), MERGED: merged, PAGE: page(boards, digest, notes)}
+    notes, attacks = (*NOTES, *_different_data(boards)), Injection.read(folder / RECORD)
+    texts = {
+        MARKDOWN: markdown(boards, digest, notes, attacks),
+        MERGED: merged,
+        PAGE: page(boards, digest, notes, attacks),
+    }
     texts |= {f"{RESULTS}/{one.name}.csv": table(one) for one in boards}
     return {folder / name: text.encode("utf-8", "replace") for name, text in texts.items()}, digest
 
@@ -201,7 +207,7 @@ def _compared_fields(against: Against | None) -> list[object]:
 # ── Markdown ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def markdown(boards: Sequence[Board], digest: str, notes: Sequence[str]) -> str:
+def markdown(boards: Sequence[Board], digest: str, notes: Sequence[str], attacks: Injection | None = None) -> str:
     """The tables, with what each rests on. Names are escaped."""
     parts = [
         "# Leaderboard",
@@ -210,7 +216,25 @@ def markdown(boards: Sequence[Board], digest: str, notes: Sequence[str]) -> str:
     parts += ["\n".join(f"- {_plain(note)}" for note in notes)]
     for dataset, found in groupby(boards, key=lambda one: one.dataset):
         parts += [f"## {_plain(dataset)}", *(text for one in found for text in _section(one))]
+    parts += _attacks(attacks) if attacks else []
     return "\n\n".join(parts) + "\n"
+
+
+def _attacks(found: Injection) -> list[str]:
+    facts = [f"- {name}: {_code(text) if name == 'command' else _plain(text)}" for name, text in found.facts]
+    return [
+        f"## {TITLE}",
+        _plain(LEAD),
+        _rows(HEAD, found.rows),
+        _rows(FAMILY_HEAD, found.families),
+        *map(_plain, found.notes),
+        "\n".join(facts),
+    ]
+
+
+def _rows(head: Row, rows: Sequence[Row]) -> str:
+    lines = [head, (":--", *["--:"] * (len(head) - 1)), *(tuple(map(_plain, row)) for row in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
 
 def _section(board: Board) -> list[str]:
