@@ -5,17 +5,17 @@ attributes and description and in the query, over shoppers of a shop.
     python benchmarks/injection.py --store recgraph.duckdb --part llm [--shoppers 2] --out metrics/injection.json
 
 The rank lift of an attack is how many places higher the attacked product stands than the same product with neutral
-texts of equal length, the median of three: words of the titles, or sentences of the descriptions, of products of its
-category, as an honest seller would write them. Two products of each shopper are attacked: the one that comes tenth, and
-one that does not come. A product that is not among the first twenty counts as twenty-first. Nothing is asked of a
-running service: the parts that read texts are made anew for each text. In a query only a product that does not come is
-looked for, and no text that lists what the shop has: who asks for all categories is to get them.
+texts of equal length, the median of three in titles: words of the titles, or sentences of the descriptions, of products
+of its category, as an honest seller would write them. Two products of each shopper are attacked: the one that comes
+tenth, and one that does not come. A product that is not among the first twenty counts as twenty-first. Nothing is asked
+of a running service: the parts that read texts are made anew for each text. In a query only a product that does not
+come is looked for, and no text that lists what the shop has: who asks for all categories is to get them.
 
-With a language model the titles of candidates are attacked, and the title of the product that
-the shopper looked at last and the query, which all candidates' prompts share and which name the product that comes
-tenth. The Yes/No logits are asked once; the order at each `rerank_weight` is computed from them. Of the answers to
-"what comes next" is counted how often they name the product that the attack means. As a measure of what a change of
-words alone does, other neutral texts take an attack's place ("neutral text").
+With a language model the titles of candidates are attacked, and what all candidates' prompts share: the title of the
+product that the shopper looked at last, and the query, in a text that names the product that comes tenth. The Yes/No
+logits are asked once; the order at each `rerank_weight` is computed from them. Of the answers to "what comes next" is
+counted how often they name the product that is attacked. As a measure of what a change of words alone does, other
+neutral texts take an attack's place ("neutral text").
 """
 
 from __future__ import annotations
@@ -243,10 +243,11 @@ class Case:
     seed: str
 
     def neutral(self, shop: Shop, place: str) -> list[str]:
-        """Three texts of the same length."""
+        """Texts of the same length: several where a title is attacked and the product comes, one elsewhere."""
         rng = random.Random(f"{self.seed} {place}")
         item = shop.items[getattr(self.shopper, self.target)]
-        return [shop.neutral(item, place, len(self.text), rng) for _ in range(NEUTRALS)]
+        count = NEUTRALS if "title" in place and self.target == "inside" else 1
+        return [shop.neutral(item, place, len(self.text), rng) for _ in range(count)]
 
 
 def cases(shop: Shop, found: Sequence[Shopper], seed: int, chosen: Sequence[Attack]) -> Iterator[Case]:
@@ -456,17 +457,25 @@ def tables(lines: Sequence[Line]) -> dict[str, Any]:
 
 
 def with_llm(
-    recommender: Recommender, shop: Shop, found: Sequence[Shopper], seed: int, chosen: Sequence[Attack], shared: int
+    recommender: Recommender,
+    shop: Shop,
+    found: Sequence[Shopper],
+    seed: int,
+    chosen: Sequence[Attack],
+    *,
+    shared: int,
+    every: int,
 ) -> dict[str, Any]:
     """The record of the language model's part. `shared` attacks, taken from all families, stand in what the prompts of
-    the first shopper share."""
+    the first shopper share; what comes next is asked with one attack of `every` so many."""
     of_titles, in_common, told = list[Line](), list[Line](), list[Named]()
     for number, shopper in enumerate(found):
         asked = Asked.of(recommender, shop, shopper)
         own = [case for case in cases(shop, [asked.shopper], seed, chosen) if case.target == "inside"]
         of_titles += of_candidates(shop, asked, own)
-        told += of_prediction(shop, asked, own)
-        print(f"{shopper.user_id}: candidates and predictions", flush=True)
+        print(f"{shopper.user_id}: candidates", flush=True)
+        told += of_prediction(shop, asked, own[::every])
+        print(f"{shopper.user_id}: predictions", flush=True)
         if number == 0 and shared:
             in_common += of_shared(shop, asked, own[:: max(1, len(own) // shared)])
     weights = {
@@ -496,6 +505,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("retrieval", "llm"), required=True)
     parser.add_argument("--shoppers", type=int, default=4)
     parser.add_argument("--shared", type=int, default=10, help="attacks in what the prompts of a shopper share")
+    parser.add_argument("--every", type=int, default=1, help="of so many attacks one is used to ask what comes next")
     parser.add_argument("--adapter", default="", help="as recgraph run --adapter")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, help="a JSON file whose part is made anew (metrics/injection.json)")
@@ -517,7 +527,7 @@ def main() -> None:
             part = {"shoppers": len(found), **tables(list(lines))}
         else:
             with Recommender.open(asked.store, adapter=asked.adapter) as recommender:
-                part = with_llm(recommender, shop, found, asked.seed, chosen, asked.shared)
+                part = with_llm(recommender, shop, found, asked.seed, chosen, shared=asked.shared, every=asked.every)
     about["minutes"] = round((time.monotonic() - started) / 60, 1)
     known = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out and asked.out.exists() else {}
     text = json.dumps({**known, asked.part: {**about, **part}}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
