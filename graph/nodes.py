@@ -27,13 +27,12 @@ from recgraph.graph.state import RunContext, Scored, State
 from recgraph.graph.summarize import profile_fallback
 from recgraph.graph.wish import Listen, heard
 from recgraph.settings import Settings
-from recgraph.store.columns import Catalogue
 from recgraph.store.records import Event, Item, parse_time
 from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 from recgraph.tools.llm.untrusted import nameable
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.retrieve import RetrievalQuery, Retriever, eligible
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.wish.facets import Facets, Relaxation
 from recgraph.tools.wish.filters import unknown_values
 from recgraph.tools.wish.understand import MOST_LETTERS
@@ -150,7 +149,8 @@ class FittedTool(Protocol[Tool]):
 
 
 class Nodes:
-    """The nodes over one set of tools. `catalogue` is what may be recommended, and the ids an answer may name."""
+    """The nodes over one set of tools. What may be recommended, and which ids an answer may name, the retriever of the
+    moment says: it knows a product that was added a moment ago."""
 
     def __init__(
         self,
@@ -158,14 +158,12 @@ class Nodes:
         llm: LLM | None,
         retriever: FittedTool[Retriever],
         memory: FittedTool[QueryMemory],
-        catalogue: Catalogue,
         settings: NodeSettings,
         listen: Callable[[Facets | None], Listen] | None = None,
     ) -> None:
         """Without `listen` the words of a query are only searched for, and only a given wish is held to."""
         self.reader, self.llm, self.retriever, self.memory, self.settings = reader, llm, retriever, memory, settings
         self.listen = listen or (lambda facets: lambda text, seen, shown: Wish())
-        self.catalogue, self.known = catalogue, frozenset(catalogue.item_ids)
 
     def begin(self, state: State, runtime: Runtime[RunContext]) -> Command[Literal["understand", "explain"]]:
         """The request with its defaults, the history, and what this moment needs made ready. Where nothing is left to
@@ -188,23 +186,17 @@ class Nodes:
                 *update["degraded"],
                 f"understand: the request was read up to letter {MOST_LETTERS:,}",
             ]
-        if not self._left(update["bought"], update["as_of"]):
+        # before all else: titles are needed by every request, stored queries by searches
+        retriever = self.retriever(update["as_of"], context.ready_by)
+        if not _any_left(retriever, update["bought"]):
             there = " that were there before the as-of time" if update["as_of"] else ""
             note = f"{NOTHING_LEFT}: all products{there} are sold out or already bought."
             nothing: State = {"memory": [], "summary": None, "prediction": None, "candidates": [], "scored": []}
             update = {**update, **nothing, "relaxed": [], "degraded": [*update["degraded"], note]}
             return Command(update=_afresh(state, update), goto="explain")
-        # first: titles are needed by every request, stored queries by searches
-        self.retriever(update["as_of"], context.ready_by)
         if update["query"] and s.memory_queries:
             self.memory(update["as_of"]).warm(context.ready_by)
         return Command(update=_afresh(state, update), goto="understand")
-
-    def _left(self, purchased: Sequence[str], as_of: datetime | None) -> bool:
-        """Whether anything may be recommended to who has purchased this."""
-        rows = np.flatnonzero(eligible(self.catalogue, as_of))
-        bought = set(purchased)
-        return len(rows) > len(bought) or any(self.catalogue.item_ids[row] not in bought for row in rows)
 
     def load_history(self, state: State) -> State:
         """The user's events before `as_of`, the newest MOST_EVENTS, oldest first, the products in them, and what they
@@ -255,15 +247,16 @@ class Nodes:
         (`constrain`)."""
         if self.llm is None:
             return {"prediction": None}
+        retriever = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by)
         prompt, shown = self.next_prompt(state)
-        choices = self._choices(state, shown)
+        choices = self._choices(retriever, shown)
         form = prompts.next_form(choices, state["items"], free_title=self.settings.free_title) if choices else None
         deadline = RunContext.of(runtime).deadline
         [answer], usage = self.llm.generate(
             [prompt], max_tokens=64, form=form, adapter=self.settings.next_adapter, deadline=deadline
         )
         prediction = prompts.parse_next(
-            answer.text, self.known.__contains__, {key: state["items"][key] for key in shown}
+            answer.text, retriever.rows.__contains__, {key: state["items"][key] for key in shown}
         )
         notes = [] if prediction.item_id else ["recommend: the answer named no product of the catalogue"]
         return {"prediction": prediction, "tokens": usage, "degraded": notes}
@@ -394,17 +387,23 @@ class Nodes:
         known = state["items"]
         return prompt, [item_id for item_id in dict.fromkeys(shown) if item_id in known and nameable(item_id)]
 
-    def _choices(self, state: State, shown: Sequence[str]) -> Sequence[str]:
+    def _choices(self, retriever: Retriever, shown: Sequence[str]) -> Sequence[str]:
         if self.settings.constrain == "off":
             return ()
         if self.settings.constrain == "shown" and shown:
             return shown
         # Where nothing is shown and the catalogue is too large to be a form, the answer is free and the parser alone
         # decides.
-        ids = self.catalogue.item_ids
+        ids = retriever.catalogue.item_ids
         if self.llm is None or len(ids) > self.llm.max_choices:
             return ()
         return [item_id for item_id in ids if nameable(item_id)]
+
+
+def _any_left(retriever: Retriever, bought: Sequence[str]) -> bool:
+    """Whether anything may be recommended to who has purchased this."""
+    rows = [retriever.rows[item_id] for item_id in bought if item_id in retriever.rows]
+    return bool(np.count_nonzero(retriever.eligible) > np.count_nonzero(retriever.eligible[rows]))
 
 
 def _afresh(state: State, update: State) -> dict[str, Any]:
