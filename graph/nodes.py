@@ -278,7 +278,11 @@ class Nodes:
             exclude=state.get("bought") or (),
             wish=wish,
         )
-        found = retriever.candidates(asked)
+        proposed = retriever.candidates(asked)
+        wanted = [candidate.item_id for candidate in proposed]
+        items = self.reader.items([*wanted, *([prediction.item_id] if prediction and prediction.item_id else [])])
+        # the retriever answers on as it was while all is fitted anew, and a product may have been taken off meanwhile
+        found = [one for one in proposed if one.item_id in items and items[one.item_id].offered]
         notes: list[str] = []
         relaxed: Sequence[Relaxation] = ()
         if wish and wish.hard and len(found) < state["k"]:
@@ -288,13 +292,10 @@ class Nodes:
                     prompts.clean(part, _PART_LETTERS) for part in wish.parts(s.currency)[:_PARTS_TOLD]
                 )
                 notes = [f"{NOTHING_LEFT}: nothing that is left holds to what was asked for ({asked_for})."]
-        wanted = [candidate.item_id for candidate in found] + (
-            [prediction.item_id] if prediction and prediction.item_id else []
-        )
         late = [] if retriever.complete else [self._unembedded("retrieve", retriever.fitted.unembedded, "titles are")]
         return {
             "candidates": found,
-            "items": self.reader.items(wanted),
+            "items": items,
             "relaxed": relaxed,
             "degraded": [*late, *notes],
         }
