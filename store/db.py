@@ -61,6 +61,7 @@ class Store:
         self._write = write
         self._closed = False
         self._revision: tuple[int | None, str] = (None, "")  # as of a generation of the database
+        self._changes: tuple[str, str, Changes | None] = ("", "", None)  # the last that were asked for, from and up to a revision
         self.path = database.path
 
     # -- opening and closing ---------------------------------------------------------------------------------------------------
@@ -178,9 +179,14 @@ class Store:
 
     def changes_since(self, revision: str) -> Changes | None:
         """What came after a revision; None where that is too long ago or too much to name: then everything may differ."""
-        self._check_open()
+        now, (known, then, found) = self.revision(), self._changes
+        if (revision, now) == (known, then):
+            return found
         with self._database.reading() as cursor:
-            return changes.since(cursor, revision)
+            found = changes.since(cursor, revision)
+        # kept, for all who keep something of the store ask, one after another
+        self._changes = ("", "", None) if found is None else (revision, found.revision, found)
+        return found
 
     # -- writing while the store serves ----------------------------------------------------------------------------------------
 
