@@ -55,6 +55,7 @@ class StoreReader(Protocol):
     def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]: ...
     def bought(self, user_id: str, before: datetime | None = None) -> list[str]: ...
     def items(self, item_ids: Sequence[str]) -> dict[str, Item]: ...
+    def offered(self, before: datetime | None = None) -> int: ...
 
 
 class TitlesOnly:
@@ -69,6 +70,9 @@ class TitlesOnly:
 
     def bought(self, user_id: str, before: datetime | None = None) -> list[str]:
         return self._reader.bought(user_id, before)
+
+    def offered(self, before: datetime | None = None) -> int:
+        return self._reader.offered(before)
 
     def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
         """Items with their name, style and stock alone."""
@@ -186,17 +190,26 @@ class Nodes:
                 *update["degraded"],
                 f"understand: the request was read up to letter {MOST_LETTERS:,}",
             ]
-        # before all else: titles are needed by every request, stored queries by searches
-        retriever = self.retriever(update["as_of"], context.ready_by)
-        if not _any_left(retriever, update["bought"]):
+        if not self._any_left(update["bought"], update["as_of"]):
             there = " that were there before the as-of time" if update["as_of"] else ""
             note = f"{NOTHING_LEFT}: all products{there} are sold out or already bought."
             nothing: State = {"memory": [], "summary": None, "prediction": None, "candidates": [], "scored": []}
             update = {**update, **nothing, "relaxed": [], "degraded": [*update["degraded"], note]}
             return Command(update=_afresh(state, update), goto="explain")
+        # first: titles are needed by every request, stored queries by searches
+        self.retriever(update["as_of"], context.ready_by)
         if update["query"] and s.memory_queries:
             self.memory(update["as_of"]).warm(context.ready_by)
         return Command(update=_afresh(state, update), goto="understand")
+
+    def _any_left(self, bought: Sequence[str], as_of: datetime | None) -> bool:
+        """Whether anything may be recommended to who has purchased this. Asked of the store: to make a retriever may
+        take long."""
+        offered = self.reader.offered(as_of)
+        if offered > len(bought):
+            return True
+        taken = [one for one in self.reader.items(bought).values() if one.offered]
+        return offered > sum(as_of is None or one.first_seen is None or one.first_seen < as_of for one in taken)
 
     def load_history(self, state: State) -> State:
         """The user's events before `as_of`, the newest MOST_EVENTS, oldest first, the products in them, and what they
@@ -399,12 +412,6 @@ class Nodes:
         if self.llm is None or len(ids) > self.llm.max_choices:
             return ()
         return [item_id for item_id in ids if nameable(item_id)]
-
-
-def _any_left(retriever: Retriever, bought: Sequence[str]) -> bool:
-    """Whether anything may be recommended to who has purchased this."""
-    rows = [retriever.rows[item_id] for item_id in bought if item_id in retriever.rows]
-    return bool(np.count_nonzero(retriever.eligible) > np.count_nonzero(retriever.eligible[rows]))
 
 
 def _afresh(state: State, update: State) -> dict[str, Any]:

@@ -296,6 +296,11 @@ class Store:
             rows += self._all("SELECT * EXCLUDE (first_seen_given) FROM items WHERE item_id IN (" + marks + ")", part)  # noqa: S608 - only marks
         return {row[0]: _item(row) for row in rows}
 
+    def offered(self, before: datetime | None = None) -> int:
+        """How many products may be recommended: in stock, listed and, with a moment, not first seen later."""
+        there = "in_stock AND listed AND (first_seen IS NULL OR first_seen < ?)"
+        return int(self._all(f"SELECT count(*) FROM items WHERE {there}", [before or END_OF_TIME])[0][0])  # noqa: S608 - a constant
+
     def find_items(self, like: str = "", category: str = "", limit: int = 20) -> list[Item]:
         """Items that hold every word of `like` in their id, title, brand, colour or category, and `category` in theirs; any case."""
         rows = self._all(

@@ -78,10 +78,14 @@ def test_a_moment_and_an_unknown_product_are_asked_of_the_store(store: Store) ->
 
 def test_what_was_written_is_read_anew_and_nothing_else(store: Store, reads: list[str]) -> None:
     reader = KeptReader(store)
-    bought = set(reader.bought("U1"))
+    bought, offered = set(reader.bought("U1")), reader.offered()
+    assert offered == int(store.catalogue().offered.sum())
     before = reader.history("U1", limit=500), reader.history("U2"), reader.items(["S1OLIV", "K2OLIV"])
     store.record_events([Event("U1", 0, NOON, "purchase", "NEW")])
     store.upsert_items([{"item_id": "S1OLIV", "price": 1.5, "in_stock": False}])
+    reads.clear()
+    assert [reader.offered(), reader.offered()] == [offered - 1] * 2
+    assert len(reads) == 1
     reads.clear()
     assert reader.history("U1", limit=500)[-1].ts == NOON
     assert set(reader.bought("U1")) == bought | {"NEW"}

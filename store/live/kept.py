@@ -64,6 +64,7 @@ class KeptReader:
         """`forget` is called when everything is dropped: for others who keep what shoppers said."""
         self._store, self._forget, self._lock = store, forget, threading.Lock()
         self._revision = ""
+        self._offered: int | None = None
         self._items = _Latest[Item](ITEMS)
         self._histories = _Latest[_Histories](EVENTS, _events)
         self._bought = _Latest[Sequence[str]](EVENTS, len)
@@ -78,6 +79,19 @@ class KeptReader:
         read = self._store.items(missing) if missing else {}
         self._keep(revision, self._items, read)
         return {item_id: found for item_id, item in kept.items() if (found := item or read.get(item_id)) is not None}
+
+    def offered(self, before: datetime | None = None) -> int:
+        """As `Store.offered`; the number of now is kept."""
+        if before is not None:
+            return self._store.offered(before)
+        revision = self._followed()
+        offered = self._offered
+        if offered is None:
+            offered = self._store.offered()
+            with self._lock:
+                if revision == self._revision:
+                    self._offered = offered
+        return offered
 
     def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]:
         """As `Store.history`; those up to now are kept."""
@@ -124,6 +138,8 @@ class KeptReader:
         with self._lock:
             if revision != self._revision:
                 changes = self._store.changes_since(self._revision) if self._revision else None
+                if changes is None or changes.item_ids:
+                    self._offered = None
                 if changes is None:
                     for kept in (self._items, self._histories, self._bought, self._summaries):
                         kept.clear()
