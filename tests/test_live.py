@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from recgraph.errors import StoreBusy
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings
+from recgraph.store.connection import Database
 from recgraph.store.db import Store
 from recgraph.store.forget import forget_item
 from recgraph.store.records import Event
@@ -214,6 +216,23 @@ def test_a_new_events_summary_does_not_open_the_store_for_writing_and_is_not_los
         path = store.path
     with Store.open(path) as again:
         assert again.counts()["summaries"] == 2
+
+
+def test_a_request_that_was_answered_before_reads_nothing_of_the_store(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, original = list[str](), Database.reading
+
+    def reading(self: Database, fresh: bool = False) -> Any:
+        reads.append(self.path.name)
+        return original(self, fresh)
+
+    with Recommender(store, Settings(llm="none"), FakeEncoder(), None) as shop:
+        first = shop.recommend("U1", "linen shirt")
+        monkeypatch.setattr(Database, "reading", reading)
+        again = shop.recommend("U1", "linen shirt")
+        assert [name for name in reads if name == store.path.name] == []
+        assert again.items == first.items
 
 
 def test_a_grown_index_answers_as_one_that_was_made_of_all_its_vectors() -> None:
