@@ -89,7 +89,7 @@ class StoreWriter:
         with self._taking:
             try:
                 self._store.take_waiting(patience=0)
-            except StoreError as error:  # nothing is lost: they lie there for the next writer
+            except (StoreError, OSError) as error:  # nothing is lost: they lie there for the next writer
                 _log.info("Summaries wait beside the store for its next writer: %s", error)
 
     def _later(self, seconds: float, work: Callable[[], None]) -> None:
