@@ -46,7 +46,8 @@ def clean(text: str, limit: int = TITLE_LIMIT) -> str:
     heading and no form of an answer stands."""
     text = harmless(text, limit)
     if "[" in text or ":" in text:
-        text = _HEADINGS.sub(lambda found: f" {found[1]}{' ' if found[2] else ''}", text)
+        if _HEADINGS.search(text):  # none stays: what stands between two of them would become one
+            text = harmless(text.replace("[", " ").replace("]", " "), limit)
         text = " ".join(_LEADS.sub(r"\1 ", text).split())
     return text
 
