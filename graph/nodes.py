@@ -204,7 +204,7 @@ class Nodes:
         """Whether anything may be recommended to who has purchased this."""
         rows = np.flatnonzero(eligible(self.catalogue, as_of))
         bought = set(purchased)
-        return len(rows) > len(bought) or any(self.catalogue.item_ids[row] not in bought for row in rows)
+        return len(rows) > len(bought) or any(self.catalogue.item_ids[int(row)] not in bought for row in rows)
 
     def load_history(self, state: State) -> State:
         """The user's events before `as_of`, the newest MOST_EVENTS, oldest first, the products in them, and what they

@@ -47,7 +47,7 @@ class Core:
     `weights` are the encoder's, by name; `config` is what it was trained with, `fitted_before` among it.
     """
 
-    item_ids: tuple[str, ...]
+    item_ids: Sequence[str]
     items: Vectors
     cold: NDArray[np.bool_]
     weights: Mapping[str, Vectors]
@@ -114,7 +114,7 @@ class Core:
         cold, items = kept.array("core-cold", lambda: made().cold), kept.array("core-items", lambda: made().items)
         shapes = {name: shape for name, shape in config["shapes"].items() if name != "norms"}
         flat = kept.array("core-weights", lambda: np.concatenate([made().weights[name].ravel() for name in shapes]))
-        return cls(tuple(item_ids), items, cold, _parted(flat, shapes), config)
+        return cls(item_ids, items, cold, _parted(flat, shapes), config)
 
     def publish(self, store: Store) -> None:
         """Puts it into a store, which is open for writing, in place of what was published before."""
@@ -131,7 +131,7 @@ class Core:
             "shapes": {name: list(value.shape) for name, value in parts.items()},
         }
         with store.writing():
-            store.save_vectors("id", self.name, [self.item_ids[row] for row in known], self.units()[known])
+            store.save_vectors("id", self.name, [self.item_ids[row] for row in known.tolist()], self.units()[known])
             store.save_vectors(KIND, self.name, [str(row) for row in range(len(packed))], packed)
             store.set_meta(META, json.dumps(config, sort_keys=True))
 
@@ -145,7 +145,7 @@ class Core:
 
     def over(self, item_ids: Sequence[str]) -> Core:
         """The same for another catalogue, in its order: an item it was not trained with is cold."""
-        if tuple(item_ids) == self.item_ids:
+        if tuple(item_ids) == tuple(self.item_ids):
             return self
         row_of = {item_id: row for row, item_id in enumerate(self.item_ids)}
         rows = np.array([row_of.get(item_id, -1) for item_id in item_ids], dtype=np.int64)

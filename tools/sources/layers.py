@@ -15,8 +15,8 @@ Numbers = NDArray[np.float32]
 Weights = Mapping[str, Numbers]
 
 EPS = 1e-5  # torch's own for its LayerNorm
-# The complementary error function, Abramowitz and Stegun 7.1.26: as near to the exact one as float32 can tell, and three
-# times as fast as scipy's, which was a tenth of a request.
+# The complementary error function, Abramowitz and Stegun 7.1.26: as near to the exact one as float32 can tell, and
+# three times as fast as scipy's, which was a tenth of a request.
 _NEAR = np.float32(0.3275911 * 0.5**0.5)
 _POWERS = np.array([1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592], np.float32)
 
