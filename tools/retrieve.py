@@ -168,6 +168,7 @@ class Retriever:
                 ",".join(learnt.sources if learnt else ()),
             )
             kept = beside(store, encoder.name, *parts)
+            kept.warm()
         catalogue = kept.get("catalogue", store.catalogue, save_catalogue, load_catalogue)
         n = len(catalogue.item_ids)
         facets = kept.get("facets", lambda: Facets.of(store), save_facets, load_facets)
