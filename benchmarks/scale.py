@@ -1,13 +1,18 @@
 """Retrieval against the size of the catalogue: what opening costs the first time and again, a request in one thread
-with and without a wish, memory, and whether the first ten are those of scoring every product with every source.
+with and without a wish (wall clock and CPU), memory, and whether the first ten are those of scoring every product with
+every source.
 
 Each size is a store of its own: drawn products, two and a half events a product of up to 600,000 users (most have a
 handful, popular products are popular), and in place of a sentence encoder's vectors random ones around 1,000 centres.
 CORE's encoder, the text transformer and the learnt ranking are those of the simulated shop; CORE's table of products is
 drawn like the titles. So the work is that of a shop that was trained, and what is recommended means nothing. Nothing is
-from any real shop. Processes of their own make the store, open it first, and open it again in one thread.
+from any real shop. Processes of their own make the store, open it first, and open it again in one thread; requests
+are timed after what opening begins to read in the background is read ("warm").
 
-    python benchmarks/scale.py [10000 100000 1000000 2400000] [--requests 300] [--folder DIR]
+    python benchmarks/scale.py [10000 100000 1000000 2400000] [--requests 300] [--folder DIR] [--stores DIR]
+
+With --stores the stores lie in DIR/<products>/scale.duckdb and stay there; one that is there is not made anew (2.4
+million take half an hour), and its first opening is not timed.
 """
 
 from __future__ import annotations
@@ -46,6 +51,7 @@ from recgraph.train.shop.parts import SHIPPED
 COLOURS = ("red", "blue", "black", "white", "green", "olive", "beige")
 MATERIALS = ("cotton", "linen", "wool", "denim", "silk")
 KINDS = ("dress", "shirt", "skirt", "coat", "boots", "scarf")
+SHARES = (0.5, 0.95, 0.99)  # of requests
 # (what is timed, the query, whether it is understood as a wish)
 ASKED = (
     ("no query", "", False),
@@ -144,18 +150,21 @@ def measure(path: Path, requests: int) -> dict[str, Any]:
         retriever = Retriever.build(store, encoder, titles=titles)
         assert retriever.ranker.learnt
         found: dict[str, Any] = {"open": time.perf_counter() - begun}
+        retriever.fitted.past.kept.wait()
+        found["warm"] = time.perf_counter() - begun
         vocabulary = Vocabulary.of(retriever.fitted.facets, encoder)
         drawn = list(_drawn(store, vocabulary, requests))
         for asked, _ in drawn[: 2 * len(ASKED)]:  # what is made on first use, and pages of what is mapped
             retriever.candidates(asked)
-        times: dict[str, list[float]] = {name: [] for name, _, _ in ASKED}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name, _, _ in ASKED}
         for asked, name in drawn:
-            begun = time.perf_counter()
+            begun, worked = time.perf_counter(), time.thread_time()
             retriever.candidates(asked)
-            times[name].append((time.perf_counter() - begun) * 1000)
+            times[name].append((time.perf_counter() - begun, time.thread_time() - worked))
         for name, values in {**times, "all": [one for each in times.values() for one in each]}.items():
-            found[name] = [float(np.quantile(values, share)) for share in (0.5, 0.99)]
-        found |= {"resident": _resident(), "own": _resident(shared=False), "peak": _peak()}
+            wall, worked_ms = np.quantile(np.array(values) * 1000, SHARES, axis=0).T.tolist()
+            found[name] = {"wall": wall, "cpu": worked_ms}
+        found |= {"memory": _memory(), "load": os.getloadavg()[0]}
         exact = Retriever(replace(retriever.fitted, ranker=_exact(retriever.ranker)), encoder)
         same, of = 0, 0
         for asked, _ in drawn[: 10 * len(ASKED)]:
@@ -211,10 +220,12 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _resident(shared: bool = True) -> float:
-    """GB of this process now; not `shared`: without what is mapped from files, which the system may drop."""
-    _, pages, of_files, *_ = Path("/proc/self/statm").read_text().split()
-    return (int(pages) - (0 if shared else int(of_files))) * resource.getpagesize() / 2**30
+def _memory() -> dict[str, float]:
+    """GB of this process now: "Rss"; "Pss", where what several processes map counts for each its share; "Anonymous",
+    which is its own, without what is mapped from files and may be dropped."""
+    lines = (line.split(":") for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
+    kilobytes = {name: int(rest.split()[0]) for name, rest in lines}
+    return {name: kilobytes[name] / 2**20 for name in ("Rss", "Pss", "Anonymous")}
 
 
 def _run(step: str, path: Path, items: int, requests: int, threads: str = "") -> dict[str, Any]:
@@ -229,6 +240,7 @@ def main() -> None:
     parser.add_argument("sizes", type=int, nargs="*", default=[10_000, 100_000, 1_000_000, 2_400_000])
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--folder", default=None, help="where to make the temporary folder; 2.4 million need 20 GB")
+    parser.add_argument("--stores", type=Path, help="a folder whose stores are used, and where new ones stay")
     for step in ("--make", "--first", "--measure"):
         parser.add_argument(step, metavar="STORE", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -243,21 +255,36 @@ def main() -> None:
         print(json.dumps(found))
         return
     print(f"machine   {os.cpu_count()} CPUs (load {os.getloadavg()[0]:.1f}), {platform.machine()}, {platform.system()}")
-    print(f"command   python benchmarks/scale.py {' '.join(map(str, options.sizes))} --requests {options.requests}")
+    print(f"command   python {' '.join(sys.argv)}")
     print(f"date      {datetime.now(UTC):%Y-%m-%d}")
-    print("milliseconds are p50 / p99 of one request in one thread\n")
-    titles = ["first opening", "opening", *(name for name, _, _ in ASKED), "all", "resident (own)", "ten as dense"]
+    print("milliseconds are p50 / p95 / p99 of one request in one thread, by the wall clock (and of CPU)\n")
+    titles = ["first opening", "opening (warm after)", *(name for name, _, _ in ASKED), "all"]
+    titles += ["resident: RSS, PSS, own", "ten as dense", "load"]
     print("| products | " + " | ".join(titles) + " |\n|" + "---|" * (len(titles) + 1))
     for items in options.sizes:
-        with tempfile.TemporaryDirectory(prefix="recgraph-scale-", dir=options.folder) as folder:
-            path = Path(folder) / "scale.duckdb"
-            _run("--make", path, items, options.requests)
-            first = _run("--first", path, items, options.requests)
-            again = _run("--measure", path, items, options.requests, threads="1")
-        cells = [f"{first['first']:.0f} s, {first['first_peak']:.1f} GB", f"{again['open']:.1f} s"]
-        cells += ["{:.1f} / {:.1f}".format(*again[name]) for name in (*(one for one, _, _ in ASKED), "all")]
-        cells += [f"{again['resident']:.2f} GB ({again['own']:.2f})", f"{again['agree']:.1%}"]
+        if options.stores:
+            (options.stores / str(items)).mkdir(parents=True, exist_ok=True)
+            cells = _measured(options.stores / str(items) / "scale.duckdb", items, options.requests)
+        else:
+            with tempfile.TemporaryDirectory(prefix="recgraph-scale-", dir=options.folder) as folder:
+                cells = _measured(Path(folder) / "scale.duckdb", items, options.requests)
         print(f"| {items:,} | " + " | ".join(cells) + " |", flush=True)
+
+
+def _measured(path: Path, items: int, requests: int) -> list[str]:
+    """The cells of a size. A store that is there already is not made and opened first."""
+    first = "kept"
+    if not path.exists():
+        _run("--make", path, items, requests)
+        told = _run("--first", path, items, requests)
+        first = f"{told['first']:.0f} s, {told['first_peak']:.1f} GB"
+    again = _run("--measure", path, items, requests, threads="1")
+    cells = [first, f"{again['open']:.1f} s ({again['warm']:.1f} s)"]
+    for name in (*(one for one, _, _ in ASKED), "all"):
+        wall, cpu = (" / ".join(f"{one:.1f}" for one in again[name][kind]) for kind in ("wall", "cpu"))
+        cells.append(f"{wall} ({cpu})")
+    memory = ", ".join(f"{again['memory'][name]:.2f}" for name in ("Rss", "Pss", "Anonymous"))
+    return [*cells, f"{memory} GB", f"{again['agree']:.1%}", f"{again['load']:.1f}"]
 
 
 if __name__ == "__main__":

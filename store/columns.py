@@ -6,6 +6,7 @@ Reading goes from DuckDB's columns to numpy's: nothing is made in Python for eac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -31,11 +32,11 @@ class Catalogue:
     """All n items in item_id order, column by column. `titles` as stored, `names` as shown; `first_seen` is 1970 where
     unknown. What is not `listed` is known by events alone and never recommended."""
 
-    item_ids: list[str]
-    titles: list[str]
-    names: list[str]
-    parent_ids: list[str]
-    categories: list[str]
+    item_ids: Sequence[str]
+    titles: Sequence[str]
+    names: Sequence[str]
+    parent_ids: Sequence[str]
+    categories: Sequence[str]
     first_seen: npt.NDArray[np.datetime64]
     in_stock: npt.NDArray[np.bool_]
     listed: npt.NDArray[np.bool_]

@@ -87,8 +87,8 @@ def test_what_is_made_of_a_change_is_what_would_be_made_of_the_whole_store(store
     )
     store.record_events([Event("U2", 0, NOON, "purchase", "ZZ"), Event("U2", 0, NOON, "click", "S1SAND")])
     renewed, whole = live(), Retriever.build(store, FakeEncoder())
-    assert renewed.catalogue.item_ids == whole.catalogue.item_ids  # ZZ is the last of both
-    assert renewed.catalogue.names == whole.catalogue.names
+    assert list(renewed.catalogue.item_ids) == list(whole.catalogue.item_ids)  # ZZ is the last of both
+    assert list(renewed.catalogue.names) == list(whole.catalogue.names)
     assert (renewed.eligible == whole.eligible).all()
     assert (renewed.fitted.taken.ever == whole.fitted.taken.ever).all()
     facets, again = renewed.fitted.facets, Facets.of(store)
@@ -132,7 +132,7 @@ def test_after_enough_changes_all_is_fitted_anew_beside_and_nobody_waits(store: 
     assert "N9" in ids(live())  # while the fit is under way
     go.set()
     live.wait()
-    assert live().catalogue.item_ids == sorted(live().catalogue.item_ids)  # of one piece again
+    assert list(live().catalogue.item_ids) == sorted(live().catalogue.item_ids)  # of one piece again
     assert len(live().catalogue.item_ids) == len(old.catalogue.item_ids) + 4
     live.close()
 
@@ -305,11 +305,11 @@ def test_what_was_built_is_kept_beside_the_store_and_what_is_damaged_or_stale_is
     first = ids(Retriever.build(store, FakeEncoder()), query="wool jumper")
     root = store.path.with_name(store.path.name + ".index")
     (folder,) = root.iterdir()
-    read, popular, facets = store.sequences, store.popular, Facets.of
-    store.sequences = store.popular = None  # type: ignore[assignment, method-assign]
+    read, popular, listed, facets = store.sequences, store.popular, store.catalogue, Facets.of
+    store.sequences = store.popular = store.catalogue = None  # type: ignore[assignment, method-assign]
     monkeypatch.setattr(Facets, "of", None)
     assert ids(Retriever.build(store, FakeEncoder()), query="wool jumper") == first  # nothing is read or counted again
-    store.sequences, store.popular = read, popular  # type: ignore[method-assign]
+    store.sequences, store.popular, store.catalogue = read, popular, listed  # type: ignore[method-assign]
     monkeypatch.setattr(Facets, "of", facets)
     (folder / "titles" / "index.npy").write_bytes(b"cut")
     with caplog.at_level("WARNING"):

@@ -45,7 +45,7 @@ class GrownIndex(VectorIndex):
         return self._base.dim
 
     @cached_property
-    def keys(self) -> tuple[str, ...]:
+    def keys(self) -> Sequence[str]:
         return (*self._base.keys, *self._new_keys)
 
     def row(self, key: str) -> int | None:

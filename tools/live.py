@@ -25,6 +25,7 @@ from recgraph.store.changes import Changes
 from recgraph.store.columns import Catalogue
 from recgraph.store.db import Store
 from recgraph.store.records import EPOCH, Event, Item, is_named
+from recgraph.tools.catalogue_files import ChangedTexts
 from recgraph.tools.embed import Encoder, embed
 from recgraph.tools.grown import FirstRows, GrownIndex
 from recgraph.tools.index import VectorIndex, Vectors
@@ -185,11 +186,8 @@ def _events(store: Store, changes: Changes) -> list[Event]:
 def _catalogue(old: Catalogue, items: Mapping[int, Item], more: int) -> Catalogue:
     """The columns with other values in some rows, and `more` rows."""
 
-    def column(values: Sequence[str], of: Callable[[Item], str]) -> list[str]:
-        made = [*values, *([""] * more)]
-        for row, item in items.items():
-            made[row] = of(item)
-        return made
+    def column(values: Sequence[str], of: Callable[[Item], str]) -> Sequence[str]:
+        return ChangedTexts(values, {row: of(item) for row, item in items.items()}, more)
 
     def flags(values: NDArray[np.bool_], of: Callable[[Item], bool]) -> NDArray[np.bool_]:
         made = np.concatenate([values, np.zeros(more, np.bool_)])

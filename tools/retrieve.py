@@ -25,6 +25,7 @@ from recgraph.settings import MODES
 from recgraph.store.db import Catalogue, Sequences, Store
 from recgraph.store.records import Event, is_named
 from recgraph.tools.candidates import Candidate, is_fresh, memory_scores, mixup
+from recgraph.tools.catalogue_files import load_catalogue, rows_by_id, save_catalogue
 from recgraph.tools.embed import Encoder, Progress, embed_until
 from recgraph.tools.index import Mask, VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
@@ -125,8 +126,7 @@ class Retriever:
         self.fitted, self.per_style = fitted, per_style
         self.catalogue, self.titles, self.ranker = fitted.catalogue, fitted.titles, fitted.ranker
         self.encoder = encoder
-        found = {item_id: row for row, item_id in enumerate(fitted.catalogue.item_ids)} if rows is None else rows
-        self.rows: Mapping[str, int] = found
+        self.rows: Mapping[str, int] = rows_by_id(fitted.catalogue) if rows is None else rows
         self.eligible: Mask = eligible(fitted.catalogue, fitted.before)
 
     @property
@@ -162,19 +162,20 @@ class Retriever:
         beside the store, by the store's revision and what was published in it; the next one who builds it maps it into
         memory.
         """
-        catalogue, unembedded = store.catalogue(), 0
-        lengths = Lengths.of(catalogue.names)
-        n, kept, (learnt, former) = len(catalogue.item_ids), Built(), _published(store, encoder, before)
-        if before is None and n >= KEPT_FROM:
+        unembedded, kept, (learnt, former) = 0, Built(), _published(store, encoder, before)
+        if before is None and store.counts()["items"] >= KEPT_FROM:
             parts = (
                 Core.published_name(store, before),
                 former.name if former else "",
                 ",".join(learnt.sources if learnt else ()),
             )
             kept = beside(store, encoder.name, *parts)
+            kept.warm()
+        catalogue = kept.get("catalogue", store.catalogue, save_catalogue, load_catalogue)
+        n, lengths = len(catalogue.item_ids), Lengths.of(catalogue.names)
         facets = kept.get("facets", lambda: Facets.of(store), save_facets, load_facets)
         core = Core.kept(store, before, catalogue.item_ids, kept)
-        if not kept.has("titles") and (titles is None or titles.keys != tuple(catalogue.item_ids)):
+        if not kept.has("titles") and (titles is None or tuple(titles.keys) != tuple(catalogue.item_ids)):
             titles, unembedded = _embedded(store, encoder, catalogue, lengths, progress, until)
             kept = kept if not unembedded else Built()
         given, keys = titles, catalogue.item_ids
@@ -259,11 +260,11 @@ class Retriever:
         predicted: tuple[str, str] = ("", ""),
     ) -> Request:
         """The request as the sources read it; `predicted` is the id and the title that a language model expects."""
-        rows = np.array([self.rows[event.item_id] for event in history if event.item_id in self.rows], np.int64)
+        found = (self.rows.get(event.item_id) for event in history)
+        rows = np.array([row for row in found if row is not None], np.int64)
         vector, title = self._encoded([query, predicted[1]])
-        held = tuple(
-            (self.rows[item_id], score) for item_id, score in memory_scores(memory).items() if item_id in self.rows
-        )
+        pairs = ((self.rows.get(item_id), score) for item_id, score in memory_scores(memory).items())
+        held = tuple((row, score) for row, score in pairs if row is not None)
         fresh = is_fresh(query, history)
         return Request(rows, query.strip(), vector, held, fresh, wish, self.rows.get(predicted[0]), title)
 
@@ -280,10 +281,10 @@ class Retriever:
         last = next((event.item_id for event in reversed(asked.history) if event.item_id in self.rows), "")
         if not predicted_id and not title and last:
             predicted_id, title = last, self.name_of(last)
-        vector = self._encoded([title])
+        vector = self._encoded([title])[0]
         for fit, level in self.ranker.reader.levels(asked.wish, allowed):
             by_id = self._near_id(predicted_id, asked.k, level)
-            by_title = [key for key, _ in self.titles.search(vector, asked.k, level)[0]]
+            by_title = [self.catalogue.item_ids[row] for row in self.titles.nearest(vector, asked.k, level)[0]]
             first, why = set(by_id[: max(asked.mixup_n, 0)]), {}
             for item_id in mixup(by_id, by_title, asked.k, asked.mixup_n):
                 source = "id" if item_id in first or item_id not in by_title else "title"
@@ -294,12 +295,12 @@ class Retriever:
     def _near_id(self, item_id: str, k: int, allowed: Mask) -> list[str]:
         """The item itself, where it may be shown, and its neighbours in the ID embedding; a cold item has no
         neighbours."""
-        if item_id not in self.rows:
+        row, ids = self.rows.get(item_id), self.fitted.ids
+        if row is None:
             return []
-        vector = self.fitted.ids.vector(item_id)
-        near = [] if vector is None else [key for key, _ in self.fitted.ids.search(vector, k, allowed)[0]]
-        itself = [item_id] if allowed[self.rows[item_id]] else []
-        return list(dict.fromkeys([*itself, *near]))[:k]
+        near = ids.nearest(ids.vectors(row), k, allowed)[0].tolist() if ids.known[row] else []
+        itself = [row] if allowed[row] else []
+        return [self.catalogue.item_ids[one] for one in dict.fromkeys([*itself, *near])][:k]
 
     def _encoded(self, texts: Sequence[str]) -> Vectors:
         """float32[len(texts), dim] in one forward pass; a zero row for an empty text."""
@@ -312,7 +313,8 @@ class Retriever:
     def _allowed(self, asked: RetrievalQuery, among: Mask) -> Mask:
         allowed = among.copy()
         bought = (event.item_id for event in asked.history if event.action == "purchase" and asked.exclude_purchased)
-        allowed[[self.rows[item_id] for item_id in (*bought, *asked.exclude) if item_id in self.rows]] = False
+        rows = map(self.rows.get, (*bought, *asked.exclude))
+        allowed[[row for row in rows if row is not None]] = False
         return allowed
 
     def _in_order(self, level: _Level) -> Iterator[int]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def sequences(events: Sequences, row_of: Rows) -> tuple[Rows, Rows]:
     return row_of[events.item[fresh]], starts
 
 
-def read_cases(table: dict[str, Any], events: Sequences, item_ids: list[str], row_of: Rows) -> dict[str, HeldOut]:
+def read_cases(table: dict[str, Any], events: Sequences, item_ids: Sequence[str], row_of: Rows) -> dict[str, HeldOut]:
     """The valid and the test cases with their users' histories: all events with an item before `as_of`, in rows of the
     model, cold ones -1.
 

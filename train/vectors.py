@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from recgraph.tools.index import Vectors
 from recgraph.train.pipeline import needed
 
 
-def title_vectors(folder: Path, item_ids: list[str], names: list[str]) -> Vectors:
+def title_vectors(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> Vectors:
     """float32[n, d] of the catalogue from data/title_embeddings; a zero row where nothing but the id is known of an
     item."""
     columns = read_table(needed(folder / "data" / "title_embeddings" / "titles.parquet", "title_embeddings"))

@@ -30,6 +30,7 @@ from recgraph.store.parquet import read_table
 from recgraph.tools.sources.kept import Built
 from recgraph.tools.sources.layers import attended, gelu, linear, normed
 from recgraph.tools.sources.published import usable
+from recgraph.tools.sources.sums import LARGE
 
 Vectors = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -42,12 +43,12 @@ _EPS = 1e-12
 @dataclass(frozen=True)
 class Core:
     """A trained CORE over n items. `items` float32[n, d] is the table as the encoder reads it, the cold vector where
-    `cold` bool[n].
+    `cold` bool[n]; float16 where it is kept of a large catalogue.
 
     `weights` are the encoder's, by name; `config` is what it was trained with, `fitted_before` among it.
     """
 
-    item_ids: tuple[str, ...]
+    item_ids: Sequence[str]
     items: Vectors
     cold: NDArray[np.bool_]
     weights: Mapping[str, Vectors]
@@ -111,10 +112,14 @@ class Core:
             assert found is not None
             return found.over(item_ids)
 
-        cold, items = kept.array("core-cold", lambda: made().cold), kept.array("core-items", lambda: made().items)
+        cold = kept.array("core-cold", lambda: made().cold)
+        if len(item_ids) > LARGE:  # half the memory; the index over so many has no more digits either
+            items = kept.array("core-rows", lambda: made().items.astype(np.float16))
+        else:
+            items = kept.array("core-items", lambda: made().items)
         shapes = {name: shape for name, shape in config["shapes"].items() if name != "norms"}
         flat = kept.array("core-weights", lambda: np.concatenate([made().weights[name].ravel() for name in shapes]))
-        return cls(tuple(item_ids), items, cold, _parted(flat, shapes), config)
+        return cls(item_ids, items, cold, _parted(flat, shapes), config)
 
     def publish(self, store: Store) -> None:
         """Puts it into a store, which is open for writing, in place of what was published before."""
@@ -131,7 +136,7 @@ class Core:
             "shapes": {name: list(value.shape) for name, value in parts.items()},
         }
         with store.writing():
-            store.save_vectors("id", self.name, [self.item_ids[row] for row in known], self.units()[known])
+            store.save_vectors("id", self.name, [self.item_ids[row] for row in known.tolist()], self.units()[known])
             store.save_vectors(KIND, self.name, [str(row) for row in range(len(packed))], packed)
             store.set_meta(META, json.dumps(config, sort_keys=True))
 
@@ -145,7 +150,7 @@ class Core:
 
     def over(self, item_ids: Sequence[str]) -> Core:
         """The same for another catalogue, in its order: an item it was not trained with is cold."""
-        if tuple(item_ids) == self.item_ids:
+        if tuple(item_ids) == tuple(self.item_ids):
             return self
         row_of = {item_id: row for row, item_id in enumerate(self.item_ids)}
         rows = np.array([row_of.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
@@ -154,8 +159,9 @@ class Core:
 
     def units(self) -> Vectors:
         """float32[n, d] for a cosine index: rows of length 1, zero for a cold item, which is not to be found."""
-        norms = np.linalg.norm(self.items, axis=1, keepdims=True)
-        return np.where(self.cold[:, None], np.float32(0), self.items / np.maximum(norms, _EPS)).astype(np.float32)
+        items = np.asarray(self.items, np.float32)
+        norms = np.linalg.norm(items, axis=1, keepdims=True)
+        return np.where(self.cold[:, None], np.float32(0), items / np.maximum(norms, _EPS)).astype(np.float32)
 
     def session_vector(self, history: Sequence[int] | Rows) -> Vectors:
         """float32[d] of length 1 from the rows of a history, oldest first; zero where no item of it is known.
@@ -167,7 +173,7 @@ class Core:
         rows = rows[np.insert(rows[1:] != rows[:-1], 0, True)][-int(self.config["max_length"]) :] if len(rows) else rows
         if not len(rows) or self.cold[rows].all():
             return np.zeros(self.items.shape[1], dtype=np.float32)
-        x = self.items[rows]
+        x = np.asarray(self.items[rows], np.float32)
         logits = self._logits(x) + self.weights["recency"][len(rows) - 1 :: -1]
         weights = np.exp(logits - logits.max())
         session = (weights / weights.sum()) @ x

@@ -17,6 +17,7 @@ from recgraph.tools.sources.words import makers
 
 _WHOLE = 30_000  # items of reached makers: so many are looked at, all of them
 _READ, _OF_ONE = 10_000, 1_000  # where there are more: so many, the best makers' first, and of one maker
+_FIRST = 100  # makers that usually have so many
 _FOLLOWERS = 200  # makers that are kept of each one of a large catalogue
 
 
@@ -89,11 +90,12 @@ class OfMakers:
         """Exact where the reached makers have no more than _WHOLE items; else the most taken of the best makers are
         looked at."""
         makers, gets = self.gets[line]
-        begin, end = self.shares.starts[makers], self.shares.starts[makers + 1]
-        best = np.argsort(-gets * self.shares.share[self.shares.order[begin]], kind="stable")
-        size = (end - begin)[best]
+        begin, size = self.shares.starts[makers], self.shares.starts[makers + 1] - self.shares.starts[makers]
+        best = np.arange(len(makers))
         if size.sum() > _WHOLE:
             size = np.minimum(size, _OF_ONE)
+            best = self._first(gets * self.shares.share[self.shares.order[begin]], size)
+            size = size[best]
             size = np.minimum(size, np.maximum(_READ - (np.cumsum(size) - size), 0))
         place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
         rows = self.shares.order[np.repeat(begin[best], size) + place]
@@ -102,6 +104,11 @@ class OfMakers:
         if may is not None:
             high &= may[rows]
         return highest(rows[high], scores[high], depth)
+
+    def _first(self, scores: Scores, size: Rows) -> Rows:
+        """The places of the highest scores, best first, so many that their sizes add up to _READ."""
+        few = highest(np.arange(len(scores)), scores, _FIRST)
+        return few if size[few].sum() >= _READ else highest(np.arange(len(scores)), scores, len(scores))
 
     def at(self, rows: Rows) -> Scores:
         found = np.zeros(rows.shape, np.float32)

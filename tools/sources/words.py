@@ -44,7 +44,7 @@ class Lengths:
     @classmethod
     def of(cls, names: Sequence[str]) -> Lengths:
         """A tenth more than all but a hundredth of the names have; six tenths of what the shortest hundredth have."""
-        some = names[:: max(1, len(names) // _MEASURED)]
+        some = [names[row] for row in range(0, len(names), max(1, len(names) // _MEASURED))]
         if not some:
             return cls()
         letters, words = zip(*((len(name), len(_different(name[:_READ]))) for name in some), strict=True)
