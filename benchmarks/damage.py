@@ -13,17 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import random
 import resource
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 
 from recgraph.errors import RecgraphError
@@ -102,6 +106,21 @@ def in_a_process(work: Callable[[], Any]) -> dict[str, Any]:
     return json.loads(text) if text else {"traceback": f"died of signal {os.WTERMSIG(status)}"}
 
 
+def machine() -> dict[str, str]:
+    """Where, when and with what a table was made."""
+    model = next(
+        (text.split(":")[1].strip() for text in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in text),
+        platform.machine(),
+    )
+    return {
+        "date": f"{date.today()}",
+        "machine": f"{os.cpu_count()} cores ({model}), {platform.system()}",
+        "python": platform.python_version(),
+        "duckdb": duckdb.__version__,
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+    }
+
+
 # ── Faults ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -152,7 +171,7 @@ def strange_log(name: str) -> Fault:
         other = folder / "other.duckdb"
         code = f"import duckdb, os; c = duckdb.connect({str(other)!r}); c.execute('SET checkpoint_threshold=\\'1TB\\'')"
         code += "; c.execute('CREATE TABLE t AS SELECT range FROM range(9)'); os._exit(0)"
-        os.system(f'{os.sys.executable} -c "{code}"')  # type: ignore[attr-defined]
+        os.system(f'{sys.executable} -c "{code}"')
         other.with_name(other.name + ".wal").replace(folder / (name + ".wal"))
         other.unlink()
 

@@ -90,10 +90,11 @@ def note(cursor: duckdb.DuckDBPyConnection, before: str, after: str, changed: Se
         cursor.execute("INSERT INTO changes VALUES (?, ?, 'everything', '', NULL)", [number, before])
     if changed is None or len(changed) > MOST:
         changed = [("everything", "", None)]
-    cursor.executemany(
-        "INSERT INTO changes VALUES (?, ?, ?, ?, ?)",
-        [(number + 1, after, kind, key, seq) for kind, key, seq in changed],
-    )
+    if changed:  # in one statement: row by row 6,000 of them took three quarters of an ingest's time
+        cursor.execute(
+            "INSERT INTO changes SELECT ?, ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::INTEGER[])",
+            [number + 1, after, *(list(column) for column in zip(*changed, strict=True))],
+        )
     if rows + len(changed) > KEPT:
         cursor.execute(
             """DELETE FROM changes WHERE number < (SELECT min(number) FROM
