@@ -22,6 +22,7 @@ from recgraph.errors import StoreError
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings, load_settings
 from recgraph.store import snapshot
+from recgraph.store.care import health
 from recgraph.store.care.health import Finding, examine
 from recgraph.store.care.leftovers import found as leftovers_of
 from recgraph.store.db import Store
@@ -137,6 +138,34 @@ def test_what_can_be_read_of_a_damaged_store_is_saved_and_the_damaged_file_kept(
             assert broken(path) == []
             assert [*path.parent.glob("shop.duckdb.damaged*")]
     assert saved
+
+
+def test_saving_a_damaged_store_keeps_what_only_its_log_holds_and_begins_again_after_a_kill(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed and stood in the log alone was lost, and each kill left the damaged file under one more name."""
+    store = make_store(SHOP_ITEMS, SHOP_EVENTS)
+    store.close()
+    with duckdb.connect(str(store.path)) as con:
+        con.execute("UPDATE items SET title = 'no view'; DROP VIEW shown; CREATE TABLE shown AS SELECT 1; DROP TABLE summaries")
+    written = "import os; from recgraph.store.db import Store\n"
+    written += f"s = Store.open({str(store.path)!r}, write=True); s.set_meta('only', 'in the log'); os._exit(0)"
+    subprocess.run([sys.executable, "-c", written], check=True)
+    assert store.path.with_name("shop.duckdb.wal").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(health, "salvaged", _killed)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # who is killed tidies nothing
+        with pytest.raises(KeyboardInterrupt):
+            health._salvage(store.path)
+    assert "kept" in health._salvage(store.path)
+    with Store.open(store.path) as mended:
+        assert mended.meta("only") == "in the log"
+    left = sorted(file.name for file in store.path.parent.glob("shop.duckdb*"))
+    assert left == ["shop.duckdb", "shop.duckdb.damaged", "shop.duckdb.damaged.wal"]
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 # ── Logs of others, other files, full disks ───────────────────────────────────────────────────────────────────────────

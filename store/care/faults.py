@@ -103,10 +103,15 @@ def check_writable(path: Path) -> None:
         )
 
 
+def places_aside(file: Path, mark: str = ASIDE) -> Iterator[Path]:
+    """NAME.damaged, NAME.damaged-2, ..."""
+    for number in range(1, 10_000):
+        yield file.with_name(f"{file.name}{mark}{'' if number == 1 else f'-{number}'}")
+
+
 def set_aside(file: Path, mark: str = ASIDE) -> Path:
-    """Renames a file (or folder) to NAME.damaged, NAME.damaged-2, ... and gives the new place."""
-    places = (file.with_name(f"{file.name}{mark}{'' if number == 1 else f'-{number}'}") for number in range(1, 10_000))
-    place = next(place for place in places if not place.exists())
+    """Renames a file (or folder) to the first of `places_aside` that is free, and gives it."""
+    place = next(place for place in places_aside(file, mark) if not place.exists())
     file.rename(place)
     return place
 

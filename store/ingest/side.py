@@ -99,8 +99,12 @@ def _acquired(store: Path, wait: float) -> Database:
 
 
 def take_place(copy: Path, store: Path) -> None:
-    """Puts a complete store in the place of another, or where there was none. Who reads the old one reopens soon, this process at once."""
+    """Puts a complete store in the place of another, or where there was none. Who reads the old one reopens soon, this process at once.
+    StoreBusy where another process writes into the old one."""
+    log = store.with_name(store.name + LOG)
     if store.exists():
+        if log.exists():  # it would be read into the new one; taken away, a kill would cost the old one what stands in it
+            Database.acquire(store, write=True).release(write=True)
         copy.chmod(stat.S_IMODE(store.stat().st_mode))
     else:
         set_orphaned_log_aside(store)
