@@ -30,7 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -329,7 +329,7 @@ def main() -> None:
     survived = sum(tally.survived for tally in tallies.values())
     print(f"{'all':41} {total:4} kills {survived:4} survived")
     if chosen.json:
-        rows = {name: asdict(tally) for name, tally in tallies.items()}
+        rows = {name: {**vars(tally), "faults": dict(tally.faults)} for name, tally in tallies.items()}
         told = {**machine(), "kills": total, "survived": survived, "commands": rows}
         chosen.json.write_text(json.dumps(told, indent=1) + "\n")
     if survived < total:

@@ -107,7 +107,8 @@ def upsert(folder: Path, _: Tell) -> None:
 def load_snapshot(folder: Path, _: Tell) -> None:
     """Into a store of another name, as who begins on another machine does; then it takes the place."""
     made = folder / "loaded.duckdb"
-    made.unlink(missing_ok=True)
+    for one in (made, folder / "loaded.duckdb.wal"):
+        one.unlink(missing_ok=True)
     snapshot.load(folder / "backup", made).close()
     made.replace(folder / "shop.duckdb")
 
