@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import numpy as np
 
 from recgraph.errors import StoreBusy, StoreError
-from recgraph.store.care import checkpoints, leftovers, pending
+from recgraph.store.care import checkpoints, checksums, leftovers, pending
 from recgraph.store.care.faults import ASIDE, LOG, places_aside, set_aside, set_orphaned_log_aside
 from recgraph.store.care.rewrite import REWRITING, readable, salvaged
 from recgraph.store.connection import CONFIG
@@ -244,21 +243,13 @@ def _snapshot(folder: Path) -> Iterator[Finding]:
 
 
 def _index(path: Path) -> Iterator[Finding]:
-    """What is damaged there is made again by whoever needs it; an array cut off would only be seen then."""
-    root = leftovers.index_of(path)
-    for file in sorted(root.glob("*/*/*")):
-        why = _unreadable(file)
-        if why:
-            one = leftovers.Leftover(file.parent, "")
-            yield Finding("index", False, f"{file} is damaged: {why}", f"rm -r {file.parent}", _swept(one))
-
-
-def _unreadable(file: Path) -> str:
-    try:
-        if file.suffix == ".npy":
-            np.load(file, mmap_mode="r")
-        elif file.is_file() and file.stat().st_size == 0:
-            return "it is empty"
-    except (OSError, ValueError, EOFError) as error:
-        return str(error)
-    return ""
+    """What is damaged there is made again by whoever needs it."""
+    folders = [folder for folder in sorted(leftovers.index_of(path).glob("*/*")) if folder.is_dir() and folder.name[0] != "."]
+    damaged = 0
+    for folder in folders:
+        if why := checksums.problem(folder, deep=True):
+            damaged += 1
+            one = leftovers.Leftover(folder, "")
+            yield Finding("index", False, f"{folder} is damaged: {why}", f"rm -r {folder}", _swept(one))
+    if folders and not damaged:
+        yield Finding("index", True, f"every block of {len(folders)} parts in {leftovers.index_of(path)} is as it was written")

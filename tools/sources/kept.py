@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recgraph.errors import StoreError
+from recgraph.store.care import checksums
 from recgraph.store.db import Store
 from recgraph.tools.index import VectorIndex
 
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 Array = NDArray[Any]
 T = TypeVar("T")
 INDEX_FOLDER = ".index"  # after the store's name
-_FORM = 2  # of the files: another number where older ones would be read wrongly
+_FORM = 3  # of the files: another number where older ones would be read wrongly
 _PARTS = ("data", "indices", "indptr")  # of a csr table, a file each
 
 
@@ -76,6 +77,8 @@ class Built:
     ) -> T:
         if place.exists():
             try:
+                if why := checksums.problem(place):
+                    raise StoreError(why)
                 return load(place)
             except (OSError, ValueError, EOFError, KeyError, StoreError) as error:  # cut off or overwritten
                 self.damaged.append(place.name)
@@ -107,6 +110,7 @@ def _write(place: Path, made: T, save: Callable[[T, Path], None]) -> None:
     beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         save(made, beside)
+        checksums.write(beside)
         os.replace(beside, place)
     except OSError:
         shutil.rmtree(beside, ignore_errors=True)
