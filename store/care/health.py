@@ -18,7 +18,7 @@ import duckdb
 
 from recgraph.errors import StoreBusy, StoreError
 from recgraph.store.care import checkpoints, checksums, leftovers, pending
-from recgraph.store.care.faults import ASIDE, LOG, places_aside, set_aside, set_orphaned_log_aside
+from recgraph.store.care.faults import ASIDE, LOG, check_complete, places_aside, set_aside, set_orphaned_log_aside
 from recgraph.store.care.rewrite import REWRITING, readable, salvaged
 from recgraph.store.connection import CONFIG
 from recgraph.store.db import Store
@@ -141,6 +141,7 @@ def _salvage(path: Path) -> str:
     try:
         Store.create(beside).close()
         found = _salvaged(path, aside, log_aside, beside)
+        check_complete(beside)
         lost = [table for table, rows in found.items() if rows is None]
         if set(lost) & set(_NEEDED):
             raise StoreError(
