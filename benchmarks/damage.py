@@ -13,17 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import random
 import resource
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 
 from recgraph.errors import RecgraphError
@@ -31,6 +35,7 @@ from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
+from recgraph.tools import retrieve
 
 Fault = Callable[[Path, random.Random], None]
 ITEMS, USERS, EVENTS = 300, 80, 4_000
@@ -72,8 +77,11 @@ def write_tables(folder: Path, seed: int = 0, users: str = "U") -> Path:
     return folder
 
 
-def answer(folder: Path, user: str = "U7") -> dict[str, Any]:
-    """Ten products for a user of the store in the folder, with a checkpoint file beside it."""
+def answer(folder: Path, user: str = "U7", kept: bool = False) -> dict[str, Any]:
+    """Ten products for a user of the store in the folder, with a checkpoint file beside it; `kept`: what is built of it
+    is kept as that of a large catalogue is."""
+    if kept:
+        retrieve.KEPT_FROM = 1
     settings = replace(Settings(), store=str(folder / "shop.duckdb"), llm="none")
     checkpoint = str(folder / "runs.sqlite")
     with Recommender(Store.open(settings.store), settings, WordEncoder(), None, checkpoint=checkpoint) as recommender:
@@ -100,6 +108,21 @@ def in_a_process(work: Callable[[], Any]) -> dict[str, Any]:
         text = pipe.read()
     _, status = os.waitpid(child, 0)
     return json.loads(text) if text else {"traceback": f"died of signal {os.WTERMSIG(status)}"}
+
+
+def machine() -> dict[str, str]:
+    """Where, when and with what a table was made."""
+    model = next(
+        (text.split(":")[1].strip() for text in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in text),
+        platform.machine(),
+    )
+    return {
+        "date": f"{date.today()}",
+        "machine": f"{os.cpu_count()} cores ({model}), {platform.system()}",
+        "python": platform.python_version(),
+        "duckdb": duckdb.__version__,
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+    }
 
 
 # ── Faults ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -152,9 +175,20 @@ def strange_log(name: str) -> Fault:
         other = folder / "other.duckdb"
         code = f"import duckdb, os; c = duckdb.connect({str(other)!r}); c.execute('SET checkpoint_threshold=\\'1TB\\'')"
         code += "; c.execute('CREATE TABLE t AS SELECT range FROM range(9)'); os._exit(0)"
-        os.system(f'{os.sys.executable} -c "{code}"')  # type: ignore[attr-defined]
+        os.system(f'{sys.executable} -c "{code}"')
         other.with_name(other.name + ".wal").replace(folder / (name + ".wal"))
         other.unlink()
+
+    return fault
+
+
+def in_index(damage: Callable[[str], Fault]) -> Fault:
+    """In one of the files of what is kept of a large catalogue beside its store."""
+
+    def fault(folder: Path, draw: random.Random) -> None:
+        entries = sorted((folder / "shop.duckdb.index").rglob("*"))
+        files = [file for file in entries if file.is_file() and file.stat().st_size]
+        damage(str(draw.choice(files).relative_to(folder)))(folder, draw)
 
     return fault
 
@@ -194,6 +228,9 @@ FAULTS: dict[str, tuple[int, Fault]] = {
     "checkpoints: cut off": (10, cut("runs.sqlite")),
     "checkpoints: text": (1, text("runs.sqlite")),
     "checkpoints: a folder": (1, directory("runs.sqlite")),
+    "index: flipped bits": (60, in_index(flipped)),
+    "index: cut off": (10, in_index(cut)),
+    "index: 4 kB of zeros": (10, in_index(zeros)),
 }
 
 
@@ -254,6 +291,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="faults whose name holds this")
     parser.add_argument("--mend", action="store_true", help="ask again after the doctor has mended what it can")
     parser.add_argument("--show", action="store_true", help="print each message once")
+    parser.add_argument("--json", type=Path, help="write the table there too")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recgraph-damage-") as scratch:
         sound = Path(scratch) / "sound"
@@ -261,26 +299,34 @@ def main() -> None:
         for _ in range(3):  # summaries, runs and checkpoints to be damaged
             first = in_a_process(lambda: answer(sound))
         right = first["result"]["items"]
+        kept = Path(scratch) / "kept"
+        shutil.copytree(sound, kept)
+        in_a_process(lambda: answer(kept, kept=True))
+        totals: dict[str, Counter[str]] = {}
         for name, (times, fault) in FAULTS.items():
             if chosen.only not in name:
                 continue
             counts, after, messages = Counter[str](), Counter[str](), Counter[str]()
             for number in range(times):
                 folder = Path(scratch) / "case"
-                shutil.copytree(sound, folder)
+                large = name.startswith("index")
+                shutil.copytree(kept if large else sound, folder)
                 draw = random.Random(f"{chosen.seed} {name} {number}")
                 in_a_process(lambda: fault(folder, draw))  # noqa: B023
-                told = in_a_process(lambda: answer(folder))  # noqa: B023
+                told = in_a_process(lambda: answer(folder, kept=large))  # noqa: B023
                 counts[verdict(told, right)] += 1
                 notes = told.get("result", {}).get("degraded") or [told.get("sentence") or told.get("traceback") or ""]
                 messages.update(note.replace(str(folder), "")[:230] for note in notes)
                 if chosen.mend:
                     after[verdict(in_a_process(lambda: mended(folder)), right)] += 1  # noqa: B023
                 shutil.rmtree(folder)
+            totals[name] = counts
             print(f"{name:32} {times:3}  {dict(counts)}  {f'mended: {dict(after)}' if chosen.mend else ''}", flush=True)
             if chosen.show:
                 for message, count in messages.most_common(12):
                     print(f"      {count:3} {message}")
+        if chosen.json:
+            chosen.json.write_text(json.dumps({**machine(), "faults": totals}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

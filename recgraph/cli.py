@@ -7,6 +7,7 @@ usage.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import click
 from recgraph import ask, measure, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
-from recgraph.terminal import json_text, plain, say
+from recgraph.terminal import json_text, plain, printable, say
 
 
 class _Group(click.Group):
@@ -30,6 +31,9 @@ class _Group(click.Group):
         except ModuleNotFoundError as error:
             say(f"recgraph: {_without(error)}", fg="red", err=True)
             ctx.exit(1)
+        except click.ClickException as error:  # it quotes what was typed, which may be pasted from anywhere
+            error.message = printable(error.message)
+            raise
 
 
 # What an import is called, by the extra of pyproject.toml that brings it.
@@ -336,7 +340,7 @@ def list_adapters(store: str | None) -> None:
     from recgraph.tools.llm.adapter_sets import all_sets, base_here, problem
 
     settings, default = load_settings(store=store), ""
-    if Path(settings.store).expanduser().exists():
+    if Path(os.path.expanduser(settings.store)).exists():
         with Store.open(settings.store) as opened:
             default = opened.meta("adapter") or ""
     base = None if settings.llm_url or settings.llm == "none" else base_here(settings.llm, settings.cache_folder)

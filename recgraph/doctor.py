@@ -64,7 +64,7 @@ def deep(settings: Settings, checkpoint_files: Sequence[Path] = (), mend: bool =
     from recgraph.store.care.health import examine
 
     found = []
-    for one in examine(Path(settings.store).expanduser(), checkpoint_files):
+    for one in examine(Path(os.path.expanduser(settings.store)), checkpoint_files):
         if mend and one.mend is not None:
             try:
                 found.append(Check(one.name, True, f"mended: {one.found}; {one.mend()}"))

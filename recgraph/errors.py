@@ -8,7 +8,18 @@ from __future__ import annotations
 
 
 class RecgraphError(Exception):
-    """Base of all errors a user can act on. `str(error)` is one plain sentence or two, ready to print."""
+    """Base of all errors a user can act on. `str(error)` is one plain sentence or two, ready to print: values that
+    stand in it may come from anywhere, so nothing in it acts on a terminal or a log."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
 
 
 class StoreError(RecgraphError):

@@ -6,6 +6,7 @@ What is measured, and how, is in evaluation/; what a terminal shows of it in rec
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -149,7 +150,8 @@ def _workshop(store: str | None) -> Workshop:
     from recgraph.settings import load_settings
 
     settings = load_settings(store=store)
-    return Workshop(Path(settings.store).expanduser(), settings.cache_folder, settings.embedder, tuned_settings())
+    place = Path(os.path.expanduser(settings.store))
+    return Workshop(place, settings.cache_folder, settings.embedder, tuned_settings())
 
 
 def _reporter(screen: Console, tell: Callable[..., None]) -> Reporter:

@@ -83,7 +83,7 @@ class Settings:
         ):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
-        if self.deadline <= 0:
+        if not self.deadline > 0:  # nor NaN
             raise SettingsError(f"deadline is {self.deadline}; it must be a positive number of seconds.")
         if self.rerank_weight is not None and not 0 <= self.rerank_weight <= 1:
             raise SettingsError(f"rerank_weight is {self.rerank_weight}; it must lie between 0 and 1.")
@@ -98,7 +98,7 @@ class Settings:
 
     @property
     def cache_folder(self) -> Path:
-        return Path(self.cache).expanduser() if self.cache else Path.home() / ".cache" / "recgraph"
+        return Path(os.path.expanduser(self.cache)) if self.cache else Path.home() / ".cache" / "recgraph"
 
 
 def _typed(name: str, kind: str, value: Any, origin: str) -> Any:
@@ -107,8 +107,8 @@ def _typed(name: str, kind: str, value: Any, origin: str) -> Any:
             return int(value)
         if kind.startswith("float"):
             return float(value)
-    except (TypeError, ValueError):
-        raise SettingsError(f"{origin} sets {name} to '{value}', which is not a number.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise SettingsError(f"{origin} sets {name} to '{value}', which is not a number that it can be.") from None
     return str(value)
 
 
@@ -134,7 +134,7 @@ def load_settings(environ: Mapping[str, str] | None = None, folder: str | Path =
     path = Path(folder) / "recgraph.toml"
     try:
         from_file: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} cannot be read as TOML: {error}") from None
     for origin, names in ((str(path), from_file), ("the call", given)):
         unknown = sorted(set(names) - set(kinds))

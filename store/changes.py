@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import isfinite
 from typing import Any, Literal
 
 import duckdb
@@ -91,10 +92,11 @@ def note(cursor: duckdb.DuckDBPyConnection, before: str, after: str, changed: Se
         cursor.execute("INSERT INTO changes VALUES (?, ?, 'everything', '', NULL)", [number, before])
     if changed is None or len(changed) > MOST:
         changed = [("everything", "", None)]
-    cursor.executemany(
-        "INSERT INTO changes VALUES (?, ?, ?, ?, ?)",
-        [(number + 1, after, kind, key, seq) for kind, key, seq in changed],
-    )
+    if changed:  # in one statement: row by row 6,000 of them took three quarters of an ingest's time
+        cursor.execute(
+            "INSERT INTO changes SELECT ?, ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::INTEGER[])",
+            [number + 1, after, *(list(column) for column in zip(*changed, strict=True))],
+        )
     if rows + len(changed) > KEPT:
         cursor.execute(
             """DELETE FROM changes WHERE number < (SELECT min(number) FROM
@@ -217,6 +219,7 @@ def upsert_items(cursor: duckdb.DuckDBPyConnection, items: Sequence[Mapping[str,
         if not item_id or strange:
             wrong = f"has no field '{strange[0]}'" if strange else "needs an item_id"
             raise StoreError(f"A product {wrong}. Its fields: {', '.join(known)}.")
+        _check_values(item_id, given)
         if _upsert(cursor, item_id, {name: value for name, value in given.items() if name != "item_id"}):
             touched.append(item_id)
     if touched:
@@ -225,6 +228,26 @@ def upsert_items(cursor: duckdb.DuckDBPyConnection, items: Sequence[Mapping[str,
         told = [(item_id, sorted((k, str(v)) for k, v in last[item_id].items())) for item_id in sorted(touched)]
         new_revision(cursor, f"upsert|{told}", [("item", item_id, None) for item_id in touched])
     return touched
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "price": (int, float),
+    "in_stock": (bool,),
+    "listed": (bool,),
+    "attributes": (Mapping,),
+    "first_seen": (datetime,),
+}
+
+
+def _check_values(item_id: str, given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        kinds = _KINDS.get(name, (str, int, float))
+        if value is None or (
+            isinstance(value, kinds) and not (name == "price" and (isinstance(value, bool) or not isfinite(value)))
+        ):
+            continue
+        kind = "finite number" if name == "price" else " or ".join(one.__name__ for one in kinds)
+        raise StoreError(f"The {name} of product '{item_id}' is {value!r:.80}; it must be a {kind}, or None.")
 
 
 def _upsert(cursor: duckdb.DuckDBPyConnection, item_id: str, given: dict[str, Any]) -> bool:

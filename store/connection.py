@@ -178,7 +178,7 @@ class Database:
     def acquire(cls, path: str | Path, write: bool, patience: float | None = None) -> Database:
         """The process's database of `path`, opened at least for reading. Give it back with `release`. `patience` is how
         many seconds a writer waits for other processes."""
-        place = Path(path).expanduser().absolute()
+        place = Path(os.path.expanduser(path)).absolute()
         key = os.path.realpath(place)
         with cls._shared_lock:
             database = cls._shared.setdefault(key, cls(place))

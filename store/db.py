@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -70,7 +71,7 @@ class Store:
     def create(cls, path: str | Path, patience: float | None = None) -> Store:
         """Opens for writing; makes the file and the schema where missing, and migrates an older schema. StoreError, -ReadOnly, and -Busy after
         `patience` seconds."""
-        place = Path(path).expanduser()
+        place = Path(os.path.expanduser(path))
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -80,7 +81,7 @@ class Store:
     @classmethod
     def open(cls, path: str | Path, write: bool = False) -> Store:
         """Opens an existing store. A store of an older schema is migrated (and must be writable for that once)."""
-        place = Path(path).expanduser()
+        place = Path(os.path.expanduser(path))
         if not place.exists():
             raise _missing(place)
         return cls._opened(place, write)

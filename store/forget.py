@@ -32,8 +32,25 @@ _LEAST = 3  # letters of a query that tells whose a rejected row was
 def forget_user(store: Store, user_id: str, checkpoint_files: Sequence[Path] = ()) -> dict[str, int]:
     """Takes a shopper out of the store, its run log, the checkpoint files (those beside the store are found) and what
     was built of it; all counts are 0 for an unknown id. StoreBusy where another process does not let go of the store;
-    then nothing has changed, or all but the last step is done, which the next call or `doctor --deep --mend` does."""
+    then nothing has changed, or a part is done and the next call does the rest, as after a kill."""
     store.take_waiting()
+    with store._database.reading() as cursor:
+        queries = _own_queries(cursor, user_id)
+    spellings = [text for texts in queries.values() for text in texts]
+    # The store last: it alone tells which words were theirs, so that who is cut off here can begin again.
+    runs = runlog.forget(store.path, user_id, spellings)
+    files = dict.fromkeys([*map(Path, checkpoint_files), *checkpoints.files_beside(store.path)])
+    resumable = sum(checkpoints.forget(file, user_id, spellings) for file in files)
+    gone = {**_forget_in_store(store, user_id), "runs": runs, "checkpoints": resumable}
+    shutil.rmtree(leftovers.index_of(store.path), ignore_errors=True)  # of the revision before; made again when needed
+    for one in leftovers.found(store.path):
+        one.sweep()
+    erase(store)
+    return gone
+
+
+def _forget_in_store(store: Store, user_id: str) -> dict[str, int]:
+    """All or nothing; the rows that went, by what they were."""
     with store.writing(), store._database.reading() as cursor:
         queries = _own_queries(cursor, user_id)
         gone = {
@@ -53,14 +70,6 @@ def forget_user(store: Store, user_id: str, checkpoint_files: Sequence[Path] = (
         if any(gone.values()):
             new_revision(cursor, f"forget user|{user_id}", None)  # a hash: the id does not stand in it
             store.set_meta(ERASING, datetime.now(UTC).isoformat(timespec="seconds"))
-    spellings = [text for texts in queries.values() for text in texts]
-    gone["runs"] = runlog.forget(store.path, user_id, spellings)
-    for file in dict.fromkeys([*map(Path, checkpoint_files), *checkpoints.files_beside(store.path)]):
-        gone["checkpoints"] = gone.get("checkpoints", 0) + checkpoints.forget(file, user_id, spellings)
-    shutil.rmtree(leftovers.index_of(store.path), ignore_errors=True)  # of the revision before; made again when needed
-    for one in leftovers.found(store.path):
-        one.sweep()
-    erase(store)
     return gone
 
 
@@ -114,7 +123,13 @@ def holders(store: Path, folders: Sequence[Path] = ()) -> list[str]:
 
 def forget_item(store: Store, item_id: str) -> dict[str, int]:
     """Takes a product off the catalogue, with its vectors and what queries showed of it. Gives the rows that went; all
-    0 for an unknown id."""
+    0 for an unknown id and for a product that is off it already."""
+    gone = _forget_item_in_store(store, item_id)
+    erase(store)  # also where nothing was found: an earlier call may have been cut off here
+    return gone
+
+
+def _forget_item_in_store(store: Store, item_id: str) -> dict[str, int]:
     with store.writing(), store._database.reading() as cursor:
         known = store.items([item_id]).get(item_id)
         if known is None:
@@ -127,6 +142,8 @@ def forget_item(store: Store, item_id: str) -> dict[str, int]:
         if row is None or not row[0]:
             vectors += _deleted(cursor, "embeddings", "kind = 'title' AND key = ?", key)
         gone = {"items": 1, "exposures": _deleted(cursor, "exposures", "item_id = ?", item_id), "vectors": vectors}
+        if not (known.listed or known.title or gone["exposures"] or vectors):
+            return {**gone, "items": 0}
         if cursor.execute("SELECT 1 FROM events WHERE item_id = ? LIMIT 1", [item_id]).fetchone():
             cursor.execute(
                 """UPDATE items SET title = '', category = '', brand = '', color = '', size = '', price = NULL,
@@ -139,7 +156,6 @@ def forget_item(store: Store, item_id: str) -> dict[str, int]:
         _deleted(cursor, "changes", "kind = 'item' AND key = ?", item_id)
         new_revision(cursor, f"forget item|{item_id}", None)
         store.set_meta(ERASING, datetime.now(UTC).isoformat(timespec="seconds"))
-    erase(store)
     return gone
 
 

@@ -123,6 +123,19 @@ _COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from here on nano-, micro- or milliseconds
 
 
+def moment_of(as_of: datetime | str | None) -> datetime | None:
+    """A moment as it is given by callers, in UTC without an offset: text as `parse_time` reads it, a datetime with an
+    offset or without (UTC)."""
+    if isinstance(as_of, str):
+        return parse_time(as_of)
+    if as_of is None or as_of.tzinfo is None:
+        return as_of
+    try:
+        return as_of.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:
+        raise SettingsError(f"'{as_of}' is not a time: in UTC it is of no year from 1 to 9999.") from None
+
+
 def parse_time(text: str) -> datetime:
     """Reads `--as-of`: an event number ("12"), seconds, milli-, micro- or nanoseconds since 1970, a date such as
     20260514, 2026-05-14, 14.05.2026 or May 14, 2026, with or without a time of day and an offset, which is turned into

@@ -40,7 +40,7 @@ class RunLog:
     """The run log that belongs to the store at `path`; `place` is its own file. Making the object touches no disk."""
 
     def __init__(self, path: str | Path) -> None:
-        self.place = Path(path).expanduser().with_suffix(".runs.duckdb")
+        self.place = Path(os.path.expanduser(path)).with_suffix(".runs.duckdb")
         self._misnamed = self.place.with_suffix(".runs.duckdb")  # where version 0.1.0 put it, the suffix twice
 
     def append(self, record: Mapping[str, object]) -> None:

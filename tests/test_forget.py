@@ -20,7 +20,7 @@ from recgraph.settings import load_settings
 from recgraph.store.care import checkpoints, pending, runlog
 from recgraph.store.care.rewrite import rewritten
 from recgraph.store.db import Store
-from recgraph.store.forget import ERASING, forget_user, text_key
+from recgraph.store.forget import ERASING, forget_item, forget_user, text_key
 from recgraph.store.ingest.load import ingest
 from recgraph.store.records import Summary
 from recgraph.store.runs import RunLog
@@ -157,3 +157,34 @@ def test_what_is_made_beside_a_store_is_for_its_owner_alone(tmp_path: Path) -> N
     assert stat.S_IMODE(path.stat().st_mode) == 0o640  # as it was set
     RunLog(path).append(json.loads('{"run_id": "1", "user_id": "u"}'))
     assert stat.S_IMODE((tmp_path / "shop.runs.duckdb").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("cut_off_in", ["runlog.forget", "checkpoints.forget", "_forget_in_store", "erase"])
+def test_forgetting_that_was_cut_off_is_ended_by_the_next_call(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, cut_off_in: str
+) -> None:
+    """Once the events were gone nobody knew which words had been theirs alone, and another's run kept them."""
+    store = make_store(SHOP_ITEMS, EVENTS, EXPOSURES)
+    store.close()
+    for user in (USER, "U2"):
+        ask(store.path, user, f"{WORDS[0]} boots")
+    with monkeypatch.context() as patch, Store.open(store.path) as opened:
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(f"recgraph.store.forget.{cut_off_in}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            forget_user(opened, USER)
+    with Store.open(store.path) as opened:
+        forget_user(opened, USER)
+    beside = [name for name in places_of(store.path.parent, USER, *WORDS) if not name.startswith("shop-tables")]
+    assert beside == []
+
+
+def test_a_product_that_is_off_the_catalogue_already_is_nothing_to_forget(make_store: MakeStore) -> None:
+    store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
+    assert forget_item(store, "S1OLIV")["items"] == 1
+    revision = store.revision()
+    assert not any(forget_item(store, "S1OLIV").values())
+    assert store.revision() == revision

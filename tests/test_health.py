@@ -18,13 +18,15 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder
 
 from recgraph import doctor
 from recgraph.cli import main
-from recgraph.errors import StoreError
+from recgraph.errors import StoreError, StoreReadOnly
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings, load_settings
 from recgraph.store import snapshot
+from recgraph.store.care import health, rewrite
 from recgraph.store.care.health import Finding, examine
 from recgraph.store.care.leftovers import found as leftovers_of
 from recgraph.store.db import Store
+from recgraph.store.ingest import side
 from recgraph.store.ingest.load import ingest
 from recgraph.store.runs import RunLog
 
@@ -139,6 +141,47 @@ def test_what_can_be_read_of_a_damaged_store_is_saved_and_the_damaged_file_kept(
     assert saved
 
 
+def test_saving_a_damaged_store_keeps_what_only_its_log_holds_and_begins_again_after_a_kill(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed and stood in the log alone was lost, and each kill left the damaged file under one more name."""
+    store = make_store(SHOP_ITEMS, SHOP_EVENTS)
+    store.close()
+    with duckdb.connect(str(store.path)) as con:
+        con.execute("UPDATE items SET title = 'no view'; DROP VIEW shown; CREATE TABLE shown AS SELECT 1; DROP TABLE summaries")
+    written = "import os; from recgraph.store.db import Store\n"
+    written += f"s = Store.open({str(store.path)!r}, write=True); s.set_meta('only', 'in the log'); os._exit(0)"
+    subprocess.run([sys.executable, "-c", written], check=True)
+    assert store.path.with_name("shop.duckdb.wal").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(health, "salvaged", _killed)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # who is killed tidies nothing
+        with pytest.raises(KeyboardInterrupt):
+            health._salvage(store.path)
+    assert "kept" in health._salvage(store.path)
+    with Store.open(store.path) as mended:
+        assert mended.meta("only") == "in the log"
+    left = sorted(file.name for file in store.path.parent.glob("shop.duckdb*"))
+    assert left == ["shop.duckdb", "shop.duckdb.damaged", "shop.duckdb.damaged.wal"]
+
+
+def test_a_store_that_the_disk_had_no_room_for_never_takes_the_place_of_another(shop: Path, tmp_path: Path) -> None:
+    """An ingest reported its rows as loaded, and the store was empty: they stood in a log that was thrown away."""
+    before = shop.read_bytes()
+    copy = tmp_path / "shop.duckdb.ingest" / "shop.duckdb"
+    copy.parent.mkdir()
+    Store.create(copy).close()
+    copy.with_name("shop.duckdb.wal").write_bytes(b"committed, and not in the file")
+    for put in (side.take_place, rewrite._put):
+        with pytest.raises(StoreReadOnly, match=r"no room.*Free some space there: df -h"):
+            put(copy, shop)
+        assert shop.read_bytes() == before
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 # ── Logs of others, other files, full disks ───────────────────────────────────────────────────────────────────────────
 
 
@@ -180,6 +223,7 @@ from pathlib import Path
 from test_health import ask
 from recgraph.errors import RecgraphError
 from recgraph.store.db import Store
+from recgraph.store.ingest import side
 from recgraph.store.ingest.load import ingest
 path = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))

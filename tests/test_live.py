@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 from recgraph.errors import StoreBusy
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings
+from recgraph.store.care import checksums
+from recgraph.store.care.health import examine
 from recgraph.store.connection import Database
 from recgraph.store.db import Store
 from recgraph.store.forget import forget_item
@@ -320,3 +323,39 @@ def test_what_was_built_is_kept_beside_the_store_and_what_is_damaged_or_stale_is
     store.upsert_items([{"item_id": "S1OLIV", "price": 3}])
     Retriever.build(store, FakeEncoder())
     assert [one for one in root.iterdir() if one == folder] == []
+
+
+def test_a_flipped_bit_in_what_is_kept_is_never_answered_from(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array with another number in it gave another answer without a word, or an IndexError."""
+    monkeypatch.setattr("recgraph.tools.retrieve.KEPT_FROM", 1)
+    monkeypatch.setattr(checksums, "BLOCK", 64)
+    first = ids(Retriever.build(store, FakeEncoder()), query="wool jumper")
+    (folder,) = store.path.with_name(store.path.name + ".index").iterdir()
+    assert [one.ok for one in examine(store.path) if one.name == "index"] == [True]
+    for part in sorted(one for one in folder.iterdir() if one.is_dir()):
+        file = max(part.rglob("*.npy"), key=lambda one: one.stat().st_size)
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 4
+        file.write_bytes(data)
+        [finding] = [one for one in examine(store.path) if one.name == "index"]
+        assert "the checksum of block" in finding.found
+        again = Retriever.build(store, FakeEncoder())
+        assert ids(again, query="wool jumper") == first
+        assert not [one for one in examine(store.path) if one.name == "index" and not one.ok]
+
+
+def test_of_a_large_file_other_blocks_are_looked_at_each_time_and_all_where_it_is_deep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checksums, "BLOCK", 10)
+    (tmp_path / "array.npy").write_bytes(bytes(400))
+    checksums.write(tmp_path)
+    assert checksums.problem(tmp_path, deep=True) == ""
+    (tmp_path / "array.npy").write_bytes(bytes(200) + b"x" + bytes(199))
+    assert checksums.problem(tmp_path, deep=True) == "the checksum of block 20 of array.npy is another"
+    assert "block 20" in {checksums.problem(tmp_path)[16:24] for _ in range(100)}  # 1 - (32/38)^100
+    (tmp_path / "array.npy").write_bytes(bytes(399))
+    assert checksums.problem(tmp_path) == "array.npy has 399 bytes instead of 400"
+    (tmp_path / "array.npy").write_bytes(bytes(400))
+    (tmp_path / "more").write_text("")
+    assert checksums.problem(tmp_path) == "more is none of its files"

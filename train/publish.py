@@ -20,6 +20,7 @@ from typing import Any
 from recgraph.errors import SettingsError, StoreError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
+from recgraph.store.ingest.side import take_place
 from recgraph.tools.llm.adapter_sets import AdapterCard, adapter_fingerprint
 from recgraph.tools.trained import FOLDERS, META, TrainedParts, published_facts
 from recgraph.train import leaks
@@ -129,9 +130,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
     _remove(building)
     with snapshot.load(needed(folder / "data" / "prepare" / "all", "prepare"), building) as store:
         published, counts = fill(store, folder, split, preset, summarized), store.counts()
-    # of the old store; DuckDB would replay it on the new one
-    target.with_name(target.name + ".wal").unlink(missing_ok=True)
-    building.replace(target)
+    take_place(building, target)
     note(
         f"{target}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events, "
         f"{counts['summaries']:,} summaries, "

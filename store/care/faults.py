@@ -35,8 +35,10 @@ def translate(error: duckdb.Error, path: Path) -> StoreError:
             f"Another process is using the store {path}. Try again when it is done, or close it. (DuckDB: {line})"
         )
     if any(sign in low for sign in _FULL):
+        beside = path.parent.name.endswith(".ingest")  # of an ingest, whose folder is gone when this is read
         return StoreReadOnly(
-            f"{name} cannot be written: its disk is full ({line}). Nothing was changed. Free some space there: df -h {path.parent}"
+            f"{name} cannot be written: its disk is full ({line}). Nothing was changed. Free some space there: "
+            f"df -h {path.parent.parent if beside else path.parent}"
         )
     if any(sign in low for sign in _UNWRITABLE):
         return StoreReadOnly(
@@ -103,12 +105,28 @@ def check_writable(path: Path) -> None:
         )
 
 
+def places_aside(file: Path, mark: str = ASIDE) -> Iterator[Path]:
+    """NAME.damaged, NAME.damaged-2, ..."""
+    for number in range(1, 10_000):
+        yield file.with_name(f"{file.name}{mark}{'' if number == 1 else f'-{number}'}")
+
+
 def set_aside(file: Path, mark: str = ASIDE) -> Path:
-    """Renames a file (or folder) to NAME.damaged, NAME.damaged-2, ... and gives the new place."""
-    places = (file.with_name(f"{file.name}{mark}{'' if number == 1 else f'-{number}'}") for number in range(1, 10_000))
-    place = next(place for place in places if not place.exists())
+    """Renames a file (or folder) to the first of `places_aside` that is free, and gives it."""
+    place = next(place for place in places_aside(file, mark) if not place.exists())
     file.rename(place)
     return place
+
+
+def check_complete(file: Path) -> None:
+    """Raises StoreReadOnly where a closed database has a log beside it. DuckDB says nothing where, on closing, what
+    was committed found no room in the file: who moved the file without its log would lose it."""
+    log = file.with_name(file.name + LOG)
+    if log.exists() and log.stat().st_size:
+        raise StoreReadOnly(
+            f"The disk has no room for {file.name} as a whole. Nothing was changed. Free some space there: df -h "
+            f"{file.parent.parent if file.parent.name.endswith('.ingest') else file.parent}"
+        )
 
 
 def set_orphaned_log_aside(path: Path) -> Path | None:

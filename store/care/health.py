@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import numpy as np
 
 from recgraph.errors import StoreBusy, StoreError
-from recgraph.store.care import checkpoints, leftovers, pending
-from recgraph.store.care.faults import ASIDE, LOG, set_aside, set_orphaned_log_aside
+from recgraph.store.care import checkpoints, checksums, leftovers, pending
+from recgraph.store.care.faults import ASIDE, LOG, check_complete, places_aside, set_aside, set_orphaned_log_aside
 from recgraph.store.care.rewrite import REWRITING, readable, salvaged
 from recgraph.store.connection import CONFIG
 from recgraph.store.db import Store
@@ -138,22 +137,11 @@ def _salvage(path: Path) -> str:
     beside = path.with_name(path.name + REWRITING)
     for one in (beside, beside.with_name(beside.name + LOG)):
         one.unlink(missing_ok=True)
-    aside = next(place for n in range(1, 10_000) if not (place := path.with_name(f"{path.name}{ASIDE}{n if n > 1 else ''}")).exists())
-    try:
-        os.link(path, aside)  # under another name it has no log beside it, which may be what is damaged
-    except OSError:
-        shutil.copy(path, aside)
+    aside, log_aside = _kept_aside(path)
     try:
         Store.create(beside).close()
-        try:
-            found = salvaged(aside, beside, sorted(TABLES))
-        except StoreBusy:
-            raise
-        except StoreError:
-            raise StoreError(
-                f"{path} cannot even be opened, so nothing of it can be saved. Make the store anew from its files or from "
-                f"a snapshot, and it will have the place: mv {path} {path}{ASIDE}; recgraph ingest PATH... --store {path}"
-            ) from None
+        found = _salvaged(path, aside, log_aside, beside)
+        check_complete(beside)
         lost = [table for table, rows in found.items() if rows is None]
         if set(lost) & set(_NEEDED):
             raise StoreError(
@@ -161,15 +149,43 @@ def _salvage(path: Path) -> str:
                 f"store anew from its files or a snapshot: recgraph ingest PATH... --store NEW"
             )
     except BaseException:
-        aside.unlink()
-        beside.unlink(missing_ok=True)
+        for one in (aside, log_aside, beside):
+            one.unlink(missing_ok=True)
         raise
-    log = path.with_name(path.name + LOG)
-    if log.exists():
-        set_aside(log)
+    path.with_name(path.name + LOG).unlink(missing_ok=True)  # it stands beside the damaged file
     beside.replace(path)
     kept = ", ".join(f"{rows:,} {table}" for table, rows in found.items() if rows)
     return f"kept {kept}{f'; lost {chr(44).join(lost)}' if lost else ''}; the damaged file is {aside}"
+
+
+def _kept_aside(path: Path) -> tuple[Path, Path]:
+    """The store under a second name, and its log; those of an earlier call that was cut off, if there are any."""
+    log = path.with_name(path.name + LOG)
+    aside = next(place for place in places_aside(path) if not place.exists() or place.samefile(path))
+    log_aside = aside.with_name(aside.name + LOG)
+    for file, place in ((path, aside), (log, log_aside)):
+        if file.exists() and not place.exists():
+            try:
+                os.link(file, place)
+            except OSError:
+                shutil.copy(file, place)
+    return aside, log_aside
+
+
+def _salvaged(path: Path, aside: Path, log_aside: Path, beside: Path) -> dict[str, int | None]:
+    """With what its log holds, or without where the log is what is damaged."""
+    try:
+        return salvaged(aside, beside, sorted(TABLES))
+    except StoreBusy:
+        raise
+    except StoreError:
+        if log_aside.exists():
+            set_aside(log_aside)  # under a name by which it is not read
+            return _salvaged(path, aside, log_aside, beside)
+        raise StoreError(
+            f"{path} cannot even be opened, so nothing of it can be saved. Make the store anew from its files or from "
+            f"a snapshot, and it will have the place: mv {path} {path}{ASIDE}; recgraph ingest PATH... --store {path}"
+        ) from None
 
 
 # ── Beside it ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -228,21 +244,13 @@ def _snapshot(folder: Path) -> Iterator[Finding]:
 
 
 def _index(path: Path) -> Iterator[Finding]:
-    """What is damaged there is made again by whoever needs it; an array cut off would only be seen then."""
-    root = leftovers.index_of(path)
-    for file in sorted(root.glob("*/*/*")):
-        why = _unreadable(file)
-        if why:
-            one = leftovers.Leftover(file.parent, "")
-            yield Finding("index", False, f"{file} is damaged: {why}", f"rm -r {file.parent}", _swept(one))
-
-
-def _unreadable(file: Path) -> str:
-    try:
-        if file.suffix == ".npy":
-            np.load(file, mmap_mode="r")
-        elif file.is_file() and file.stat().st_size == 0:
-            return "it is empty"
-    except (OSError, ValueError, EOFError) as error:
-        return str(error)
-    return ""
+    """What is damaged there is made again by whoever needs it."""
+    folders = [folder for folder in sorted(leftovers.index_of(path).glob("*/*")) if folder.is_dir() and folder.name[0] != "."]
+    damaged = 0
+    for folder in folders:
+        if why := checksums.problem(folder, deep=True):
+            damaged += 1
+            one = leftovers.Leftover(folder, "")
+            yield Finding("index", False, f"{folder} is damaged: {why}", f"rm -r {folder}", _swept(one))
+    if folders and not damaged:
+        yield Finding("index", True, f"every block of {len(folders)} parts in {leftovers.index_of(path)} is as it was written")

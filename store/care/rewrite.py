@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from recgraph.errors import StoreBusy, StoreReadOnly
-from recgraph.store.care.faults import LOG, check_writable, translate
+from recgraph.store.care.faults import LOG, check_complete, check_writable, translate
 from recgraph.store.connection import CONFIG, PRIVATE, WANTED, Database, is_merged_beside
 from recgraph.store.parquet import quoted
 
@@ -69,6 +69,7 @@ def _attach_alone(con: duckdb.DuckDBPyConnection, path: Path, until: float) -> N
 
 
 def _put(beside: Path, path: Path) -> None:
+    check_complete(beside)
     if path.exists():
         beside.chmod(stat.S_IMODE(path.stat().st_mode))
     with beside.open("rb") as file:

@@ -7,6 +7,7 @@ meanwhile and a killed ingest leaves the store as it was.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +48,7 @@ def find_files(form: Format, paths: Sequence[str | Path]) -> list[SourceFile]:
     IngestError for a path that is missing or unknown."""
     found: dict[tuple[Path, str], SourceFile] = {}
     for given in paths:
-        path = Path(given).expanduser().absolute()
+        path = Path(os.path.expanduser(given)).absolute()
         if not path.exists():
             raise IngestError(f"There is no file or folder {path}.")
         sources = [source for source in _sources(form, path) if not source.member or _may_hold(form, source.filename)]
@@ -103,7 +104,7 @@ def ingest(
     """
     started = time.monotonic()
     form, files = _chosen(format, paths, mapping or {})
-    place = Path(store_path).expanduser().absolute()
+    place = Path(os.path.expanduser(store_path)).absolute()
     _check_store(place)
     with side_folder(place, wait, progress) as folder:
         with side_database(folder) as side:

@@ -25,7 +25,7 @@ import duckdb
 from filelock import FileLock, Timeout
 
 from recgraph.errors import StoreBusy
-from recgraph.store.care.faults import LOG, check_writable, set_orphaned_log_aside, translated
+from recgraph.store.care.faults import LOG, check_complete, check_writable, set_orphaned_log_aside, translated
 from recgraph.store.connection import CONFIG, INGEST_FOLDER, MERGING, Database, Terms
 
 WAIT = 300.0  # seconds that an ingest waits for another one, and then for the readers, before it gives up
@@ -99,8 +99,13 @@ def _acquired(store: Path, wait: float) -> Database:
 
 
 def take_place(copy: Path, store: Path) -> None:
-    """Puts a complete store in the place of another, or where there was none. Who reads the old one reopens soon, this process at once."""
+    """Puts a complete store in the place of another, or where there was none. Who reads the old one reopens soon, this process at once.
+    StoreBusy where another process writes into the old one, StoreReadOnly where the disk had no room for all of the copy."""
+    check_complete(copy)
+    log = store.with_name(store.name + LOG)
     if store.exists():
+        if log.exists():  # it would be read into the new one; taken away, a kill would cost the old one what stands in it
+            Database.acquire(store, write=True).release(write=True)
         copy.chmod(stat.S_IMODE(store.stat().st_mode))
     else:
         set_orphaned_log_aside(store)

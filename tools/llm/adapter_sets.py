@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -156,7 +157,7 @@ def adapter_fingerprint(folder: str | Path) -> str:
 def roots(store: str | Path | None = None) -> list[Path]:
     """The folders that hold sets: `adapters` beside the store, in the current folder, in the checkout this file is
     in."""
-    beside = [Path(store).expanduser().absolute().parent] if store else []
+    beside = [Path(os.path.expanduser(store)).absolute().parent] if store else []
     places = [*beside, Path.cwd(), Path(__file__).resolve().parents[2]]
     return list(dict.fromkeys(place / "adapters" for place in places))
 
@@ -167,7 +168,7 @@ def find_set(wanted: str, store: str | Path | None = None) -> AdapterSet:
     A PEFT folder of which neither card nor name tells the task serves both next and fit. Raises ModelMissing with every
     place.
     """
-    path = Path(wanted).expanduser()
+    path = Path(os.path.expanduser(wanted))
     places = (
         [path]
         if path.is_absolute() or wanted.startswith(".")

@@ -5,6 +5,7 @@ only when there is an adapter.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ class Adapters:
         self._peft: Any = None
         self._active: str | None = None
         for name, folder in folders.items():
-            check_fit(name, Path(folder).expanduser(), base)
-            self._load(model, name, Path(folder).expanduser())
+            check_fit(name, Path(os.path.expanduser(folder)), base)
+            self._load(model, name, Path(os.path.expanduser(folder)))
         if self._peft is not None:
             self._peft.base_model.disable_adapter_layers()
 

@@ -204,7 +204,7 @@ def _complete(folder: Path) -> Path | None:
 def _given_folder(name: str, searched: list[str]) -> Path | None:
     if not name:
         return None
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     searched.append(
         f"the folder {folder} ({'without config.json or weights' if folder.is_dir() else 'no such folder'})"
     )

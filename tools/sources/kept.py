@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from recgraph.errors import StoreError
+from recgraph.store.care import checksums
 from recgraph.store.db import Store
 from recgraph.tools.index import VectorIndex
 
@@ -91,6 +92,8 @@ class Built:
     ) -> T:
         if place.exists():
             try:
+                if why := checksums.problem(place):
+                    raise StoreError(why)
                 return load(place)
             except (OSError, ValueError, EOFError, KeyError, StoreError) as error:  # cut off or overwritten
                 self.damaged.append(place.name)
@@ -122,6 +125,7 @@ def _write(place: Path, made: T, save: Callable[[T, Path], None]) -> None:
     beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         save(made, beside)
+        checksums.write(beside)
         os.replace(beside, place)
     except OSError:
         shutil.rmtree(beside, ignore_errors=True)
