@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -28,6 +28,7 @@ from recgraph.graph.checkpoints import Checkpoints
 from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.recommendation import Recommendation
+from recgraph.graph.replay import REQUEST, Past, Replay, recgraph_version, request_of
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.graph.wiring import build_graph, serializer
@@ -46,12 +47,14 @@ from recgraph.tools.llm.protocol import LLM
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.remembered import RememberingEncoder
 from recgraph.tools.retrieve import Retriever
+from recgraph.tools.trained import published_fingerprint
 from recgraph.tools.wish.facets import Facets
 from recgraph.tools.wish.filters import filters
 from recgraph.tools.wish.understand import MOST_LETTERS
 from recgraph.tools.wish.wish import Price, Wish
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
+REPLAYED_WITHIN = 600.0  # seconds for an answer given again, so that a slower machine changes nothing
 _UNKNOWN = "qxzzyx"  # a word of no shop: to look for its meaning makes ready what all unknown words need
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
 
@@ -145,6 +148,7 @@ class Recommender:
         self._titles: VectorIndex | None = None
         self._served = False  # whether a retriever of now was made
         self._read: tuple[str, Facets] | None = None  # facets read before that, and the revision they are of
+        self._parts = published_fingerprint(store)  # of the trained parts that the last fit took
         self._writer: Store | None = None
         self._owning = threading.Lock()
         self._live = Live(store, lambda until: self._fit_retriever(None, until, progress))
@@ -157,12 +161,12 @@ class Recommender:
         )
         self.currency = store.meta("currency") or ""
         self._conversations, self._vocabularies = Conversations(), Vocabularies(self.encoder)
-        self.summarizer = self._choose_summarizer()
+        self.summarizer = self._choose_summarizer(settings)
         self._runs, self._logged = RunQueue(RunLog(store.path)), False
         self._exit.callback(self._runs.close)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
         summarize = build_summarize(self.summarizer, store.summary, block=settings.block, group=settings.merge)
-        self.graph = build_graph(self._nodes(), summarize, settings.deadline, self._checkpointer)
+        self.graph = build_graph(self._nodes(settings), summarize, settings.deadline, self._checkpointer)
 
     @classmethod
     def open(
@@ -244,7 +248,28 @@ class Recommender:
         }
         if thread:
             asked["wish"], asked["shown"] = self._conversations.last(user_id, thread)
-        return self._run(asked, settings.deadline, thread)
+        return self._run(asked, settings, thread)
+
+    def replay(self, run_id: str) -> Replay:
+        """Gives a run of the run log again, by the request and the settings of then, and says how the answer differs
+        and what it hung on that is another one now. Nothing is logged or kept of it. StoreError for a run that is not
+        in the log, or was logged without its request."""
+        past = Past.of(RunLog(self.store.path).find(run_id))
+        settings, as_of, made = past.settings(self.settings), past.as_of(self.store), set(past.request["made"])
+        summarize = build_summarize(
+            self._choose_summarizer(settings),
+            lambda key: None if key in made else self.store.summary(key),  # made for that run, so not there yet
+            block=settings.block,
+            group=settings.merge,
+        )
+        graph = build_graph(self._nodes(settings), summarize, REPLAYED_WITHIN)
+        begun = time.perf_counter()
+        state = cast(State, graph.invoke(cast(Any, past.asked(as_of))))
+        state = cast(State, {**state, "degraded": [*self.adapters.notes, *state.get("degraded", ())]})
+        conditions = self._conditions(as_of)
+        models = {**self.models, "store_revision": conditions["revision"]}
+        timings = {"total": (time.perf_counter() - begun) * 1000}
+        return past.beside(Recommendation.of(state, timings, models, self.currency), conditions)
 
     def warm_up(self, as_of: datetime | str | None = None, *, memory: bool = True) -> None:
         """Fits and loads what the first run as of that moment would: title and ID embeddings, the shop's vocabulary,
@@ -329,9 +354,9 @@ class Recommender:
     ) -> None:
         self.close()
 
-    def _run(self, asked: State, seconds: float, thread: str) -> Iterator[Step | Recommendation]:
+    def _run(self, asked: State, settings: Settings, thread: str) -> Iterator[Step | Recommendation]:
         started = last = time.perf_counter()
-        context = RunContext.within(seconds)
+        at, context = datetime.now(UTC).replace(tzinfo=None), RunContext.within(settings.deadline)
         inputs, config, resumed = self._begin(asked)
         timings: dict[str, float] = {}
         state = cast(State, {})
@@ -360,8 +385,11 @@ class Recommender:
         state = cast(State, {**state, "degraded": [*self.adapters.notes, *state.get("degraded", ()), *unsaved]})
         if thread:
             self._conversations.keep(state["user_id"], thread, state.get("wish"), state.get("shown") or ())
-        found = Recommendation.of(state, timings, self.models, self.currency)
-        note = self._log(found)
+        conditions = self._conditions(asked["as_of"])
+        models = {**self.models, "store_revision": conditions["revision"]}
+        found = Recommendation.of(state, timings, models, self.currency)
+        made = [summary.input_hash for summary in state.get("made") or ()]
+        note = self._log(found, request_of(asked, settings, conditions, at, made))
         yield found if note is None else replace(found, degraded=(*found.degraded, note))
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
@@ -398,9 +426,20 @@ class Recommender:
             return [f"save: summaries were not kept for next time: {error}"]
         return []
 
-    def _log(self, found: Recommendation) -> str | None:
+    def _conditions(self, as_of: datetime | None) -> dict[str, str]:
+        """What an answer as of a moment hangs on beside its request."""
+        revision = self._live.revision if as_of is None else self.store.revision()
+        return {
+            **{name: value for name, value in self.models.items() if name != "store_revision"},
+            "revision": revision,
+            "fitted": self._live.fitted if as_of is None else revision,
+            "parts": self._parts,
+            "version": recgraph_version(),
+        }
+
+    def _log(self, found: Recommendation, request: Mapping[str, object]) -> str | None:
         try:
-            self._runs.add(found.to_dict())
+            self._runs.add({**found.to_dict(), REQUEST: request})
             if not self._logged:  # at once, so that the first answer tells what is wrong with the log
                 self._runs.flush()
                 self._logged = True
@@ -412,7 +451,7 @@ class Recommender:
         built = Retriever.build(
             self.store, self.encoder, as_of, _reporter(progress, "Embedding titles"), titles=self._titles, until=until
         )
-        self._titles = built.titles if built.complete else None
+        self._titles, self._parts = built.titles if built.complete else None, published_fingerprint(self.store)
         self._served = self._served or as_of is None
         return built
 
@@ -420,11 +459,11 @@ class Recommender:
         """That of now, which follows the store; or the one of a moment."""
         return self._live(until) if as_of is None else self._of_moments(as_of, until)
 
-    def _nodes(self) -> Nodes:
-        reader = self.store if self.settings.attributes == "shown" else TitlesOnly(self.store)
-        settings = NodeSettings.of(self.settings, self.currency, large=self._large, adapters=self.adapters.names)
+    def _nodes(self, settings: Settings) -> Nodes:
+        reader = self.store if settings.attributes == "shown" else TitlesOnly(self.store)
+        told = NodeSettings.of(settings, self.currency, large=self._large, adapters=self.adapters.names)
         listen = self._vocabularies.listen
-        return Nodes(reader, self.llm, self._retriever, self._memory, self.store.catalogue(), settings, listen)
+        return Nodes(reader, self.llm, self._retriever, self._memory, self.store.catalogue(), told, listen)
 
     @property
     def _large(self) -> bool:
@@ -432,8 +471,8 @@ class Recommender:
         one."""
         return self.llm is not None and (self.llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
 
-    def _choose_summarizer(self) -> Summarizer:
-        kind, llm, adapter = self.settings.summarizer, self.llm, self.adapters.names.get("summarize")
+    def _choose_summarizer(self, settings: Settings) -> Summarizer:
+        kind, llm, adapter = settings.summarizer, self.llm, self.adapters.names.get("summarize")
         if kind == "auto":
             # In this process on a CPU an LLM's summary costs seconds a block.
             kind = "llm" if self._large or (adapter and not (llm and llm.on_cpu)) else "profile"
@@ -442,7 +481,7 @@ class Recommender:
         vocabulary = CatalogueWords(self.store.attribute_values())
         weights = self.adapters.weights.get("summarize", "")
         return LLMSummarizer(
-            llm, vocabulary, wording=self.settings.wording, currency=self.currency, adapter=adapter, weights=weights
+            llm, vocabulary, wording=settings.wording, currency=self.currency, adapter=adapter, weights=weights
         )
 
     def _open_checkpoints(self, path: str) -> Checkpoints:
