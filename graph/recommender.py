@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -28,7 +28,8 @@ from recgraph.graph.checkpoints import Checkpoints
 from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.recommendation import Recommendation
-from recgraph.graph.replay import REQUEST, Past, Replay, recgraph_version, request_of
+from recgraph.graph.replay.difference import Replay, beside
+from recgraph.graph.replay.past import REQUEST, Begun, Past, recgraph_version, request_of
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.graph.wiring import build_graph, serializer
@@ -43,7 +44,7 @@ from recgraph.tools.langchain_tools import ShopTool, memory_tool, retrieve_tool
 from recgraph.tools.live import Live
 from recgraph.tools.llm.adapter_sets import TASKS
 from recgraph.tools.llm.open import InUse, open_adapted
-from recgraph.tools.llm.protocol import LLM
+from recgraph.tools.llm.protocol import LLM, Remembering
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.remembered import RememberingEncoder
 from recgraph.tools.retrieve import Retriever
@@ -263,13 +264,15 @@ class Recommender:
             group=settings.merge,
         )
         graph = build_graph(self._nodes(settings), summarize, REPLAYED_WITHIN)
+        if isinstance(self.llm, Remembering):
+            self.llm.start_afresh()
         begun = time.perf_counter()
         state = cast(State, graph.invoke(cast(Any, past.asked(as_of))))
         state = cast(State, {**state, "degraded": [*self.adapters.notes, *state.get("degraded", ())]})
         conditions = self._conditions(as_of)
         models = {**self.models, "store_revision": conditions["revision"]}
         timings = {"total": (time.perf_counter() - begun) * 1000}
-        return past.beside(Recommendation.of(state, timings, models, self.currency), conditions)
+        return beside(past, Recommendation.of(state, timings, models, self.currency), conditions)
 
     def warm_up(self, as_of: datetime | str | None = None, *, memory: bool = True) -> None:
         """Fits and loads what the first run as of that moment would: title and ID embeddings, the shop's vocabulary,
@@ -356,7 +359,7 @@ class Recommender:
 
     def _run(self, asked: State, settings: Settings, thread: str) -> Iterator[Step | Recommendation]:
         started = last = time.perf_counter()
-        at, context = datetime.now(UTC).replace(tzinfo=None), RunContext.within(settings.deadline)
+        begun, context = Begun.now(self.llm), RunContext.within(settings.deadline)
         inputs, config, resumed = self._begin(asked)
         timings: dict[str, float] = {}
         state = cast(State, {})
@@ -389,7 +392,7 @@ class Recommender:
         models = {**self.models, "store_revision": conditions["revision"]}
         found = Recommendation.of(state, timings, models, self.currency)
         made = [summary.input_hash for summary in state.get("made") or ()]
-        note = self._log(found, request_of(asked, settings, conditions, at, made))
+        note = self._log(found, request_of(asked, settings, conditions, begun, made))
         yield found if note is None else replace(found, degraded=(*found.degraded, note))
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:

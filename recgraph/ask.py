@@ -156,7 +156,7 @@ def replay(run_id: str, as_json: bool, store: str | None, **opened_with: Any) ->
     """
     from recgraph import panel, tables
     from recgraph.graph.recommender import Recommender
-    from recgraph.graph.replay import Past
+    from recgraph.graph.replay.past import Past
     from recgraph.settings import load_settings
     from recgraph.store.runs import RunLog
 

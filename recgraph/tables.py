@@ -17,7 +17,7 @@ from recgraph.terminal import printable
 if TYPE_CHECKING:
     from recgraph.evaluation.result import Ablation, Against, Figure, Line, Result
     from recgraph.evaluation.tune import Trial
-    from recgraph.graph.replay import Replay
+    from recgraph.graph.replay.difference import Replay
     from recgraph.tools.llm.adapter_sets import AdapterCard, AdapterSet
 
 _MOVED_SHOWN, _DIFFERENCES_SHOWN = 20, 8

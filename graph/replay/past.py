@@ -1,26 +1,20 @@
-"""A past answer given again: what the run log keeps of a request beside its answer, under which conditions it was
-answered, and how the answer of now differs.
-
-The answers are compared as public JSON, byte for byte, but for what cannot be the same: the run's id, its times, the
-tokens that a process had in its cache, and what the disk said ("save: ..."). How an answer is made is unknown here; see
-`Recommender.replay`.
-"""
+"""A run as the run log keeps it: the answer, and beside it the request and what the answer hung on, so that it can be
+given again (`Recommender.replay`). How two answers differ is in difference.py."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from recgraph.errors import SettingsError, StoreError
-from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.state import State
 from recgraph.settings import Settings
 from recgraph.store.db import Store
 from recgraph.store.records import show_time
+from recgraph.tools.llm.protocol import LLM, Remembering
 from recgraph.tools.wish.wish import Wish
 
 REQUEST = "request"  # the key of a logged run under which it stands
@@ -34,76 +28,37 @@ _CONDITIONS = {
     "parts": "The trained parts of retrieval ({then}) were published anew ({now}).",
     "version": "recgraph was version {then} and is {now} now.",
 }
-_SHOWN = 80  # characters of a value in a difference
+WARM = (
+    "The language model had read for other requests before, whose numbers it went on from; here it began afresh. In "
+    "bfloat16 that moves `yes` in the second digit, with RECGRAPH_DTYPE=float32 not in the fourth."
+)
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A value of the public JSON that is another one now: its `path` (`items[0].reason`), and both as JSON text."""
+class Begun:
+    """How a run began: at which moment (UTC), and whether its language model was `warm`, with states of earlier
+    prompts."""
 
-    path: str
-    then: str
-    now: str
+    at: datetime
+    warm: bool = False
 
-
-@dataclass(frozen=True)
-class Moved:
-    """A product that stands elsewhere in the list now: its ranks; None where it was, or is, not in it."""
-
-    item_id: str
-    title: str
-    then: int | None
-    now: int | None
-
-
-@dataclass(frozen=True)
-class Replay:
-    """A past answer beside the one of now. `gone` says, a sentence each, what the past answer hung on and is another
-    one now; the answers may be equal all the same."""
-
-    then: Mapping[str, Any]
-    now: Recommendation
-    gone: Sequence[str]
-    differences: Sequence[Difference]
-
-    @property
-    def equal(self) -> bool:
-        return not self.differences
-
-    @property
-    def moved(self) -> list[Moved]:
-        """Those that stand elsewhere in the list, in the order of then, the new ones last."""
-        lines = {line.item.item_id: (line.rank, line.item.title) for line in self.now.items}
-        found = []
-        for line in self.then["items"]:
-            rank, title = lines.pop(line["item_id"], (None, line["title"]))
-            if rank != line["rank"]:
-                found.append(Moved(line["item_id"], title, line["rank"], rank))
-        return found + [Moved(item_id, title, None, rank) for item_id, (rank, title) in lines.items()]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data; `answer` is the one of now."""
-        return {
-            "run_id": self.then["run_id"],
-            "equal": self.equal,
-            "gone": list(self.gone),
-            "moved": [asdict(one) for one in self.moved],
-            "differences": [asdict(one) for one in self.differences],
-            "answer": self.now.to_dict(),
-        }
+    @classmethod
+    def now(cls, llm: LLM | None) -> Begun:
+        return cls(datetime.now(UTC).replace(tzinfo=None), isinstance(llm, Remembering) and llm.warm)
 
 
 def request_of(
-    asked: State, settings: Settings, conditions: Mapping[str, str], at: datetime, made: Sequence[str]
+    asked: State, settings: Settings, conditions: Mapping[str, str], begun: Begun, made: Sequence[str]
 ) -> dict[str, Any]:
-    """What the log keeps of a request, as plain data: what was `asked`, when (`at`, UTC), the settings that shape an
+    """What the log keeps of a request, as plain data: what was `asked` and how that `begun`, the settings that shape an
     answer, the conditions it was answered under, and the keys of the summaries that were `made` for it."""
     given, wish, as_of = asked.get("given"), asked.get("wish"), asked.get("as_of")
     return {
         "query": asked.get("query") or "",
         "k": asked["k"],
         "as_of": as_of.isoformat() if as_of else None,
-        "at": at.isoformat(),
+        "at": begun.at.isoformat(),
+        "warm": begun.warm,
         "paradigm": asked["paradigm"],
         "mode": asked["mode"],
         "given": {**given.to_dict(), "dropped": list(given.dropped)} if given else None,
@@ -148,6 +103,16 @@ class Past:
         return "" if any(note.startswith("adapter:") for note in self.answer["degraded"]) else "none"
 
     @property
+    def was_warm(self) -> bool:
+        """Whether its language model went on from what it had read for earlier requests."""
+        return bool(self.request["warm"])
+
+    @property
+    def revision(self) -> str:
+        """The store's, then."""
+        return str(self.request["conditions"]["revision"])
+
+    @property
     def uses_llm(self) -> bool:
         return bool(self.answer["models"]["llm"] != "none")
 
@@ -187,7 +152,7 @@ class Past:
             return datetime.fromisoformat(self.request["as_of"])
         if not self.is_moved(store):
             return None
-        changes = store.changes_since(self.request["conditions"]["revision"])
+        changes = store.changes_since(self.revision)
         if changes is None:
             return datetime.fromisoformat(self.request["at"])
         new = set(changes.events)
@@ -197,7 +162,7 @@ class Past:
 
     def is_moved(self, store: Store) -> bool:
         """Whether the store is of another revision now."""
-        return bool(self.request["conditions"]["revision"] != store.revision())
+        return bool(self.revision != store.revision())
 
     def gone(self, now: Mapping[str, str], as_of: datetime | None) -> list[str]:
         """What the answer hung on and is another one `now`, a sentence each."""
@@ -216,39 +181,3 @@ class Past:
                 f"here it is fitted on {now['fitted']}."
             )
         return found
-
-    def beside(self, now: Recommendation, conditions: Mapping[str, str]) -> Replay:
-        """With the answer of now, which was given under these conditions."""
-        moved = self.request["conditions"]["revision"] != conditions["revision"]
-        # as the log keeps it: half a character, of which some ids are made, is "?" there
-        told = json.dumps(now.to_dict(), ensure_ascii=False, default=str).encode(errors="replace")
-        differences = _differences(_comparable(self.answer, moved), _comparable(json.loads(told), moved))
-        return Replay(self.answer, now, self.gone(conditions, now.as_of), tuple(differences))
-
-
-def _comparable(answer: Mapping[str, Any], moved: bool) -> dict[str, Any]:
-    """What has to be equal of an answer; with another revision its name and the moment that stands for it do not."""
-    kept = {name: value for name, value in answer.items() if name not in ("run_id", "timings_ms")}
-    kept["tokens"] = {name: value for name, value in answer["tokens"].items() if name != "cached"}
-    kept["degraded"] = [note for note in answer["degraded"] if not note.startswith("save:")]
-    if moved:
-        del kept["as_of"]
-        kept["models"] = {name: value for name, value in answer["models"].items() if name != "store_revision"}
-    return kept
-
-
-def _differences(then: object, now: object, path: str = "") -> Iterator[Difference]:
-    """The leaves that are not the same text."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        for name in dict.fromkeys((*then, *now)):
-            yield from _differences(then.get(name), now.get(name), f"{path}.{name}" if path else str(name))
-    elif isinstance(then, list) and isinstance(now, list):
-        for place in range(max(len(then), len(now))):
-            one, other = (values[place] if place < len(values) else None for values in (then, now))
-            yield from _differences(one, other, f"{path}[{place}]")
-    elif (told := json.dumps(then, ensure_ascii=False)) != (other := json.dumps(now, ensure_ascii=False)):
-        yield Difference(path, _cut(told), _cut(other))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
