@@ -28,7 +28,7 @@ from recgraph.graph.summarize import profile_fallback
 from recgraph.graph.wish import Listen, heard
 from recgraph.settings import Settings
 from recgraph.store.columns import Catalogue
-from recgraph.store.records import Event, Item, parse_time
+from recgraph.store.records import Event, Item, as_utc
 from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 from recgraph.tools.llm.untrusted import nameable
@@ -178,7 +178,7 @@ class Nodes:
             "query": prompts.clean(state.get("query") or "", prompts.ASKED_LIMIT),
             "said": (state.get("query") or "")[:MOST_LETTERS],
             "k": state.get("k") or s.k,
-            "as_of": parse_time(as_of) if isinstance(as_of, str) else as_of,
+            "as_of": as_utc(as_of),
             "paradigm": state.get("paradigm") or s.paradigm,
             "mode": state.get("mode") or s.mode,
         }

@@ -36,7 +36,7 @@ from recgraph.graph.wiring import build_graph, serializer
 from recgraph.graph.wish import Conversations, Vocabularies, heard
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
-from recgraph.store.records import Event, Summary, parse_time
+from recgraph.store.records import Event, Summary, as_utc
 from recgraph.store.runs import RunLog, RunQueue
 from recgraph.tools.embed import Encoder, encoder_of
 from recgraph.tools.index import VectorIndex
@@ -226,18 +226,18 @@ class Recommender:
     ) -> Iterator[Step | Recommendation]:
         """Runs the graph and yields a `Step` as each node ends, the `Recommendation` last.
 
-        `as_of` hides everything from that moment on (datetime UTC, or text as `parse_time` reads it); `deadline` is in
-        seconds. `wish` is one given ready-made: it wins over the words of the query. Under a `thread` the requests of a
-        user are one conversation: wishes add up, and "cheaper ones" means those of the last answer; this process keeps
-        the last 1,000 of them. An unknown user raises UnknownUser unless `new_user`; SettingsError for a value out of
-        range.
+        `as_of` hides everything from that moment on (a datetime, UTC where it has no offset, or text as `parse_time`
+        reads it); `deadline` is in seconds. `wish` is one given ready-made: it wins over the words of the query. Under
+        a `thread` the requests of a user are one conversation: wishes add up, and "cheaper ones" means those of the
+        last answer; this process keeps the last 1,000 of them. An unknown user raises UnknownUser unless `new_user`;
+        SettingsError for a value out of range.
         """
         asked_for = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
         given: dict[str, Any] = {name: value for name, value in asked_for.items() if value is not None}
         settings = replace(self.settings, **given)
         if not new_user:
             self.store.require_user(user_id)
-        moment = parse_time(as_of) if isinstance(as_of, str) else as_of
+        moment = as_utc(as_of)
         asked: State = {
             "user_id": user_id,
             "query": query[: MOST_LETTERS + 1].encode("utf-8", "replace").decode(),  # lone surrogates stop checkpoints
@@ -277,7 +277,7 @@ class Recommender:
     def warm_up(self, as_of: datetime | str | None = None, *, memory: bool = True) -> None:
         """Fits and loads what the first run as of that moment would: title and ID embeddings, the shop's vocabulary,
         and the `memory`, which only searches need."""
-        moment = parse_time(as_of) if isinstance(as_of, str) else as_of
+        moment = as_utc(as_of)
         self._vocabularies.listen(self._retriever(moment).fitted.facets)(_UNKNOWN, (), ())
         if memory:
             self._memory(moment).warm()

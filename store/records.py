@@ -123,6 +123,14 @@ _COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from here on nano-, micro- or milliseconds
 
 
+def as_utc(moment: datetime | str | None) -> datetime | None:
+    """A moment as the store counts time: UTC without an offset. Text is read by `parse_time`; a datetime without an
+    offset is UTC already; None stays None."""
+    if isinstance(moment, str):
+        return parse_time(moment)
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment is not None and moment.tzinfo else moment
+
+
 def parse_time(text: str) -> datetime:
     """Reads `--as-of`: an event number ("12"), seconds, milli-, micro- or nanoseconds since 1970, a date such as
     20260514, 2026-05-14, 14.05.2026 or May 14, 2026, with or without a time of day and an offset, which is turned into
