@@ -29,7 +29,7 @@ from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.replay.difference import Replay, beside
-from recgraph.graph.replay.past import REQUEST, Begun, Past, recgraph_version, request_of
+from recgraph.graph.replay.past import REQUEST, Begun, PastRun, recgraph_version, request_of
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.graph.wiring import build_graph, serializer
@@ -255,7 +255,7 @@ class Recommender:
         """Gives a run of the run log again, by the request and the settings of then, and says how the answer differs
         and what it hung on that is another one now. Nothing is logged or kept of it. StoreError for a run that is not
         in the log, or was logged without its request."""
-        past = Past.of(RunLog(self.store.path).find(run_id))
+        past = PastRun.of(RunLog(self.store.path).find(run_id))
         settings, as_of, made = past.settings(self.settings), past.as_of(self.store), set(past.request["made"])
         summarize = build_summarize(
             self._choose_summarizer(settings),

@@ -156,11 +156,11 @@ def replay(run_id: str, as_json: bool, store: str | None, **opened_with: Any) ->
     """
     from recgraph import panel, tables
     from recgraph.graph.recommender import Recommender
-    from recgraph.graph.replay.past import Past
+    from recgraph.graph.replay.past import PastRun
     from recgraph.settings import load_settings
     from recgraph.store.runs import RunLog
 
-    past = Past.of(RunLog(load_settings(store=store).store).find(run_id))
+    past = PastRun.of(RunLog(load_settings(store=store).store).find(run_id))
     if not past.uses_llm:
         opened_with["llm"] = opened_with["llm"] or "none"
     opened_with["adapter"] = opened_with["adapter"] or past.adapter

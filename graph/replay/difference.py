@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from recgraph.graph.recommendation import Recommendation
-from recgraph.graph.replay.past import WARM, Past
+from recgraph.graph.replay.past import WARM, PastRun
 
 _SHOWN = 80  # characters of a value in a difference
 
@@ -73,7 +73,7 @@ class Replay:
         }
 
 
-def beside(past: Past, now: Recommendation, conditions: Mapping[str, str]) -> Replay:
+def beside(past: PastRun, now: Recommendation, conditions: Mapping[str, str]) -> Replay:
     """A past answer and the one of now, which was given under these conditions."""
     moved = past.revision != conditions["revision"]
     # as the log keeps it: half a character, of which some ids are made, is "?" there

@@ -76,14 +76,14 @@ def recgraph_version() -> str:
 
 
 @dataclass(frozen=True)
-class Past:
+class PastRun:
     """A run as the log has it: the `answer`, which is the public JSON, and the `request`."""
 
     answer: Mapping[str, Any]
     request: Mapping[str, Any]
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Past:
+    def of(cls, record: Mapping[str, Any]) -> PastRun:
         """From a row of the log. StoreError for a run that was logged without its request."""
         answer = {name: value for name, value in record.items() if name != REQUEST}
         request = record.get(REQUEST)
