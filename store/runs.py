@@ -96,7 +96,8 @@ class RunLog:
         database = Database.acquire(place, write=False)
         try:
             with database.reading() as cursor:
-                rows = cursor.execute(command, [value]).fetchall()
+                made = cursor.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'runs'").fetchone()
+                rows = cursor.execute(command, [value]).fetchall() if made else []  # not yet: killed at the first run
         finally:
             database.release(write=False)
         return [json.loads(text) for (text,) in rows]
