@@ -97,9 +97,7 @@ def test_a_damaged_log_or_checkpoint_file_costs_no_answer_and_is_set_aside(shop:
     [note] = ask(shop)
     assert note.startswith("save: this run ")
     assert "recgraph doctor --deep" in note
-    [check] = [
-        one for one in doctor.deep(Settings(store=str(shop)), [shop.with_name("runs.sqlite")]) if one.ok is False
-    ]
+    [check] = [one for one in doctor.deep(Settings(store=str(shop)), [shop.with_name("runs.sqlite")]) if one.ok is False]
     assert f"mv {file}" in check.mend
     mended = doctor.deep(Settings(store=str(shop)), [shop.with_name("runs.sqlite")], mend=True)
     assert all(one.ok for one in mended)
@@ -169,9 +167,7 @@ def test_a_view_in_place_of_a_table_is_refused_and_sql_reaches_no_other_file(sho
                 store._all(sql)
     with duckdb.connect(str(shop)) as con:
         con.execute("ALTER TABLE rejects RENAME TO gone")
-        con.execute(
-            f"CREATE VIEW rejects AS SELECT filename AS source, 1 AS line, content AS reason, '' AS raw FROM read_text('{secret}')"
-        )  # noqa: S608
+        con.execute(f"CREATE VIEW rejects AS SELECT filename AS source, 1 AS line, content AS reason, '' AS raw FROM read_text('{secret}')")  # noqa: S608
     with pytest.raises(StoreError, match=r"rejects is a view, not a table.*recgraph ingest"):
         Store.open(shop)
 
@@ -223,9 +219,7 @@ def test_a_full_disk_costs_no_answer_and_is_told(shop: Path) -> None:
 # ── What killed commands leave, and what the doctor finds sound ───────────────────────────────────────────────────────
 
 
-def test_leftovers_that_nobody_uses_are_found_and_swept(
-    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_leftovers_that_nobody_uses_are_found_and_swept(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
@@ -245,9 +239,7 @@ def test_leftovers_that_nobody_uses_are_found_and_swept(
     assert [entry.name for entry in scratch.iterdir()] == ["somebody-else"]
 
 
-def test_a_cut_off_export_is_ended_or_forgotten_but_never_mixed(
-    shop: Path, make_store: MakeStore, tmp_path: Path
-) -> None:
+def test_a_cut_off_export_is_ended_or_forgotten_but_never_mixed(shop: Path, make_store: MakeStore, tmp_path: Path) -> None:
     """A kill between two files left the old events beside the new items."""
     other = make_store(SHOP_ITEMS, SHOP_EVENTS.replace("U1", "U9"), name="other")
     sides = {}

@@ -42,11 +42,7 @@ def test_every_option_that_takes_a_value_says_what_for(words: tuple[str, ...]) -
 
 @pytest.mark.parametrize(
     ("package", "remedy"),
-    [
-        ("zstandard", "pip install recgraph"),
-        ("ruamel", "pip install 'recgraph[train]'"),
-        ("torch", "'recgraph[local]'"),
-    ],
+    [("zstandard", "pip install recgraph"), ("ruamel", "pip install 'recgraph[train]'"), ("torch", "'recgraph[local]'")],
 )
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(
     package: str, remedy: str, monkeypatch: pytest.MonkeyPatch

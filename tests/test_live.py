@@ -134,7 +134,9 @@ def test_after_enough_changes_all_is_fitted_anew_beside_and_nobody_waits(store: 
     live.close()
 
 
-def test_a_fit_that_fails_leaves_the_old_retriever_and_says_why(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fit_that_fails_leaves_the_old_retriever_and_says_why(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     """Why was kept where nobody read it."""
     fits = iter([Retriever.build(store, FakeEncoder())])
 
