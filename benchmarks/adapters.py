@@ -25,6 +25,8 @@ from typing import Any
 import click
 from ruamel.yaml import YAML
 
+from recgraph.evaluation.origin import machine
+
 FORMATS = {"beauty": ("sequences", "general"), "fashion": ("open-ecommerce", "fashion")}
 STAGES = ("prepare", "title_embeddings", "memory", "examples")
 
@@ -131,15 +133,6 @@ def main(
             f"{used:.0%} | "
             f"{cost['peak_memory_gib']:.1f} GiB | {cost['seconds'] / 60:.1f} | {told} |"
         )
-
-
-def machine() -> str:
-    """The accelerator, or the processor and its threads."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{torch.backends.cpu.get_cpu_capability()} CPU, {torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""How long one recommendation takes, by stage: warm process, cold process, retrieval alone, `--help`.
+"""How long one recommendation takes, by stage: without a language model and with one, in a warm process; retrieval
+alone; whole processes and `--help`.
 
-    python benchmarks/latency.py --store recgraph.duckdb [--users 30] [--llm-url URL]
+    recgraph demo --store recgraph.duckdb
+    python benchmarks/latency.py --store recgraph.duckdb [--users 30] [--llm none | --llm-url URL]
 
 Warm: the process is up, the summary is cached, and as many other users were served in between as `--users` says, so
 that nothing of the user's own prompt but the instruction is left in the prefix cache. Users are drawn with a seed among
-those with at least five events; each searches for what they searched last. Prints machine, date, command and for every
-stage the 5 %, 50 % and 95 % quantiles.
+those with at least five events; with a model each searches for what they searched last. Without one, each asks
+`--rounds` times without a query, with one that the process has seen, and with one that nobody ever typed; then an event
+of theirs is recorded and they ask again. Wall time is what a shopper waits; on a machine that does other work too, CPU
+time (of all threads) says more. Works on a copy of the store. Prints machine, load, date, command and quantiles.
 """
 
 from __future__ import annotations
@@ -13,31 +17,27 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
-import platform
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from recgraph import __version__
+from recgraph.evaluation.origin import machine
 from recgraph.graph.recommendation import NODES, Recommendation
 from recgraph.graph.recommender import Recommender
+from recgraph.store.records import Event
 from recgraph.tools.retrieve import RetrievalQuery
 
-
-def machine() -> str:
-    """The processor as the system names it, and how many cores this process may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(
-            (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-        )
-    except OSError:
-        name = platform.processor()
-    return f"{name}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
+KNOWN = "black boots"
+SHARES = (0.5, 0.95, 0.99)
 
 
 def quantiles(values: list[float]) -> str:
@@ -53,6 +53,61 @@ def pick_users(recommender: Recommender, count: int, seed: int) -> list[tuple[st
         user: [event.query for event in recommender.store.history(user) if event.action == "search"] for user in chosen
     }
     return [(user, last[user][-1] if last[user] else "") for user in chosen]
+
+
+def timed(work: Callable[[], Recommendation]) -> tuple[float, float, Recommendation]:
+    """Milliseconds of wall and of CPU time, and what was found."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    found = work()
+    return (time.perf_counter() - wall) * 1000, (time.process_time() - cpu) * 1000, found
+
+
+def line(name: str, times: list[float], cpu: list[float]) -> str:
+    """Wall and CPU time at the SHARES."""
+    told = ["".join(f"{one:8.1f}" for one in np.quantile(values, SHARES)) for values in (times, cpu)]
+    return f"  {name:<24}{told[0]}   {told[1]}"
+
+
+def without_llm(shop: Recommender, users: list[str], rounds: int, seed: int) -> None:
+    """Answers from retrieval alone, with and without a query; and after an event of the shopper's own."""
+    draw = random.Random(seed)
+    catalogue = shop.store.catalogue()
+    words = sorted({word for name in draw.sample(catalogue.names, 200) for word in name.split() if word.isalpha()})
+    queries: dict[str, Callable[[], str]] = {
+        "no query": lambda: "",
+        "known query": lambda: KNOWN,
+        "new query": lambda: " ".join(draw.sample(words, 3)) + f" {draw.randrange(10**6)}",
+    }
+    for user in users:
+        shop.recommend(user)
+        shop.recommend(user, KNOWN)
+    asked = len(users) * rounds
+    print(f"\nWithout a language model, warm, {asked} answers each, k=10: ms, wall p50 p95 p99, CPU p50 p95 p99")
+    nodes: dict[str, list[Recommendation]] = {}
+    for name, query in queries.items():
+        results = [timed(partial(shop.recommend, user, query())) for _ in range(rounds) for user in users]
+        nodes[name] = [found for _, _, found in results]
+        print(line(name, [wall for wall, _, _ in results], [cpu for _, cpu, _ in results]))
+    after_events(shop, users, draw.sample(catalogue.item_ids, len(users)))
+    print("  by node, wall p50        " + "".join(f"{name:>14}" for name in nodes))
+    for node in (*NODES, "total"):
+        middles = (np.median([one.timings_ms.get(node, 0.0) for one in found]) for found in nodes.values())
+        print(f"    {node:<23}" + "".join(f"{middle:14.1f}" for middle in middles))
+
+
+def after_events(shop: Recommender, users: list[str], item_ids: list[str]) -> None:
+    """How long it takes to record an event, and to answer with it."""
+    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+    writes, answers = [], []
+    for user, item_id in zip(users, item_ids, strict=True):
+        begun, cpu = time.perf_counter(), time.process_time()
+        shop.record([Event(user, 0, now, "click", item_id)])
+        writes.append(((time.perf_counter() - begun) * 1000, (time.process_time() - cpu) * 1000))
+        answers.append(timed(partial(shop.recommend, user)))
+        newest = shop.store.history(user)[-1]
+        assert (newest.item_id, answers[-1][2].cached_blocks) == (item_id, 0), "the answer should know of the event"
+    print(line("an event is recorded", [wall for wall, _ in writes], [cpu for _, cpu in writes]))
+    print(line("the answer after it", [wall for wall, _, _ in answers], [cpu for _, cpu, _ in answers]))
 
 
 def warm(recommender: Recommender, users: list[tuple[str, str]]) -> None:
@@ -105,16 +160,27 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=int, default=5, help="runs of each whole process")
+    parser.add_argument("--rounds", type=int, default=5, help="answers to each user without a language model")
+    parser.add_argument("--llm", default="", help="as RECGRAPH_LLM; none: no model, no whole processes")
     parser.add_argument("--llm-url", default="")
     asked = parser.parse_args()
-    print(f"recgraph {__version__}, {machine()}, {datetime.date.today()}")
+    print(f"recgraph {__version__}, {machine()}, load {os.getloadavg()[0]:.1f}, {datetime.date.today()}")
     print(f"command: python benchmarks/latency.py {' '.join(sys.argv[1:])}")
-    with Recommender.open(asked.store, llm_url=asked.llm_url or None) as recommender:
+    with tempfile.TemporaryDirectory(prefix="recgraph-latency-") as folder:
+        place = Path(folder) / "shop.duckdb"
+        shutil.copyfile(asked.store, place)  # events are recorded in it
+        with Recommender.open(place, llm="none") as recommender:
+            recommender.warm_up()
+            users = [user for user, _ in pick_users(recommender, asked.users, asked.seed)]
+            without_llm(recommender, users, asked.rounds, asked.seed)
+    if asked.llm == "none":
+        return
+    with Recommender.open(asked.store, llm=asked.llm or None, llm_url=asked.llm_url or None) as recommender:
         print(f"models: {recommender.models}")
         recommender.warm_up()
-        users = pick_users(recommender, asked.users, asked.seed)
-        warm(recommender, users)
-        retrieval(recommender, users)
+        searches = pick_users(recommender, asked.users, asked.seed)
+        warm(recommender, searches)
+        retrieval(recommender, searches)
     processes(asked.store, asked.runs)
 
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
-import platform
 import random
 import re
 import sys
@@ -24,11 +22,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from recgraph import __version__
+from recgraph.evaluation.origin import machine
 from recgraph.store.db import Store
 from recgraph.store.records import Item
 from recgraph.tools.embed import open_encoder
@@ -434,18 +432,6 @@ def serving(store: str, cases: Sequence[Case], items: dict[str, Item], llm: str,
 def _recommended(recommender: object, items: dict[str, Item], user: str, text: str) -> list[Item]:
     found = recommender.recommend(user, text)  # type: ignore[attr-defined]
     return [items[line.item.item_id] for line in found.items]
-
-
-def machine() -> str:
-    """The processor as the system names it, and how many cores this process may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(
-            (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-        )
-    except OSError:
-        name = platform.processor()
-    return f"{name}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}"
 
 
 def main() -> None:

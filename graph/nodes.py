@@ -27,13 +27,12 @@ from recgraph.graph.state import RunContext, Scored, State
 from recgraph.graph.summarize import profile_fallback
 from recgraph.graph.wish import Listen, heard
 from recgraph.settings import Settings
-from recgraph.store.columns import Catalogue
 from recgraph.store.records import Event, Item, as_utc
 from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 from recgraph.tools.llm.untrusted import nameable
 from recgraph.tools.memory import QueryMemory
-from recgraph.tools.retrieve import RetrievalQuery, Retriever, eligible
+from recgraph.tools.retrieve import RetrievalQuery, Retriever
 from recgraph.tools.wish.facets import Facets, Relaxation
 from recgraph.tools.wish.filters import unknown_values
 from recgraph.tools.wish.understand import MOST_LETTERS
@@ -56,6 +55,7 @@ class StoreReader(Protocol):
     def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]: ...
     def bought(self, user_id: str, before: datetime | None = None) -> list[str]: ...
     def items(self, item_ids: Sequence[str]) -> dict[str, Item]: ...
+    def offered(self, before: datetime | None = None) -> int: ...
 
 
 class TitlesOnly:
@@ -70,6 +70,9 @@ class TitlesOnly:
 
     def bought(self, user_id: str, before: datetime | None = None) -> list[str]:
         return self._reader.bought(user_id, before)
+
+    def offered(self, before: datetime | None = None) -> int:
+        return self._reader.offered(before)
 
     def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
         """Items with their name, style and stock alone."""
@@ -150,7 +153,8 @@ class FittedTool(Protocol[Tool]):
 
 
 class Nodes:
-    """The nodes over one set of tools. `catalogue` is what may be recommended, and the ids an answer may name."""
+    """The nodes over one set of tools. What may be recommended, and which ids an answer may name, the retriever of the
+    moment says: it knows a product that was added a moment ago."""
 
     def __init__(
         self,
@@ -158,14 +162,12 @@ class Nodes:
         llm: LLM | None,
         retriever: FittedTool[Retriever],
         memory: FittedTool[QueryMemory],
-        catalogue: Catalogue,
         settings: NodeSettings,
         listen: Callable[[Facets | None], Listen] | None = None,
     ) -> None:
         """Without `listen` the words of a query are only searched for, and only a given wish is held to."""
         self.reader, self.llm, self.retriever, self.memory, self.settings = reader, llm, retriever, memory, settings
         self.listen = listen or (lambda facets: lambda text, seen, shown: Wish())
-        self.catalogue, self.known = catalogue, frozenset(catalogue.item_ids)
 
     def begin(self, state: State, runtime: Runtime[RunContext]) -> Command[Literal["understand", "explain"]]:
         """The request with its defaults, the history, and what this moment needs made ready. Where nothing is left to
@@ -188,7 +190,7 @@ class Nodes:
                 *update["degraded"],
                 f"understand: the request was read up to letter {MOST_LETTERS:,}",
             ]
-        if not self._left(update["bought"], update["as_of"]):
+        if not self._any_left(update["bought"], update["as_of"]):
             there = " that were there before the as-of time" if update["as_of"] else ""
             note = f"{NOTHING_LEFT}: all products{there} are sold out or already bought."
             nothing: State = {"memory": [], "summary": None, "prediction": None, "candidates": [], "scored": []}
@@ -200,11 +202,14 @@ class Nodes:
             self.memory(update["as_of"]).warm(context.ready_by)
         return Command(update=_afresh(state, update), goto="understand")
 
-    def _left(self, purchased: Sequence[str], as_of: datetime | None) -> bool:
-        """Whether anything may be recommended to who has purchased this."""
-        rows = np.flatnonzero(eligible(self.catalogue, as_of))
-        bought = set(purchased)
-        return len(rows) > len(bought) or any(self.catalogue.item_ids[row] not in bought for row in rows)
+    def _any_left(self, bought: Sequence[str], as_of: datetime | None) -> bool:
+        """Whether anything may be recommended to who has purchased this. Asked of the store: to make a retriever may
+        take long."""
+        offered = self.reader.offered(as_of)
+        if offered > len(bought):
+            return True
+        taken = [one for one in self.reader.items(bought).values() if one.offered]
+        return offered > sum(as_of is None or one.first_seen is None or one.first_seen < as_of for one in taken)
 
     def load_history(self, state: State) -> State:
         """The user's events before `as_of`, the newest MOST_EVENTS, oldest first, the products in them, and what they
@@ -255,15 +260,16 @@ class Nodes:
         (`constrain`)."""
         if self.llm is None:
             return {"prediction": None}
+        retriever = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by)
         prompt, shown = self.next_prompt(state)
-        choices = self._choices(state, shown)
+        choices = self._choices(retriever, shown)
         form = prompts.next_form(choices, state["items"], free_title=self.settings.free_title) if choices else None
         deadline = RunContext.of(runtime).deadline
         [answer], usage = self.llm.generate(
             [prompt], max_tokens=64, form=form, adapter=self.settings.next_adapter, deadline=deadline
         )
         prediction = prompts.parse_next(
-            answer.text, self.known.__contains__, {key: state["items"][key] for key in shown}
+            answer.text, retriever.rows.__contains__, {key: state["items"][key] for key in shown}
         )
         notes = [] if prediction.item_id else ["recommend: the answer named no product of the catalogue"]
         return {"prediction": prediction, "tokens": usage, "degraded": notes}
@@ -285,7 +291,11 @@ class Nodes:
             exclude=state.get("bought") or (),
             wish=wish,
         )
-        found = retriever.candidates(asked)
+        proposed = retriever.candidates(asked)
+        wanted = [candidate.item_id for candidate in proposed]
+        items = self.reader.items([*wanted, *([prediction.item_id] if prediction and prediction.item_id else [])])
+        # the retriever answers on as it was while all is fitted anew, and a product may have been taken off meanwhile
+        found = [one for one in proposed if one.item_id in items and items[one.item_id].offered]
         notes: list[str] = []
         relaxed: Sequence[Relaxation] = ()
         if wish and wish.hard and len(found) < state["k"]:
@@ -295,13 +305,10 @@ class Nodes:
                     prompts.clean(part, _PART_LETTERS) for part in wish.parts(s.currency)[:_PARTS_TOLD]
                 )
                 notes = [f"{NOTHING_LEFT}: nothing that is left holds to what was asked for ({asked_for})."]
-        wanted = [candidate.item_id for candidate in found] + (
-            [prediction.item_id] if prediction and prediction.item_id else []
-        )
         late = [] if retriever.complete else [self._unembedded("retrieve", retriever.fitted.unembedded, "titles are")]
         return {
             "candidates": found,
-            "items": self.reader.items(wanted),
+            "items": items,
             "relaxed": relaxed,
             "degraded": [*late, *notes],
         }
@@ -394,14 +401,14 @@ class Nodes:
         known = state["items"]
         return prompt, [item_id for item_id in dict.fromkeys(shown) if item_id in known and nameable(item_id)]
 
-    def _choices(self, state: State, shown: Sequence[str]) -> Sequence[str]:
+    def _choices(self, retriever: Retriever, shown: Sequence[str]) -> Sequence[str]:
         if self.settings.constrain == "off":
             return ()
         if self.settings.constrain == "shown" and shown:
             return shown
         # Where nothing is shown and the catalogue is too large to be a form, the answer is free and the parser alone
         # decides.
-        ids = self.catalogue.item_ids
+        ids = retriever.catalogue.item_ids
         if self.llm is None or len(ids) > self.llm.max_choices:
             return ()
         return [item_id for item_id in ids if nameable(item_id)]

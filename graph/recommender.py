@@ -36,6 +36,8 @@ from recgraph.graph.wiring import build_graph, serializer
 from recgraph.graph.wish import Conversations, Vocabularies, heard
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
+from recgraph.store.live.kept import KeptReader
+from recgraph.store.live.writer import StoreWriter
 from recgraph.store.records import Event, Summary, as_utc
 from recgraph.store.runs import RunLog, RunQueue
 from recgraph.tools.embed import Encoder, encoder_of
@@ -136,7 +138,9 @@ class Recommender:
         """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own
         names."""
         self.store, self.settings, self.llm = store, settings, llm
-        self.encoder: Encoder = RememberingEncoder(encoder)
+        remembering = RememberingEncoder(encoder)
+        self.encoder: Encoder = remembering
+        self._reader = KeptReader(store, remembering.forget)
         own = {task: task for task in TASKS if llm is not None and task in llm.adapters}
         self.adapters = adapters or InUse(settings.adapter, own)
         self._exit = ExitStack()
@@ -150,13 +154,15 @@ class Recommender:
         self._served = False  # whether a retriever of now was made
         self._read: tuple[str, Facets] | None = None  # facets read before that, and the revision they are of
         self._parts = published_fingerprint(store)  # of the trained parts that the last fit took
-        self._writer: Store | None = None
-        self._owning = threading.Lock()
+        self._writer = StoreWriter(store)
+        self._exit.callback(self._writer.close)
         self._live = Live(store, lambda until: self._fit_retriever(None, until, progress))
         self._exit.callback(self._live.close)
         self._of_moments = _Fitted(lambda as_of, until: self._fit_retriever(as_of, until, progress), store.revision)
         self._memory = _Fitted(
-            lambda as_of, _: QueryMemory.build(store, self.encoder, as_of, _reporter(progress, "Embedding queries")),
+            lambda as_of, _: QueryMemory(
+                store, self.encoder, as_of, _reporter(progress, "Embedding queries"), self._reader.items
+            ),
             store.revision,
             lambda known: (changes := store.changes_since(known)) is None or bool(changes.queries),
         )
@@ -166,7 +172,7 @@ class Recommender:
         self._runs, self._logged = RunQueue(RunLog(store.path)), False
         self._exit.callback(self._runs.close)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
-        summarize = build_summarize(self.summarizer, store.summary, block=settings.block, group=settings.merge)
+        summarize = build_summarize(self.summarizer, self._reader.summary, block=settings.block, group=settings.merge)
         self.graph = build_graph(self._nodes(settings), summarize, settings.deadline, self._checkpointer)
 
     @classmethod
@@ -235,7 +241,7 @@ class Recommender:
         asked_for = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
         given: dict[str, Any] = {name: value for name, value in asked_for.items() if value is not None}
         settings = replace(self.settings, **given)
-        if not new_user:
+        if not new_user and not self._reader.history(user_id, limit=MOST_EVENTS):
             self.store.require_user(user_id)
         moment = as_utc(as_of)
         asked: State = {
@@ -259,7 +265,7 @@ class Recommender:
         settings, as_of, made = past.settings(self.settings), past.as_of(self.store), set(past.request["made"])
         summarize = build_summarize(
             self._choose_summarizer(settings),
-            lambda key: None if key in made else self.store.summary(key),  # made for that run, so not there yet
+            lambda key: None if key in made else self._reader.summary(key),  # made for that run, so not there yet
             block=settings.block,
             group=settings.merge,
         )
@@ -285,14 +291,14 @@ class Recommender:
     def understand(self, query: str, user_id: str = "", thread: str = "") -> Wish:
         """What a query is understood as, without an answer: the node `understand` alone. UnknownUser for a user whom
         the store does not know."""
-        history = self.store.history(user_id, limit=MOST_EVENTS) if user_id else []
+        history = self._reader.history(user_id, limit=MOST_EVENTS) if user_id else []
         if user_id and not history:
             self.store.require_user(user_id)
         wish, shown = self._conversations.last(user_id, thread) if thread else (None, ())
-        items = self.store.items(sorted({event.item_id for event in history if event.item_id}))
+        items = self._reader.items(sorted({event.item_id for event in history if event.item_id}))
         asked = {"query": query, "history": history, "items": items, "wish": wish, "shown": shown}
         listen = self._vocabularies.listen(self._facets_alone())
-        return heard(cast(State, asked), listen, self.store.items(list(shown)))
+        return heard(cast(State, asked), listen, self._reader.items(list(shown)))
 
     def filters(
         self,
@@ -322,31 +328,23 @@ class Recommender:
         shop = ShopTool(
             lambda: self._retriever(None),
             lambda: self._vocabularies.of(self._facets()),
-            self.store.items,
+            self._reader.items,
             self.currency,
         )
         return [memory_tool(self._memory(None)), retrieve_tool(shop)]
 
     def record(self, events: Sequence[Event], ids: Sequence[str] = ()) -> list[Event]:
-        """Writes what shoppers just did; the next answer knows it. As `Store.record_events`; the first call takes the
-        store for writing until `close`, so that no other process can read it from then on."""
-        return self._owned().record_events(events, ids)
+        """Writes what shoppers just did; the next answer knows it. As `Store.record_events`; no other process can read
+        the store meanwhile and until nothing was written for a second."""
+        return self._writer.record_events(events, ids)
 
     def upsert(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
         """Writes new and changed products (a price, a stock); the next answer knows them. As `Store.upsert_items`;
         takes the store as `record` does."""
-        return self._owned().upsert_items(items)
-
-    def _owned(self) -> Store:
-        """The store, open for writing: opening it for each event would cost more than writing the event."""
-        with self._owning:
-            if self._writer is None:
-                self._writer = Store.open(self.store.path, write=True)
-                self._exit.callback(self._writer.close)
-            return self._writer
+        return self._writer.upsert_items(items)
 
     def close(self) -> None:
-        """Writes the runs that are not in the log yet, and closes the store and the checkpoints."""
+        """Writes what is not in the run log and the store yet, and closes the store and the checkpoints."""
         self._exit.close()
 
     def __enter__(self) -> Recommender:
@@ -423,8 +421,9 @@ class Recommender:
         made = state.get("made") or []
         if not made:
             return []
+        self._reader.made(made)
         try:
-            self.store.save_summaries(made)
+            self._writer.save_summaries(made)
         except StoreError as error:
             return [f"save: summaries were not kept for next time: {error}"]
         return []
@@ -463,10 +462,10 @@ class Recommender:
         return self._live(until) if as_of is None else self._of_moments(as_of, until)
 
     def _nodes(self, settings: Settings) -> Nodes:
-        reader = self.store if settings.attributes == "shown" else TitlesOnly(self.store)
+        reader = self._reader if settings.attributes == "shown" else TitlesOnly(self._reader)
         told = NodeSettings.of(settings, self.currency, large=self._large, adapters=self.adapters.names)
         listen = self._vocabularies.listen
-        return Nodes(reader, self.llm, self._retriever, self._memory, self.store.catalogue(), told, listen)
+        return Nodes(reader, self.llm, self._retriever, self._memory, told, listen)
 
     @property
     def _large(self) -> bool:

@@ -54,9 +54,10 @@ def since(cursor: duckdb.DuckDBPyConnection, known: str) -> Changes | None:
     now = revision(cursor)
     if now == known:
         return Changes(now)
-    row = cursor.execute("SELECT max(number) FROM changes WHERE revision = ?", [known]).fetchone()
-    newest = cursor.execute("SELECT arg_max(revision, number) FROM changes").fetchone()
-    if row is None or row[0] is None or newest is None or newest[0] != now:
+    row = cursor.execute(
+        "SELECT max(number) FILTER (revision = ?), arg_max(revision, number) FROM changes", [known]
+    ).fetchone()
+    if row is None or row[0] is None or row[1] != now:
         return None
     rows = cursor.execute(
         "SELECT DISTINCT kind, key, seq FROM changes WHERE number > ? ORDER BY kind, key, seq", [row[0]]

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recgraph.errors import StoreBusy, StoreError, UnknownUser
+from recgraph.errors import StoreError, UnknownUser
 from recgraph.store import changes
 from recgraph.store import vectors as _vectors
 from recgraph.store.care import pending
+from recgraph.store.care.faults import check_writable
 from recgraph.store.changes import Changes
 from recgraph.store.columns import (
     GENERAL_REASON,
@@ -60,7 +61,7 @@ class Store:
         self._write = write
         self._closed = False
         self._revision: tuple[int | None, str] = (None, "")  # as of a generation of the database
-        self._waiting: dict[str, Summary] = {}  # summaries of this process that are not in the file yet
+        self._changes: tuple[str, str, Changes | None] = ("", "", None)  # the last that were asked for, from and up to a revision
         self.path = database.path
 
     # -- opening and closing ---------------------------------------------------------------------------------------------------
@@ -178,9 +179,14 @@ class Store:
 
     def changes_since(self, revision: str) -> Changes | None:
         """What came after a revision; None where that is too long ago or too much to name: then everything may differ."""
-        self._check_open()
+        now, (known, then, found) = self.revision(), self._changes
+        if (revision, now) == (known, then):
+            return found
         with self._database.reading() as cursor:
-            return changes.since(cursor, revision)
+            found = changes.since(cursor, revision)
+        # kept, for all who keep something of the store ask, one after another
+        self._changes = ("", "", None) if found is None else (revision, found.revision, found)
+        return found
 
     # -- writing while the store serves ----------------------------------------------------------------------------------------
 
@@ -291,6 +297,11 @@ class Store:
             rows += self._all("SELECT * EXCLUDE (first_seen_given) FROM items WHERE item_id IN (" + marks + ")", part)  # noqa: S608 - only marks
         return {row[0]: _item(row) for row in rows}
 
+    def offered(self, before: datetime | None = None) -> int:
+        """How many products may be recommended: in stock, listed and, with a moment, not first seen later."""
+        there = "in_stock AND listed AND (first_seen IS NULL OR first_seen < ?)"
+        return int(self._all(f"SELECT count(*) FROM items WHERE {there}", [before or END_OF_TIME])[0][0])  # noqa: S608 - a constant
+
     def find_items(self, like: str = "", category: str = "", limit: int = 20) -> list[Item]:
         """Items that hold every word of `like` in their id, title, brand, colour or category, and `category` in theirs; any case."""
         rows = self._all(
@@ -396,9 +407,7 @@ class Store:
         return [Rejected(*row) for row in rows]
 
     def summary(self, input_hash: str) -> Summary | None:
-        """The summary made from exactly this input, if any."""
-        if (waiting := self._waiting.get(input_hash)) is not None:
-            return waiting
+        """The summary made from exactly this input, if it is in the store."""
         rows = self._all(
             """SELECT input_hash, user_id, paradigm, level, block, upto_seq, sentences, event_seqs, model, prompt_version
                FROM summaries WHERE input_hash = ?""",
@@ -412,28 +421,22 @@ class Store:
         return Summary(*values)
 
     def save_summaries(self, summaries: Sequence[Summary]) -> None:
-        """Keeps summaries; one whose input_hash is there already is left as it is. Where another process uses the store they wait beside it
-        for the next writer (store/care/pending.py): nobody waits for the store, and this process knows them. StoreReadOnly."""
+        """Keeps summaries beside the store for its next writer (store/care/pending.py), so that nobody waits for the store; one whose
+        input_hash is in it already is left as it is. StoreReadOnly."""
         self._check_open()
-        self._waiting.update({one.input_hash: one for one in summaries})
-        try:
-            self._write_summaries(summaries, patience=0)
-        except StoreBusy:
-            pending.keep(self.path, summaries)
+        check_writable(self.path)  # else nobody will ever take them in
+        pending.keep(self.path, summaries)
 
-    def take_waiting(self) -> None:
-        """Takes in the summaries that wait beside the store. StoreBusy, StoreReadOnly."""
-        self._write_summaries()
-
-    def _write_summaries(self, summaries: Sequence[Summary] = (), patience: float | None = None) -> None:
-        """These, and those that wait beside the store. Inside a transaction of the caller's these alone: what waits goes after a commit."""
+    def take_waiting(self, patience: float | None = None) -> None:
+        """Takes in the summaries that wait beside the store; not inside a transaction of the caller's, for what waits goes after a commit.
+        StoreReadOnly, and StoreBusy after `patience` seconds."""
+        self._check_open()
         files = [] if self._database.in_transaction else pending.waiting(self.path)
-        if not summaries and not files:
+        if not files:
             return
         with self._database.writing(patience=patience) as cursor:
-            pending.insert(cursor, [*summaries, *(one for file in files for one in pending.read(file))])
+            pending.insert(cursor, [one for file in files for one in pending.read(file)])
         pending.remove(self.path, files)
-        self._waiting.clear()
 
     def vectors(self, kind: str, model: str, keys: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
         """The vectors the store has for these keys."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -241,3 +242,28 @@ def test_a_file_that_took_the_place_of_a_store_is_read_from_then_on(make_store: 
             break
         time.sleep(0.02)
     assert store.has_user("zoe")
+
+
+def test_changes_are_looked_up_once_for_all_who_follow_the_store(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked, original = make_store(ITEMS, EVENTS), list[str](), changes.since
+
+    def since(cursor: Any, known: str) -> Changes | None:
+        asked.append(known)
+        return original(cursor, known)
+
+    monkeypatch.setattr(changes, "since", since)
+    first = store.revision()
+    store.record_events([click("ann", "S1")])
+    second = store.revision()
+    found = [store.changes_since(first) for _ in range(3)]
+    assert (len(asked), found[0] == found[1] == found[2]) == (1, True)
+    store.record_events([click("bob", "D1")])
+    later = store.changes_since(first)
+    assert later is not None
+    assert {user for user, _ in later.events} == {"ann", "bob"}
+    one = store.changes_since(second)
+    assert one is not None
+    assert [user for user, _ in one.events] == ["bob"]
+    assert asked == [first, first, second]

@@ -212,3 +212,5 @@ def test_a_search_is_encoded_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatc
     assert encoder.encode([]).shape == (0, 64)
     assert encoder.encode([str(number) for number in range(9)]).shape == (9, 64)
     assert (encoder.name, encoder.dim) == (inner.name, inner.dim)
+    encoder.forget()
+    assert not encoder._kept  # no search of a shopper who was forgotten

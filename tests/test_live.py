@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ import pytest
 from recgraph.errors import StoreBusy
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings
+from recgraph.store.connection import Database
 from recgraph.store.db import Store
+from recgraph.store.forget import forget_item
 from recgraph.store.records import Event
 from recgraph.tools.grown import FirstRows, GrownIndex
 from recgraph.tools.index import VectorIndex
@@ -23,7 +26,7 @@ from recgraph.tools.sources.base import Request
 from recgraph.tools.sources.said import Dense
 from recgraph.tools.wish.facets import Facets
 from recgraph.tools.wish.wish import Price, Wish
-from tests.fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder
+from tests.fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
 
 MakeStore = Callable[..., Store]
 NOON = datetime(2025, 8, 1, 12)
@@ -134,9 +137,7 @@ def test_after_enough_changes_all_is_fitted_anew_beside_and_nobody_waits(store: 
     live.close()
 
 
-def test_a_fit_that_fails_leaves_the_old_retriever_and_says_why(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_fit_that_fails_leaves_the_old_retriever_and_says_why(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Why was kept where nobody read it."""
     fits = iter([Retriever.build(store, FakeEncoder())])
 
@@ -166,6 +167,72 @@ def test_an_event_and_a_price_are_in_the_next_answer_of_a_recommender(store: Sto
         shop.record([Event("U1", 0, NOON, "purchase", "A0NEW")], ["m1"])
         assert "A0NEW" not in [one.item.item_id for one in shop.recommend("U1", "curtain").items]  # bought
         assert [event.item_id for event in store.history("U1")].count("A0NEW") == 1
+
+
+def test_what_a_language_model_names_may_be_a_product_that_was_just_added(store: Store) -> None:
+    """The ids of the opening were the known ones."""
+    llm = FakeLLM("ID: A0NEW\nTitle: Velvet Curtain, Plum")
+    with Recommender(store, Settings(llm="fake", constrain="off"), FakeEncoder(), llm) as shop:
+        prediction = shop.recommend("U1").prediction
+        assert prediction is None or not prediction.valid
+        with Store.open(store.path, write=True) as other:  # beside the recommender, as another process would
+            other.upsert_items([{"item_id": "A0NEW", "title": "Velvet Curtain, Plum", "price": 30}])
+        prediction = shop.recommend("U1").prediction
+        assert prediction is not None
+        assert (prediction.item_id, prediction.valid) == ("A0NEW", True)
+
+
+def test_a_shop_that_sold_out_all_it_had_recommends_what_was_added(store: Store) -> None:
+    with Recommender(store, Settings(llm="none"), FakeEncoder(), None) as shop:
+        shop.upsert([{"item_id": item_id, "in_stock": False} for item_id in store.catalogue().item_ids])
+        assert not shop.recommend("U1").items
+        shop.upsert([{"item_id": "A0NEW", "title": "Velvet Curtain, Plum"}])
+        assert [one.item.item_id for one in shop.recommend("U1").items] == ["A0NEW"]
+
+
+@pytest.mark.parametrize("item_id", ["A0NEW", "B1BRWN"])  # of one no event knows, of the other some do
+def test_a_product_that_was_taken_off_is_in_no_answer_though_all_is_fitted_anew_yet(
+    store: Store, monkeypatch: pytest.MonkeyPatch, item_id: str
+) -> None:
+    """The answer failed: the old retriever proposed what the store did not know any more."""
+    store.upsert_items([{"item_id": "A0NEW", "title": "Velvet Curtain, Plum"}])
+    with Recommender(store, Settings(llm="none"), FakeEncoder(), None) as shop:
+        words = store.items([item_id])[item_id].title
+        assert item_id in [one.item.item_id for one in shop.recommend("new", words, new_user=True).items]
+        monkeypatch.setattr(Live, "_start", lambda _: None)  # the fit does not end
+        forget_item(store, item_id)
+        assert item_id not in [one.item.item_id for one in shop.recommend("new", words, new_user=True).items]
+
+
+def test_a_new_events_summary_does_not_open_the_store_for_writing_and_is_not_lost(store: Store) -> None:
+    with Recommender(store, Settings(llm="none"), FakeEncoder(), None) as shop:
+        shop.recommend("U1")
+        shop.record([Event("U1", 0, NOON, "click", "S1OLIV")])
+        shop._writer._release()
+        before = store.revision(), store._database.generation
+        found = shop.recommend("U1")
+        assert (found.cached_blocks, before) == (0, (store.revision(), store._database.generation))
+        assert shop.recommend("U1").cached_blocks == found.blocks > 0
+        path = store.path
+    with Store.open(path) as again:
+        assert again.counts()["summaries"] == 2
+
+
+def test_a_request_that_was_answered_before_reads_nothing_of_the_store(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, original = list[str](), Database.reading
+
+    def reading(self: Database, fresh: bool = False) -> Any:
+        reads.append(self.path.name)
+        return original(self, fresh)
+
+    with Recommender(store, Settings(llm="none"), FakeEncoder(), None) as shop:
+        first = shop.recommend("U1", "linen shirt")
+        monkeypatch.setattr(Database, "reading", reading)
+        again = shop.recommend("U1", "linen shirt")
+        assert [name for name in reads if name == store.path.name] == []
+        assert again.items == first.items
 
 
 def test_a_grown_index_answers_as_one_that_was_made_of_all_its_vectors() -> None:

@@ -182,8 +182,29 @@ def test_the_network_learns_which_source_to_believe() -> None:
     last = rng.integers(0, 30, 200)
     valid = cases([[one] for one in last], [(one + 1) % 30 for one in last])
     task = shop(order, valid, tuple(f"n{number}" for number in range(30)))
-    fused = fitted(pair(replace(QUICK, pool=20, depth=20, epochs=20, batch=16)), task)
+    fused = fitted(pair(replace(QUICK, pool=20, depth=20, hidden=8, batch=16)), task)
     assert float(ndcg(places(fused.scores(valid), valid.target), 10).mean()) > 0.99
+
+
+def test_what_the_network_says_of_an_item_does_not_hang_on_what_a_filter_leaves() -> None:
+    """Its rank among what may be shown did: within a category of fashion-purchases NDCG@10 fell from .23 to .13."""
+    rng = np.random.default_rng(0)
+    order = [[start, (start + 1) % 30] for start in rng.integers(0, 30, 300)]
+    last = rng.integers(0, 30, 200)
+    valid = cases([[one] for one in last], [(one + 1) % 30 for one in last])
+    fused = fitted(
+        pair(replace(QUICK, pool=20, depth=20, hidden=8)), shop(order, valid, tuple(f"n{one}" for one in range(30)))
+    )
+    some = np.tile(np.arange(30) % 5 == 0, (len(valid), 1))
+    among_all = fused.served.reader.read(fused.requests(valid))
+    left = fused.served.reader.read(fused.requests(valid), some)
+    columns = fused.served._columns
+    for line in range(len(valid)):
+        there = among_all.votes[line] > 0
+        known = dict(zip(among_all.items[line, there].tolist(), among_all.read[line, there], strict=True))
+        for item, read, vote in zip(left.items[line], left.read[line], left.votes[line], strict=True):
+            if vote > 0 and item in known:
+                assert known[item][columns].tolist() == read[columns].tolist()
 
 
 def test_the_network_learns_that_a_query_matters_and_does_without() -> None:

@@ -44,6 +44,7 @@ def test_a_run_finds_every_block_cached(folder: Path) -> None:
     assert str(len(made)) in notes[0]
     with snapshot.load(folder / "data" / "prepare" / "all", folder / "loaded.duckdb") as store:
         store.save_summaries(made)
+        store.take_waiting()
         users = [row.user_id for row in store.users()]
     with Recommender(Store.open(folder / "loaded.duckdb"), Settings(llm="none"), FakeEncoder(), None) as recommender:  # type: ignore[arg-type]
         for user_id in users:

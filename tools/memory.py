@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 
 from recgraph.store.db import Store
+from recgraph.store.records import Item
 from recgraph.tools.embed import Encoder, Progress, embed_until
 from recgraph.tools.index import VectorIndex
 
@@ -37,9 +39,16 @@ class QueryMemory:
     """
 
     def __init__(
-        self, store: Store, encoder: Encoder, before: datetime | None = None, progress: Progress | None = None
+        self,
+        store: Store,
+        encoder: Encoder,
+        before: datetime | None = None,
+        progress: Progress | None = None,
+        items: Callable[[Sequence[str]], Mapping[str, Item]] | None = None,
     ) -> None:
+        """`items` reads products, where somebody keeps them; else the store does."""
         self._store, self._encoder, self._before, self._progress = store, encoder, before, progress
+        self._items = items or store.items
         self._lock = threading.Lock()
         self._index: VectorIndex | None = None
         self._shown: dict[str, list[str]] = {}  # by stored query
@@ -98,7 +107,7 @@ class QueryMemory:
         ranked = ranked[:queries]
         # More than V are fetched so that sold-out or unknown products do not shorten the list.
         shown = self._products([key for key, _ in ranked], products * 4 + 10)
-        known = self._store.items([item_id for ids in shown.values() for item_id in ids])
+        known = self._items([item_id for ids in shown.values() for item_id in ids])
         hits = []
         for key, score in ranked:
             kept = [

@@ -4,10 +4,12 @@ them is learnt, a small network, or weighed by hand where nothing was.
 A request's pool are the items that some source proposes, the highest by the sum of reciprocal ranks. Of an item in the
 pool are read, for each source, how far it lies above the source's other scores and its rank (its vote), besides how
 often it was taken, how long the history is, whether there is a query and a fresh one, what of the wish it fits, and how
-much it is like the history (tools/taste.py). The network is averaged from a few; its forward pass is numpy. It is
-learnt in train/ranking.py, from validation cases, and lies in a folder or, published, in a store. A source that it has
-not learnt, a language model's prediction, counts on top of it by its vote and a weight set by hand; without a network
-all do. Whether an item may be shown comes in as a mask; nothing else here is as long as the catalogue.
+much it is like the history (tools/taste.py). The network reads all but the votes: a rank tells the place among what may
+be shown, and where a filter leaves little of the catalogue each item has a high one, which it has not learnt. It is
+averaged from a few; its forward pass is numpy. It is learnt in train/ranking.py, from validation cases, and lies in a
+folder or, published, in a store. A source that it has not learnt, a language model's prediction, counts on top of it by
+its vote and a weight set by hand; without a network all do. Whether an item may be shown comes in as a mask; nothing
+else here is as long as the catalogue.
 """
 
 from __future__ import annotations
@@ -222,6 +224,11 @@ class LearntRanking:
     weights: Mapping[str, Numbers]
     config: Mapping[str, Any]
 
+    @property
+    def reads_votes(self) -> bool:
+        """Whether the votes are among what it reads, as they were when older stores were published."""
+        return bool(self.config.get("votes", True))
+
     def says(self, read: Numbers) -> Numbers:
         """float32[...] for what is read of items, float32[..., numbers]: the higher the better, comparable within a
         request; 0 without a network. What older stores were learnt without at the end, wish and taste, is not read."""
@@ -292,7 +299,8 @@ class Ranker:
         names, read_by = tuple(reader.sources), self.learnt.sources if self.learnt else ()
         count, places = len(names), [list(reader.sources).index(name) for name in read_by]
         self._read_by = np.isin(names, read_by)
-        self._columns = [*places, *(count + place for place in places), *range(2 * count, 2 * count + _BESIDES)]
+        votes = [count + place for place in places] if self.learnt and self.learnt.reads_votes else []
+        self._columns = [*places, *votes, *range(2 * count, 2 * count + _BESIDES)]
         weights = [_UNKNOWN._replace(depth=0) if name in read_by else HAND_SET.get(name, _UNKNOWN) for name in names]
         self._weights = np.array([[one.history_led, one.query_led] for one in weights], np.float32).reshape(-1, 2).T
         self._depths = np.array([one.depth for one in weights], np.float32)

@@ -42,3 +42,8 @@ class RememberingEncoder:
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return np.stack([found[text] for text in texts])
+
+    def forget(self) -> None:
+        """Forgets all texts: one of them may be a search of a shopper who is forgotten."""
+        with self._lock:
+            self._kept.clear()

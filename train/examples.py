@@ -128,7 +128,6 @@ class Writer:
             cast(Any, _Counter(chat)),
             cast(Any, None),
             lambda as_of, until=None: self._memory(_week(as_of)),
-            catalogue,
             NodeSettings.of(settings),
         )
 

@@ -61,6 +61,10 @@ Numbers = NDArray[np.float32]
 OUT = Path("data") / "ranking"
 _CHUNK = 256  # pools judged at once
 _ENOUGH = 10  # items of the best fitting levels among which a lesson is learnt
+# An epoch of fewer than 16 batches hardly moves a network: where few lessons are, its batches are smaller. On the 109
+# lessons of fashion-purchases whose answer is in the pool, in five parts asked in turn, 32 in place of 128 give NDCG@10
+# .0852 (before: .0700) among all and .2510 (.2376) in the category.
+_STEPS, _SMALLEST = 16, 32
 _REPEATS = 0.01  # the share of lessons whose answer is in the history from which on the history is ranked too
 
 
@@ -78,7 +82,7 @@ class RankerSettings:
     dropout: float = 0.3
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
-    batch: int = 128  # lessons
+    batch: int = 128  # lessons at most; fewer where there are few
     epochs: int = 20
     patience: int = 4
     networks: int = 3
@@ -165,6 +169,7 @@ def learn(
         "pool": settings.pool,
         "again": again,
         "networks": 0,
+        "votes": False,
         "lessons": len(lessons.asked),
     }
     if not len(lessons.asked):
@@ -174,7 +179,7 @@ def learn(
     there = votes > 0
     said = [number for number in range(len(sources)) if read[:, :, number].any()]
     silent = [name for number, name in enumerate(sources) if number not in said]
-    read = read[:, :, [*said, *(len(sources) + number for number in said), *range(2 * len(sources), read.shape[2])]]
+    read = read[:, :, [*said, *range(2 * len(sources), read.shape[2])]]
     names = tuple(name for name in sources if name not in silent)
     note(
         f"ranking: {len(place):,} lessons, the answer among the {settings.pool} compared in "
@@ -242,9 +247,10 @@ def _train_network(network: _RankingNetwork, read: _Read, s: RankerSettings, rng
     best, since, place = -1.0, 0, network.mean.device
     optimizer = torch.optim.AdamW(network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
     weights = {name: value.clone() for name, value in network.state_dict().items()}
+    batch = min(s.batch, max(_SMALLEST, len(read.kept) // _STEPS))
     for _ in range(s.epochs):
         network.train()
-        for part in np.array_split(order := rng.permutation(read.kept), max(1, len(order) // s.batch)):
+        for part in np.array_split(order := rng.permutation(read.kept), max(1, len(order) // batch)):
             pools, there, answer = (torch.from_numpy(a[part]).to(place) for a in (read.pools, read.there, read.place))
             said = network(pools.float()).masked_fill(~there, -torch.inf)
             loss = nn.functional.cross_entropy(said, answer)

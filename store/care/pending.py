@@ -1,8 +1,8 @@
-"""Summaries that wait beside the store for its next writer: NAME.pending/, a file of JSON lines for each save that found
-the store taken by another process.
+"""Summaries that wait beside the store for its next writer: NAME.pending/, a file of JSON lines for each save.
 
 A run neither waits for the store nor loses what it wrote: it leaves a file here, and whoever writes into the store next
-takes it in and deletes it. It knows summaries as rows, not the store.
+takes it in and deletes it; in a process that serves, store/live/writer.py soon does. It knows summaries as rows, not
+the store.
 """
 
 from __future__ import annotations
@@ -64,21 +64,27 @@ def read(file: Path) -> list[Summary]:
     return found
 
 
+_INSERT = """INSERT INTO summaries SELECT *, ?::TIMESTAMP FROM (
+        SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[]) AS user_id, unnest(?::VARCHAR[]), unnest(?::INTEGER[]),
+            unnest(?::INTEGER[]), unnest(?::INTEGER[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[]),
+            unnest(?::INTEGER[][]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[]))
+    SEMI JOIN events USING (user_id) ON CONFLICT DO NOTHING"""
+
+
 def insert(cursor: duckdb.DuckDBPyConnection, summaries: Sequence[Summary]) -> None:
-    """In the caller's transaction; one whose input_hash is there already is left as it is."""
+    """In the caller's transaction; one whose input_hash is there already is left as it is. A shopper without events was
+    forgotten while their summary waited: it goes too."""
     if not summaries:
         return
+    rows = [
+        (
+            *(s.input_hash, s.user_id, s.paradigm, s.level, s.block, s.upto_seq, s.text),
+            *(json.dumps(s.sentences, ensure_ascii=False), list(s.event_seqs), s.model, s.prompt_version),
+        )
+        for s in summaries
+    ]
     now = datetime.now(UTC).replace(tzinfo=None)
-    cursor.executemany(
-        "INSERT INTO summaries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [
-            (
-                *(s.input_hash, s.user_id, s.paradigm, s.level, s.block, s.upto_seq, s.text),
-                *(json.dumps(s.sentences, ensure_ascii=False), list(s.event_seqs), s.model, s.prompt_version, now),
-            )
-            for s in summaries
-        ],
-    )
+    cursor.execute(_INSERT, [now, *(list(column) for column in zip(*rows, strict=True))])
 
 
 def remove(store: Path, files: Sequence[Path]) -> None:
