@@ -134,7 +134,7 @@ class _Quiet(Recommender):
     def _save(self, state: State) -> list[str]:
         return []
 
-    def _log(self, found: Recommendation) -> str | None:
+    def _log(self, found: Recommendation, request: Mapping[str, object]) -> str | None:
         return None
 
 

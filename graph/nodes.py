@@ -27,7 +27,7 @@ from recgraph.graph.state import RunContext, Scored, State
 from recgraph.graph.summarize import profile_fallback
 from recgraph.graph.wish import Listen, heard
 from recgraph.settings import Settings
-from recgraph.store.records import Event, Item, moment_of
+from recgraph.store.records import Event, Item, as_utc
 from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 from recgraph.tools.llm.untrusted import nameable
@@ -180,7 +180,7 @@ class Nodes:
             "query": prompts.clean(state.get("query") or "", prompts.ASKED_LIMIT),
             "said": (state.get("query") or "")[:MOST_LETTERS],
             "k": state.get("k") or s.k,
-            "as_of": moment_of(as_of),
+            "as_of": as_utc(as_of),
             "paradigm": state.get("paradigm") or s.paradigm,
             "mode": state.get("mode") or s.mode,
         }

@@ -28,6 +28,8 @@ from recgraph.graph.checkpoints import Checkpoints
 from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.recommendation import Recommendation
+from recgraph.graph.replay.difference import Replay, beside
+from recgraph.graph.replay.past import REQUEST, Begun, PastRun, recgraph_version, request_of
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.graph.wiring import build_graph, serializer
@@ -36,7 +38,7 @@ from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.live.kept import KeptReader
 from recgraph.store.live.writer import StoreWriter
-from recgraph.store.records import Event, Summary, moment_of
+from recgraph.store.records import Event, Summary, as_utc
 from recgraph.store.runs import RunLog, RunQueue
 from recgraph.tools.embed import Encoder, encoder_of
 from recgraph.tools.index import VectorIndex
@@ -44,16 +46,18 @@ from recgraph.tools.langchain_tools import ShopTool, memory_tool, retrieve_tool
 from recgraph.tools.live import Live
 from recgraph.tools.llm.adapter_sets import TASKS
 from recgraph.tools.llm.open import InUse, open_adapted
-from recgraph.tools.llm.protocol import LLM
+from recgraph.tools.llm.protocol import LLM, Remembering
 from recgraph.tools.memory import QueryMemory
 from recgraph.tools.remembered import RememberingEncoder
 from recgraph.tools.retrieve import Retriever
+from recgraph.tools.trained import published_fingerprint
 from recgraph.tools.wish.facets import Facets
 from recgraph.tools.wish.filters import filters
 from recgraph.tools.wish.understand import MOST_LETTERS
 from recgraph.tools.wish.wish import Price, Wish
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
+REPLAYED_WITHIN = 600.0  # seconds for an answer given again, so that a slower machine changes nothing
 _UNKNOWN = "qxzzyx"  # a word of no shop: to look for its meaning makes ready what all unknown words need
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
 
@@ -149,6 +153,7 @@ class Recommender:
         self._titles: VectorIndex | None = None
         self._served = False  # whether a retriever of now was made
         self._read: tuple[str, Facets] | None = None  # facets read before that, and the revision they are of
+        self._parts = published_fingerprint(store)  # of the trained parts that the last fit took
         self._writer = StoreWriter(store)
         self._exit.callback(self._writer.close)
         self._live = Live(store, lambda until: self._fit_retriever(None, until, progress))
@@ -163,12 +168,12 @@ class Recommender:
         )
         self.currency = store.meta("currency") or ""
         self._conversations, self._vocabularies = Conversations(), Vocabularies(self.encoder)
-        self.summarizer = self._choose_summarizer()
+        self.summarizer = self._choose_summarizer(settings)
         self._runs, self._logged = RunQueue(RunLog(store.path)), False
         self._exit.callback(self._runs.close)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
         summarize = build_summarize(self.summarizer, self._reader.summary, block=settings.block, group=settings.merge)
-        self.graph = build_graph(self._nodes(), summarize, settings.deadline, self._checkpointer)
+        self.graph = build_graph(self._nodes(settings), summarize, settings.deadline, self._checkpointer)
 
     @classmethod
     def open(
@@ -227,10 +232,10 @@ class Recommender:
     ) -> Iterator[Step | Recommendation]:
         """Runs the graph and yields a `Step` as each node ends, the `Recommendation` last.
 
-        `as_of` hides everything from that moment on (datetime, or text as `parse_time` reads it; UTC without an
-        offset); `deadline` is in seconds. `wish` is one given ready-made: it wins over the words of the query. Under a
-        `thread` the requests of a user are one conversation: wishes add up, and "cheaper ones" means those of the last
-        answer; this process keeps the last 1,000 of them. An unknown user raises UnknownUser unless `new_user`;
+        `as_of` hides everything from that moment on (a datetime, UTC where it has no offset, or text as `parse_time`
+        reads it); `deadline` is in seconds. `wish` is one given ready-made: it wins over the words of the query. Under
+        a `thread` the requests of a user are one conversation: wishes add up, and "cheaper ones" means those of the
+        last answer; this process keeps the last 1,000 of them. An unknown user raises UnknownUser unless `new_user`;
         SettingsError for a value out of range.
         """
         asked_for = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
@@ -238,7 +243,7 @@ class Recommender:
         settings = replace(self.settings, **given)
         if not new_user and not self._reader.history(user_id, limit=MOST_EVENTS):
             self.store.require_user(user_id)
-        moment = moment_of(as_of)
+        moment = as_utc(as_of)
         asked: State = {
             "user_id": user_id,
             "query": query[: MOST_LETTERS + 1].encode("utf-8", "replace").decode(),  # lone surrogates stop checkpoints
@@ -250,12 +255,35 @@ class Recommender:
         }
         if thread:
             asked["wish"], asked["shown"] = self._conversations.last(user_id, thread)
-        return self._run(asked, settings.deadline, thread)
+        return self._run(asked, settings, thread)
+
+    def replay(self, run_id: str) -> Replay:
+        """Gives a run of the run log again, by the request and the settings of then, and says how the answer differs
+        and what it hung on that is another one now. Nothing is logged or kept of it. StoreError for a run that is not
+        in the log, or was logged without its request."""
+        past = PastRun.of(RunLog(self.store.path).find(run_id))
+        settings, as_of, made = past.settings(self.settings), past.as_of(self.store), set(past.request["made"])
+        summarize = build_summarize(
+            self._choose_summarizer(settings),
+            lambda key: None if key in made else self._reader.summary(key),  # made for that run, so not there yet
+            block=settings.block,
+            group=settings.merge,
+        )
+        graph = build_graph(self._nodes(settings), summarize, REPLAYED_WITHIN)
+        if isinstance(self.llm, Remembering):
+            self.llm.start_afresh()
+        begun = time.perf_counter()
+        state = cast(State, graph.invoke(cast(Any, past.asked(as_of))))
+        state = cast(State, {**state, "degraded": [*self.adapters.notes, *state.get("degraded", ())]})
+        conditions = self._conditions(as_of)
+        models = {**self.models, "store_revision": conditions["revision"]}
+        timings = {"total": (time.perf_counter() - begun) * 1000}
+        return beside(past, Recommendation.of(state, timings, models, self.currency), conditions)
 
     def warm_up(self, as_of: datetime | str | None = None, *, memory: bool = True) -> None:
         """Fits and loads what the first run as of that moment would: title and ID embeddings, the shop's vocabulary,
         and the `memory`, which only searches need."""
-        moment = moment_of(as_of)
+        moment = as_utc(as_of)
         self._vocabularies.listen(self._retriever(moment).fitted.facets)(_UNKNOWN, (), ())
         if memory:
             self._memory(moment).warm()
@@ -327,9 +355,9 @@ class Recommender:
     ) -> None:
         self.close()
 
-    def _run(self, asked: State, seconds: float, thread: str) -> Iterator[Step | Recommendation]:
+    def _run(self, asked: State, settings: Settings, thread: str) -> Iterator[Step | Recommendation]:
         started = last = time.perf_counter()
-        context = RunContext.within(seconds)
+        begun, context = Begun.now(self.llm), RunContext.within(settings.deadline)
         inputs, config, resumed = self._begin(asked)
         timings: dict[str, float] = {}
         state = cast(State, {})
@@ -358,8 +386,11 @@ class Recommender:
         state = cast(State, {**state, "degraded": [*self.adapters.notes, *state.get("degraded", ()), *unsaved]})
         if thread:
             self._conversations.keep(state["user_id"], thread, state.get("wish"), state.get("shown") or ())
-        found = Recommendation.of(state, timings, self.models, self.currency)
-        note = self._log(found)
+        conditions = self._conditions(asked["as_of"])
+        models = {**self.models, "store_revision": conditions["revision"]}
+        found = Recommendation.of(state, timings, models, self.currency)
+        made = [summary.input_hash for summary in state.get("made") or ()]
+        note = self._log(found, request_of(asked, settings, conditions, begun, made))
         yield found if note is None else replace(found, degraded=(*found.degraded, note))
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
@@ -397,9 +428,20 @@ class Recommender:
             return [f"save: summaries were not kept for next time: {error}"]
         return []
 
-    def _log(self, found: Recommendation) -> str | None:
+    def _conditions(self, as_of: datetime | None) -> dict[str, str]:
+        """What an answer as of a moment hangs on beside its request."""
+        revision = self._live.revision if as_of is None else self.store.revision()
+        return {
+            **{name: value for name, value in self.models.items() if name != "store_revision"},
+            "revision": revision,
+            "fitted": self._live.fitted if as_of is None else revision,
+            "parts": self._parts,
+            "version": recgraph_version(),
+        }
+
+    def _log(self, found: Recommendation, request: Mapping[str, object]) -> str | None:
         try:
-            self._runs.add(found.to_dict())
+            self._runs.add({**found.to_dict(), REQUEST: request})
             if not self._logged:  # at once, so that the first answer tells what is wrong with the log
                 self._runs.flush()
                 self._logged = True
@@ -411,7 +453,7 @@ class Recommender:
         built = Retriever.build(
             self.store, self.encoder, as_of, _reporter(progress, "Embedding titles"), titles=self._titles, until=until
         )
-        self._titles = built.titles if built.complete else None
+        self._titles, self._parts = built.titles if built.complete else None, published_fingerprint(self.store)
         self._served = self._served or as_of is None
         return built
 
@@ -419,11 +461,11 @@ class Recommender:
         """That of now, which follows the store; or the one of a moment."""
         return self._live(until) if as_of is None else self._of_moments(as_of, until)
 
-    def _nodes(self) -> Nodes:
-        reader = self._reader if self.settings.attributes == "shown" else TitlesOnly(self._reader)
-        settings = NodeSettings.of(self.settings, self.currency, large=self._large, adapters=self.adapters.names)
+    def _nodes(self, settings: Settings) -> Nodes:
+        reader = self._reader if settings.attributes == "shown" else TitlesOnly(self._reader)
+        told = NodeSettings.of(settings, self.currency, large=self._large, adapters=self.adapters.names)
         listen = self._vocabularies.listen
-        return Nodes(reader, self.llm, self._retriever, self._memory, settings, listen)
+        return Nodes(reader, self.llm, self._retriever, self._memory, told, listen)
 
     @property
     def _large(self) -> bool:
@@ -431,8 +473,8 @@ class Recommender:
         one."""
         return self.llm is not None and (self.llm.parameters or _SMALL_MODEL) >= _SMALL_MODEL
 
-    def _choose_summarizer(self) -> Summarizer:
-        kind, llm, adapter = self.settings.summarizer, self.llm, self.adapters.names.get("summarize")
+    def _choose_summarizer(self, settings: Settings) -> Summarizer:
+        kind, llm, adapter = settings.summarizer, self.llm, self.adapters.names.get("summarize")
         if kind == "auto":
             # In this process on a CPU an LLM's summary costs seconds a block.
             kind = "llm" if self._large or (adapter and not (llm and llm.on_cpu)) else "profile"
@@ -441,7 +483,7 @@ class Recommender:
         vocabulary = CatalogueWords(self.store.attribute_values())
         weights = self.adapters.weights.get("summarize", "")
         return LLMSummarizer(
-            llm, vocabulary, wording=self.settings.wording, currency=self.currency, adapter=adapter, weights=weights
+            llm, vocabulary, wording=settings.wording, currency=self.currency, adapter=adapter, weights=weights
         )
 
     def _open_checkpoints(self, path: str) -> Checkpoints:

@@ -1,5 +1,5 @@
-"""The commands that ask: `run` recommends, `understand` shows what a search is understood as. Like those of cli.py each
-parses, calls one function and prints; what it needs is imported inside.
+"""The commands that ask: `run` recommends, `understand` shows what a search is understood as, `replay` gives a past
+answer again. Like those of cli.py each parses, calls one function and prints; what it needs is imported inside.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recgraph.errors import SettingsError
+from recgraph.errors import ModelMissing, SettingsError
 from recgraph.options import consoles, json_option, open_store, store_option
 from recgraph.terminal import json_text
 
@@ -136,3 +136,43 @@ def understand(text: str, user: str, as_json: bool, store: str | None) -> None:
         click.echo(json_text({**wish.to_dict(), "parts": wish.parts(currency)}))
     else:
         consoles()[0].print(panel.understood(wish, currency))
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN_ID")
+@click.option("--json", "as_json", is_flag=True, help="print JSON: equal, gone, moved, differences, answer")
+@click.option("--llm", metavar="MODEL", help="base model that answered: folder or hub id")
+@click.option("--llm-url", metavar="URL", help="vLLM server that answered")
+@click.option("--adapter", metavar="SET", help="adapter set that answered  [default: by the name in the run log]")
+@store_option
+def replay(run_id: str, as_json: bool, store: str | None, **opened_with: Any) -> None:
+    """Give a past answer again, and say whether it is the same.
+
+    By what the run log keeps of the request: its words, filters, conversation, moment and settings. The answer is
+    compared byte for byte but for its times. What it hung on and is another one now (the store's revision, a model, an
+    adapter, recgraph itself) is named; events that came since are hidden.
+
+    Exit code 1 where the answer is another one; it then says which products moved.
+    """
+    from recgraph import panel, tables
+    from recgraph.graph.recommender import Recommender
+    from recgraph.graph.replay.past import PastRun
+    from recgraph.settings import load_settings
+    from recgraph.store.runs import RunLog
+
+    past = PastRun.of(RunLog(load_settings(store=store).store).find(run_id))
+    if not past.uses_llm:
+        opened_with["llm"] = opened_with["llm"] or "none"
+    opened_with["adapter"] = opened_with["adapter"] or past.adapter
+    console, screen = consoles()
+    try:
+        with panel.bars(screen) as progress, Recommender.open(store, progress=progress, **opened_with) as recommender:
+            given = recommender.replay(run_id)
+    except ModelMissing as error:
+        raise ModelMissing(f"Run '{run_id}' cannot be given again, a model that answered it is gone. {error}") from None
+    if as_json:
+        click.echo(json_text(given.to_dict()))
+    else:
+        console.print(tables.replayed(given))
+    if not given.equal:
+        raise SystemExit(1)

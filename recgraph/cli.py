@@ -424,6 +424,7 @@ def doctor(deep: bool, mend: bool, checkpoints: tuple[Path, ...], store: str | N
 for command in (
     ask.run,
     ask.understand,
+    ask.replay,
     upkeep.rejects,
     upkeep.forget,
     upkeep.prune,

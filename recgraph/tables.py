@@ -1,5 +1,5 @@
 """Tables in the terminal: adapter sets (the list, one set's cards, two side by side), an evaluation, an ablation, a
-tuning's trials. No logic."""
+tuning's trials, an answer given again. No logic."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from recgraph.errors import ModelMissing
+from recgraph.terminal import printable
 
 if TYPE_CHECKING:
     from recgraph.evaluation.result import Ablation, Against, Figure, Line, Result
     from recgraph.evaluation.tune import Trial
+    from recgraph.graph.replay.difference import Replay
     from recgraph.tools.llm.adapter_sets import AdapterCard, AdapterSet
+
+_MOVED_SHOWN, _DIFFERENCES_SHOWN = 20, 8
 
 # ── Adapter sets ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -265,3 +269,40 @@ def trials(found: Mapping[str, Sequence[Trial]]) -> RenderableType:
             style = "bold" if trial is best(tried) else ""
             table.add_row(name, f"{trial.ndcg:.4f}", f"{trial.seconds:.0f}", settings or "defaults", style=style)
     return table
+
+
+# ── An answer given again ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def replayed(given: Replay) -> RenderableType:
+    """Whether it is the same; what it hung on and is another now; the products that moved, and what else differs."""
+    then, moved = given.then, given.moved
+    count = len(then["items"])
+    told = f"Run {then['run_id']} of {printable(str(then['user_id']))}: "
+    same = f"the same answer, {count} products, equal but for times."
+    parts: list[RenderableType] = [
+        Text(told + (same if given.equal else "another answer."), style="green" if given.equal else "bold red")
+    ]
+    parts += [Text(f"! {printable(sentence)}", style="yellow") for sentence in given.gone]
+    if not (given.equal or given.gone):
+        parts.append(
+            Text(
+                "! All that is logged of how it was answered is the same: what differs hangs on time or machine.",
+                style="yellow",
+            )
+        )
+    if moved:
+        table = Table(box=box.SIMPLE_HEAD)
+        for name in ("then", "now"):
+            table.add_column(name, justify="right")
+        for name in ("id", "product"):
+            table.add_column(name, overflow="fold")
+        for one in moved[:_MOVED_SHOWN]:
+            ranks = ("–" if rank is None else str(rank) for rank in (one.then, one.now))
+            table.add_row(*ranks, printable(one.item_id), printable(one.title))
+        parts.append(table)
+    others = [one for one in given.differences if not (moved and one.path.startswith("items["))]
+    parts += [Text(f"{one.path}: {printable(one.then)} → {printable(one.now)}") for one in others[:_DIFFERENCES_SHOWN]]
+    if (left := len(moved[_MOVED_SHOWN:]) + len(others[_DIFFERENCES_SHOWN:])) > 0:
+        parts.append(Text(f"… and {left} more: --json shows all.", style="dim"))
+    return Group(*parts)

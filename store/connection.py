@@ -7,6 +7,7 @@ back. It knows no table; see `store/migrations.py` for the schema and `store/db.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 import threading
@@ -32,10 +33,13 @@ INGEST_FOLDER = ".ingest"  # after the store's name: there while an ingest is at
 MERGING = "merging"  # in that folder: a copy of the store is merged into and will take its place, so nobody writes now
 PRIVATE = 0o600  # of a store and what lies beside it: what shoppers did is nobody else's
 # A store never reaches for the network: extensions are only those built into the wheel.
+_of_parent: set[str] = set()  # files that were open when this process was forked, which DuckDB knows by their names
 CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
+
+
 @dataclass(frozen=True)
 class Terms:
     """What the SQL of one block may do that is refused while a store serves: reach the files of `folder`, run with
@@ -64,6 +68,11 @@ def _connect(
 ) -> duckdb.DuckDBPyConnection:
     """Opens the file, waiting for a lock held elsewhere: `patience` seconds, else PATIENCE, and MERGE_PATIENCE while an
     ingest is at work."""
+    if os.path.realpath(path) in _of_parent:
+        raise StoreError(
+            f"{path} was being written, or read, when this process was forked from another one, and stays open there: "
+            "close it before the fork, or open it only afterwards, in each process."
+        )
     new = not path.exists()
     if write:
         check_writable(path)
@@ -141,21 +150,25 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._writers = 0  # stores opened for writing + a writing() block in progress
+        self._owners = 0
+        self._generation = 0
+        self._terms: Terms | None = None
+        self._begin_closed()
+
+    def _begin_closed(self) -> None:
+        """As a database that nobody has used yet."""
         self._state = threading.Condition()
         self._turn = threading.Lock()  # held by the thread that writes
         self._con: duckdb.DuckDBPyConnection | None = None
-        self._writers = 0  # stores opened for writing + a writing() block in progress
-        self._owners = 0
         self._active = 0  # cursors handed out to readers
         # cursors to hand out again: making one costs more than reading a history
         self._idle: list[duckdb.DuckDBPyConnection] = []
         self._switching = False
         self._cursor: duckdb.DuckDBPyConnection | None = None  # of the transaction in progress
         self._owner_thread: int | None = None
-        self._generation = 0
         self._file = 0  # inode of the open file
         self._watcher: threading.Thread | None = None
-        self._terms: Terms | None = None
         self._broken = False  # DuckDB refuses all after a fatal error: the file is opened anew
 
     @property
@@ -399,6 +412,46 @@ class Database:
                 if self._writers:
                     self._switch(True)
 
+    def _is_idle(self, patience: float) -> bool:
+        """Whether no reader uses it, after so many seconds at most, in which no other one begins."""
+        self._switching = True
+        idle = self._state.wait_for(lambda: self._active == 0, patience)
+        self._switching = False
+        self._state.notify_all()
+        return idle
+
+    @classmethod
+    def _before_fork(cls) -> None:
+        """Closes what is only read, so that parent and child open it again, each for itself: DuckDB's threads are not
+        in a child. Nobody opens anything until the fork is over."""
+        cls._shared_lock.acquire()
+        for database in cls._shared.values():
+            database._state.acquire()
+            if not database._writers and database._is_idle(PATIENCE):
+                database._switch(None)
+
+    @classmethod
+    def _after_fork(cls) -> None:
+        for database in cls._shared.values():
+            database._state.release()
+        cls._shared_lock.release()
+
+    @classmethod
+    def _after_fork_in_child(cls) -> None:
+        """What is still open is the parent's: a connection that is closed here, or let go, would wait for threads that
+        are not there, or abort. So it is held for ever, and DuckDB's own connection in memory too. Locks that other
+        threads of the parent hold are made anew."""
+        cls._shared_lock = threading.Lock()
+        held: list[object] = [duckdb.default_connection()]
+        for key, database in cls._shared.items():
+            if database._con is not None:
+                held += [database._con, database._cursor, *database._idle]
+                _of_parent.add(key)
+            database._begin_closed()
+            database._generation += 1
+        for one in held:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
+
     @staticmethod
     def _rollback(cursor: duckdb.DuckDBPyConnection) -> None:
         try:
@@ -407,10 +460,9 @@ class Database:
             return  # the failed statement or commit already ended the transaction
 
 
-def _forget_shared() -> None:
-    """In a forked child: connections are their parent's, and who opens a store opens the file anew."""
-    Database._shared, Database._shared_lock = {}, threading.Lock()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_shared)
+    os.register_at_fork(
+        before=Database._before_fork,
+        after_in_parent=Database._after_fork,
+        after_in_child=Database._after_fork_in_child,
+    )

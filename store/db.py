@@ -39,7 +39,7 @@ from recgraph.store.columns import (
 from recgraph.store.connection import Database, Terms
 from recgraph.store.migrations import MIGRATIONS, check_version, migrate, schema_version
 from recgraph.store.newest import newest_event
-from recgraph.store.records import Event, Item, Summary
+from recgraph.store.records import Event, Item, Summary, as_utc
 
 __all__ = ["END_OF_TIME", "Catalogue", "Changes", "Reject", "Sequences", "Store", "UserRow"]
 
@@ -240,7 +240,7 @@ class Store:
     def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]:
         """The user's events strictly before a moment, ascending by (ts, seq); `limit` keeps the newest. [] for an unknown user."""
         command = "SELECT user_id, seq, ts, action, item_id, query, position FROM events WHERE user_id = ? AND ts < ?"
-        given: list[Any] = [user_id, before or END_OF_TIME]
+        given: list[Any] = [user_id, as_utc(before) or END_OF_TIME]
         if limit is None:
             rows = self._all(command, given)
         else:
@@ -254,7 +254,7 @@ class Store:
         """The items a user purchased before a moment, each once, in no order."""
         rows = self._all(
             "SELECT DISTINCT item_id FROM events WHERE user_id = ? AND ts < ? AND action = 'purchase'",
-            [user_id, before or END_OF_TIME],
+            [user_id, as_utc(before) or END_OF_TIME],
         )
         return [item_id for (item_id,) in rows]
 
@@ -262,11 +262,12 @@ class Store:
         """Every event with an item, before a moment, as arrays; what the sequence models are fitted on."""
         self._check_open()
         with self._database.reading() as cursor:
-            return read_sequences(cursor, before or END_OF_TIME)
+            return read_sequences(cursor, as_utc(before) or END_OF_TIME)
 
     def popular(self, before: datetime | None = None, days: float | None = None, limit: int = 100) -> list[tuple[str, int]]:
         """(item_id, weight), heaviest first: a purchase weighs 3, a cart 2, a click 1. `days` looks only that far back from `before`
         (from the newest event where it is None, those of a wrong clock left out: store/newest.py)."""
+        before = as_utc(before)
         start, end = datetime(1, 1, 1), before or END_OF_TIME
         if before is None:
             with self._database.reading() as cursor:
@@ -342,7 +343,7 @@ class Store:
             """SELECT arg_max(spelling, (times, spelling)) FROM
                      (SELECT query_key, trim(query) AS spelling, count(*) AS times FROM shown WHERE ts < ? GROUP BY ALL)
                  WHERE query_key <> '' GROUP BY query_key ORDER BY query_key""",
-            [before or END_OF_TIME],
+            [as_utc(before) or END_OF_TIME],
         )
         return [query for (query,) in rows]
 
@@ -357,7 +358,7 @@ class Store:
                  ranked AS (SELECT query_key, item_id, avg(position) AS mean, count(*) AS times
                      FROM shown SEMI JOIN wanted USING (query_key) WHERE ts < ? GROUP BY query_key, item_id)
                  SELECT query_key, list(item_id ORDER BY mean NULLS LAST, times DESC, item_id)[:?] FROM ranked GROUP BY query_key""",
-            [list(keys.values()), before or END_OF_TIME, limit],
+            [list(keys.values()), as_utc(before) or END_OF_TIME, limit],
         )
         found = {key: list(item_ids) for key, item_ids in rows}
         # The database's own lower() made the keys, so it also folds the questions: Python's differs in a few letters.
@@ -379,7 +380,7 @@ class Store:
                        item_id, CASE action WHEN 'click' THEN 0 WHEN 'cart' THEN 1 ELSE 2 END AS done
                    FROM led WHERE action <> 'search')
                SELECT query_key, item_id, max(done) FROM known WHERE query_key <> '' GROUP BY ALL ORDER BY query_key, item_id""",
-            [before or END_OF_TIME],
+            [as_utc(before) or END_OF_TIME],
         )
         return [(query, item_id, int(done)) for query, item_id, done in rows]
 

@@ -123,7 +123,7 @@ _COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from here on nano-, micro- or milliseconds
 
 
-def moment_of(as_of: datetime | str | None) -> datetime | None:
+def as_utc(as_of: datetime | str | None) -> datetime | None:
     """A moment as it is given by callers, in UTC without an offset: text as `parse_time` reads it, a datetime with an
     offset or without (UTC)."""
     if isinstance(as_of, str):

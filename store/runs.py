@@ -28,6 +28,7 @@ from recgraph.store.care.faults import check_writable, translate
 from recgraph.store.connection import Database
 
 GATHERED = 1.0  # seconds that runs gather before they are written
+_NAMED = 5  # runs, where one is asked for that is not there
 _LAST_TRIES = 3  # at the close, each of which waits PATIENCE for the lock of another process
 MOST_WAITING = 1000  # runs, of some 10 kB; where the log cannot be written for so long, the oldest go
 _log = logging.getLogger(__name__)
@@ -75,6 +76,19 @@ class RunLog:
     def recent(self, limit: int = 20) -> list[dict[str, Any]]:
         """The newest runs first, as they were given; those that this process has not written yet among them, if they
         can be written. [] where nothing was logged yet."""
+        return self._read("SELECT record FROM runs ORDER BY written DESC, rowid DESC LIMIT ?", limit)
+
+    def find(self, run_id: str) -> dict[str, Any]:
+        """The run of an id, as it was given. StoreError where it is not there."""
+        rows = self._read("SELECT record FROM runs WHERE run_id = ? ORDER BY written DESC LIMIT 1", run_id)
+        if rows:
+            return rows[0]
+        newest = ", ".join(str(run.get("run_id")) for run in self.recent(_NAMED))
+        there = f"The newest of those that are: {newest}." if newest else "Nothing is logged yet."
+        raise StoreError(f"Run '{run_id}' is not in the run log {self.place}. {there}")
+
+    def _read(self, command: str, value: object) -> list[dict[str, Any]]:
+        """The records that a command gives; [] where nothing was logged yet."""
         self.write_waiting()
         place = self.place if self.place.exists() else self._misnamed
         if not place.exists():
@@ -82,9 +96,8 @@ class RunLog:
         database = Database.acquire(place, write=False)
         try:
             with database.reading() as cursor:
-                rows = cursor.execute(
-                    "SELECT record FROM runs ORDER BY written DESC, rowid DESC LIMIT ?", [limit]
-                ).fetchall()
+                made = cursor.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'runs'").fetchone()
+                rows = cursor.execute(command, [value]).fetchall() if made else []  # not yet: killed at the first run
         finally:
             database.release(write=False)
         return [json.loads(text) for (text,) in rows]

@@ -15,6 +15,7 @@ import pytest
 from recgraph.errors import StoreBusy
 from recgraph.store import runs
 from recgraph.store.care import runlog
+from recgraph.store.connection import Database
 from recgraph.store.runs import RunLog, RunQueue
 
 
@@ -103,6 +104,12 @@ def test_what_cannot_be_written_at_the_close_is_counted(log: RunLog, caplog: pyt
     queue.add({"run_id": "1"})
     queue.close()
     assert caplog.records[-1].message == "Runs that are not in the run log: 1 (Another process is using the log.)"
+
+
+def test_a_log_that_was_begun_and_holds_nothing_yet_is_empty(log: RunLog) -> None:
+    """A kill at the first run of all left a file without a table, and no run could be read until the next one."""
+    Database.acquire(log.place, write=True).release(write=True)
+    assert log.recent() == []
 
 
 def test_an_id_with_half_a_character_does_not_stop_the_log(log: RunLog) -> None:

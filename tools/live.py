@@ -50,10 +50,11 @@ _ACTIONS = {"click": 0, "cart": 1, "purchase": 2}
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """A retriever, the revision it knows, and how many changes came since it was fitted."""
+    """A retriever, the revision it knows, the one that it was fitted on, and how many changes came since then."""
 
     revision: str
     retriever: Retriever
+    fitted: str
     changes: int = 0
 
 
@@ -77,6 +78,11 @@ class Live:
     def revision(self) -> str:
         """The revision that the retriever handed out last knows; the store's where there is none yet."""
         return self._now.revision if self._now else self._store.revision()
+
+    @property
+    def fitted(self) -> str:
+        """The revision that all of the retriever handed out last was fitted on; the store's where there is none yet."""
+        return self._now.fitted if self._now else self._store.revision()
 
     def __call__(self, until: float | None = None) -> Retriever:
         """The retriever of now."""
@@ -105,7 +111,7 @@ class Live:
         # Before the store is read: what is written meanwhile is taken in once more, which costs a count too many at
         # most.
         revision = self._store.revision()
-        return _Snapshot(revision, self._fit(until))
+        return _Snapshot(revision, self._fit(until), revision)
 
     def _catch_up(self, now: _Snapshot) -> None:
         changes = self._store.changes_since(now.revision)
@@ -113,7 +119,10 @@ class Live:
             self._start()
             return
         self._now = _Snapshot(
-            changes.revision, renewed(now.retriever, self._store, changes), now.changes + len(changes)
+            changes.revision,
+            renewed(now.retriever, self._store, changes),
+            now.fitted,
+            now.changes + len(changes),
         )
         enough = self._given or max(_ENOUGH, int(_SHARE * now.retriever.fitted.taken.ever.sum()))
         if self._now.changes >= enough:

@@ -7,6 +7,7 @@ recgraph: train/shop/parts.py) is unknown here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,3 +77,9 @@ def in_words(facts: Mapping[str, Any]) -> str:
 def published_facts(store: Store) -> dict[str, Any]:
     """What META says; empty where nothing was published."""
     return dict(json.loads(store.meta(META) or "{}"))
+
+
+def published_fingerprint(store: Store) -> str:
+    """Eight hex digits of what META says; "" where nothing was published."""
+    told = store.meta(META)
+    return hashlib.sha256(told.encode()).hexdigest()[:8] if told else ""

@@ -142,7 +142,8 @@ class RawFile:
     def _rejected(self, source: Path, removed: Sequence[int]) -> list[tuple[int, str, str, str]]:
         """(line of the original file, kind, message, raw) of each row DuckDB's parser refused; one entry a line."""
         rows = self.cursor.execute(
-            """SELECT line_byte_position, first(error_type::VARCHAR), first(error_message), first(coalesce(csv_line, '')) FROM reject_errors
+            """SELECT line_byte_position, first(error_type::VARCHAR), first(error_message), first(left(coalesce(csv_line, ''), 1000))
+               FROM reject_errors
                GROUP BY line_byte_position ORDER BY line_byte_position"""
         ).fetchall()
         found = []

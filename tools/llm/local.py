@@ -89,6 +89,16 @@ class LocalLLM:
         """A form in tokens; without its drafts, which are another dict in every request, so that it can be kept."""
         return tokenize_form(self._chat.encode_all, self._chat.end, Form(lead, choices, middle))
 
+    @property
+    def warm(self) -> bool:
+        """As `protocol.Remembering` has it."""
+        return len(self._prefixes) > 0
+
+    def start_afresh(self) -> None:
+        """As `protocol.Remembering` has it."""
+        with self._lock:
+            self._prefixes.clear()
+
     def count_tokens(self, text: str) -> int:
         """The number of tokens of a text, without the chat template's own."""
         return len(self._chat.encode(text))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,4 +106,19 @@ class LLM(Protocol):
     def count_tokens(self, text: str) -> int:
         """The number of tokens of a text; an estimate (characters / 4) is allowed where there is no tokenizer at
         hand."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A language model that goes on from what earlier prompts began with. That is exact but for the rounding of its
+    numbers, so an answer that must come out the same begins without."""
+
+    @property
+    def warm(self) -> bool:
+        """Whether there is anything to go on from."""
+        ...
+
+    def start_afresh(self) -> None:
+        """Drops what earlier prompts left."""
         ...

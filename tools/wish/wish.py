@@ -28,6 +28,11 @@ class Price:
     at_least: float | None = None
     about: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("at_most", "at_least", "about"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(value))  # 90 and 90.0 are one wish, also as JSON
+
     def __bool__(self) -> bool:
         return any(one is not None for one in (self.at_most, self.at_least, self.about))
 

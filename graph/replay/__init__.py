@@ -1,0 +1,1 @@
+"""A past answer given again."""

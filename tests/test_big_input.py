@@ -1,0 +1,45 @@
+"""Input of a size that nobody expects: it costs bounded memory, and what was good beside it is kept."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recgraph.store.db import Store
+
+INGEST = """
+import resource, sys
+from recgraph.store.ingest.load import ingest
+ingest(sys.argv[1], "auto", sys.argv[2:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+HEAD, GOOD, LONG = b"user_id,ts,action,item_id\n", b"a,2025-01-01,click,i\n", b"b,2025-01-01,click," + b"y" * 13_000_000
+LINE = b'{"user_id": "a", "ts": "2025-01-01", "action": "click", "item_id": "i"}\n'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("events.csv.gz", HEAD + GOOD + LONG + b"\n" + GOOD.replace(b"a", b"c", 1)),
+        ("events.jsonl.gz", LINE + b'{"x": "' + LONG + b'"}\n' + LINE.replace(b'"a"', b'"c"')),
+        ("events.jsonl.gz", LINE + b'{"a":' * 2_600_000 + b"\n" + LINE.replace(b'"a"', b'"c"')),
+    ],
+    ids=["csv", "json", "json in json"],
+)
+def test_a_line_of_13_mb_is_rejected_and_costs_no_gigabyte(name: str, content: bytes, tmp_path: Path) -> None:
+    """It took 6.6 GB."""
+    (tmp_path / name).write_bytes(gzip.compress(content, 1))
+    store = tmp_path / "shop.duckdb"
+    command = [sys.executable, "-c", INGEST, str(store), str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert int(done.stdout) < 1000  # MB
+    with Store.open(store) as opened:
+        assert opened.counts()["events"] == 2
+        [row] = opened.rejects(10)
+        assert len(row.raw) == 1000
+        assert row.reason.startswith("line size over maximum")
