@@ -62,7 +62,7 @@ def work():
     with Store.open(path) as own:
         print(own.counts()["events"])
     store.close()
-print(in_children(work), store.counts()["events"])
+print(in_children(work, 1) + in_children(work, 1), store.counts()["events"])
 """
     assert told(program, shop) == ["12"] * 5 + ["[0, 0] 12"]
 
