@@ -103,9 +103,10 @@ class FacetReader:
         return CodedColumn(["", *raw], codes)
 
     def prices(self) -> npt.NDArray[np.float32]:
-        """float32[n], nan where unknown."""
+        """float32[n], nan where unknown or too large for one."""
         column = self._cursor.execute(
-            "SELECT coalesce(price, 'nan'::DOUBLE)::FLOAT AS price FROM facet_items ORDER BY row"
+            "SELECT coalesce(CASE WHEN abs(price) < 1e30 THEN price END, 'nan'::DOUBLE)::FLOAT AS price"
+            " FROM facet_items ORDER BY row"
         ).fetchnumpy()
         return np.asarray(column["price"], np.float32)
 

@@ -234,3 +234,11 @@ def test_what_a_category_costs_is_kept_with_the_facets(facets: Facets, tmp_path:
     save_facets(facets, tmp_path)
     assert load_facets(tmp_path).cheapness.tolist() == facets.cheapness.tolist()
     assert isinstance(load_facets(tmp_path).__dict__["cheapness"].base, np.memmap), "sorting is not done again"
+
+
+def test_a_price_that_no_index_can_hold_is_unknown(make_store: Callable[..., Store]) -> None:
+    """A fuzzer's 1e300 stopped every later opening with a ConversionException."""
+    store = make_store("\n    item_id,title,price\n    A,Shirt,20\n    B,Coat,30\n", "")
+    store.upsert_items([{"item_id": "B", "price": 1e300}])
+    assert Facets.of(store).prices[0] == 20
+    assert np.isnan(Facets.of(store).prices[1])
