@@ -340,3 +340,11 @@ def test_files_put_one_after_the_other_repeat_their_header_and_name_no_product(t
     assert (report.items_new, report.rejects) == (3, 0)
     with Store.open(tmp_path / "s.duckdb") as store:
         assert sorted(store.items(["A", "B", "C", "item_id"])) == ["A", "B", "C"]
+
+
+def test_an_encoding_that_nobody_knows_is_refused_by_name_or_guessed(tmp_path: Path) -> None:
+    """A fuzzer's `--encoding --store` ended in a LookupError; rot13 is known, but no encoding of text."""
+    (tmp_path / "items.csv").write_text("item_id,title\nA,Shirt\n", encoding="utf-8")
+    for name in ("--store", "rot13", "a\0b"):
+        with pytest.raises(IngestError, match="is no encoding"):
+            ingest(tmp_path / "shop.duckdb", "auto", [tmp_path / "items.csv"], encoding=name)

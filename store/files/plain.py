@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import io
 import itertools
 import lzma
 import tempfile
@@ -161,7 +162,11 @@ class PlainFile:
 
 def plain_file(source: SourceFile, scratch: Path, encoding: str = "", limit: int = 0) -> PlainFile:
     """The file itself where it is plain already, else a copy in `scratch`. With `limit` about so many of its first
-    bytes, whole lines."""
+    bytes, whole lines. IngestError for an encoding that Python does not know."""
+    if encoding and not is_encoding(encoding):
+        raise IngestError(
+            f"{source.path.name}: '{encoding:.40}' is no encoding; name one such as cp1252, or leave --encoding out."
+        )
     broken: list[str] = []
     packed = bool(source.member) or is_packed(source.path)
     path = source.path
@@ -194,6 +199,15 @@ def _unpacked(source: SourceFile, scratch: Path, ended: Callable[[str], None], l
         )  # a half line says nothing true; nor does half of a file of one line
         copy.truncate(end or len(text))
     return target, False
+
+
+def is_encoding(name: str) -> bool:
+    """Whether Python reads text by this name."""
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=name)
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def encoding_of(path: Path) -> str:

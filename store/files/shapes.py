@@ -28,6 +28,7 @@ from recgraph.store.files.plain import (
     MAX_UNPACKED,
     SourceFile,
     chunks,
+    is_encoding,
     is_packed,
     magic,
     new_file,
@@ -97,7 +98,7 @@ def _declared(head: bytes) -> str:
     """The encoding that an XML file says it has, where it is not a Unicode one."""
     found = re.match(rb"<\?xml[^>]*encoding=[\"']([\w-]+)", head)
     name = found[1].decode("ascii").lower() if found else ""
-    return "" if name.startswith("utf") else name
+    return name if name and not name.startswith("utf") and is_encoding(name) else ""
 
 
 def _whole_file(source: SourceFile, scratch: Path) -> Path:

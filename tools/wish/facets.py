@@ -179,9 +179,9 @@ class Facets:
         # Rounding keeps the order: a price that is not above a bound is not above it in float32 either.
         with np.errstate(invalid="ignore", over="ignore"):
             if wish.price.at_most is not None:
-                yield f"under {shown_amount(wish.price.at_most)}", ~(self.prices <= np.float32(wish.price.at_most))
+                yield f"under {shown_amount(wish.price.at_most)}", ~(self.prices <= _single(wish.price.at_most))
             if wish.price.at_least is not None:
-                yield f"over {shown_amount(wish.price.at_least)}", ~(self.prices >= np.float32(wish.price.at_least))
+                yield f"over {shown_amount(wish.price.at_least)}", ~(self.prices >= _single(wish.price.at_least))
 
     def _is(self, name: str, value: str) -> Mask:
         """Which products are what is avoided: by the attribute or, where that says nothing, by their text; by that
@@ -249,7 +249,7 @@ class Facets:
             self.cheapness[rows] if word == "cheap" else self._soft(word, rows, texts) for word in wish.soft
         ]
         if wish.price.about:
-            soft.append(_near(self.prices[rows], wish.price.about))
+            soft.append(_near(self.prices[rows], _single(wish.price.about)))
         if wish.like:
             soft.append(self._like(wish.like, rows, texts))
         brief = self._brief(texts)
@@ -331,10 +331,15 @@ _MOST_PARTS = 60  # hard parts of which it is told what they cost
 _TOLD_BY_TITLE = ("color", "department")  # where they are silent, the title is, too
 
 
-def _near(prices: NDArray[np.float32], about: float) -> NDArray[np.float32]:
+def _single(price: float) -> np.float32:
+    """A price of a wish as those of products are held: numbers beyond them stay numbers."""
+    return np.float32(max(-1e30, min(price, 1e30)))
+
+
+def _near(prices: NDArray[np.float32], about: np.float32) -> NDArray[np.float32]:
     """1 at the price, 0 from half as much and from double on; 0 where unknown."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        near = 1 - np.abs(np.log2(np.maximum(prices, 1e-6) / max(about, 1e-6)))
+        near = 1 - np.abs(np.log2(np.maximum(prices, 1e-6) / max(about, np.float32(1e-6))))
     return np.asarray(np.nan_to_num(np.clip(near, 0, 1)), np.float32)
 
 

@@ -7,6 +7,7 @@ what fits the *named* ones comes before all that does not, *soft* ones rank.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,7 +23,8 @@ WORDS = "words"  # in `avoid`: words that no text of a product may hold, where n
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Bounds in the shop's currency, which are hard, and a price to be near to, which is soft. None: not asked for."""
+    """Bounds in the shop's currency, which are hard, and a price to be near to, which is soft. None: not asked for.
+    SettingsError for what is no number."""
 
     at_most: float | None = None
     at_least: float | None = None
@@ -31,6 +33,8 @@ class Price:
     def __post_init__(self) -> None:
         for name in ("at_most", "at_least", "about"):
             if (value := getattr(self, name)) is not None:
+                if not math.isfinite(value):
+                    raise SettingsError(f"{name} of a price is {value}; it must be a finite number.")
                 object.__setattr__(self, name, float(value))  # 90 and 90.0 are one wish, also as JSON
 
     def __bool__(self) -> bool:
