@@ -32,7 +32,7 @@ class _Group(click.Group):
             say(f"recgraph: {_without(error)}", fg="red", err=True)
             ctx.exit(1)
         except click.ClickException as error:  # it quotes what was typed, which may be pasted from anywhere
-            error.message = printable(error.message)
+            vars(error)["message"] = printable(error.message)  # click says that it is final
             raise
 
 

@@ -242,9 +242,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
 def _check_values(item_id: str, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         kinds = _KINDS.get(name, (str, int, float))
-        if value is None or (
-            isinstance(value, kinds) and not (name == "price" and (isinstance(value, bool) or not isfinite(value)))
-        ):
+        is_price = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+        if value is None or (isinstance(value, kinds) and (name != "price" or is_price)):
             continue
         kind = "finite number" if name == "price" else " or ".join(one.__name__ for one in kinds)
         raise StoreError(f"The {name} of product '{item_id}' is {value!r:.80}; it must be a {kind}, or None.")
