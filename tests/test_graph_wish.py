@@ -129,6 +129,17 @@ def test_no_answer_of_the_model_moves_a_product_past_one_that_fits_more(weight: 
         assert [line.candidate.item_id for line in found] == ["B", "A", "D", "C", "E"]
 
 
+@pytest.mark.parametrize("weight", [0.1, 0.5, 0.9, 1.0])
+def test_a_model_lifts_a_product_by_three_places_at_most_unless_it_ranks_alone(weight: float) -> None:
+    candidates = [Candidate(str(place), 0.0, "text", ("text",)) for place in range(20)]
+    for place in range(20):  # whose title has talked the model round
+        said = [(-0.01, -9.0) if one == place else (-5.0, -0.1) for one in range(20)]
+        found = [line.candidate.item_id for line in blend(candidates, said, weight)]
+        assert sorted(found, key=int) == [one.item_id for one in candidates]
+        lifted = place - found.index(str(place))
+        assert lifted == place if weight == 1 else 0 <= lifted <= 3
+
+
 def test_a_reason_begins_with_what_the_product_has_of_what_was_asked() -> None:
     asked = Wish({"color": ("Navy", "Black"), "category": ("boots",), "brand": ("Otter",), "size": ("42",)})
     assert as_asked(BOOTS, asked) == "Black boots by Otter in size 42"
