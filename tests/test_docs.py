@@ -38,7 +38,7 @@ BEFORE = r"(?:^<!-- (?P<comment>[^\n]*?) -->\n|^`(?P<path>[^`\n]+)`, (?P<change>
 BLOCK = re.compile(BEFORE + r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 # Variables that are no settings: of the tests and the CI, of training, and of the number format.
-VARIABLES = {"RECGRAPH_DATA", "RECGRAPH_DTYPE", "RECGRAPH_CI_VLLM", "RECGRAPH_VLLM_PYTHON"}
+VARIABLES = {"RECGRAPH_DATA", "RECGRAPH_DTYPE", "RECGRAPH_CI_VLLM", "RECGRAPH_FUZZ", "RECGRAPH_VLLM_PYTHON"}
 
 
 def name_of(page: Path) -> str:
