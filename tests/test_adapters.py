@@ -401,7 +401,7 @@ def test_a_set_that_was_asked_for_answers_and_is_named(shop: Path, tiny: Path) -
         assert recommender.models["adapter"] == find_set("tuned").label
         assert recommender.llm is not None
         assert recommender.llm.adapters == TASKS
-        nodes = recommender._nodes()
+        nodes = recommender._nodes(recommender.settings)
         asked = nodes.settings
         assert (asked.next_adapter, asked.fit_adapter, asked.rerank_weight, asked.free_title) == (
             "next",
@@ -420,7 +420,7 @@ def test_the_stores_default_is_taken_unless_none_is_asked_for(shop: Path, tiny: 
         assert recommender.models["adapter"].startswith("tuned-")
     with Recommender.open(shop, llm=str(tiny), adapter="none") as recommender:
         assert recommender.models["adapter"] == ""
-        assert recommender._nodes().settings.fit_adapter is None
+        assert recommender._nodes(recommender.settings).settings.fit_adapter is None
 
 
 @pytest.mark.slow
