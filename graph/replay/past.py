@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -70,8 +71,9 @@ def request_of(
     }
 
 
+@cache
 def recgraph_version() -> str:
-    """That of the installed package."""
+    """That of the installed package, read from its files once: each answer tells it."""
     return version("recgraph")
 
 
