@@ -118,7 +118,7 @@ types: .venv/installed-dev  ## mypy --strict
 	@echo "» mypy --strict"
 	@mkdir -p .types/recgraph
 	@find -L .types -type l -delete
-	@cd .types/recgraph && ln -sfn ../../recgraph/*.py ../../recgraph/py.typed ../../graph ../../tools ../../store ../../train ../../evaluation .
+	@cd .types/recgraph && ln -sfn $$(find ../../recgraph -mindepth 1 -maxdepth 1 ! -name '_*' ) ../../recgraph/__init__.py ../../graph ../../tools ../../store ../../train ../../evaluation .
 	@$(BIN)/mypy
 
 clean:  ## remove the environments and everything made (not your stores)

@@ -24,7 +24,7 @@ from recgraph.errors import LLMError
 from recgraph.graph import prompts
 from recgraph.graph.explain import reasons
 from recgraph.graph.state import RunContext, Scored, State
-from recgraph.graph.summarize import profile_fallback
+from recgraph.graph.summary.summarize import profile_fallback
 from recgraph.graph.wish import Listen, heard
 from recgraph.settings import Settings
 from recgraph.store.records import Event, Item, as_utc

@@ -25,13 +25,13 @@ from langchain_core.tools import StructuredTool
 
 from recgraph.errors import EmptyStore, StoreError
 from recgraph.graph.checkpoints import Checkpoints
-from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.replay.difference import Replay, beside
 from recgraph.graph.replay.past import REQUEST, Begun, PastRun, recgraph_version, request_of
 from recgraph.graph.state import RunContext, State
-from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
+from recgraph.graph.summary.grounding import CatalogueWords
+from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.graph.wiring import build_graph, serializer
 from recgraph.graph.wish import Conversations, Vocabularies, heard
 from recgraph.settings import Settings, load_settings

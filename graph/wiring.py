@@ -21,7 +21,7 @@ from langgraph.types import RetryPolicy
 from recgraph.errors import LLMUnavailable
 from recgraph.graph.nodes import Nodes
 from recgraph.graph.state import CHECKPOINT_TYPES, RunContext, RunRequest, State
-from recgraph.graph.summarize import Work
+from recgraph.graph.summary.summarize import Work
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 

@@ -19,9 +19,9 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
 from recgraph import doctor
 from recgraph.cli import main
 from recgraph.errors import ModelMissing
-from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.recommender import Recommender
-from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer
+from recgraph.graph.summary.grounding import CatalogueWords
+from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.tools.llm.adapter_sets import (

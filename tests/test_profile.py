@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from recgraph.graph.grounding import CatalogueWords, copied, sentences, support
-from recgraph.graph.profile import Level, profile
-from recgraph.graph.wording import category_name, listing, plural, prices, quote
+from recgraph.graph.summary.grounding import CatalogueWords, copied, sentences, support
+from recgraph.graph.summary.profile import Level, profile
+from recgraph.graph.summary.wording import category_name, listing, plural, prices, quote
 from recgraph.store.records import Action, Event, Item
 
 LEVELS: tuple[Level, ...] = ("block", "recurrent", "merged")

@@ -10,9 +10,9 @@ import pytest
 from fakes import FakeLLM, click, item, search
 
 from recgraph.errors import LLMTimeout
-from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.state import RunContext
-from recgraph.graph.summarize import (
+from recgraph.graph.summary.grounding import CatalogueWords
+from recgraph.graph.summary.summarize import (
     SUMMARISED,
     LLMSummarizer,
     ProfileSummarizer,

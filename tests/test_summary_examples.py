@@ -10,9 +10,9 @@ from random import Random
 import pytest
 from fakes import SHOP_EVENTS, SHOP_ITEMS, FakeLLM, click, item, search
 
-from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.prompts import block_prompt
-from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Work, data_lines
+from recgraph.graph.summary.grounding import CatalogueWords
+from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Work, data_lines
 from recgraph.store.db import Store
 from recgraph.store.records import Event, Item
 from recgraph.train.summary.checks import copy_rate, grounding_rate, prompt_context, summary_report, written

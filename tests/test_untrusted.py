@@ -11,7 +11,8 @@ from fakes import click, item
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recgraph.graph import prompts, wording
+from recgraph.graph import prompts
+from recgraph.graph.summary import wording
 from recgraph.terminal import printable
 from recgraph.tools.llm.untrusted import harmless, nameable, one_line
 from recgraph.tools.memory import MemoryHit

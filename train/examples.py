@@ -28,7 +28,7 @@ import numpy as np
 from recgraph.graph import prompts
 from recgraph.graph.nodes import Nodes, NodeSettings
 from recgraph.graph.state import RunContext, State
-from recgraph.graph.summarize import ProfileSummarizer, build_summarize
+from recgraph.graph.summary.summarize import ProfileSummarizer, build_summarize
 from recgraph.settings import Settings
 from recgraph.store import snapshot
 from recgraph.store.db import Store

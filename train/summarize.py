@@ -1,7 +1,7 @@
 """Stage `summarize`: the preference summaries of all users, made ahead in both paradigms, as a run of now would make
 and cache them.
 
-It drives the very subgraph of `graph/summarize.py`, so every input hash is the one a run looks for; a store that has
+It drives the very subgraph of `graph/summary/summarize.py`, so every input hash is the one a run looks for; a store that has
 the summaries answers with all blocks cached. What an LLM wrote is kept beside the out as it is made
 (`data/summarize.part`): killed and started again, the stage goes on where it stopped. Knows nothing of what is learnt
 from summaries (`train/summary/examples.py`). Command: `recgraph train summarize`.
@@ -19,9 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.prompts import VERSIONS
-from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
+from recgraph.graph.summary.grounding import CatalogueWords
+from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.settings import Settings, load_settings
 from recgraph.store import snapshot
 from recgraph.store.db import Store

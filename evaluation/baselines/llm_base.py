@@ -25,9 +25,9 @@ from recgraph.evaluation.baselines.train_cases import train_cases
 from recgraph.evaluation.systems import entries, systems
 from recgraph.evaluation.workshop import Workshop
 from recgraph.graph import prompts
-from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.state import RunContext
-from recgraph.graph.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
+from recgraph.graph.summary.grounding import CatalogueWords
+from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.store.db import Store
 from recgraph.store.records import EPOCH, Action, Event, Item, Summary
 from recgraph.tools.llm.adapter_sets import find_set

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from recgraph.graph.grounding import CatalogueWords
 from recgraph.graph.prompts import clean, next_form, parse_next
+from recgraph.graph.summary.grounding import CatalogueWords
 from recgraph.store.parquet import read_table
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.places import quiet_transformers

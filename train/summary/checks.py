@@ -1,7 +1,7 @@
 """How good written summaries are, without another model as a judge: whether they stay with their prompt, and whether
 they only copy it.
 
-Built on `graph/grounding.py`, the same checks that a run holds an LLM's summary to. Knows neither how a model is
+Built on `graph/summary/grounding.py`, the same checks that a run holds an LLM's summary to. Knows neither how a model is
 trained nor how it writes: `written` asks any LLM of `tools/llm/protocol.py`, and `summary_report` takes the texts.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from recgraph.graph.grounding import CatalogueWords, copied
 from recgraph.graph.prompts import parse_summary
-from recgraph.graph.summarize import MOST_COPIED
-from recgraph.graph.wording import words
+from recgraph.graph.summary.grounding import CatalogueWords, copied
+from recgraph.graph.summary.summarize import MOST_COPIED
+from recgraph.graph.summary.wording import words
 from recgraph.tools.llm.protocol import LLM, Prompt
 
 _NUMBERED = re.compile(r"^\d+\. ")

@@ -3,7 +3,7 @@ counting summarizer's facts as answers, in words that differ from row to row.
 
 A pure function of a store (the train part of a split) and a seed. A user's rows depend on the user alone, so a larger
 shop keeps them. The summary that a recurrent or merge prompt builds on states the facts of its own step, worded by
-another seed. Answers are held to what a run demands of an LLM (`graph/grounding.py`): nothing named that the prompt
+another seed. Answers are held to what a run demands of an LLM (`graph/summary/grounding.py`): nothing named that the prompt
 does not show, no copying.
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from recgraph.graph.grounding import CatalogueWords, copied
 from recgraph.graph.prompts import block_prompt, merge_prompt, recurrent_prompt
-from recgraph.graph.summarize import data_lines, split_blocks
+from recgraph.graph.summary.grounding import CatalogueWords, copied
+from recgraph.graph.summary.summarize import data_lines, split_blocks
 from recgraph.store.db import Store
 from recgraph.store.records import Event, Item
 from recgraph.tools.llm.protocol import Prompt

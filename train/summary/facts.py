@@ -1,7 +1,7 @@
 """What a summary says: the facts of the counting summarizer as values, without their words (`train/summary/phrases.py`
 puts them into words).
 
-Counted as `graph/profile.py` counts and by its thresholds, but only what the prompt itself shows: a model that learns
+Counted as `graph/summary/profile.py` counts and by its thresholds, but only what the prompt itself shows: a model that learns
 from these facts must be able to read each of them off its prompt, a recurrent or merged summary from the summaries it
 builds on. Knows no wording and no model.
 """
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from recgraph.graph.counts import Count, Facts, ItemEvent, audiences, comparisons, searches
 from recgraph.graph.prompts import QUERY_LIMIT
 from recgraph.graph.prompts import clean as prompt_line
-from recgraph.graph.summarize import price_text
-from recgraph.graph.wording import clean, plural, stem, value, words
+from recgraph.graph.summary.counts import Count, Facts, ItemEvent, audiences, comparisons, searches
+from recgraph.graph.summary.summarize import price_text
+from recgraph.graph.summary.wording import clean, plural, stem, value, words
 from recgraph.store.records import Event, Item
 
 Kind = Literal["block", "recurrent", "merge"]

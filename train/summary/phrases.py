@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from random import Random
 
-from recgraph.graph.summarize import price_text
-from recgraph.graph.wording import count, listing, sentence
+from recgraph.graph.summary.summarize import price_text
+from recgraph.graph.summary.wording import count, listing, sentence
 from recgraph.train.summary.facts import Gist
 
 _FORK = re.compile(r"\{([^{}|]*)\|([^{}|]*)\}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recgraph.graph.counts import Count, Facts, ItemEvent, numbers, recurring, seqs_of, title_stems
-from recgraph.graph.wording import listing, pick, quote, sentence, stem, words
+from recgraph.graph.summary.counts import Count, Facts, ItemEvent, numbers, recurring, seqs_of, title_stems
+from recgraph.graph.summary.wording import listing, pick, quote, sentence, stem, words
 
 Sentence = tuple[str, tuple[int, ...]]
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from recgraph.graph.counts import (
+from recgraph.graph.summary.counts import (
     Comparison,
     Count,
     Facts,
@@ -24,9 +24,9 @@ from recgraph.graph.counts import (
     searches,
     seqs_of,
 )
-from recgraph.graph.drift import Sentence, lately, over_time
-from recgraph.graph.grounding import CatalogueWords, copied, sentences, support
-from recgraph.graph.wording import (
+from recgraph.graph.summary.drift import Sentence, lately, over_time
+from recgraph.graph.summary.grounding import CatalogueWords, copied, sentences, support
+from recgraph.graph.summary.wording import (
     category_name,
     clean,
     count,

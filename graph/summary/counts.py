@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from recgraph.graph.wording import (
+from recgraph.graph.summary.wording import (
     AUDIENCES,
     COMMON,
     EVERYDAY,

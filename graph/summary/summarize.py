@@ -25,8 +25,6 @@ from langgraph.types import RetryPolicy, Send
 
 from recgraph.errors import LLMTimeout, LLMUnavailable
 from recgraph.graph import prompts
-from recgraph.graph.grounding import CatalogueWords, copied, sentences, support
-from recgraph.graph.profile import profile
 from recgraph.graph.prompts import (
     VERSIONS,
     block_prompt,
@@ -38,6 +36,8 @@ from recgraph.graph.prompts import (
     stricter,
 )
 from recgraph.graph.state import RunContext, State, merge
+from recgraph.graph.summary.grounding import CatalogueWords, copied, sentences, support
+from recgraph.graph.summary.profile import profile
 from recgraph.store.records import Event, Item, Summary
 from recgraph.tools.llm.protocol import LLM, Prompt, Usage
 
@@ -88,7 +88,7 @@ class Summarizer(Protocol):
 
 
 class ProfileSummarizer:
-    """Counts instead of asking a model (graph/profile.py): true by construction, each sentence with its events."""
+    """Counts instead of asking a model (graph/summary/profile.py): true by construction, each sentence with its events."""
 
     name = "profile"
 

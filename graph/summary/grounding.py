@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from recgraph.graph.wording import EVERYDAY, PACKING, STOP_WORDS, clean, stem, words
+from recgraph.graph.summary.wording import EVERYDAY, PACKING, STOP_WORDS, clean, stem, words
 from recgraph.store.records import Event, Item
 
 _STEMMED_STOPS = frozenset(stem(word) for word in STOP_WORDS)
