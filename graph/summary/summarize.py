@@ -88,7 +88,7 @@ class Summarizer(Protocol):
 
 
 class ProfileSummarizer:
-    """Counts instead of asking a model (graph/summary/profile.py): true by construction, each sentence with its events."""
+    """Counts instead of asking a model (graph/summary/profile.py): true by construction, sentences with their events."""
 
     name = "profile"
 
