@@ -24,6 +24,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
 
 from recgraph.errors import EmptyStore, StoreError
+from recgraph.graph.budget import Costs, Planner, Repeated, TimeBudget
 from recgraph.graph.checkpoints import Checkpoints
 from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.recommendation import Recommendation
@@ -57,6 +58,7 @@ from recgraph.tools.wish.understand import MOST_LETTERS
 from recgraph.tools.wish.wish import Price, Wish
 
 _FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
+COSTS = "costs.json"  # in the cache folder: what the stages cost on this machine
 REPLAYED_WITHIN = 600.0  # seconds for an answer given again, so that a slower machine changes nothing
 _UNKNOWN = "qxzzyx"  # a word of no shop: to look for its meaning makes ready what all unknown words need
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
@@ -132,11 +134,12 @@ class Recommender:
         llm: LLM | None,
         *,
         adapters: InUse | None = None,
+        costs: Costs | None = None,
         checkpoint: str = "",
         progress: Progress | None = None,
     ) -> None:
         """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own
-        names."""
+        names. `costs` are what its stages took before, for short deadlines."""
         self.store, self.settings, self.llm = store, settings, llm
         remembering = RememberingEncoder(encoder)
         self.encoder: Encoder = remembering
@@ -172,8 +175,18 @@ class Recommender:
         self._runs, self._logged = RunQueue(RunLog(store.path)), False
         self._exit.callback(self._runs.close)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
-        summarize = build_summarize(self.summarizer, self._reader.summary, block=settings.block, group=settings.merge)
-        self.graph = build_graph(self._nodes(settings), summarize, settings.deadline, self._checkpointer)
+        costs = costs or Costs()
+        self._exit.callback(costs.keep)
+        planner, told = TimeBudget(costs), self._told(settings)
+        summarize = build_summarize(
+            self.summarizer,
+            self._reader.summary,
+            block=settings.block,
+            group=settings.merge,
+            planner=planner,
+            after=told.asked_of_llm,
+        )
+        self.graph = build_graph(self._nodes(settings, planner), summarize, settings.deadline, self._checkpointer)
 
     @classmethod
     def open(
@@ -204,7 +217,10 @@ class Recommender:
                     cache=chosen.cache_folder,
                     note=note,
                 )
-            return cls(opened, chosen, encoder, llm, adapters=adapters, checkpoint=checkpoint, progress=progress)
+            costs = Costs(chosen.cache_folder / COSTS, f"{llm.name} {adapters.label}") if llm else None
+            return cls(
+                opened, chosen, encoder, llm, adapters=adapters, costs=costs, checkpoint=checkpoint, progress=progress
+            )
         except BaseException:
             opened.close()
             raise
@@ -263,13 +279,15 @@ class Recommender:
         in the log, or was logged without its request."""
         past = PastRun.of(RunLog(self.store.path).find(run_id))
         settings, as_of, made = past.settings(self.settings), past.as_of(self.store), set(past.request["made"])
+        planner = Repeated(past.left_out)
         summarize = build_summarize(
             self._choose_summarizer(settings),
             lambda key: None if key in made else self._reader.summary(key),  # made for that run, so not there yet
             block=settings.block,
             group=settings.merge,
+            planner=planner,
         )
-        graph = build_graph(self._nodes(settings), summarize, REPLAYED_WITHIN)
+        graph = build_graph(self._nodes(settings, planner), summarize, REPLAYED_WITHIN)
         if isinstance(self.llm, Remembering):
             self.llm.start_afresh()
         begun = time.perf_counter()
@@ -389,8 +407,7 @@ class Recommender:
         conditions = self._conditions(asked["as_of"])
         models = {**self.models, "store_revision": conditions["revision"]}
         found = Recommendation.of(state, timings, models, self.currency)
-        made = [summary.input_hash for summary in state.get("made") or ()]
-        note = self._log(found, request_of(asked, settings, conditions, begun, made))
+        note = self._log(found, request_of(asked, settings, conditions, begun, state))
         yield found if note is None else replace(found, degraded=(*found.degraded, note))
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
@@ -461,11 +478,13 @@ class Recommender:
         """That of now, which follows the store; or the one of a moment."""
         return self._live(until) if as_of is None else self._of_moments(as_of, until)
 
-    def _nodes(self, settings: Settings) -> Nodes:
+    def _told(self, settings: Settings) -> NodeSettings:
+        return NodeSettings.of(settings, self.currency, large=self._large, adapters=self.adapters.names)
+
+    def _nodes(self, settings: Settings, planner: Planner) -> Nodes:
         reader = self._reader if settings.attributes == "shown" else TitlesOnly(self._reader)
-        told = NodeSettings.of(settings, self.currency, large=self._large, adapters=self.adapters.names)
         listen = self._vocabularies.listen
-        return Nodes(reader, self.llm, self._retriever, self._memory, told, listen)
+        return Nodes(reader, self.llm, self._retriever, self._memory, self._told(settings), listen, planner)
 
     @property
     def _large(self) -> bool:

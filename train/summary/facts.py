@@ -2,7 +2,7 @@
 puts them into words).
 
 Counted as `graph/summary/profile.py` counts and by its thresholds, but only what the prompt itself shows: a model that
-learns from these facts must be able to read each of them off its prompt, a recurrent or merged summary from the summaries
+learns from these facts must be able to read each of them off its prompt, a recurrent or merged summary from those
 it builds on. Knows no wording and no model.
 """
 
