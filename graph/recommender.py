@@ -8,17 +8,15 @@ costs none of the answer.
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
@@ -26,6 +24,7 @@ from langchain_core.tools import StructuredTool
 from recgraph.errors import EmptyStore, StoreError
 from recgraph.graph.budget import Costs, Planner, Repeated, TimeBudget
 from recgraph.graph.checkpoints import Checkpoints
+from recgraph.graph.moments import OfMoments
 from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.replay.difference import Replay, beside
@@ -57,21 +56,12 @@ from recgraph.tools.wish.filters import filters
 from recgraph.tools.wish.understand import MOST_LETTERS
 from recgraph.tools.wish.wish import Price, Wish
 
-_FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
 COSTS = "costs.json"  # in the cache folder: what the stages cost on this machine
 REPLAYED_WITHIN = 600.0  # seconds for an answer given again, so that a slower machine changes nothing
 _UNKNOWN = "qxzzyx"  # a word of no shop: to look for its meaning makes ready what all unknown words need
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
 
 
-class _Fittable(Protocol):
-    """A tool that knows whether all that belongs to it is in it."""
-
-    @property
-    def complete(self) -> bool: ...
-
-
-Tool = TypeVar("Tool", bound=_Fittable)
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0 where unknown)
 
 
@@ -83,38 +73,6 @@ class Step:
     node: str
     ms: float
     detail: str = ""
-
-
-class _Fitted(Generic[Tool]):
-    """Tools fitted as of a moment, the last few kept. Thread-safe: a tool is fitted once, and again where the time did
-    not suffice for all of it or where the store has changed and `outdated` says that the tool would be another one."""
-
-    def __init__(
-        self,
-        fit: Callable[[datetime | None, float | None], Tool],
-        revision: Callable[[], str],
-        outdated: Callable[[str], bool] = lambda known: True,
-    ) -> None:
-        """`outdated` is asked with the revision that a tool knows."""
-        self._fit, self._revision, self._outdated = fit, revision, outdated
-        self._kept, self._lock = OrderedDict[datetime | None, tuple[str, Tool]](), threading.Lock()
-
-    def __call__(self, as_of: datetime | None, until: float | None = None) -> Tool:
-        with self._lock:
-            revision = self._revision()
-            known, kept = self._kept.get(as_of, ("", None))
-            if kept is not None and known != revision and not self._outdated(known):
-                self._kept[as_of] = revision, kept
-            elif (
-                kept is None
-                or known != revision
-                or not (kept.complete or (until is not None and time.monotonic() >= until))
-            ):
-                self._kept[as_of] = revision, self._fit(as_of, until)
-            self._kept.move_to_end(as_of)
-            while len(self._kept) > _FITTED_KEPT:
-                self._kept.popitem(last=False)
-            return self._kept[as_of][1]
 
 
 class Recommender:
@@ -161,8 +119,8 @@ class Recommender:
         self._exit.callback(self._writer.close)
         self._live = Live(store, lambda until: self._fit_retriever(None, until, progress))
         self._exit.callback(self._live.close)
-        self._of_moments = _Fitted(lambda as_of, until: self._fit_retriever(as_of, until, progress), store.revision)
-        self._memory = _Fitted(
+        self._of_moments = OfMoments(lambda as_of, until: self._fit_retriever(as_of, until, progress), store.revision)
+        self._memory = OfMoments(
             lambda as_of, _: QueryMemory(
                 store, self.encoder, as_of, _reporter(progress, "Embedding queries"), self._reader.items
             ),
