@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from recgraph import ask, measure, upkeep
+from recgraph import ask, measure, sharing, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
 from recgraph.terminal import json_text, plain, printable, say
@@ -41,6 +41,7 @@ _EXTRAS = {
     "local": ("torch", "transformers", "peft", "gguf", "safetensors", "tokenizers"),
     "vllm": ("langchain_openai", "openai"),
     "train": ("accelerate", "bitsandbytes", "datasets", "dvc", "ruamel", "sentence_transformers", "trl"),
+    "scale": ("duckdb_extension_quack", "duckdb_extension_httpfs"),
 }
 
 
@@ -432,6 +433,7 @@ for command in (
     measure.leaderboard,
     measure.tune,
     measure.ablate,
+    sharing.store,
 ):
     main.add_command(command)
 

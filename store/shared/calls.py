@@ -21,8 +21,9 @@ from recgraph.store.care import pending
 from recgraph.store.records import Event, Summary
 
 Write = Callable[..., Any]  # of a cursor in a transaction, and the arguments
+EVENTS, BLOCK = "record_events", "block"  # a block: several of the others as one
 WRITES: dict[str, Write] = {
-    "record_events": changes.record_events,
+    EVENTS: changes.record_events,
     "upsert_items": changes.upsert_items,
     "summaries": pending.insert,
     "vectors": vectors.write,
@@ -40,7 +41,7 @@ def name_of(write: Write) -> str:
 
 def is_repeatable(name: str, arguments: Sequence[Any]) -> bool:
     """Whether asking twice does no harm: all but events without ids, which would be there twice."""
-    return name != "record_events" or (len(arguments) > 1 and bool(arguments[1]))
+    return name != EVENTS or (len(arguments) > 1 and bool(arguments[1]))
 
 
 def packed(value: object) -> str:

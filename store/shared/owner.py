@@ -2,12 +2,12 @@
 others ask for.
 
 Reads run as SQL in DuckDB's own server threads. A write is asked for by a row in `desk.requests`, a table in memory, and
-done here as a whole function (store/shared/calls.py): what waits is done in one transaction, so that two hundred
+done here as a whole function (store/shared/calls.py): what waits is done in one transaction, so that many
 clients cost one commit, and its answer is given only after that commit. So a user of the store that is killed leaves no
 transaction open, and one that gets no answer asks again. What is asked is unknown here.
 
-Beside the file lie, while it is served, NAME.token (0600), which opens it, and NAME.shared, by which processes of this
-machine see without asking that something was written.
+Beside the file lie NAME.token (0600), which opens it and stays the same until it is deleted, and NAME.shared, by which
+processes of this machine see without asking that something was written.
 """
 
 from __future__ import annotations
@@ -15,22 +15,26 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from recgraph.errors import StoreBusy, StoreError
+from recgraph.store import changes
 from recgraph.store.connection import PRIVATE, Database, Terms, is_wanted
 from recgraph.store.db import Store
 from recgraph.store.shared.address import Address, load_extensions
-from recgraph.store.shared.calls import WRITES, packed, packed_error, unpacked
+from recgraph.store.shared.calls import BLOCK, EVENTS, WRITES, is_repeatable, packed, packed_error, unpacked
 from recgraph.store.shared.mark import MARK, Mark
 
 TOKEN = ".token"  # after the store's name
+TOKEN_LONGEST = 200
 AT_ONCE = 500  # requests of one transaction
 _EAGER, _IDLE = 0.001, 0.01  # seconds between two looks at the desk: while something comes, and else
 _KEPT = 120.0  # seconds that an answer lies on the desk
@@ -40,7 +44,7 @@ _log = logging.getLogger(__name__)
 _DESK = """ATTACH ':memory:' AS desk;
     CREATE TABLE desk.owner AS SELECT ?::VARCHAR AS path, ?::VARCHAR AS mark;
     CREATE TABLE desk.requests (id VARCHAR, name VARCHAR, payload VARCHAR);
-    CREATE TABLE desk.answers (id VARCHAR, answer VARCHAR, at DOUBLE)"""
+    CREATE TABLE desk.answers (id VARCHAR, answer VARCHAR, given DOUBLE)"""
 Request = tuple[str, str, str]  # id, name of the write, its arguments
 
 
@@ -55,8 +59,8 @@ class Owner:
                 "127.0.0.1, or say --anywhere where the network is your own."
             )
         self.path, self.address = path.absolute(), address
-        self.token = secrets.token_urlsafe(32)
         self.token_file = self.path.with_name(self.path.name + TOKEN)
+        self.token = self._kept_token() or secrets.token_urlsafe(32)
         self._stopped, self._quick = threading.Event(), 0.0
 
     def stop(self) -> None:
@@ -66,8 +70,8 @@ class Owner:
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serves, and calls `ready` as soon as it does. It makes way for an ingest as readers do. StoreError."""
         Store.create(self.path).close()
-        mark = Mark(self.path.with_name(self.path.name + MARK), write=True)
         self._write_token()
+        mark = Mark(self.path.with_name(self.path.name + MARK), write=True)
         try:
             while not self._stopped.is_set():
                 with Store.open(self.path) as store, self._served(store, mark) as cursor:
@@ -77,12 +81,23 @@ class Owner:
                     self._stopped.wait(_MERGED)  # from here on opening waits for the ingest
         finally:
             mark.close()
-            self.token_file.unlink(missing_ok=True)
+
+    def _kept_token(self) -> str:
+        """The token of the last owner, so that who has it goes on where an owner is started anew; "" where there is none,
+        or others could have read or left it."""
+        try:
+            with open(os.open(self.token_file, os.O_RDONLY | os.O_NOFOLLOW), encoding="ascii") as file:
+                told = os.fstat(file.fileno())
+                mine = told.st_uid == os.geteuid() and stat.S_IMODE(told.st_mode) == PRIVATE
+                return file.read(TOKEN_LONGEST).strip() if mine else ""
+        except (OSError, UnicodeError):
+            return ""
 
     def _write_token(self) -> None:
-        self.token_file.unlink(missing_ok=True)
-        with os.fdopen(os.open(self.token_file, os.O_CREAT | os.O_WRONLY | os.O_EXCL, PRIVATE), "w") as file:
-            file.write(self.token + "\n")
+        if self._kept_token() != self.token:
+            self.token_file.unlink(missing_ok=True)
+            with os.fdopen(os.open(self.token_file, os.O_CREAT | os.O_WRONLY | os.O_EXCL, PRIVATE), "w") as file:
+                file.write(self.token + "\n")
 
     @contextmanager
     def _served(self, store: Store, mark: Mark) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -127,7 +142,7 @@ class Owner:
                 self._stopped.wait(_EAGER if now - self._quick < 1 else _IDLE)
             if now - swept > _SWEPT:
                 swept = now
-                cursor.execute("DELETE FROM desk.answers WHERE at < ?", [now - _KEPT])
+                cursor.execute("DELETE FROM desk.answers WHERE given < ?", [now - _KEPT])
                 cursor.execute("CHECKPOINT desk")
 
     def _answer(
@@ -150,7 +165,7 @@ def done_together(database: Database, requests: Sequence[Request]) -> list[str]:
     """The answers, all of one transaction; where one cannot be done, each of its own."""
     try:
         with database.writing() as cursor:
-            return [packed({"value": _done(cursor, name, payload)}) for _, name, payload in requests]
+            return [packed({"value": value}) for value in _all_done(cursor, requests)]
     except (StoreError, ValueError, TypeError) as error:
         if len(requests) == 1:
             if isinstance(error, StoreBusy):
@@ -159,10 +174,19 @@ def done_together(database: Database, requests: Sequence[Request]) -> list[str]:
     return [answer for one in requests for answer in done_together(database, [one])]
 
 
-def _done(cursor: duckdb.DuckDBPyConnection, name: str, payload: str) -> object:
+def _all_done(cursor: duckdb.DuckDBPyConnection, requests: Sequence[Request]) -> list[object]:
+    """What each gives; events with ids, of which there are most, are written together."""
+    asked = [(name, unpacked(payload)) for _, name, payload in requests]
+    events = [place for place, (name, given) in enumerate(asked) if name == EVENTS and is_repeatable(name, given)]
+    written = changes.record_batches(cursor, [(asked[place][1][0], asked[place][1][1]) for place in events])
+    done: dict[int, object] = dict(zip(events, written, strict=True))
+    return [done[n] if n in done else _done(cursor, name, given) for n, (name, given) in enumerate(asked)]
+
+
+def _done(cursor: duckdb.DuckDBPyConnection, name: str, given: Sequence[Any]) -> object:
     """One write, or several as one: a list of [name, arguments]."""
-    if name == "block":
-        return [_done(cursor, one, arguments) for one, arguments in unpacked(payload)]
+    if name == BLOCK:
+        return [_done(cursor, one, unpacked(arguments)) for one, arguments in given]
     if name not in WRITES:
         raise StoreError(f"'{name[:40]}' is no write that a shared store knows; is it served by another version of recgraph?")
-    return WRITES[name](cursor, *unpacked(payload))
+    return WRITES[name](cursor, *given)

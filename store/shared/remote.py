@@ -22,7 +22,7 @@ from recgraph.errors import StoreBusy, StoreError
 from recgraph.store.care.faults import translate
 from recgraph.store.connection import CONFIG, MERGE_PATIENCE, PATIENCE, Database, Terms
 from recgraph.store.shared.address import Address, load_extensions, parse_address, token_of
-from recgraph.store.shared.calls import answer_of, is_repeatable, name_of, packed
+from recgraph.store.shared.calls import BLOCK, answer_of, is_repeatable, name_of, packed
 from recgraph.store.shared.desk import Desk
 from recgraph.store.shared.mark import MARK, Mark
 from recgraph.store.shared.session import Session, is_lost
@@ -190,7 +190,7 @@ class SharedDatabase(Database):
         finally:
             self._blocks.writes = None
         if writes:
-            answer_of(self._desk.ask("block", packed(writes), repeatable=True))
+            answer_of(self._desk.ask(BLOCK, packed(writes), repeatable=True))
 
     @contextmanager
     def opened_for(self, terms: Terms, write: bool = False, patience: float | None = None) -> Iterator[None]:
