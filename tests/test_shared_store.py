@@ -83,7 +83,8 @@ def test_a_shared_store_reads_as_its_file_does(store: Store) -> None:
     assert [e.item_id or e.query for e in store.history("U1")] == ["I1", "warm jumper"]
     assert store.items(["I3", "none"])["I3"].price == 3.5
     assert list(store.catalogue().item_ids)[:2] == ["I0", "I1"]
-    assert store.has_user("U1") and not store.has_user("U1' OR '1' = '1")
+    assert store.has_user("U1")
+    assert not store.has_user("U1' OR '1' = '1")
     with FacetReader(store) as facets:
         assert facets.ids()[0] == b"I0"
 
@@ -141,7 +142,8 @@ def test_products_facts_summaries_and_vectors_are_written_through_the_owner(stor
     with store.writing():
         store.save_vectors("title", "m", ["k1", "k2"], vectors)
         store.set_meta("currency", "EUR")
-    assert (store.all_vectors("title", "m")[1] == vectors).all() and store.meta("currency") == "EUR"
+    assert (store.all_vectors("title", "m")[1] == vectors).all()
+    assert store.meta("currency") == "EUR"
 
 
 def test_a_block_that_fails_has_written_nothing(store: Store) -> None:
@@ -181,7 +183,8 @@ def test_a_killed_owner_loses_nothing_that_was_answered_and_its_users_go_on(stor
     waiting.start()
     served.start()
     waiting.join(60)
-    assert [e.item_id for e in store.history("U5")] == ["I1", "I2"] and len(late[0]) == 1
+    assert [e.item_id for e in store.history("U5")] == ["I1", "I2"]
+    assert len(late[0]) == 1
 
 
 def test_a_killed_user_leaves_nothing_open(store: Store, served: Served) -> None:
@@ -191,10 +194,12 @@ def test_a_killed_user_leaves_nothing_open(store: Store, served: Served) -> None
         "with s.writing():\n    s.set_meta('killed', 'yes'); print('in', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None and other.stdout.readline() == b"in\n"
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
         other.kill()
     store.set_meta("currency", "USD")
-    assert store.meta("killed") is None and store.meta("currency") == "USD"
+    assert store.meta("killed") is None
+    assert store.meta("currency") == "USD"
 
 
 def test_the_owner_makes_way_for_an_ingest(store: Store, served: Served, tmp_path: Path) -> None:
@@ -220,7 +225,7 @@ def test_what_is_no_address_is_named(text: str) -> None:
 def test_an_address_elsewhere_has_to_be_wanted(tmp_path: Path) -> None:
     assert not parse_address("quack:shop.example:9000").is_local
     with pytest.raises(StoreError, match="TLS proxy"):
-        Owner(tmp_path / "s.duckdb", Address("0.0.0.0"))  # noqa: S104 - refused
+        Owner(tmp_path / "s.duckdb", Address("0.0.0.0"))
 
 
 def test_parameters_become_literals_where_they_are_parameters() -> None:

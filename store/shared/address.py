@@ -19,7 +19,7 @@ from recgraph.errors import StoreError
 
 SCHEME = "quack:"
 PORT = 9494
-TOKEN, TOKEN_FILE = "RECGRAPH_STORE_TOKEN", "RECGRAPH_STORE_TOKEN_FILE"  # noqa: S105 - names of variables
+TOKEN, TOKEN_FILE = "RECGRAPH_STORE_TOKEN", "RECGRAPH_STORE_TOKEN_FILE"
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _EXTENSIONS = ("httpfs", "quack")  # without httpfs the server answers every request with 500
 _HOST = r"\[[0-9a-fA-F:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"

@@ -131,7 +131,7 @@ class Owner:
         swept = time.monotonic()
         while True:
             last = self._stopped.is_set() or is_wanted(self.path)
-            requests: list[Request] = cursor.execute(f"FROM desk.requests LIMIT {AT_ONCE}").fetchall()  # noqa: S608 - a number
+            requests: list[Request] = cursor.execute(f"FROM desk.requests LIMIT {AT_ONCE}").fetchall()
             now = time.monotonic()
             if requests:
                 self._quick = now
