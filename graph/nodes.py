@@ -292,7 +292,8 @@ class Nodes:
 
     def retrieve(self, state: State, runtime: Runtime[RunContext]) -> State:
         """F 4.4: catalogue items for the predicted text, at least `candidates` and `k` of them where the catalogue has
-        so many for which the hard parts of the wish hold. Where those are fewer than k, what could give way."""
+        so many for which the hard parts of the wish hold. Where those are fewer than k, or none is all that was named,
+        what could give way."""
         s, prediction, wish = self.settings, state.get("prediction"), state.get("wish")
         retriever = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by)
         asked = RetrievalQuery(
@@ -314,8 +315,9 @@ class Nodes:
         found = [one for one in proposed if one.item_id in items and items[one.item_id].offered]
         notes: list[str] = []
         relaxed: Sequence[Relaxation] = ()
-        if wish and wish.hard and len(found) < state["k"]:
-            relaxed = retriever.relaxations(wish, state.get("bought") or ())
+        enough = len(found) >= state["k"]
+        if wish and wish.hard and (not enough or found[0].fits < len(wish.named)):
+            relaxed = retriever.relaxations(wish, state.get("bought") or (), enough=enough)
             if not found:
                 asked_for = " · ".join(
                     prompts.clean(part, _PART_LETTERS) for part in wish.parts(s.currency)[:_PARTS_TOLD]
