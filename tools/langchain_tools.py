@@ -35,8 +35,8 @@ _RETRIEVE = """Finds products of this shop that a shopper may buy now. Give the 
 a filter only where the shopper is strict about it, because every product then holds to it. What the query names (black,
 boots) comes first; what it rules out, its price bounds and sizes hold for every product. The answer says what was
 `understood`. Where it has too few `products`, or none of all that is named, `relaxed` says which part to give up and
-how many more products that brings: ask the shopper. `problems` says which argument to correct. Recommend only products of the answer, and name
-their prices as they are given."""
+how many more products that brings: ask the shopper. `problems` says which argument to correct. Recommend only products
+of the answer, and name their prices as they are given."""
 
 
 class LookupQueryMemory(BaseModel):
