@@ -228,13 +228,14 @@ class Recommender:
         deadline: float | None = None,
         new_user: bool = False,
         wish: Wish | None = None,
+        exclude: Sequence[str] = (),
         thread: str = "",
     ) -> Iterator[Step | Recommendation]:
         """Runs the graph and yields a `Step` as each node ends, the `Recommendation` last.
 
         `as_of` hides everything from that moment on (a datetime, UTC where it has no offset, or text as `parse_time`
-        reads it); `deadline` is in seconds. `wish` is one given ready-made: it wins over the words of the query. Under
-        a `thread` the requests of a user are one conversation: wishes add up, and "cheaper ones" means those of the
+        reads it); `deadline` is in seconds. `wish` is one given ready-made: it wins over the words of the query. What
+        `exclude` names is never shown. Under a `thread` the requests of a user are one conversation: wishes add up, and "cheaper ones" means those of the
         last answer; this process keeps the last 1,000 of them. An unknown user raises UnknownUser unless `new_user`;
         SettingsError for a value out of range.
         """
@@ -252,6 +253,7 @@ class Recommender:
             "paradigm": settings.paradigm,
             "mode": settings.mode,
             "given": wish,
+            "exclude": tuple(dict.fromkeys(exclude)),
         }
         if thread:
             asked["wish"], asked["shown"] = self._conversations.last(user_id, thread)

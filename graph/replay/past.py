@@ -65,6 +65,7 @@ def request_of(
         "given": {**given.to_dict(), "dropped": list(given.dropped)} if given else None,
         "wish": wish.to_dict() if wish else None,
         "shown": list(asked.get("shown") or ()),
+        "exclude": list(asked.get("exclude") or ()),
         "settings": {name: getattr(settings, name) for name in _SETTINGS},
         "conditions": dict(conditions),
         "made": list(made),
@@ -145,6 +146,7 @@ class PastRun:
             "given": given,
             "wish": wish,
             "shown": list(request["shown"]),
+            "exclude": list(request.get("exclude") or ()),  # a run of an earlier version names none
         }
 
     def as_of(self, store: Store) -> datetime | None:
