@@ -22,6 +22,7 @@ from langgraph.types import Command, Overwrite
 
 from recgraph.errors import LLMError
 from recgraph.graph import prompts
+from recgraph.graph.budget import Part, Planner, TimeBudget
 from recgraph.graph.explain import reasons
 from recgraph.graph.state import RunContext, Scored, State
 from recgraph.graph.summary.summarize import profile_fallback
@@ -148,6 +149,12 @@ class NodeSettings:
         )
 
 
+    @property
+    def asked_of_llm(self) -> Mapping[Part, int]:
+        """What a language model is asked after the summary, by part."""
+        return {"recommend": 1, "rerank": self.candidates} if self.rerank_weight else {"recommend": 1}
+
+
 class FittedTool(Protocol[Tool]):
     """Gives a tool fitted before a moment (None is now). What is not embedded at `until` is done without."""
 
@@ -166,9 +173,12 @@ class Nodes:
         memory: FittedTool[QueryMemory],
         settings: NodeSettings,
         listen: Callable[[Facets | None], Listen] | None = None,
+        planner: Planner | None = None,
     ) -> None:
-        """Without `listen` the words of a query are only searched for, and only a given wish is held to."""
+        """Without `listen` the words of a query are only searched for, and only a given wish is held to. `planner` says
+        what fits into the time."""
         self.reader, self.llm, self.retriever, self.memory, self.settings = reader, llm, retriever, memory, settings
+        self.planner = planner or TimeBudget()
         self.listen = listen or (lambda facets: lambda text, seen, shown: Wish())
 
     def begin(self, state: State, runtime: Runtime[RunContext]) -> Command[Literal["understand", "explain"]]:
@@ -261,16 +271,20 @@ class Nodes:
     def recommend(self, state: State, runtime: Runtime[RunContext]) -> State:
         """F 4.2: the LLM names the next item by id and title. The id can only be one of the catalogue's
         (`constrain`)."""
+        deadline = RunContext.of(runtime).deadline
         if self.llm is None:
             return {"prediction": None}
+        fits, left_out = self.planner.choose("recommend", 1, deadline, {})
+        if not fits:
+            return {"prediction": None, "left_out": [left_out] if left_out else []}
         retriever = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by)
         prompt, shown = self.next_prompt(state)
         choices = self._choices(retriever, shown)
         form = prompts.next_form(choices, state["items"], free_title=self.settings.free_title) if choices else None
-        deadline = RunContext.of(runtime).deadline
-        [answer], usage = self.llm.generate(
-            [prompt], max_tokens=64, form=form, adapter=self.settings.next_adapter, deadline=deadline
-        )
+        with self.planner.timed("recommend", 1):
+            [answer], usage = self.llm.generate(
+                [prompt], max_tokens=64, form=form, adapter=self.settings.next_adapter, deadline=deadline
+            )
         prediction = prompts.parse_next(
             answer.text, retriever.rows.__contains__, {key: state["items"][key] for key in shown}
         )
@@ -318,15 +332,20 @@ class Nodes:
         }
 
     def rerank(self, state: State, runtime: Runtime[RunContext]) -> State:
-        """T 4.3: one Yes/No prompt a candidate. The first `candidates` are scored, or as many of them as the time
-        allows; further ones keep their order behind them. With a weight of 0 nothing is asked. What fits more of the
+        """T 4.3: one Yes/No prompt a candidate. The first `candidates` are scored, or as many of them as fit into the
+        time; further ones keep their order behind them. With a weight of 0 nothing is asked. What fits more of the
         named parts of the wish stays before what fits fewer."""
         s = self.settings
         if self.llm is None or not s.rerank_weight or not state["candidates"]:
             return {"scored": _in_order(state["candidates"])}
-        items = [state["items"][candidate.item_id] for candidate in state["candidates"][: s.candidates]]
+        deadline = RunContext.of(runtime).deadline
+        fitting, left_out = self.planner.choose("rerank", min(s.candidates, len(state["candidates"])), deadline, {})
+        if not fitting:
+            return {"scored": _in_order(state["candidates"]), "left_out": [left_out] if left_out else []}
+        items = [state["items"][candidate.item_id] for candidate in state["candidates"][:fitting]]
         asked = prompts.fit_prompts(self.shared(state), items, wording=s.wording)
-        pairs, usage = self.llm.score(asked, adapter=s.fit_adapter, deadline=RunContext.of(runtime).deadline)
+        with self.planner.timed("rerank", len(asked)):
+            pairs, usage = self.llm.score(asked, adapter=s.fit_adapter, deadline=deadline)
         scored = blend(state["candidates"][: len(pairs)], pairs, s.rerank_weight)
         lowest = min(line.score for line in scored)
         late = [
@@ -337,6 +356,7 @@ class Nodes:
             "scored": [*scored, *_in_order(state["candidates"][len(pairs) :], below=lowest)],
             "tokens": usage,
             "degraded": late if len(pairs) < len(asked) else [],
+            "left_out": [left_out] if left_out else [],
         }
 
     def explain(self, state: State, runtime: Runtime[RunContext]) -> State:
@@ -422,6 +442,7 @@ def _afresh(state: State, update: State) -> dict[str, Any]:
     """The update that begins a run. What is added up within one starts from it, so that a thread's next turn carries
     nothing of the last one's."""
     added: dict[str, Any] = {"items": update["items"], "degraded": update["degraded"], "made": [], "tokens": Usage()}
+    added["left_out"] = []
     return {**update, **{name: Overwrite(value) for name, value in added.items() if name in state}}
 
 

@@ -8,23 +8,23 @@ costs none of the answer.
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
 
 from recgraph.errors import EmptyStore, StoreError
+from recgraph.graph.budget import Costs, Planner, Repeated, TimeBudget
 from recgraph.graph.checkpoints import Checkpoints
+from recgraph.graph.moments import OfMoments
 from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.replay.difference import Replay, beside
@@ -56,20 +56,12 @@ from recgraph.tools.wish.filters import filters
 from recgraph.tools.wish.understand import MOST_LETTERS
 from recgraph.tools.wish.wish import Price, Wish
 
-_FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
+COSTS = "costs.json"  # in the cache folder: what the stages cost on this machine
 REPLAYED_WITHIN = 600.0  # seconds for an answer given again, so that a slower machine changes nothing
 _UNKNOWN = "qxzzyx"  # a word of no shop: to look for its meaning makes ready what all unknown words need
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
 
 
-class _Fittable(Protocol):
-    """A tool that knows whether all that belongs to it is in it."""
-
-    @property
-    def complete(self) -> bool: ...
-
-
-Tool = TypeVar("Tool", bound=_Fittable)
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0 where unknown)
 
 
@@ -81,38 +73,6 @@ class Step:
     node: str
     ms: float
     detail: str = ""
-
-
-class _Fitted(Generic[Tool]):
-    """Tools fitted as of a moment, the last few kept. Thread-safe: a tool is fitted once, and again where the time did
-    not suffice for all of it or where the store has changed and `outdated` says that the tool would be another one."""
-
-    def __init__(
-        self,
-        fit: Callable[[datetime | None, float | None], Tool],
-        revision: Callable[[], str],
-        outdated: Callable[[str], bool] = lambda known: True,
-    ) -> None:
-        """`outdated` is asked with the revision that a tool knows."""
-        self._fit, self._revision, self._outdated = fit, revision, outdated
-        self._kept, self._lock = OrderedDict[datetime | None, tuple[str, Tool]](), threading.Lock()
-
-    def __call__(self, as_of: datetime | None, until: float | None = None) -> Tool:
-        with self._lock:
-            revision = self._revision()
-            known, kept = self._kept.get(as_of, ("", None))
-            if kept is not None and known != revision and not self._outdated(known):
-                self._kept[as_of] = revision, kept
-            elif (
-                kept is None
-                or known != revision
-                or not (kept.complete or (until is not None and time.monotonic() >= until))
-            ):
-                self._kept[as_of] = revision, self._fit(as_of, until)
-            self._kept.move_to_end(as_of)
-            while len(self._kept) > _FITTED_KEPT:
-                self._kept.popitem(last=False)
-            return self._kept[as_of][1]
 
 
 class Recommender:
@@ -132,11 +92,12 @@ class Recommender:
         llm: LLM | None,
         *,
         adapters: InUse | None = None,
+        costs: Costs | None = None,
         checkpoint: str = "",
         progress: Progress | None = None,
     ) -> None:
         """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own
-        names."""
+        names. `costs` are what its stages took before, for short deadlines."""
         self.store, self.settings, self.llm = store, settings, llm
         remembering = RememberingEncoder(encoder)
         self.encoder: Encoder = remembering
@@ -158,8 +119,8 @@ class Recommender:
         self._exit.callback(self._writer.close)
         self._live = Live(store, lambda until: self._fit_retriever(None, until, progress))
         self._exit.callback(self._live.close)
-        self._of_moments = _Fitted(lambda as_of, until: self._fit_retriever(as_of, until, progress), store.revision)
-        self._memory = _Fitted(
+        self._of_moments = OfMoments(lambda as_of, until: self._fit_retriever(as_of, until, progress), store.revision)
+        self._memory = OfMoments(
             lambda as_of, _: QueryMemory(
                 store, self.encoder, as_of, _reporter(progress, "Embedding queries"), self._reader.items
             ),
@@ -172,8 +133,18 @@ class Recommender:
         self._runs, self._logged = RunQueue(RunLog(store.path)), False
         self._exit.callback(self._runs.close)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
-        summarize = build_summarize(self.summarizer, self._reader.summary, block=settings.block, group=settings.merge)
-        self.graph = build_graph(self._nodes(settings), summarize, settings.deadline, self._checkpointer)
+        costs = costs or Costs()
+        self._exit.callback(costs.keep)
+        planner, told = TimeBudget(costs), self._told(settings)
+        summarize = build_summarize(
+            self.summarizer,
+            self._reader.summary,
+            block=settings.block,
+            group=settings.merge,
+            planner=planner,
+            after=told.asked_of_llm,
+        )
+        self.graph = build_graph(self._nodes(settings, planner), summarize, settings.deadline, self._checkpointer)
 
     @classmethod
     def open(
@@ -204,7 +175,10 @@ class Recommender:
                     cache=chosen.cache_folder,
                     note=note,
                 )
-            return cls(opened, chosen, encoder, llm, adapters=adapters, checkpoint=checkpoint, progress=progress)
+            costs = Costs(chosen.cache_folder / COSTS, f"{llm.name} {adapters.label}") if llm else None
+            return cls(
+                opened, chosen, encoder, llm, adapters=adapters, costs=costs, checkpoint=checkpoint, progress=progress
+            )
         except BaseException:
             opened.close()
             raise
@@ -265,13 +239,15 @@ class Recommender:
         in the log, or was logged without its request."""
         past = PastRun.of(RunLog(self.store.path).find(run_id))
         settings, as_of, made = past.settings(self.settings), past.as_of(self.store), set(past.request["made"])
+        planner = Repeated(past.left_out)
         summarize = build_summarize(
             self._choose_summarizer(settings),
             lambda key: None if key in made else self._reader.summary(key),  # made for that run, so not there yet
             block=settings.block,
             group=settings.merge,
+            planner=planner,
         )
-        graph = build_graph(self._nodes(settings), summarize, REPLAYED_WITHIN)
+        graph = build_graph(self._nodes(settings, planner), summarize, REPLAYED_WITHIN)
         if isinstance(self.llm, Remembering):
             self.llm.start_afresh()
         begun = time.perf_counter()
@@ -391,8 +367,7 @@ class Recommender:
         conditions = self._conditions(asked["as_of"])
         models = {**self.models, "store_revision": conditions["revision"]}
         found = Recommendation.of(state, timings, models, self.currency)
-        made = [summary.input_hash for summary in state.get("made") or ()]
-        note = self._log(found, request_of(asked, settings, conditions, begun, made))
+        note = self._log(found, request_of(asked, settings, conditions, begun, state))
         yield found if note is None else replace(found, degraded=(*found.degraded, note))
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
@@ -463,11 +438,13 @@ class Recommender:
         """That of now, which follows the store; or the one of a moment."""
         return self._live(until) if as_of is None else self._of_moments(as_of, until)
 
-    def _nodes(self, settings: Settings) -> Nodes:
+    def _told(self, settings: Settings) -> NodeSettings:
+        return NodeSettings.of(settings, self.currency, large=self._large, adapters=self.adapters.names)
+
+    def _nodes(self, settings: Settings, planner: Planner) -> Nodes:
         reader = self._reader if settings.attributes == "shown" else TitlesOnly(self._reader)
-        told = NodeSettings.of(settings, self.currency, large=self._large, adapters=self.adapters.names)
         listen = self._vocabularies.listen
-        return Nodes(reader, self.llm, self._retriever, self._memory, told, listen)
+        return Nodes(reader, self.llm, self._retriever, self._memory, self._told(settings), listen, planner)
 
     @property
     def _large(self) -> bool:

@@ -16,6 +16,7 @@ from typing import Annotated, NotRequired, TypedDict
 
 from langgraph.runtime import Runtime
 
+from recgraph.graph.budget import LeftOut
 from recgraph.store.records import Event, Item, Summary
 from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import Usage
@@ -152,9 +153,10 @@ class State(TypedDict, total=False):
     recommended: Sequence[Recommended]
     tokens: Annotated[Usage | None, add_usage]
     degraded: Annotated[list[str], operator.add]
+    left_out: Annotated[list[LeftOut], operator.add]
 
 
 CHECKPOINT_TYPES = (
     *(Event, Item, Summary, Usage, MemoryHit, Candidate, Prediction, Scored, Recommended),
-    *(Wish, Price, Like, Relaxation),
+    *(Wish, Price, Like, Relaxation, LeftOut),
 )

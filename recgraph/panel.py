@@ -224,6 +224,7 @@ def _footer(found: Recommendation) -> RenderableType:
     if found.blocks:
         details.append(f"{found.cached_blocks} of {found.blocks} summary blocks cached")
     lines.append(Text(" · ".join([*details, f"run {found.run_id}"]), style="dim"))
+    lines.extend(Text(f"– {one}", style="dim") for one in found.left_out)
     style = "yellow" if found.items else "bold yellow"
     lines.extend(Text(f"! {printable(note)}", style=style) for note in found.degraded)
     return Group(*lines)
