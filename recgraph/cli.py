@@ -40,6 +40,7 @@ class _Group(click.Group):
 _EXTRAS = {
     "local": ("torch", "transformers", "peft", "gguf", "safetensors", "tokenizers"),
     "vllm": ("langchain_openai", "openai"),
+    "serve": ("fastapi", "uvicorn", "prometheus_client", "limits", "mcp", "ucp_sdk"),
     "train": ("accelerate", "bitsandbytes", "datasets", "dvc", "ruamel", "sentence_transformers", "trl"),
 }
 
