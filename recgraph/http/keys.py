@@ -148,9 +148,7 @@ def _check(name: str, scopes: Collection[str]) -> None:
 def _read(path: Path) -> tuple[Key, ...]:
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["keys"]
-        return tuple(
-            Key(row["name"], row["sha256"], tuple(row["scopes"]), row["user_id"], row["made"]) for row in rows
-        )
+        return tuple(Key(row["name"], row["sha256"], tuple(row["scopes"]), row["user_id"], row["made"]) for row in rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         wrong = f"{path} is no file of keys ({error})."
         raise SettingsError(f"{wrong} Move it away and make keys: recgraph keys add NAME") from None
