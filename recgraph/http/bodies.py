@@ -1,5 +1,5 @@
-"""What requests carry and answers look like, as pydantic models: they check what comes from outside, and OpenAPI is made
-of them. Ids and texts are bounded here; what they mean is unknown.
+"""What requests carry and answers look like, as pydantic models: they check what comes from outside, and OpenAPI is
+made of them. Ids and texts are bounded here; what they mean is unknown.
 """
 
 from __future__ import annotations

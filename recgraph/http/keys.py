@@ -103,6 +103,8 @@ class Keys:
         """Makes a key and gives its token, which is kept nowhere. SettingsError for a name that is taken, an unknown
         scope or none."""
         _check(name, scopes)
+        if user_id and "catalog" in scopes:
+            raise SettingsError("A key of one shopper opens no catalogue; leave out --scope catalog or --user.")
         token = PREFIX + secrets.token_urlsafe(32)
         made = datetime.now(UTC).isoformat(timespec="seconds")
         chosen = tuple(scope for scope in SCOPES if scope in scopes)

@@ -1,4 +1,4 @@
-"""Counters for Prometheus: requests by path template and status, seconds of each node, what was degraded, prompt tokens.
+"""Counters for Prometheus: requests by path template and status, seconds of each node, what was missing, prompt tokens.
 
 Labels come from short lists that are known beforehand, never from a request: no ids, no words.
 """

@@ -31,6 +31,7 @@ _REFUSED = (400, 401, 403, 408, 413, 422, 429, 500, 503)
 def router(service: Service, access: Access, writing: Gate, meters: Meters) -> APIRouter:
     """These endpoints over one service."""
     routes = APIRouter(prefix="/v1", responses=documented(*_REFUSED))
+    records, writes, erases = (Depends(access.asks(scope)) for scope in ("events", "catalog", "erase"))
 
     @routes.post(
         "/events",
@@ -39,7 +40,7 @@ def router(service: Service, access: Access, writing: Gate, meters: Meters) -> A
         response_class=JSONResponse,
         responses={202: {"model": WrittenJson, "description": "On disk; the next answer knows them."}},
     )
-    async def events(body: EventsRequest, grant: Annotated[Grant, Depends(access.asks("events"))]) -> Response:
+    async def events(body: EventsRequest, grant: Grant = records) -> Response:
         """All of them or none. An `event_id` that this user has had already is `known` and not written again, so a
         batch may be sent twice."""
         for event in body.events:
@@ -54,7 +55,7 @@ def router(service: Service, access: Access, writing: Gate, meters: Meters) -> A
         response_class=JSONResponse,
         responses={200: {"model": ChangedJson, "description": "On disk; the next answer knows them."}},
     )
-    async def items(body: ItemsRequest, grant: Annotated[Grant, Depends(access.asks("catalog"))]) -> Response:
+    async def items(body: ItemsRequest, grant: Grant = writes) -> Response:
         """What is given is written, the rest stays: a price, a stock, a new product."""
         check_unbound(grant)
         return JSONResponse({"changed": await writing.run(service.upsert, [_row(item) for item in body.items])})
@@ -65,9 +66,7 @@ def router(service: Service, access: Access, writing: Gate, meters: Meters) -> A
         response_class=JSONResponse,
         responses={200: {"model": GoneJson}},
     )
-    async def forget(
-        user_id: Annotated[Id, Path()], grant: Annotated[Grant, Depends(access.asks("erase"))]
-    ) -> Response:
+    async def forget(user_id: Annotated[Id, Path()], grant: Grant = erases) -> Response:
         """Out of events, summaries, runs, checkpoints and conversations, for good. Snapshots and adapters made earlier
         may still hold them: docs/operations.md."""
         check_sees(grant, user_id)
