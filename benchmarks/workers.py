@@ -4,7 +4,7 @@ which is killed and started again; each event that was answered, or sent again a
     python benchmarks/workers.py [--workers 4] [--clients 200] [--readers 0] [--seconds 60] [--pause 1.0]
 
 A client records an event, reads the shopper's history, in which it must stand, and pauses. Prints one JSON line: events
-answered, lost, twice, unseen by the next read, and milliseconds of writing and reading at the median, 95 and 99 percent.
+answered, lost, twice, unseen by the next read, and milliseconds of a write and a read at the median, 95 and 99 percent.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def measure(address: str, folder: Path, given: argparse.Namespace) -> dict[str, 
     processes.append(start("W0b", given.seconds * 2 / 3))
     codes = [process.wait() for process in processes]
     again = send_again(address, rows_of(folder / "W0.log"))
-    return {"workers": len(names), "clients": given.clients, "failed": sum(code != 0 for code in codes[1:]), "sent_again": again}
+    failed = sum(code != 0 for code in codes[1:])
+    return {"workers": len(names), "clients": given.clients, "failed": failed, "sent_again": again}
 
 
 def rows_of(log: Path) -> list[dict[str, Any]]:

@@ -23,7 +23,8 @@ def store() -> None:
 def serve(file: Path, host: str, port: int, anywhere: bool) -> None:
     """Own the store FILE, and serve it until this is stopped.
 
-    Others name it `--store quack:HOST:PORT`. They need its token, which is made at random and lies in FILE.token: RECGRAPH_STORE_TOKEN_FILE names that file, or RECGRAPH_STORE_TOKEN holds the token.
+    Others name it `--store quack:HOST:PORT`. They need its token, which is made at random and lies in FILE.token:
+    RECGRAPH_STORE_TOKEN_FILE names that file, or RECGRAPH_STORE_TOKEN holds the token.
     """
     from recgraph.store.shared.address import Address
     from recgraph.store.shared.owner import Owner

@@ -89,6 +89,7 @@ def test_a_shared_store_reads_as_its_file_does(store: Store) -> None:
         assert facets.ids()[0] == b"I0"
 
 
+@pytest.mark.slow
 def test_a_write_is_seen_by_the_next_read_of_every_process(store: Store, served: Served) -> None:
     reader = KeptReader(store)
     assert reader.history("U2") == []
@@ -147,9 +148,13 @@ def test_products_facts_summaries_and_vectors_are_written_through_the_owner(stor
 
 
 def test_a_block_that_fails_has_written_nothing(store: Store) -> None:
-    with pytest.raises(KeyError), store.writing():
-        store.set_meta("half", "done")
-        raise KeyError
+    def fail() -> None:
+        with store.writing():
+            store.set_meta("half", "done")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert store.meta("half") is None
 
 
@@ -173,6 +178,7 @@ def test_who_has_another_token_is_refused(served: Served, monkeypatch: pytest.Mo
     assert Path(f"{served.file}.token").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_a_killed_owner_loses_nothing_that_was_answered_and_its_users_go_on(store: Store, served: Served) -> None:
     store.record_events([click("U5")], ["before"])
     served.stop(signal.SIGKILL)
@@ -187,6 +193,7 @@ def test_a_killed_owner_loses_nothing_that_was_answered_and_its_users_go_on(stor
     assert len(late[0]) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_user_leaves_nothing_open(store: Store, served: Served) -> None:
     code = (
         "import time; from recgraph.store.db import Store\n"
@@ -202,6 +209,7 @@ def test_a_killed_user_leaves_nothing_open(store: Store, served: Served) -> None
     assert store.meta("currency") == "USD"
 
 
+@pytest.mark.slow
 def test_the_owner_makes_way_for_an_ingest(store: Store, served: Served, tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text("user_id,ts,action,item_id\nU6,2025-06-02 10:00:00,click,I4\n")
     command = [sys.executable, "-m", "recgraph.cli", "ingest", str(tmp_path), "--store", str(served.file)]
@@ -250,5 +258,3 @@ def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StoreError, match="pip install 'recgraph"):
         extension_files()
-
-

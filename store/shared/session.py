@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from numbers import Integral, Real
 from typing import Any
@@ -95,8 +96,6 @@ class Session:
         return self._connection.fetchnumpy()
 
     def close(self) -> None:
-        try:
+        with suppress(duckdb.Error):  # the server may be gone, and the session with it
             self._connection.execute(f"DETACH {self._name}")
-        except duckdb.Error:
-            pass  # the server is gone, and the session with it
         self._connection.close()
