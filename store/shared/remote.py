@@ -185,7 +185,8 @@ class SharedDatabase(Database):
             with self.reading() as cursor:
                 yield cursor
             return
-        self._blocks.writes = writes = []
+        writes: list[tuple[str, str]] = []
+        self._blocks.writes = writes
         try:
             with self.reading() as cursor:
                 yield cursor
