@@ -32,6 +32,7 @@ from recgraph.graph.replay.past import REQUEST, Begun, PastRun, recgraph_version
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summary.grounding import CatalogueWords
 from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
+from recgraph.graph.tool import recommend_tool
 from recgraph.graph.wiring import apart, build_graph, serializer
 from recgraph.graph.wish import SEEN, Conversations, Vocabularies, heard
 from recgraph.settings import Settings, load_settings
@@ -317,6 +318,11 @@ class Recommender:
             self.currency,
         )
         return [memory_tool(self._memory(None)), retrieve_tool(shop)]
+
+    def as_tool(self, user_id: str = "") -> StructuredTool:
+        """`recommend` for an agent of LangChain or LangGraph: a model gives `query` and `k`, and the `user_id` where
+        none is fixed here; for a model that shoppers talk to, fix it. The artifact is the public JSON."""
+        return recommend_tool(self, user_id)
 
     def record(self, events: Sequence[Event], ids: Sequence[str] = ()) -> list[Event]:
         """Writes what shoppers just did; the next answer knows it. As `Store.record_events`; no other process can read

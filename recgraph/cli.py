@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from recgraph import ask, measure, upkeep
+from recgraph import ask, chat, measure, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
 from recgraph.terminal import json_text, plain, printable, say
@@ -40,6 +40,8 @@ class _Group(click.Group):
 _EXTRAS = {
     "local": ("torch", "transformers", "peft", "gguf", "safetensors", "tokenizers"),
     "vllm": ("langchain_openai", "openai"),
+    "chat": ("langchain",),
+    "agui": ("ag_ui_langgraph", "ag_ui"),
     "train": ("accelerate", "bitsandbytes", "datasets", "dvc", "ruamel", "sentence_transformers", "trl"),
 }
 
@@ -429,6 +431,7 @@ for command in (
     upkeep.forget,
     upkeep.prune,
     measure.evaluate,
+    chat.chat,
     measure.leaderboard,
     measure.tune,
     measure.ablate,

@@ -19,8 +19,8 @@ _TITLE, _VALUE = 90, 40
 _DONE = {"search": "searched for", "click": "looked at", "cart": "put in the cart", "purchase": "bought"}
 HELP = (
     "Tell me what you look for, as you would in a shop: “black boots under 150”. Then go on from there: “something "
-    "warmer”, “not that brand”, “the second one in navy”, “in size 39”, “forget the price”, “show me more”. Ask “why the "
-    "second?” for the reason, “tell me about the third” for a product, and say “start over” to forget it all."
+    "warmer”, “not that brand”, “the second one in navy”, “in size 39”, “forget the price”, “show me more”. Ask “why "
+    "the second?” for the reason, “tell me about the third” for a product, and say “start over” to forget it all."
 )
 HELLO = "Hello! What are you looking for? “Black boots under 150” will do, or “surprise me”."
 THANKS = "You are welcome. Say so when you would like to see something else."
@@ -177,8 +177,8 @@ def about(place: int, product: Mapping[str, Any], item: Item | None) -> str:
     if item is None:
         return f"{head} It is no longer on sale."
     told = {"brand": item.brand, "category": item.category, "colour": item.color, "size": item.size, **item.attributes}
-    facts = "; ".join(f"{clean(name, 20).lower()} {clean(value, _VALUE)}" for name, value in list(told.items())[:12] if value
-                      and not value.startswith(("http://", "https://")))  # fmt: skip
+    named = {name: value for name, value in told.items() if value and not value.startswith(("http://", "https://"))}
+    facts = "; ".join(f"{clean(name, 20).lower()} {clean(value, _VALUE)}" for name, value in list(named.items())[:12])
     text = f" {clean(item.description, 300)}" if item.description else ""
     stock = "" if item.offered else " It is sold out."
     return f"{head} {facts[:1].upper()}{facts[1:]}.{text}{stock}" + (f" {product['url']}" if product.get("url") else "")
@@ -201,3 +201,8 @@ def extreme(products: Sequence[Mapping[str, Any]], dearest: bool) -> tuple[int, 
 def gone(parts: Sequence[str]) -> str:
     """What no longer counts."""
     return f"Without “{'”, “'.join(clean(part, 60) for part in parts[:3])}” now. " if parts else ""
+
+
+def no_style(title: str) -> str:
+    """The product pointed at does not come as it was asked for."""
+    return f"The {clean(title, _TITLE)} does not come like that. " if title else ""

@@ -14,19 +14,23 @@ from typing import Annotated, Any, Literal, TypedDict, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage
 from langgraph.config import get_stream_writer
+from langgraph.errors import NodeError
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command
 
 from recgraph.errors import SettingsError
 from recgraph.graph.assistant import sentences
+from recgraph.graph.assistant.agent import SECONDS, Finds, Found, write
 from recgraph.graph.assistant.sums import added, by_ease, lost, same, search_words, without
 from recgraph.graph.assistant.turns import Turn, read_turn
 from recgraph.graph.nodes import NOTHING_LEFT
+from recgraph.graph.prompts import clean
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.wiring import Graph
 from recgraph.store.records import Item
+from recgraph.tools.llm.untrusted import one_line
 from recgraph.tools.wish.understand import MOST_LETTERS
 from recgraph.tools.wish.wish import Wish
 from recgraph.tools.wish.words import SOFT
@@ -159,8 +163,23 @@ class Talk:
         asked = min(_MOST_ASKED, _NEAR + len(out))
         found = self._run(state.get("user_id") or "", wish, asked)
         chosen = self._chosen(found, out, go_by)
+        unknown = _unknown(found, chosen, wish)
+        only_unknown = unknown and not replace(wish, text="")
+        chosen = [] if only_unknown else chosen
         products = [_product(found.to_dict()["items"][line], found.items[line].item) for line in chosen]
-        update: ChatState = {"run_id": found.run_id, "found": _facts(found, products, wish, self.shows)}
+        more = {one.part: one.more for one in found.relaxed} if len(products) < self.shows else {}
+        facts = {
+            "products": products,
+            "relaxed": [{"part": part, "more": more[part]} for part in by_ease(list(more))],
+            "degraded": [one for one in found.degraded if not one.startswith(NOTHING_LEFT)],  # the sentences say it
+            "known": bool(found.history),
+            "unknown": unknown,
+            "only_unknown": bool(only_unknown),
+            "no_style": self._missing_style(turn, go_by, found, chosen),
+        }
+        update: ChatState = {"run_id": found.run_id, "found": facts}
+        if only_unknown:
+            update["wish"] = {}
         if products:
             update |= {"products": products, "focus": None}
             update["offered"] = [*(state.get("offered") or []), *(one["item_id"] for one in products)][-_MOST_ASKED:]
@@ -187,6 +206,12 @@ class Talk:
         chosen = [*first.values(), *(place for place in places if place not in set(first.values()))]
         return chosen[: self.shows]
 
+    def _missing_style(self, turn: dict[str, Any], go_by: str, found: Recommendation, chosen: Sequence[int]) -> str:
+        """The title of the product pointed at, where nothing of its style is among what is shown."""
+        item = self.shop.store.items([go_by]).get(go_by) if turn["place"] is not None and go_by else None
+        shown = {found.items[place].item.parent_id for place in chosen}
+        return item.title if item and item.parent_id and item.parent_id not in shown else ""
+
     # -- answer ------------------------------------------------------------------------------------------------------
 
     def answer(self, state: ChatState) -> ChatState:
@@ -195,8 +220,6 @@ class Talk:
         update: ChatState = {}
         if found:
             text, asks = self._about_found(state, found)
-            if found["unknown"] and asks.startswith(sentences.unknown("")[:8]):
-                update["wish"] = {}
             update["open"] = [one["part"] for one in found["relaxed"]] if asks else []
         else:
             text, asks, focus = self._about_talk(state, turn)
@@ -222,13 +245,13 @@ class Talk:
     def _about_found(self, state: ChatState, found: dict[str, Any]) -> tuple[str, str]:
         wish, turn, currency = wish_of(state), state["turn"], self.shop.currency
         products, more = found["products"], turn["does"] == "more"
-        begin = sentences.gone(turn.get("lost") or [])
+        begin = sentences.gone(turn.get("lost") or []) + sentences.no_style(found["no_style"])
+        if found["only_unknown"]:
+            text = f"{sentences.unknown(found['unknown'])} {sentences.empty(self._some_categories())}"
+            return text, text
         if not products:
             text = sentences.impossible(wish, found["relaxed"], currency, more=more)
             return begin + text, text
-        if found["unknown"] and not (wish.want or wish.avoid or wish.price or wish.soft or wish.like):
-            text = f"{sentences.unknown(found['unknown'])} {sentences.empty(self._some_categories())}"
-            return text, text
         enough = len(products) >= self.shows or not found["relaxed"]
         head = sentences.found(products, wish, currency, more=more, enough=enough, guest=not found["known"])
         asks = "" if enough else sentences.ways(found["relaxed"], currency)
@@ -303,32 +326,75 @@ def _product(line: dict[str, Any], item: Item) -> dict[str, Any]:
     return {**line, "brand": item.brand, "color": item.color, "category": item.category, "size": item.size}
 
 
-def _facts(found: Recommendation, products: list[dict[str, Any]], wish: Wish, shows: int) -> dict[str, Any]:
-    """Of a run, what the reply is made of. `unknown` are the free words where no product shown says any of them."""
-    shown = {one["item_id"] for one in products}
-    texts = " ".join(
-        f"{line.item.title} {line.item.description} {' '.join(line.item.attributes.values())}".lower()
-        for line in found.items
-        if line.item.item_id in shown
-    )
+def _unknown(found: Recommendation, chosen: Sequence[int], wish: Wish) -> str:
+    """The free words of a wish where none of the products says any of them, "" where one does."""
+    items = [found.items[place].item for place in chosen]
+    texts = " ".join(f"{one.title} {one.description} {' '.join(one.attributes.values())}".lower() for one in items)
     told = any(re.search(rf"\b{re.escape(word[:5])}", texts) for word in wish.text.split())
-    more = {one.part: one.more for one in found.relaxed} if len(products) < shows else {}
-    return {
-        "products": products,
-        "relaxed": [{"part": part, "more": more[part]} for part in by_ease(list(more))],
-        "degraded": [note for note in found.degraded if not note.startswith(NOTHING_LEFT)],  # the sentences say it
-        "known": bool(found.history),
-        "unknown": "" if told else wish.text,
-    }
+    return "" if told else wish.text
+
+
+class Speaker:
+    """The nodes where a chat model writes the reply: `speak`, and what takes over where it fails."""
+
+    def __init__(self, talk: Talk, model: Any, seconds: float = SECONDS) -> None:
+        self.talk, self.model, self.seconds = talk, model, seconds
+
+    def speak(self, state: ChatState) -> ChatState:
+        """The model's reply in place of the written one. Raises what `write` raises."""
+        update = self.talk.answer(state)
+        draft = update["messages"][-1]
+        facts = draft.additional_kwargs["recgraph"]
+        shop, wish = self.talk.shop, wish_of(state)
+        given = facts["products"] or ([] if state.get("found") else state.get("products") or [])
+        found = Found(
+            {one["item_id"]: one for one in given},
+            wish,
+            shop.currency,
+            frozenset(shop.store.attribute_values()["brand"]),
+            wish.parts(shop.currency),
+        )
+        finds = self._finds(state, wish)
+        must = bool(facts["products"])
+        text = write(self.model, state["messages"], draft.text, found, finds, must_cite=must, seconds=self.seconds)
+        if facts["products"] or not set(found.cited) <= {one["item_id"] for one in given}:
+            facts["products"] = [dict(found.products[item_id]) for item_id in found.cited]
+            update["products"] = facts["products"]
+        update["messages"] = [*update["messages"][:-1], AIMessage(text, additional_kwargs=draft.additional_kwargs)]
+        return update
+
+    def _finds(self, state: ChatState, wish: Wish) -> Finds:
+        """Products by a model's words and the wish: what the shopper asked for stays, what the model adds ranks."""
+        user_id, refused = state.get("user_id") or "", set(state.get("refused") or ())
+
+        def finds(words: str, k: int) -> list[dict[str, Any]]:
+            found = self.talk.shop.recommend(user_id, clean(words, 200), k=k + len(refused), wish=wish, new_user=True)
+            lines = zip(found.to_dict()["items"], found.items, strict=True)
+            return [_product(line, one.item) for line, one in lines if one.item.item_id not in refused][:k]
+
+        return finds
+
+    def written(self, state: ChatState, error: NodeError) -> Command[Any]:
+        """The written sentences, and why no model wrote."""
+        update = self.talk.answer(state)
+        facts = update["messages"][-1].additional_kwargs["recgraph"]
+        why = one_line(str(error.error) or type(error.error).__name__, 200)
+        facts["degraded"] = [*facts["degraded"], f"chat: written sentences answered: {why}"]
+        return Command(update=update, goto=END)
 
 
 def build_talk(shop: Recommender, checkpointer: Any = None, shows: int = SHOWS, model: Any = None) -> Graph:
-    """Wires the conversation. `checkpointer` as LangGraph's `compile` takes it."""
+    """Wires the conversation. `checkpointer` as LangGraph's `compile` takes it; with a chat `model`, that writes the
+    replies."""
     talk = Talk(shop, shows)
     graph = StateGraph(ChatState)
     graph.add_node("listen", talk.listen)
     graph.add_node("recommend", talk.recommend)
-    graph.add_node("answer", talk.answer)
+    if model is None:
+        graph.add_node("answer", talk.answer)
+    else:
+        speaker = Speaker(talk, model)
+        graph.add_node("answer", speaker.speak, error_handler=cast(Any, speaker.written))
     graph.add_edge(START, "listen")
     graph.add_edge("recommend", "answer")
     graph.add_edge("answer", END)

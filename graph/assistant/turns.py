@@ -42,13 +42,15 @@ _THAT_VALUE = re.compile(rf"\b(?:this|that|its|(?:the |of the )?same)\s+({_ATTRI
 _VALUE_OF = re.compile(rf"\bthe\s+({_ATTRIBUTE})\s+of\s+", re.IGNORECASE)
 
 _NOISE = (
-    r"ok(?:ay)?|h+m+|u+h+m*|e+r+m*|well|so|now|then|great|perfect|cool|nice|lovely|wonderful|alright|all right|actually|"
+    r"ok(?:ay)?|h+m+|u+h+m*|e+r+m*|well|so|now|then|great|perfect|cool|nice|lovely|wonderful|alright|all right|"
+    r"actually|"
     r"oh|ah|hi|hello|hey|hallo|good (?:morning|afternoon|evening|day)|please|thanks(?: a lot| so much)?|thank you"
     r"(?: very much| so much)?|thx|cheers|there|ta|sorry|and|but|also|again"
 )
 _LEAD = re.compile(rf"^(?:(?:{_NOISE})\b[\s,.!?;:-]*)+", re.IGNORECASE)
 _TRAIL = re.compile(
-    r"[\s,.!?;:-]*\b(?:please|thanks(?: a lot| so much)?|thank you(?: very much| so much)?|then|instead|after all|though|"
+    r"[\s,.!?;:-]*\b(?:please|thanks(?: a lot| so much)?|thank you(?: very much| so much)?|then|instead|"
+    r"after all|though|"
     r"rather|if possible|ok(?:ay)?)[\s.!?]*$",
     re.IGNORECASE,
 )
@@ -88,7 +90,8 @@ _HELP = re.compile(
 _THANKS = re.compile(r"\b(?:thanks|thank you|thx|cheers|merci|danke|gracias)\b", re.IGNORECASE)
 _HELLO = re.compile(r"^\W*(?:hi|hello|hey|hallo|good (?:morning|afternoon|evening|day))\b", re.IGNORECASE)
 _CHAT = re.compile(
-    r"^(?:how are you(?: (?:doing|today))*|how(?:'s| is) it going|nice to meet you|you(?:'re| are) (?:great|helpful|welcome)|"
+    r"^(?:how are you(?: (?:doing|today))*|how(?:'s| is) it going|nice to meet you|"
+    r"you(?:'re| are) (?:great|helpful|welcome)|"
     r"(?:that(?:'s| is|) )?(?:great|perfect|nice|good|cool|lovely|helpful)(?: (?:help|work|job))?|"
     r"(?:have a |a )?(?:nice|good) (?:day|evening)|(?:lol|haha+))$",
     re.IGNORECASE,
@@ -100,15 +103,18 @@ _WHY = re.compile(
     r"\b(?:why|how come|what makes|for what reason|how did you (?:find|choose|pick)|what(?:'s| is) the reason)\b", re.I
 )
 _MORE = re.compile(
-    r"^(?:(?:can|could|may|would) (?:you|i) )?(?:(?:show|give|find|see|have|get)\s+)?(?:me |us )?(?:some |a few |any |the )?"
-    r"(?:more(?: (?:of (?:these|them|those|that)|options|products|ideas|results|suggestions|choices))?|others?|other ones|"
+    r"^(?:(?:can|could|may|would) (?:you|i) )?(?:(?:show|give|find|see|have|get)\s+)?(?:me |us )?"
+    r"(?:some |a few |any |the )?"
+    r"(?:more(?: (?:of (?:these|them|those|that)|options|products|ideas|results|suggestions|choices))?|"
+    r"others?|other ones|"
     r"(?:any|some)thing else|what else(?: (?:is there|do you have|have you got))?|next(?: ones?| page)?|"
     r"(?:the )?rest|keep going|go on|continue|different ones|none of (?:these|them|those)|not (?:these|those))$",
     re.IGNORECASE,
 )
 _ABOUT = re.compile(
     r"\b(?:tell me (?:more )?about|more about|details?(?: of| on| about)?|describe|how much (?:is|are|does|do)|"
-    r"what(?:'s| is| are) (?:the )?(?:price|colou?r|size|material|brand)|what (?:colou?r|size|material|brand) (?:is|are)|"
+    r"what(?:'s| is| are) (?:the )?(?:price|colou?r|size|material|brand)|"
+    r"what (?:colou?r|size|material|brand) (?:is|are)|"
     r"who makes|i(?:'ll| will| would|'d)? (?:like to |want to )?(?:take|buy|order)|what(?:'s| is) it made of)\b",
     re.IGNORECASE,
 )
@@ -118,7 +124,8 @@ _EXTREME = re.compile(
     re.IGNORECASE,
 )
 _REFUSED = re.compile(
-    r"\b(?:not|don'?t (?:like|want|need)|do not (?:like|want|need)|dislike|hate|except|remove|skip|without|anything but|"
+    r"\b(?:not|don'?t (?:like|want|need)|do not (?:like|want|need)|dislike|hate|except|remove|skip|without|"
+    r"anything but|"
     r"no longer|is ugly|are ugly|is awful|not for me)\b",
     re.IGNORECASE,
 )
@@ -128,17 +135,21 @@ _LIKED = re.compile(
     re.IGNORECASE,
 )
 _SUGGEST = re.compile(
-    r"\b(?:surprise me|(?:recommend|suggest)(?: me)?|recommendations?|suggestions?|what (?:should|would|could) i (?:buy|get|wear|like)|"
-    r"(?:something|anything|what) (?:for me|i (?:may|might|would|could) like)|anything(?: is fine| goes| at all)?$|inspire me|for me$)",
+    r"\b(?:surprise me|(?:recommend|suggest)(?: me)?|recommendations?|suggestions?|"
+    r"what (?:should|would|could) i (?:buy|get|wear|like)|"
+    r"(?:something|anything|what) (?:for me|i (?:may|might|would|could) like)|"
+    r"anything(?: is fine| goes| at all)?$|inspire me|for me$)",
     re.IGNORECASE,
 )
 _FINE = re.compile(
-    r"^(?P<what>.+?)\s+(?:is|are|would be)\s+(?:fine|ok(?:ay)?|alright|allowed|possible)(?:\s+(?:after all|again|too|now))*$",
+    r"^(?P<what>.+?)\s+(?:is|are|would be)\s+(?:fine|ok(?:ay)?|alright|allowed|possible)"
+    r"(?:\s+(?:after all|again|too|now))*$",
     re.IGNORECASE,
 )
 _ALSO = re.compile(r"^(?:or|plus|as well as)\b|\b(?:too|as well)$", re.IGNORECASE)
 _YES = re.compile(
-    r"^(?:yes|yeah|yep|yup|sure|of course|ok(?:ay)?|please do|do (?:that|it|so)|go ahead|fine|why not|sounds good|good idea|"
+    r"^(?:yes|yeah|yep|yup|sure|of course|ok(?:ay)?|please do|do (?:that|it|so)|go ahead|fine|why not|"
+    r"sounds good|good idea|"
     r"ja|oui|si)(?:\s+(?:please|do|go ahead|that(?:'s| is) fine))?$",
     re.IGNORECASE,
 )
@@ -149,8 +160,8 @@ _NO = re.compile(r"^(?:no|nope|nah|no way|not really|rather not|nein|non|leave i
 class Turn:
     """One turn. `does`: wish, suggest, more, why, about, refuse, extreme, restart, undo, yes, no, hello, thanks, bye,
     help, chat or nothing. `text` is what is left to be understood as a request; `place` the product pointed at, from 0
-    (-1: the last; None: none). `similar`: that product's like is asked for. `also`: what is wanted comes beside what was
-    wanted. `fine`: what was ruled out is allowed again."""
+    (-1: the last; None: none). `similar`: that product's like is asked for. `also`: what is wanted comes beside what
+    was wanted. `fine`: what was ruled out is allowed again. `afresh`: all before it is forgotten first."""
 
     does: str
     text: str = ""
