@@ -15,6 +15,7 @@ import click
 
 from recgraph import ask, measure, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
+from recgraph.llm import command as llm_command
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
 from recgraph.terminal import json_text, plain, printable, say
 
@@ -432,6 +433,7 @@ for command in (
     measure.leaderboard,
     measure.tune,
     measure.ablate,
+    llm_command.llm,
 ):
     main.add_command(command)
 

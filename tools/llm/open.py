@@ -17,12 +17,12 @@ from recgraph.errors import LLMError, ModelMissing
 from recgraph.store.db import Store
 from recgraph.tools.llm.adapter_sets import (
     Base,
-    adapter_fingerprint,
     all_sets,
     check_fit,
     find_set,
     labelled,
     served_names,
+    served_weights,
 )
 from recgraph.tools.llm.places import INSTALL_LOCAL, find_llm
 from recgraph.tools.llm.protocol import LLM
@@ -147,8 +147,7 @@ def keep_default(
 
 
 def _served(server: ServerLLM, wanted: str, *, must: bool) -> InUse:
-    """What a server serves of a set. Where a served folder can be read here, its weights are known; else only its
-    name."""
+    """What a server serves of a set."""
     if not server.connected:
         return InUse(
             notes=(
@@ -160,14 +159,11 @@ def _served(server: ServerLLM, wanted: str, *, must: bool) -> InUse:
     if not names:
         reason = (
             f"The LLM server serves no adapter of the set '{wanted}'; it serves "
-            f"{', '.join((server.name, *server.adapters))}. Start it with "
-            f"--enable-lora --lora-modules {Path(wanted).name}-next=FOLDER … (docs/adapters.md), or go without: "
-            "--adapter none."
+            f"{', '.join((server.name, *server.adapters))}. Start it with: recgraph llm serve --adapter {wanted} "
+            "(docs/serving-llm.md), or go without: --adapter none."
         )
         if must:
             raise LLMError(reason)
         return InUse(notes=(f"adapter: untrained answers. {reason}",))
-    weights = {
-        task: adapter_fingerprint(root) if (root := server.roots.get(name)) else "" for task, name in names.items()
-    }
+    weights = {task: served_weights(name, server.roots.get(name, "")) for task, name in names.items()}
     return InUse(labelled(Path(wanted).name, weights), names, weights)
