@@ -55,16 +55,9 @@ def serve(
     vllm = find_vllm(python)
     say(f"vLLM {vllm.version} ({vllm.package}) in {vllm.python}")
     folder = find_llm(settings.llm, settings.cache_folder, say)
-    key = settings.llm_api_key
-    where = {"host": host, "port": port}
+    adapters = _sets(sets, settings)
     started = launch(
-        vllm,
-        folder,
-        _sets(sets, settings),
-        cache=settings.cache_folder,
-        key=key,
-        more=more,
-        **where,  # type: ignore[arg-type]
+        vllm, folder, adapters, cache=settings.cache_folder, host=host, port=port, key=settings.llm_api_key, more=more
     )
     log = settings.cache_folder / f"vllm-{port}.log"
     say(started.in_words())

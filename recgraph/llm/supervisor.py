@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -27,7 +28,8 @@ from recgraph.errors import LLMError
 from recgraph.llm.launch import DRAIN_SECONDS, Launch, check_port
 from recgraph.tools.llm.untrusted import harmless
 
-_LINES = 6  # of the log, told where the server died
+_LINES = 3  # of the log, told where the server died
+_TELLING = re.compile(r"error|exception|cannot|killed|memory|unrecognized", re.IGNORECASE)  # lines that say why
 _LOG_BYTES = 64 << 10  # of its end that are read for them
 
 
@@ -178,15 +180,17 @@ class Supervisor:
             connection.close()
 
     def _last_lines(self) -> str:
-        """The end of the log, in which the reason mostly stands, as one harmless line; "" where it is empty."""
+        """The lines at the end of the log in which the reason mostly stands, as one harmless line; "" for an empty
+        log."""
         try:
             with self._log.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))
                 lines = file.read().decode(errors="replace").split("\n")
         except OSError:
             return ""
-        lines = [line.strip() for line in lines if line.strip()]
-        told = harmless(" | ".join(line[-200:] for line in lines[-_LINES:]), 1200)
+        lines = [line.strip()[-300:] for line in lines if line.strip()]
+        telling = [line for line in lines[-200:] if _TELLING.search(line)] or lines
+        told = harmless(" | ".join(telling[-_LINES:]), 900)
         if self._launch.key:
             told = told.replace(self._launch.key, "***")
         return f"Its last words: {told} " if told else ""

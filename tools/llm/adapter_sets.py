@@ -224,7 +224,8 @@ def served_names(wanted: str, served: Collection[str]) -> dict[str, str]:
     to.
 
     vLLM knows adapters by flat names: `<set>-<fingerprint>-next` and so on (`served_as`), `<set>-next`, or plain
-    `next`, `fit`, `summarize` where the server has one set only. An adapter served under `wanted` itself does the task its name
+    `next`, `fit`, `summarize` where the server has one set only. An adapter served under `wanted` itself does the task
+    its name
     ends in, else both next and fit. {} for none.
     """
     parts = PurePath(wanted).parts or ("",)
