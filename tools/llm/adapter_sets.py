@@ -23,6 +23,7 @@ from recgraph.errors import ModelMissing
 from recgraph.tools.llm.places import fingerprint, locate_llm, model_title
 
 TASKS = ("next", "fit", "summarize")  # name the next item; would they buy this, yes or no; write a summary
+LEAST_KEPT = 0.8  # share of an adapter's summaries that a run keeps, for it to be taken by itself
 CARD = "recgraph.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -139,6 +140,15 @@ def labelled(name: str, weights: Mapping[str, str]) -> str:
     if not weights or not all(weights.values()):
         return f"{name}-served"
     return f"{name}-{hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def summarizes(folder: str | Path) -> bool:
+    """Whether an adapter's own exam says that a run keeps nearly all of its summaries: one that copies lines of its
+    prompt is counted instead. Without an exam it is not known, and not taken for granted."""
+    card = AdapterCard.read(folder)
+    exam = card.metrics.get("after", card.metrics) if card else {}
+    kept = exam.get("accepted") if isinstance(exam, Mapping) else None
+    return isinstance(kept, (int, float)) and kept >= LEAST_KEPT
 
 
 def adapter_fingerprint(folder: str | Path) -> str:
