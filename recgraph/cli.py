@@ -16,6 +16,7 @@ import click
 from recgraph import ask, chat, measure, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.http import serve
+from recgraph.llm import command as llm_command
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
 from recgraph.terminal import json_text, plain, printable, say
 
@@ -439,6 +440,7 @@ for command in (
     measure.ablate,
     serve.serve,
     serve.keys,
+    llm_command.llm,
 ):
     main.add_command(command)
 
