@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from recgraph import ask, chat, measure, upkeep
+from recgraph import ask, chat, measure, sharing, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.http import serve
 from recgraph.llm import command as llm_command
@@ -46,6 +46,7 @@ _EXTRAS = {
     "chat": ("langchain",),
     "agui": ("ag_ui_langgraph", "ag_ui"),
     "train": ("accelerate", "bitsandbytes", "datasets", "dvc", "ruamel", "sentence_transformers", "trl"),
+    "scale": ("duckdb_extension_quack", "duckdb_extension_httpfs"),
 }
 
 
@@ -438,6 +439,7 @@ for command in (
     measure.leaderboard,
     measure.tune,
     measure.ablate,
+    sharing.store,
     serve.serve,
     serve.keys,
     llm_command.llm,
