@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from recgraph.errors import IngestError
 from recgraph.store.db import Store
+from recgraph.store.ingest import read
+from recgraph.store.ingest.load import ingest
 
 INGEST = r"""
 import re, sys
@@ -44,3 +47,31 @@ def test_a_line_of_13_mb_is_rejected_and_costs_no_gigabyte(name: str, content: b
         [row] = opened.rejects(10)
         assert len(row.raw) == 1000
         assert row.reason.startswith("line size over maximum")
+
+
+@pytest.mark.parametrize("opened", ['I{0},"Oak table {0},Tables,5\n', '"I{0},"Oak table {0},"Tables,"5\n'])
+def test_a_file_whose_quotes_are_none_is_given_up_soon(
+    opened: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was read 21 times; the second kind, which the fuzzer found as well, raised an IndexError."""
+    lines = "".join(opened.format(number) for number in range(20_000))
+    (tmp_path / "items.csv").write_text("item_id,title,category,price\n" + lines)
+    readings = 0
+
+    def scanned(file: read.RawFile, *arguments: object) -> None:
+        nonlocal readings
+        readings += 1
+        scan(file, *arguments)  # type: ignore[arg-type]
+
+    scan = read.RawFile._scan
+    monkeypatch.setattr(read.RawFile, "_scan", scanned)
+    with pytest.raises(IngestError, match="a quote is never closed"):
+        ingest(tmp_path / "s.duckdb", "auto", [tmp_path / "items.csv"])
+    assert readings == 2
+
+
+def test_nineteen_open_quotes_in_a_file_are_still_mended_one_by_one(tmp_path: Path) -> None:
+    rows = [f'I{number},"Oak table {number}' + '"' * (number % 110 != 7) for number in range(2_000)]
+    (tmp_path / "items.csv").write_text("item_id,title\n" + "\n".join(rows) + "\n")
+    report = ingest(tmp_path / "s.duckdb", "auto", [tmp_path / "items.csv"])
+    assert (report.items_new, report.rejects) == (1981, 19)
