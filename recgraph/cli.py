@@ -300,7 +300,7 @@ def export(folder: Path, before: str | None, store: str | None) -> None:
 
     with open_store(store) as opened:
         rows = snapshot.write(opened, folder, parse_time(before) if before else None)
-    click.echo(f"{folder}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
+    say(f"{folder}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
 
 
 @main.command()
@@ -399,7 +399,7 @@ def use(name: str, llm: str | None, store: str | None) -> None:
         server = (settings.llm_url, settings.llm_api_key)
         kept = keep_default(opened, name, settings.llm, *server, cache=settings.cache_folder)
     taken = f"the adapters {kept}" if kept != "none" else "no adapters"
-    click.echo(f"{settings.store} now takes {taken}; for one run: recgraph run --adapter SET")
+    say(f"{settings.store} now takes {taken}; for one run: recgraph run --adapter SET")
 
 
 @main.command()
