@@ -32,7 +32,9 @@ PARENT = "RECGRAPH_PARENT_FD"  # names the end of a pipe that closes with this p
 class Crew:
     """`count` workers, each started with `command`, which name the socket by its number. Use `run`."""
 
-    def __init__(self, command: Sequence[str], listener: socket.socket, count: int, environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], listener: socket.socket, count: int, environment: dict[str, str]
+    ) -> None:
         self._command, self._listener = list(command), listener
         self._read, self._write = os.pipe()
         self._environment = {**os.environ, **environment, PARENT: str(self._read)}
