@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("ucp_sdk")
 
 from recgraph.protocols import profiles as module
-from recgraph.protocols.profiles import VERSION, ProfileRefused, Profiles, profile_of_header
+from recgraph.protocols.access import Refused
+from recgraph.protocols.profiles import VERSION, Profiles, profile_of_header
 
 AGENT = "https://agent.example/profile.json"
 SEARCH = "dev.ucp.shopping.catalog.search"
@@ -84,7 +85,7 @@ def test_an_address_that_is_not_allowed_is_not_fetched(agent: Callable[..., Any]
      "https://agent.example/\r\nHost: x", "https://agent.example:99999/", "https://agent.example/#x", "nothing"],
 )  # fmt: skip
 def test_what_is_no_plain_https_address_is_refused(address: str) -> None:
-    with pytest.raises(ProfileRefused) as refused:
+    with pytest.raises(Refused) as refused:
         Profiles([address]).capabilities(address)
     assert (refused.value.code, refused.value.status) == ("invalid_profile_url", 400)
 
@@ -96,7 +97,7 @@ def test_what_is_no_plain_https_address_is_refused(address: str) -> None:
 )  # fmt: skip
 def test_a_name_that_leads_inside_is_refused_before_a_connection(agent: Callable[..., Any], inside: str) -> None:
     profiles = agent(http(platform()), resolved=(PUBLIC, inside))
-    with pytest.raises(ProfileRefused, match="not at a public address"):
+    with pytest.raises(Refused, match="not at a public address"):
         profiles.capabilities(AGENT)
     assert profiles.asked == []
 
@@ -118,7 +119,7 @@ def test_what_does_not_answer_well_is_refused_and_remembered(
 ) -> None:
     profiles = agent(answer)
     for _ in range(2):
-        with pytest.raises(ProfileRefused) as refused:
+        with pytest.raises(Refused) as refused:
             profiles.capabilities(AGENT)
         assert refused.value.code == code
     assert len(profiles.asked) == 1
@@ -127,7 +128,7 @@ def test_what_does_not_answer_well_is_refused_and_remembered(
 def test_a_server_that_drips_bytes_is_cut_off(agent: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS", 0.2)
     begun = time.monotonic()
-    with pytest.raises(ProfileRefused) as refused:
+    with pytest.raises(Refused) as refused:
         agent(http(platform()), drip=0.02).capabilities(AGENT)
     assert refused.value.code == "profile_unreachable"
     assert time.monotonic() - begun < 1

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from ucp_sdk.models.schemas.profile import PlatformSchema
 
-from recgraph.errors import RecgraphError
+from recgraph.protocols.access import Refused
 from recgraph.tools.llm.untrusted import one_line
 
 VERSION = "2026-08-25"  # of UCP
@@ -38,15 +38,6 @@ _AGENT = re.compile(r'(?:^|,)\s*profile\s*=\s*"([^"\\]{0,2048})"')
 
 Resolve = Callable[[str, int], Sequence[str]]
 Dial = Callable[[str, str, int, float], socket.socket]
-
-
-class ProfileRefused(RecgraphError):
-    """A profile address is malformed, or the allowed one behind it does not answer or does not fit. `code` is UCP's,
-    `status` that of HTTP."""
-
-    def __init__(self, code: str, status: int, message: str) -> None:
-        super().__init__(message)
-        self.code, self.status = code, status
 
 
 def profile_of_header(header: str) -> str:
@@ -66,11 +57,11 @@ class Profiles:
 
     def __post_init__(self) -> None:
         self._lock, self._free = threading.Lock(), threading.BoundedSemaphore(_AT_ONCE)
-        self._kept: OrderedDict[str, tuple[float, frozenset[str] | ProfileRefused]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, frozenset[str] | Refused]] = OrderedDict()
 
     def capabilities(self, address: str) -> frozenset[str] | None:
         """The names of the capabilities that the agent has in our version; None where nothing is known of it.
-        ProfileRefused."""
+        Refused."""
         if address:
             _check(address)
         if address not in self.allowed:
@@ -80,24 +71,24 @@ class Profiles:
             until, known = self._kept.get(address, (0.0, frozenset[str]()))
         if now >= until:
             known = self._fetched(address)
-            good = not isinstance(known, ProfileRefused)
+            good = not isinstance(known, Refused)
             with self._lock:
                 self._kept[address] = now + (_KEPT_SECONDS if good else _FAILED_SECONDS), known
-        if isinstance(known, ProfileRefused):
-            raise ProfileRefused(known.code, known.status, str(known))
+        if isinstance(known, Refused):
+            raise Refused(known.code, known.status, str(known))
         return known
 
-    def _fetched(self, address: str) -> frozenset[str] | ProfileRefused:
+    def _fetched(self, address: str) -> frozenset[str] | Refused:
         """In a thread of its own, which is left behind when the time is over: a name look-up cannot be stopped."""
         if not self._free.acquire(blocking=False):
             return _unreachable("too many profiles are being fetched")
-        done: list[frozenset[str] | ProfileRefused] = []
+        done: list[frozenset[str] | Refused] = []
         until = time.monotonic() + SECONDS
 
         def work() -> None:
             try:
                 done.append(_supported(self._read(address, until)))
-            except ProfileRefused as refused:
+            except Refused as refused:
                 done.append(refused)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 done.append(_unreachable(one_line(str(error), 100) or type(error).__name__))
@@ -114,7 +105,7 @@ class Profiles:
         host, port = str(parts.hostname), parts.port or 443
         found = self.resolve(host, port)
         if not found or not all(map(_public, found)):
-            raise ProfileRefused("invalid_profile_url", 400, "The agent's profile is not at a public address.")
+            raise Refused("invalid_profile_url", 400, "The agent's profile is not at a public address.")
         opened = self.dial(found[0], host, port, max(until - time.monotonic(), 0.01))
         # A server that sends a byte a second never runs into a socket's own timeout.
         clock = threading.Timer(max(until - time.monotonic(), 0.01), _cut, [opened])
@@ -128,14 +119,14 @@ class Profiles:
 
 
 def _check(address: str) -> None:
-    """ProfileRefused for what is no https address that could be fetched."""
+    """Refused for what is no https address that could be fetched."""
     try:
         parts = urlsplit(address)
         plain = parts.scheme == "https" and parts.hostname and parts.username is None and (parts.port or 443) > 0
     except ValueError:
         plain = False
     if not plain or len(address) > _LONGEST or not address.isascii() or re.search(r"[\s\x00-\x1f\x7f#\\]", address):
-        raise ProfileRefused("invalid_profile_url", 400, "The agent's profile has to be an https address.")
+        raise Refused("invalid_profile_url", 400, "The agent's profile has to be an https address.")
 
 
 def _resolved(host: str, port: int) -> list[str]:
@@ -188,7 +179,7 @@ def _got(opened: socket.socket, path: str, host: str) -> bytes:
     finally:
         answer.close()
     if len(body) > MOST_BYTES:
-        raise ProfileRefused("profile_malformed", 422, "The agent's profile is larger than 128 KiB.")
+        raise Refused("profile_malformed", 422, "The agent's profile is larger than 128 KiB.")
     return body
 
 
@@ -198,14 +189,14 @@ def _supported(body: bytes) -> frozenset[str]:
         told: Any = json.loads(body)
         profile = PlatformSchema.model_validate(told)
     except (ValueError, ValidationError, RecursionError):
-        raise ProfileRefused("profile_malformed", 422, "The agent's profile is no UCP profile.") from None
+        raise Refused("profile_malformed", 422, "The agent's profile is no UCP profile.") from None
     if profile.ucp.version != VERSION:
-        raise ProfileRefused(
+        raise Refused(
             "version_unsupported", 422, f"Version {profile.ucp.version} is not supported; this shop speaks {VERSION}."
         )
     named = profile.ucp.capabilities or {}
     return frozenset(name for name, entries in named.items() if any(entry.version == VERSION for entry in entries))
 
 
-def _unreachable(why: str) -> ProfileRefused:
-    return ProfileRefused("profile_unreachable", 424, f"The agent's profile cannot be read: {why}.")
+def _unreachable(why: str) -> Refused:
+    return Refused("profile_unreachable", 424, f"The agent's profile cannot be read: {why}.")
