@@ -16,6 +16,7 @@ import click
 from recgraph import ask, measure, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
+from recgraph.protocols.command import mcp
 from recgraph.terminal import json_text, plain, printable, say
 
 
@@ -433,6 +434,7 @@ for command in (
     measure.leaderboard,
     measure.tune,
     measure.ablate,
+    mcp,
 ):
     main.add_command(command)
 

@@ -82,7 +82,8 @@ def test_a_search_gives_products_of_variants_with_prices_in_minor_units_and_reas
     assert first["price_range"]["min"] == {"amount": 4800, "currency": "EUR"}
     assert {one["id"] for one in first["variants"]} <= {"S1OLIV", "S1NAVY", "S1SAND"}
     told = first["variants"][0]["metadata"]["recgraph"]
-    assert told["reason"] and told["source"] and set(told["evidence"]) == {"event_seqs", "queries"}
+    assert min(len(told["reason"]), len(told["source"])) > 0
+    assert set(told["evidence"]) == {"event_seqs", "queries"}
     assert found["recgraph"]["run_id"]
     assert "SOLDUT" not in ids(found)
 

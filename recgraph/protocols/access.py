@@ -24,8 +24,8 @@ class Refused(RecgraphError):
 
 @dataclass(frozen=True)
 class Options:
-    """What an operator sets. `profiles`: addresses of agents' profiles that may be fetched; `currency`: an ISO 4217 code
-    where the shop's own word for it says none; `url`: where the server is reached from outside."""
+    """What an operator sets. `profiles`: addresses of agents' profiles that may be fetched; `currency`: an ISO 4217
+    code where the shop's own word for it says none; `url`: where the server is reached from outside."""
 
     profiles: tuple[str, ...] = ()
     currency: str = ""

@@ -1,4 +1,5 @@
-"""Our items as UCP products (version 2026-08-25): a product is a group of items with one `parent_id`, a variant an item.
+"""Our items as UCP products (version 2026-08-25): a product is a group of items with one `parent_id`, a variant one of
+them.
 
 What a catalogue says is data: texts are cleaned, ids that cannot be given back letter by letter are left out, addresses
 are http(s) only. Items without a price that a protocol can carry are left out and counted. Knows no request, no store
@@ -62,7 +63,7 @@ class Shelf:
                 "status": "in_stock" if item.offered else "out_of_stock" if item.listed else "discontinued",
             },
             "options": options_of(item),
-            "url": _valid(page),
+            "url": valid_address(page),
             "media": _media(picture, title),
             "categories": _categories(item),
             "metadata": {**_metadata(item), **({"recgraph": dict(more)} if more else {})},
@@ -148,7 +149,7 @@ def _products(count: int) -> str:
     return "1 product" if count == 1 else f"{count} products"
 
 
-def _valid(address: str | None) -> str | None:
+def valid_address(address: str | None) -> str | None:
     """An address as the SDK's models take it, or None."""
     if not address or len(address) > _TEXT or not address.isprintable():
         return None
@@ -159,7 +160,7 @@ def _valid(address: str | None) -> str | None:
 
 
 def _media(picture: str | None, title: str) -> list[dict[str, str]]:
-    address = _valid(picture)
+    address = valid_address(picture)
     return [{"type": "image", "url": address, "alt_text": title}] if address else []
 
 

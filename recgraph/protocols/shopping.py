@@ -1,7 +1,8 @@
 """UCP's catalogue operations (version 2026-08-25): search, batch look-up, and one product with its options.
 
-REST and MCP answer alike, so the answers are made here, as plain data. Requests are the SDK's models. Where a product is
-recommended, its variant's `metadata.recgraph` says why, and the answer's `recgraph` by which run. Knows no transport.
+REST and MCP answer alike, so the answers are made here, as plain data. Requests are the SDK's models. Where a product
+is recommended, its variant's `metadata.recgraph` says why, and the answer's `recgraph` by which run. Knows no
+transport.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Catalogue:
         if not query and not intent and not _filtering(filters):
             raise Refused("invalid_request", 400, "A search needs a query, or a filter.")
         shelf = self._shelf()
-        start, size, print_ = _page(asked, caller)
+        start, size, fingerprint = _page(asked, caller)
         wish = self._wish(filters, asked.context, shelf)
         if wish is None or not shelf.currency:
             return _answer(SEARCH, shelf, {"products": [], "pagination": {"has_next_page": False}})
@@ -65,7 +66,7 @@ class Catalogue:
         shown, more = products[start : start + size], len(products) > start + size
         page: dict[str, Any] = {"has_next_page": more}
         if more:
-            page["cursor"] = _cursor(start + size, print_)
+            page["cursor"] = _cursor(start + size, fingerprint)
         return _answer(SEARCH, shelf, {"products": shown, "pagination": page, "recgraph": _run(found)})
 
     def lookup(self, asked: LookupRequest, caller: Caller) -> dict[str, Any]:
