@@ -122,24 +122,24 @@ def test_clients_of_both_eras_are_served_over_http(service: Service, mode: Any, 
         anyio.run(talk, url)
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize(("mode", "user"), [("auto", ""), ("legacy", "U2")])
 @pytest.mark.slow
-def test_the_command_serves_an_assistant_over_stdio(make_store: Callable[..., Store], mode: Any) -> None:
+def test_the_command_serves_an_assistant_over_stdio(make_store: Callable[..., Store], mode: Any, user: str) -> None:
     store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
     store.close()
     with Store.open(store.path, write=True) as opened:
         opened.set_meta("currency", "€")
-    command = ["-m", "recgraph.cli", "mcp", "--store", str(store.path), "--llm", "none"]
+    command = ["-m", "recgraph.cli", "mcp", "--store", str(store.path), "--llm", "none", "--user", user]
 
     async def talk() -> None:
         async with Client(StdioServerParameters(command=sys.executable, args=command), mode=mode) as client:
-            await a_visit(client)
-        bound = [*command, "--user", "U2"]
-        async with Client(StdioServerParameters(command=sys.executable, args=bound), mode=mode) as client:
+            if not user:
+                return await a_visit(client)
             mine = await told(client, "recommend", query="boots")
             assert "B1BRWN" not in [one["item_id"] for one in mine["items"]]  # U2 has them
             with pytest.raises(MCPError, match="for another shopper"):
                 await client.call_tool("recommend", {"user_id": "U1"})
+        return None
 
     anyio.run(talk)
 
@@ -209,8 +209,10 @@ def test_http_asks_for_a_key_where_there_are_keys(service: Service, tmp_path: Pa
             for headers in ({}, {"Authorization": "Bearer rg_wrong"}):
                 answer = await plain.post(f"{url}/mcp", json={}, headers=headers)
                 assert answer.status_code == 401
-        bearer = httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"})
-        async with Client(streamable_http_client(f"{url}/mcp", http_client=bearer)) as client:
+        async with (
+            httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as bearer,
+            Client(streamable_http_client(f"{url}/mcp", http_client=bearer)) as client,
+        ):
             found = await told(client, "recommend", query="jumper")
             assert any(one["evidence"]["event_seqs"] for one in found["items"])
 
