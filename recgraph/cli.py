@@ -15,6 +15,7 @@ import click
 
 from recgraph import ask, measure, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
+from recgraph.http import serve
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
 from recgraph.protocols.command import mcp
 from recgraph.terminal import json_text, plain, printable, say
@@ -435,6 +436,8 @@ for command in (
     measure.tune,
     measure.ablate,
     mcp,
+    serve.serve,
+    serve.keys,
 ):
     main.add_command(command)
 

@@ -31,7 +31,9 @@ from ucp_sdk.models.schemas.shopping.catalog_lookup import GetProductResponse, L
 from ucp_sdk.models.schemas.shopping.catalog_search import SearchResponse
 
 from recgraph.graph.recommender import Recommender
+from recgraph.http.app import create_app
 from recgraph.http.keys import Grant, Keys
+from recgraph.http.limits import Limits
 from recgraph.protocols.access import Options
 from recgraph.protocols.mcp_server import APP, mcp_router, server
 from recgraph.service import Service
@@ -87,7 +89,9 @@ async def a_visit(client: Client) -> None:
     answer = await told(client, "recommend", query="wool jumper", user_id="U1", k=3)
     assert len(answer["items"]) == 3
     assert (await told(client, "record_event", action="click", item_id="K2OLIV", user_id="U1", event_id="e"))["written"]
-    assert not (await told(client, "record_event", action="click", item_id="K2OLIV", user_id="U1", event_id="e"))["written"]
+    assert not (await told(client, "record_event", action="click", item_id="K2OLIV", user_id="U1", event_id="e"))[
+        "written"
+    ]
     why = await told(client, "explain_recommendation", run_id=answer["run_id"], item_id=answer["items"][0]["item_id"])
     assert why["items"][0]["reason"] == answer["items"][0]["reason"]
 
@@ -105,10 +109,8 @@ def served(app: FastAPI) -> Iterator[str]:
     thread.join(10)
 
 
-def application(service: Service, keys: Keys) -> FastAPI:
-    app = FastAPI()
-    app.include_router(mcp_router(service, keys, EUROS))
-    return app
+def application(service: Service, keys: Keys, limits: Limits | None = None) -> FastAPI:
+    return create_app(service, keys, limits, routers=[mcp_router(service, keys, EUROS, limits)])
 
 
 @pytest.mark.parametrize("mode", ["2026-07-28", "auto", "legacy"])
@@ -184,7 +186,7 @@ def test_what_a_model_fills_in_wrongly_it_is_told_of(service: Service) -> None:
         assert "Whose event" in await refusal(client, "record_event", action="search", query="boots")
         assert "There is no run" in await refusal(client, "explain_recommendation", run_id="none")
         assert "action" in await refusal(client, "record_event", action="steal", user_id="U1")
-        assert "Nobody" in await refusal(client, "recommend", user_id="Nobody")
+        assert "No events of this shopper" in await refusal(client, "recommend", user_id="Nobody")
         for catalog in ({}, {"query": "x", "pagination": {"cursor": "zzz"}}):
             with pytest.raises(MCPError) as refused:
                 await client.call_tool("search_catalog", {"meta": META, "catalog": catalog})
@@ -192,8 +194,8 @@ def test_what_a_model_fills_in_wrongly_it_is_told_of(service: Service) -> None:
         with pytest.raises(MCPError) as refused:
             await client.call_tool("lookup_catalog", {"catalog": {"ids": [f"x{n}" for n in range(99)]}})
         assert refused.value.error.data["code"] == "request_too_large"
+        bad = {"ucp-agent": {"profile": "http://169.254.169.254/"}}
         with pytest.raises(MCPError) as refused:
-            bad = {"ucp-agent": {"profile": "http://169.254.169.254/"}}
             await client.call_tool("search_catalog", {"meta": bad, "catalog": {"query": "x"}})
         assert (refused.value.error.code, refused.value.error.data["code"]) == (-32001, "invalid_profile_url")
 
@@ -220,10 +222,17 @@ def test_http_asks_for_a_key_where_there_are_keys(service: Service, tmp_path: Pa
         anyio.run(talk, url)
 
 
+def test_a_key_that_asks_too_often_is_told_to_wait(service: Service, tmp_path: Path) -> None:
+    with served(application(service, Keys(tmp_path / "keys.json"), Limits(rate="1/minute"))) as url:
+        answers = [httpx2.post(f"{url}/mcp", json={}) for _ in range(2)]
+        assert answers[1].status_code == 429
+        assert int(answers[1].headers["Retry-After"]) > 0
+
+
 def test_a_page_that_rebinds_its_name_to_this_machine_is_refused(service: Service, tmp_path: Path) -> None:
     with served(application(service, Keys(tmp_path / "keys.json"))) as url:
         for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
-            assert httpx2.post(f"{url}/mcp", json={}, headers=headers).status_code in (403, 421)
+            assert httpx2.post(f"{url}/mcp", json={}, headers=headers).status_code in (400, 403, 421)
 
 
 def test_the_app_is_one_file_that_asks_nothing_of_a_network_and_sets_text_alone(service: Service) -> None:
@@ -237,7 +246,9 @@ def test_the_app_is_one_file_that_asks_nothing_of_a_network_and_sets_text_alone(
 
     in_process(service, Grant(), ask)
     page = files("recgraph.protocols").joinpath("app.html").read_text(encoding="utf-8")
-    assert not re.findall(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|fetch\(|XMLHttp|<link|src=|@import|url\(", page)
+    assert not re.findall(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|fetch\(|XMLHttp|<link|src=|@import|url\(", page
+    )
     assert set(re.findall(r"https?://[^\"'` ]*", page)) <= {"https://"}
 
 

@@ -103,6 +103,8 @@ class Keys:
         """Makes a key and gives its token, which is kept nowhere. SettingsError for a name that is taken, an unknown
         scope or none."""
         _check(name, scopes)
+        if user_id and "catalog" in scopes:
+            raise SettingsError("A key of one shopper opens no catalogue; leave out --scope catalog or --user.")
         token = PREFIX + secrets.token_urlsafe(32)
         made = datetime.now(UTC).isoformat(timespec="seconds")
         chosen = tuple(scope for scope in SCOPES if scope in scopes)
@@ -148,9 +150,7 @@ def _check(name: str, scopes: Collection[str]) -> None:
 def _read(path: Path) -> tuple[Key, ...]:
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["keys"]
-        return tuple(
-            Key(row["name"], row["sha256"], tuple(row["scopes"]), row["user_id"], row["made"]) for row in rows
-        )
+        return tuple(Key(row["name"], row["sha256"], tuple(row["scopes"]), row["user_id"], row["made"]) for row in rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         wrong = f"{path} is no file of keys ({error})."
         raise SettingsError(f"{wrong} Move it away and make keys: recgraph keys add NAME") from None

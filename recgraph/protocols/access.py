@@ -62,7 +62,10 @@ def grant_of(keys: Keys, headers: Mapping[str, str], scope: str = "") -> Grant:
     a known key, or without the `scope`."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     told = token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "").strip()
-    grant = keys.grant(told)
+    try:
+        grant = keys.grant(told)
+    except SettingsError:
+        raise Refused("unavailable", 503, "The file of keys cannot be read. Its operator has to act.") from None
     if grant is None:
         raise Refused("unauthorized", 401, "Give a key of this server: Authorization: Bearer rg_...")
     return require(grant, scope)

@@ -23,8 +23,8 @@ from recgraph.options import store_option
 def mcp(user: str, key: str, llm: str | None, llm_url: str | None, store: str | None) -> None:
     """Serve the shop's tools to an assistant over MCP (stdio).
 
-    An assistant starts this command itself: give it as the command of an MCP server. The tools are UCP's search_catalog,
-    lookup_catalog and get_product, and recommend, record_event and explain_recommendation.
+    An assistant starts this command itself: give it as the command of an MCP server. The tools are UCP's
+    search_catalog, lookup_catalog and get_product, and recommend, record_event and explain_recommendation.
 
     Whoever starts it can read the store anyway: without --user or --key any shopper may be named.
     """

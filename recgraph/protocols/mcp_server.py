@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
+from anyio import Semaphore
 from fastapi import APIRouter
 from mcp.server.apps import Apps
 from mcp.server.mcpserver import Context, MCPServer
@@ -32,8 +33,10 @@ from ucp_sdk.models.schemas.shopping.catalog_search import SearchRequest
 from ucp_sdk.models.schemas.transports.mcp_tool_call import Meta
 
 from recgraph import __version__
-from recgraph.errors import RecgraphError
+from recgraph.errors import RecgraphError, UnknownUser
 from recgraph.http.keys import Grant, Keys
+from recgraph.http.limits import Limits, Rates
+from recgraph.http.problems import RETRY_AFTER, Refusal, refusal_of
 from recgraph.protocols.access import Caller, Options, Refused, grant_of, require
 from recgraph.protocols.answers import explanation, recommended
 from recgraph.protocols.shopping import Catalogue
@@ -77,15 +80,21 @@ class ShopTools:
     def __init__(self, service: Service, who: Who, options: Options | None = None) -> None:
         self.service, self.catalogue, self._who = service, Catalogue(service, options), who
 
-    def search_catalog(self, catalog: SearchRequest, ctx: Context, meta: MetaArgument = None) -> Annotated[CallToolResult, UcpAnswer]:
+    def search_catalog(
+        self, catalog: SearchRequest, ctx: Context, meta: MetaArgument = None
+    ) -> Annotated[CallToolResult, UcpAnswer]:
         """Search the shop's products by query text and filters (UCP)."""
         return _ucp(lambda: self.catalogue.search(catalog, self._caller(ctx, meta)))
 
-    def lookup_catalog(self, catalog: LookupRequest, ctx: Context, meta: MetaArgument = None) -> Annotated[CallToolResult, UcpAnswer]:
+    def lookup_catalog(
+        self, catalog: LookupRequest, ctx: Context, meta: MetaArgument = None
+    ) -> Annotated[CallToolResult, UcpAnswer]:
         """Look up products or variants by their ids (UCP)."""
         return _ucp(lambda: self.catalogue.lookup(catalog, self._caller(ctx, meta)))
 
-    def get_product(self, catalog: GetProductRequest, ctx: Context, meta: MetaArgument = None) -> Annotated[CallToolResult, UcpAnswer]:
+    def get_product(
+        self, catalog: GetProductRequest, ctx: Context, meta: MetaArgument = None
+    ) -> Annotated[CallToolResult, UcpAnswer]:
         """Get one product in full, with its options and which of them can be bought (UCP)."""
         return _ucp(lambda: self.catalogue.product(catalog, self._caller(ctx, meta)))
 
@@ -105,8 +114,8 @@ class ShopTools:
             list[str] | None, Field(max_length=200, description="ids of products that are not wanted again")
         ] = None,
     ) -> CallToolResult:
-        """Recommend products to a shopper, each with a reason. Bounds, sizes and what is ruled out in the query hold for
-        every product. Without a shopper's id the answer is for somebody new."""
+        """Recommend products to a shopper, each with a reason. Bounds, sizes and what is ruled out in the query hold
+        for every product. Without a shopper's id the answer is for somebody new."""
         grant = _raised(lambda: require(self._grant(ctx), "recommend"))
         user = _raised(lambda: _shopper(grant, user_id))
         asked = {"k": k, "exclude": exclude or (), "deadline": SECONDS, "new_user": not user_id}
@@ -190,10 +199,10 @@ def server(service: Service, who: Who, options: Options | None = None) -> MCPSer
     return made
 
 
-def mcp_app(service: Service, keys: Keys, options: Options | None = None) -> Starlette:
+def mcp_app(service: Service, keys: Keys, options: Options | None = None, limits: Limits | None = None) -> Starlette:
     """The server over streamable HTTP, at /mcp. Its lifespan has to run: `app.router.lifespan_context(app)`. Without
     keys only names of this machine are served, so that no web page reaches it under a name of its own."""
-    chosen = options or Options.from_environment()
+    chosen, limits = options or Options.from_environment(), limits or Limits()
     inner = server(service, lambda headers: grant_of(keys, headers or {}), chosen).streamable_http_app(
         stateless_http=True,
         json_response=True,
@@ -201,34 +210,53 @@ def mcp_app(service: Service, keys: Keys, options: Options | None = None) -> Sta
         transport_security=_security(keys, chosen),
     )
     inner.router.routes[:] = [
-        Route(route.path, endpoint=KeyGuard(route.app, keys)) for route in inner.routes if isinstance(route, Route)
+        Route(route.path, endpoint=McpGuard(route.app, keys, limits))
+        for route in inner.routes
+        if isinstance(route, Route)
     ]
     return inner
 
 
-def mcp_router(service: Service, keys: Keys, options: Options | None = None) -> APIRouter:
+def mcp_router(service: Service, keys: Keys, options: Options | None = None, limits: Limits | None = None) -> APIRouter:
     """The same as a router of a FastAPI application, which runs its lifespan with its own."""
-    inner = mcp_app(service, keys, options)
+    inner = mcp_app(service, keys, options, limits)
     made = APIRouter(lifespan=inner.router.lifespan_context)
     made.routes.extend(inner.routes)
     return made
 
 
-class KeyGuard:
-    """Lets nobody in without a known key, where keys are asked for."""
+class McpGuard:
+    """Lets in who has a known key, as often as its rate allows, and as many calls at once as are worked on."""
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
-        self._app, self._keys = app, keys
+    def __init__(self, app: ASGIApp, keys: Keys, limits: Limits) -> None:
+        self._app, self._keys, self._rates = app, keys, Rates(limits.rate)
+        self._turns, self._most, self._inside = Semaphore(limits.answering), limits.answering + limits.queue, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            grant_of(self._keys, Headers(scope=scope))
+            self._rates.count(grant_of(self._keys, Headers(scope=scope)).key)
+            if self._inside >= self._most:
+                raise Refusal(503, "full", "More requests wait than can be worked on. Ask again.", RETRY_AFTER)
         except Refused as refused:
+            asks = {"WWW-Authenticate": 'Bearer realm="recgraph"'} if refused.status == 401 else {}
             told = {"code": refused.code, "content": str(refused)}
-            answer = JSONResponse(told, refused.status, {"WWW-Authenticate": 'Bearer realm="recgraph"'})
-            await answer(scope, receive, send)
+            await JSONResponse(told, refused.status, asks)(scope, receive, send)
+        except Refusal as refusal:
+            told = {"code": refusal.kind, "content": refusal.detail}
+            await JSONResponse(told, refusal.status, dict(refusal.headers))(scope, receive, send)
+        else:
+            await self._in_turn(scope, receive, send)
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":  # it waits for what never comes, and is no work
+            await self._app(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        self._inside += 1
+        try:
+            async with self._turns:
+                await self._app(scope, receive, send)
+        finally:
+            self._inside -= 1
 
 
 def _security(keys: Keys, options: Options) -> TransportSecuritySettings:
@@ -258,7 +286,9 @@ def _raised(ask: Callable[[], _Given]) -> _Given:
         return ask()
     except Refused as refused:
         code = _CODES.get(refused.status, -32001 if refused.code == "invalid_profile_url" else -32602)
-        raise MCPError(code, one_line(str(refused)), {"code": refused.code, "content": one_line(str(refused))}) from None
+        raise MCPError(
+            code, one_line(str(refused)), {"code": refused.code, "content": one_line(str(refused))}
+        ) from None
 
 
 def _mendable(ask: Callable[[], _Given]) -> _Given:
@@ -267,8 +297,10 @@ def _mendable(ask: Callable[[], _Given]) -> _Given:
         return ask()
     except Refused:
         raise
+    except UnknownUser:
+        raise ToolError("No events of this shopper are known. Leave user_id out to answer for somebody new.") from None
     except RecgraphError as error:
-        raise ToolError(one_line(str(error))) from None
+        raise ToolError(one_line(refusal_of(error).detail)) from None  # which names no file of this machine
 
 
 def _result(told: dict[str, Any], text: str) -> CallToolResult:

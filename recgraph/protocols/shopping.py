@@ -240,9 +240,7 @@ def _filtering(filters: SearchFilters | None) -> bool:
     return filters is not None and bool(filters.categories or filters.price)
 
 
-def _bounds(
-    filters: SearchFilters | None, context: Context | None, shelf: Shelf
-) -> tuple[int | None, int | None]:
+def _bounds(filters: SearchFilters | None, context: Context | None, shelf: Shelf) -> tuple[int | None, int | None]:
     """The price filter in the shop's minor units; (None, None) with a message where it is in another currency."""
     price = filters.price if filters else None
     if price is None or not shelf.currency:

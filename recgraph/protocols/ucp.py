@@ -5,7 +5,7 @@ A `fastapi` router: it reads a request, asks shopping.py, and says errors as UCP
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -17,6 +17,8 @@ from ucp_sdk.models.schemas.shopping.catalog_search import SearchRequest
 
 from recgraph.errors import RecgraphError, SettingsError
 from recgraph.http.keys import Keys
+from recgraph.http.limits import Gate, Limits, Rates
+from recgraph.http.problems import Refusal, refusal_of
 from recgraph.protocols.access import Caller, Options, Refused, grant_of
 from recgraph.protocols.profiles import VERSION, profile_of_header
 from recgraph.protocols.shopping import LOOKUP, SEARCH, Catalogue
@@ -36,6 +38,7 @@ _STATUS = {
     403: "The key may not do this",
     422: "The agent's profile is malformed or of another version",
     424: "The agent's profile cannot be read",
+    429: "Too many requests",
     503: "The shop cannot answer now",
 }
 
@@ -55,17 +58,21 @@ class _UcpRoute(APIRoute):
                 return _error(400, "invalid_request", f"{place or 'body'}: {wrong['msg']}")
             except Refused as error:
                 return _error(error.status, error.code, str(error))
+            except Refusal as error:
+                return _error(error.status, error.kind, error.detail, error.headers)
             except SettingsError as error:
                 return _error(400, "invalid_request", str(error))
             except RecgraphError as error:
-                return _error(503, "unavailable", str(error))
+                refusal = refusal_of(error)  # which names no file of this machine
+                return _error(refusal.status, refusal.kind, refusal.detail, refusal.headers)
 
         return told
 
 
-def router(service: Service, keys: Keys, options: Options | None = None) -> APIRouter:
+def router(service: Service, keys: Keys, options: Options | None = None, limits: Limits | None = None) -> APIRouter:
     """The routes of a shop. `options` come from the environment where none are given."""
-    catalogue = Catalogue(service, options)
+    catalogue, limits = Catalogue(service, options), limits or Limits()
+    gate, rates = Gate(limits.answering, limits.queue), Rates(limits.rate)
     errors: dict[int | str, dict[str, Any]] = {
         status: {"description": what, "content": {"application/json": {"schema": _ERROR}}}
         for status, what in _STATUS.items()
@@ -77,17 +84,22 @@ def router(service: Service, keys: Keys, options: Options | None = None) -> APIR
         url = catalogue.options.url or str(request.base_url).rstrip("/")
         return JSONResponse(business_profile(url), headers={"Cache-Control": f"public, max-age={_PROFILE_SECONDS}"})
 
+    def caller(request: Request) -> Caller:
+        grant = grant_of(keys, request.headers, "recommend")
+        rates.count(grant.key)
+        return Caller.of(grant, profile_of_header(request.headers.get("ucp-agent", "")))
+
     @made.post("/ucp/catalog/search", summary="Search products")
-    def search(request: Request, body: SearchRequest) -> JSONResponse:
-        return _fresh(catalogue.search(body, _caller(keys, request)))
+    async def search(request: Request, body: SearchRequest) -> JSONResponse:
+        return _fresh(await gate.run(catalogue.search, body, caller(request)))
 
     @made.post("/ucp/catalog/lookup", summary="Products and variants by their ids")
-    def lookup(request: Request, body: LookupRequest) -> JSONResponse:
-        return _fresh(catalogue.lookup(body, _caller(keys, request)))
+    async def lookup(request: Request, body: LookupRequest) -> JSONResponse:
+        return _fresh(await gate.run(catalogue.lookup, body, caller(request)))
 
     @made.post("/ucp/catalog/product", summary="One product with its options")
-    def product(request: Request, body: GetProductRequest) -> JSONResponse:
-        return _fresh(catalogue.product(body, _caller(keys, request)))
+    async def product(request: Request, body: GetProductRequest) -> JSONResponse:
+        return _fresh(await gate.run(catalogue.product, body, caller(request)))
 
     return made
 
@@ -115,17 +127,11 @@ def _capability(name: str) -> dict[str, str]:
     }
 
 
-def _caller(keys: Keys, request: Request) -> Caller:
-    return Caller.of(
-        grant_of(keys, request.headers, "recommend"), profile_of_header(request.headers.get("ucp-agent", ""))
-    )
-
-
 def _fresh(told: dict[str, Any]) -> JSONResponse:
     """Prices and stock are of now, and the order may be one shopper's."""
     return JSONResponse(told, headers={"Cache-Control": "no-store"})
 
 
-def _error(status: int, code: str, content: str) -> JSONResponse:
-    headers = {"WWW-Authenticate": 'Bearer realm="ucp"'} if status == 401 else {}
-    return JSONResponse({"code": code, "content": one_line(content)}, status, headers)
+def _error(status: int, code: str, content: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    asks = {"WWW-Authenticate": 'Bearer realm="ucp"'} if status == 401 else {}
+    return JSONResponse({"code": code, "content": one_line(content)}, status, {**asks, **(headers or {})})
