@@ -101,6 +101,11 @@ def test_filters_are_hard_and_prices_are_read_in_the_shops_currency(ask: Ask) ->
     ask("search", {"filters": {"price": {"min": 20000, "max": 100}}}, status=400)
 
 
+def test_where_nothing_has_all_that_was_named_the_answer_says_so(ask: Ask) -> None:
+    assert ids(ask("search", {"query": "black boots"})) == ["B2BLCK"]
+    assert codes(ask("search", {"query": "sage boots"})) == ["partial_match"]
+
+
 def test_pages_follow_each_other_without_gap_or_repeat(ask: Ask) -> None:
     body: dict[str, Any] = {"filters": {"price": {"min": 0}}, "pagination": {"limit": 4}}
     seen: list[str] = []

@@ -29,6 +29,7 @@ from recgraph.service import Service
 from recgraph.store.records import Item
 from recgraph.tools.llm.untrusted import ID_LIMIT, harmless
 from recgraph.tools.wish.spelling import fold
+from recgraph.tools.wish.wish import Wish
 
 SEARCH, LOOKUP = "dev.ucp.shopping.catalog.search", "dev.ucp.shopping.catalog.lookup"
 MOST_IDS = 50  # of one look-up
@@ -156,10 +157,13 @@ class Catalogue:
         return True
 
     def _ranked(self, found: Mapping[str, Any], shelf: Shelf) -> list[dict[str, Any]]:
-        """What a search found as products, in its order. Where some fit what was named in the query, only these."""
-        lines = found["items"]
-        most = max((line["fits"] for line in lines), default=0)
-        lines = [line for line in lines if line["fits"] > 0] if most else lines
+        """What a search found as products, in its order: those that fit most of what the query names, with a message
+        where that is not all of it."""
+        most = max((line["fits"] for line in found["items"]), default=0)
+        named = len(Wish.from_dict(found["understood"]).named)
+        lines = [line for line in found["items"] if line["fits"] == most]
+        if lines and most < named:
+            shelf.notes.append(info("partial_match", f"No product has all that was named; these have {most} of {named}."))
         known = self.service.items([line["item_id"] for line in lines])
         groups: dict[str, tuple[list[Item], list[dict[str, Any]]]] = {}
         for line in lines:
