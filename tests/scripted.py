@@ -231,3 +231,5 @@ def _wishes(understood: dict[str, Any], name: str) -> bool:
     where, _, attribute = name.rpartition(".")
     places = (where,) if where else ("want", "avoid")
     return any(attribute in (understood.get(place) or {}) for place in places)
+
+HELD_OUT: tuple[Scripted, ...] = ()
