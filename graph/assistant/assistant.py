@@ -47,7 +47,8 @@ class Reply:
 class Assistant:
     """A shop's assistant over a recommender. Thread-safe; turns of one thread are to be sent one after another.
 
-    `model` is any LangChain chat model; without one, or where it fails, written sentences answer; `seconds` are what it has for a reply."""
+    `model` is any LangChain chat model, which has `seconds` for a reply; without one, or where it fails, written
+    sentences answer."""
 
     def __init__(
         self,
