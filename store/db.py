@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recgraph.errors import StoreError, UnknownUser
-from recgraph.store import changes, facts
+from recgraph.store import changes
 from recgraph.store import vectors as _vectors
 from recgraph.store.care import pending
 from recgraph.store.care.faults import check_writable
@@ -173,7 +173,7 @@ class Store:
 
     def set_meta(self, key: str, value: str) -> None:
         """Keeps a fact with the store."""
-        self._database.call(facts.set_meta, key, value)
+        self._database.call(changes.set_meta, key, value)
 
     def revision(self) -> str:
         """A short id of what was written; it changes when an ingest, `record_events` or `upsert_items` changed anything. "empty" before the

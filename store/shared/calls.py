@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from recgraph.errors import StoreBusy, StoreError, StoreReadOnly
-from recgraph.store import changes, facts, vectors
+from recgraph.store import changes, vectors
 from recgraph.store.care import pending
 from recgraph.store.records import Event, Summary
 
@@ -27,7 +27,7 @@ WRITES: dict[str, Write] = {
     "upsert_items": changes.upsert_items,
     "summaries": pending.insert,
     "vectors": vectors.write,
-    "meta": facts.set_meta,
+    "meta": changes.set_meta,
 }
 _ERRORS: dict[str, type[Exception]] = {
     one.__name__: one for one in (StoreError, StoreBusy, StoreReadOnly, ValueError, TypeError)
