@@ -22,6 +22,7 @@ from langgraph.types import Command, Overwrite
 
 from recgraph.errors import LLMError
 from recgraph.graph import prompts
+from recgraph.graph.budget import Part, Planner, TimeBudget
 from recgraph.graph.explain import reasons
 from recgraph.graph.state import RunContext, Scored, State
 from recgraph.graph.summary.summarize import profile_fallback
@@ -149,6 +150,12 @@ class NodeSettings:
         )
 
 
+    @property
+    def asked_of_llm(self) -> Mapping[Part, int]:
+        """What a language model is asked after the summary, by part."""
+        return {"recommend": 1, "rerank": self.candidates} if self.rerank_weight else {"recommend": 1}
+
+
 class FittedTool(Protocol[Tool]):
     """Gives a tool fitted before a moment (None is now). What is not embedded at `until` is done without."""
 
@@ -167,9 +174,12 @@ class Nodes:
         memory: FittedTool[QueryMemory],
         settings: NodeSettings,
         listen: Callable[[Facets | None], Listen] | None = None,
+        planner: Planner | None = None,
     ) -> None:
-        """Without `listen` the words of a query are only searched for, and only a given wish is held to."""
+        """Without `listen` the words of a query are only searched for, and only a given wish is held to. `planner` says
+        what fits into the time."""
         self.reader, self.llm, self.retriever, self.memory, self.settings = reader, llm, retriever, memory, settings
+        self.planner = planner or TimeBudget()
         self.listen = listen or (lambda facets: lambda text, seen, shown: Wish())
 
     def begin(self, state: State, runtime: Runtime[RunContext]) -> Command[Literal["understand", "explain"]]:
@@ -186,6 +196,7 @@ class Nodes:
             "as_of": as_utc(as_of),
             "paradigm": state.get("paradigm") or s.paradigm,
             "mode": state.get("mode") or s.mode,
+            "exclude": tuple(state.get("exclude") or ()),
         }
         update: State = {**asked, **self.load_history(asked)}
         if len(state.get("query") or "") > MOST_LETTERS:
@@ -193,9 +204,10 @@ class Nodes:
                 *update["degraded"],
                 f"understand: the request was read up to letter {MOST_LETTERS:,}",
             ]
-        if not self._any_left(update["bought"], update["as_of"]):
+        if not self._any_left([*dict.fromkeys((*update["bought"], *asked["exclude"]))], update["as_of"]):
             there = " that were there before the as-of time" if update["as_of"] else ""
-            note = f"{NOTHING_LEFT}: all products{there} are sold out or already bought."
+            ruled = ", already bought or ruled out" if asked["exclude"] else " or already bought"
+            note = f"{NOTHING_LEFT}: all products{there} are sold out{ruled}."
             nothing: State = {"memory": [], "summary": None, "prediction": None, "candidates": [], "scored": []}
             update = {**update, **nothing, "relaxed": [], "degraded": [*update["degraded"], note]}
             return Command(update=_afresh(state, update), goto="explain")
@@ -205,13 +217,12 @@ class Nodes:
             self.memory(update["as_of"]).warm(context.ready_by)
         return Command(update=_afresh(state, update), goto="understand")
 
-    def _any_left(self, bought: Sequence[str], as_of: datetime | None) -> bool:
-        """Whether anything may be recommended to who has purchased this. Asked of the store: to make a retriever may
-        take long."""
+    def _any_left(self, gone: Sequence[str], as_of: datetime | None) -> bool:
+        """Whether anything but this may be recommended. Asked of the store: to make a retriever may take long."""
         offered = self.reader.offered(as_of)
-        if offered > len(bought):
+        if offered > len(gone):
             return True
-        taken = [one for one in self.reader.items(bought).values() if one.offered]
+        taken = [one for one in self.reader.items(gone).values() if one.offered]
         return offered > sum(as_of is None or one.first_seen is None or one.first_seen < as_of for one in taken)
 
     def load_history(self, state: State) -> State:
@@ -261,16 +272,20 @@ class Nodes:
     def recommend(self, state: State, runtime: Runtime[RunContext]) -> State:
         """F 4.2: the LLM names the next item by id and title. The id can only be one of the catalogue's
         (`constrain`)."""
+        deadline = RunContext.of(runtime).deadline
         if self.llm is None:
             return {"prediction": None}
+        fits, left_out = self.planner.choose("recommend", 1, deadline, {})
+        if not fits:
+            return {"prediction": None, "left_out": [left_out] if left_out else []}
         retriever = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by)
         prompt, shown = self.next_prompt(state)
         choices = self._choices(retriever, shown)
         form = prompts.next_form(choices, state["items"], free_title=self.settings.free_title) if choices else None
-        deadline = RunContext.of(runtime).deadline
-        [answer], usage = self.llm.generate(
-            [prompt], max_tokens=64, form=form, adapter=self.settings.next_adapter, deadline=deadline
-        )
+        with self.planner.timed("recommend", 1):
+            [answer], usage = self.llm.generate(
+                [prompt], max_tokens=64, form=form, adapter=self.settings.next_adapter, deadline=deadline
+            )
         prediction = prompts.parse_next(
             answer.text, retriever.rows.__contains__, {key: state["items"][key] for key in shown}
         )
@@ -279,9 +294,11 @@ class Nodes:
 
     def retrieve(self, state: State, runtime: Runtime[RunContext]) -> State:
         """F 4.4: catalogue items for the predicted text, at least `candidates` and `k` of them where the catalogue has
-        so many for which the hard parts of the wish hold. Where those are fewer than k, what could give way."""
+        so many for which the hard parts of the wish hold. Where those are fewer than k, or none is all that was named,
+        what could give way."""
         s, prediction, wish = self.settings, state.get("prediction"), state.get("wish")
         retriever = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by)
+        ruled_out = (*(state.get("bought") or ()), *(state.get("exclude") or ()))
         asked = RetrievalQuery(
             prediction.item_id if prediction else "",
             prediction.title if prediction else "",
@@ -291,7 +308,7 @@ class Nodes:
             max(s.candidates, state["k"]),
             state["mode"],
             s.mixup,
-            exclude=state.get("bought") or (),
+            exclude=ruled_out,
             wish=wish,
         )
         proposed = retriever.candidates(asked)
@@ -301,8 +318,9 @@ class Nodes:
         found = [one for one in proposed if one.item_id in items and items[one.item_id].offered]
         notes: list[str] = []
         relaxed: Sequence[Relaxation] = ()
-        if wish and wish.hard and len(found) < state["k"]:
-            relaxed = retriever.relaxations(wish, state.get("bought") or ())
+        enough = len(found) >= state["k"]
+        if wish and wish.hard and (not enough or found[0].fits < len(wish.named)):
+            relaxed = retriever.relaxations(wish, ruled_out, enough=enough)
             if not found:
                 asked_for = " · ".join(
                     prompts.clean(part, _PART_LETTERS) for part in wish.parts(s.currency)[:_PARTS_TOLD]
@@ -317,15 +335,20 @@ class Nodes:
         }
 
     def rerank(self, state: State, runtime: Runtime[RunContext]) -> State:
-        """T 4.3: one Yes/No prompt a candidate. The first `candidates` are scored, or as many of them as the time
-        allows; further ones keep their order behind them. With a weight of 0 nothing is asked. What fits more of the
+        """T 4.3: one Yes/No prompt a candidate. The first `candidates` are scored, or as many of them as fit into the
+        time; further ones keep their order behind them. With a weight of 0 nothing is asked. What fits more of the
         named parts of the wish stays before what fits fewer."""
         s = self.settings
         if self.llm is None or not s.rerank_weight or not state["candidates"]:
             return {"scored": _in_order(state["candidates"])}
-        items = [state["items"][candidate.item_id] for candidate in state["candidates"][: s.candidates]]
+        deadline = RunContext.of(runtime).deadline
+        fitting, left_out = self.planner.choose("rerank", min(s.candidates, len(state["candidates"])), deadline, {})
+        if not fitting:
+            return {"scored": _in_order(state["candidates"]), "left_out": [left_out] if left_out else []}
+        items = [state["items"][candidate.item_id] for candidate in state["candidates"][:fitting]]
         asked = prompts.fit_prompts(self.shared(state), items, wording=s.wording)
-        pairs, usage = self.llm.score(asked, adapter=s.fit_adapter, deadline=RunContext.of(runtime).deadline)
+        with self.planner.timed("rerank", len(asked)):
+            pairs, usage = self.llm.score(asked, adapter=s.fit_adapter, deadline=deadline)
         scored = blend(state["candidates"][: len(pairs)], pairs, s.rerank_weight)
         lowest = min(line.score for line in scored)
         late = [
@@ -336,6 +359,7 @@ class Nodes:
             "scored": [*scored, *_in_order(state["candidates"][len(pairs) :], below=lowest)],
             "tokens": usage,
             "degraded": late if len(pairs) < len(asked) else [],
+            "left_out": [left_out] if left_out else [],
         }
 
     def explain(self, state: State, runtime: Runtime[RunContext]) -> State:
@@ -421,6 +445,7 @@ def _afresh(state: State, update: State) -> dict[str, Any]:
     """The update that begins a run. What is added up within one starts from it, so that a thread's next turn carries
     nothing of the last one's."""
     added: dict[str, Any] = {"items": update["items"], "degraded": update["degraded"], "made": [], "tokens": Usage()}
+    added["left_out"] = []
     return {**update, **{name: Overwrite(value) for name, value in added.items() if name in state}}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from recgraph.graph.budget import LeftOut
 from recgraph.graph.state import Prediction, Recommended, State
 from recgraph.store.records import Event, Item, Summary
 from recgraph.tools.llm.protocol import Usage
@@ -27,7 +28,8 @@ _PICTURES = ("image_url", "image_link", "image", "images", "image_src", "picture
 class Recommendation:
     """What one run found. `items` are in rank order and always in the catalogue; `degraded` lists what had to be done
     without. `wish` is what was understood of the query and of the conversation before it; where fewer products than
-    asked for fit its hard parts, `relaxed` says which could give way. `currency` is the shop's."""
+    asked for fit its hard parts, `relaxed` says which could give way. `left_out` is what the deadline had no room for
+    (`plan` in the JSON). `currency` is the shop's."""
 
     run_id: str
     user_id: str
@@ -49,6 +51,7 @@ class Recommendation:
     degraded: Sequence[str]
     wish: Wish = field(default_factory=Wish)
     relaxed: Sequence[Relaxation] = ()
+    left_out: Sequence[LeftOut] = ()
     currency: str = ""
 
     @classmethod
@@ -77,6 +80,7 @@ class Recommendation:
             degraded=tuple(state.get("degraded") or ()),
             wish=state.get("wish") or Wish(),
             relaxed=tuple(state.get("relaxed") or ()),
+            left_out=tuple(state.get("left_out") or ()),
             currency=currency,
         )
 
@@ -114,6 +118,7 @@ class Recommendation:
                 "cached": self.tokens.cached,
             },
             "models": dict(self.models),
+            "plan": [str(one) for one in self.left_out],
             "degraded": list(self.degraded),
         }
 

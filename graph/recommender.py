@@ -8,23 +8,23 @@ costs none of the answer.
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
 
 from recgraph.errors import EmptyStore, StoreError
+from recgraph.graph.budget import Costs, Planner, Repeated, TimeBudget
 from recgraph.graph.checkpoints import Checkpoints
+from recgraph.graph.moments import OfMoments
 from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.replay.difference import Replay, beside
@@ -32,10 +32,12 @@ from recgraph.graph.replay.past import REQUEST, Begun, PastRun, recgraph_version
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summary.grounding import CatalogueWords
 from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
-from recgraph.graph.wiring import build_graph, serializer
-from recgraph.graph.wish import Conversations, Vocabularies, heard
+from recgraph.graph.tool import recommend_tool
+from recgraph.graph.wiring import apart, build_graph, serializer
+from recgraph.graph.wish import SEEN, Conversations, Vocabularies, heard
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
+from recgraph.store.forget import forget_user
 from recgraph.store.live.kept import KeptReader
 from recgraph.store.live.writer import StoreWriter
 from recgraph.store.records import Event, Summary, as_utc
@@ -56,20 +58,12 @@ from recgraph.tools.wish.filters import filters
 from recgraph.tools.wish.understand import MOST_LETTERS
 from recgraph.tools.wish.wish import Price, Wish
 
-_FITTED_KEPT = 4  # retrievers and memories kept, one for each as-of time asked for lately
+COSTS = "costs.json"  # in the cache folder: what the stages cost on this machine
 REPLAYED_WITHIN = 600.0  # seconds for an answer given again, so that a slower machine changes nothing
 _UNKNOWN = "qxzzyx"  # a word of no shop: to look for its meaning makes ready what all unknown words need
 _SMALL_MODEL = 1_000_000_000  # below this many parameters a base model does not summarise or judge untrained (T 5.5)
 
 
-class _Fittable(Protocol):
-    """A tool that knows whether all that belongs to it is in it."""
-
-    @property
-    def complete(self) -> bool: ...
-
-
-Tool = TypeVar("Tool", bound=_Fittable)
 Progress = Callable[[str, int, int], None]  # what is being done, how many are done, of how many (0 where unknown)
 
 
@@ -81,38 +75,6 @@ class Step:
     node: str
     ms: float
     detail: str = ""
-
-
-class _Fitted(Generic[Tool]):
-    """Tools fitted as of a moment, the last few kept. Thread-safe: a tool is fitted once, and again where the time did
-    not suffice for all of it or where the store has changed and `outdated` says that the tool would be another one."""
-
-    def __init__(
-        self,
-        fit: Callable[[datetime | None, float | None], Tool],
-        revision: Callable[[], str],
-        outdated: Callable[[str], bool] = lambda known: True,
-    ) -> None:
-        """`outdated` is asked with the revision that a tool knows."""
-        self._fit, self._revision, self._outdated = fit, revision, outdated
-        self._kept, self._lock = OrderedDict[datetime | None, tuple[str, Tool]](), threading.Lock()
-
-    def __call__(self, as_of: datetime | None, until: float | None = None) -> Tool:
-        with self._lock:
-            revision = self._revision()
-            known, kept = self._kept.get(as_of, ("", None))
-            if kept is not None and known != revision and not self._outdated(known):
-                self._kept[as_of] = revision, kept
-            elif (
-                kept is None
-                or known != revision
-                or not (kept.complete or (until is not None and time.monotonic() >= until))
-            ):
-                self._kept[as_of] = revision, self._fit(as_of, until)
-            self._kept.move_to_end(as_of)
-            while len(self._kept) > _FITTED_KEPT:
-                self._kept.popitem(last=False)
-            return self._kept[as_of][1]
 
 
 class Recommender:
@@ -132,11 +94,12 @@ class Recommender:
         llm: LLM | None,
         *,
         adapters: InUse | None = None,
+        costs: Costs | None = None,
         checkpoint: str = "",
         progress: Progress | None = None,
     ) -> None:
         """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own
-        names."""
+        names. `costs` are what its stages took before, for short deadlines."""
         self.store, self.settings, self.llm = store, settings, llm
         remembering = RememberingEncoder(encoder)
         self.encoder: Encoder = remembering
@@ -158,8 +121,8 @@ class Recommender:
         self._exit.callback(self._writer.close)
         self._live = Live(store, lambda until: self._fit_retriever(None, until, progress))
         self._exit.callback(self._live.close)
-        self._of_moments = _Fitted(lambda as_of, until: self._fit_retriever(as_of, until, progress), store.revision)
-        self._memory = _Fitted(
+        self._of_moments = OfMoments(lambda as_of, until: self._fit_retriever(as_of, until, progress), store.revision)
+        self._memory = OfMoments(
             lambda as_of, _: QueryMemory(
                 store, self.encoder, as_of, _reporter(progress, "Embedding queries"), self._reader.items
             ),
@@ -172,8 +135,18 @@ class Recommender:
         self._runs, self._logged = RunQueue(RunLog(store.path)), False
         self._exit.callback(self._runs.close)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
-        summarize = build_summarize(self.summarizer, self._reader.summary, block=settings.block, group=settings.merge)
-        self.graph = build_graph(self._nodes(settings), summarize, settings.deadline, self._checkpointer)
+        costs = costs or Costs()
+        self._exit.callback(costs.keep)
+        planner, told = TimeBudget(costs), self._told(settings)
+        summarize = build_summarize(
+            self.summarizer,
+            self._reader.summary,
+            block=settings.block,
+            group=settings.merge,
+            planner=planner,
+            after=told.asked_of_llm,
+        )
+        self.graph = build_graph(self._nodes(settings, planner), summarize, settings.deadline, self._checkpointer)
 
     @classmethod
     def open(
@@ -204,7 +177,10 @@ class Recommender:
                     cache=chosen.cache_folder,
                     note=note,
                 )
-            return cls(opened, chosen, encoder, llm, adapters=adapters, checkpoint=checkpoint, progress=progress)
+            costs = Costs(chosen.cache_folder / COSTS, f"{llm.name} {adapters.label}") if llm else None
+            return cls(
+                opened, chosen, encoder, llm, adapters=adapters, costs=costs, checkpoint=checkpoint, progress=progress
+            )
         except BaseException:
             opened.close()
             raise
@@ -228,15 +204,16 @@ class Recommender:
         deadline: float | None = None,
         new_user: bool = False,
         wish: Wish | None = None,
+        exclude: Sequence[str] = (),
         thread: str = "",
     ) -> Iterator[Step | Recommendation]:
         """Runs the graph and yields a `Step` as each node ends, the `Recommendation` last.
 
         `as_of` hides everything from that moment on (a datetime, UTC where it has no offset, or text as `parse_time`
-        reads it); `deadline` is in seconds. `wish` is one given ready-made: it wins over the words of the query. Under
-        a `thread` the requests of a user are one conversation: wishes add up, and "cheaper ones" means those of the
-        last answer; this process keeps the last 1,000 of them. An unknown user raises UnknownUser unless `new_user`;
-        SettingsError for a value out of range.
+        reads it); `deadline` is in seconds. `wish` is one given ready-made: it wins over the words of the query. What
+        `exclude` names is never shown. Under a `thread` the requests of a user are one conversation: wishes add up, and
+        "cheaper ones" means those of the last answer; this process keeps the last 1,000 of them. An unknown user raises
+        UnknownUser unless `new_user`; SettingsError for a value out of range.
         """
         asked_for = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
         given: dict[str, Any] = {name: value for name, value in asked_for.items() if value is not None}
@@ -252,6 +229,7 @@ class Recommender:
             "paradigm": settings.paradigm,
             "mode": settings.mode,
             "given": wish,
+            "exclude": tuple(dict.fromkeys(exclude)),
         }
         if thread:
             asked["wish"], asked["shown"] = self._conversations.last(user_id, thread)
@@ -263,13 +241,15 @@ class Recommender:
         in the log, or was logged without its request."""
         past = PastRun.of(RunLog(self.store.path).find(run_id))
         settings, as_of, made = past.settings(self.settings), past.as_of(self.store), set(past.request["made"])
+        planner = Repeated(past.left_out)
         summarize = build_summarize(
             self._choose_summarizer(settings),
             lambda key: None if key in made else self._reader.summary(key),  # made for that run, so not there yet
             block=settings.block,
             group=settings.merge,
+            planner=planner,
         )
-        graph = build_graph(self._nodes(settings), summarize, REPLAYED_WITHIN)
+        graph = build_graph(self._nodes(settings, planner), summarize, REPLAYED_WITHIN)
         if isinstance(self.llm, Remembering):
             self.llm.start_afresh()
         begun = time.perf_counter()
@@ -299,6 +279,15 @@ class Recommender:
         asked = {"query": query, "history": history, "items": items, "wish": wish, "shown": shown}
         listen = self._vocabularies.listen(self._facets_alone())
         return heard(cast(State, asked), listen, self._reader.items(list(shown)))
+
+    def listen(self, words: str, user_id: str = "", shown: Sequence[str] = ()) -> Wish:
+        """What words say after these products (item ids, best first), and what they take back: to be added to an
+        earlier wish by `Wish.then`. Nobody has to be known for it."""
+        history = self._reader.history(user_id, limit=MOST_EVENTS) if user_id else []
+        met = list(dict.fromkeys(event.item_id for event in reversed(history) if event.item_id))[:SEEN]
+        known = self._reader.items([*met, *shown])
+        seen, last = ([known[one] for one in ids if one in known] for ids in (reversed(met), shown))
+        return self._vocabularies.listen(self._facets_alone())(words, seen, last)
 
     def filters(
         self,
@@ -333,6 +322,11 @@ class Recommender:
         )
         return [memory_tool(self._memory(None)), retrieve_tool(shop)]
 
+    def as_tool(self, user_id: str = "") -> StructuredTool:
+        """`recommend` for an agent of LangChain or LangGraph: a model gives `query` and `k`, and the `user_id` where
+        none is fixed here; for a model that shoppers talk to, fix it. The artifact is the public JSON."""
+        return recommend_tool(self, user_id)
+
     def record(self, events: Sequence[Event], ids: Sequence[str] = ()) -> list[Event]:
         """Writes what shoppers just did; the next answer knows it. As `Store.record_events`; no other process can read
         the store meanwhile and until nothing was written for a second."""
@@ -342,6 +336,11 @@ class Recommender:
         """Writes new and changed products (a price, a stock); the next answer knows them. As `Store.upsert_items`;
         takes the store as `record` does."""
         return self._writer.upsert_items(items)
+
+    def forget(self, user_id: str) -> dict[str, int]:
+        """Takes a shopper out of all that is kept, the conversations of this process among it; as `forget_user`."""
+        self._conversations.forget(user_id)
+        return forget_user(self.store, user_id)
 
     def close(self) -> None:
         """Writes what is not in the run log and the store yet, and closes the store and the checkpoints."""
@@ -369,7 +368,7 @@ class Recommender:
             subgraphs=True,
             durability="sync" if self._checkpointer else None,
         )
-        for namespace, kind, payload in cast("Iterator[tuple[tuple[str, ...], str, Any]]", events):
+        for namespace, kind, payload in apart(cast("Iterator[tuple[tuple[str, ...], str, Any]]", events)):
             now = time.perf_counter()
             if kind == "values":
                 state = cast(State, payload) if not namespace else state
@@ -389,8 +388,7 @@ class Recommender:
         conditions = self._conditions(asked["as_of"])
         models = {**self.models, "store_revision": conditions["revision"]}
         found = Recommendation.of(state, timings, models, self.currency)
-        made = [summary.input_hash for summary in state.get("made") or ()]
-        note = self._log(found, request_of(asked, settings, conditions, begun, made))
+        note = self._log(found, request_of(asked, settings, conditions, begun, state))
         yield found if note is None else replace(found, degraded=(*found.degraded, note))
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
@@ -461,11 +459,13 @@ class Recommender:
         """That of now, which follows the store; or the one of a moment."""
         return self._live(until) if as_of is None else self._of_moments(as_of, until)
 
-    def _nodes(self, settings: Settings) -> Nodes:
+    def _told(self, settings: Settings) -> NodeSettings:
+        return NodeSettings.of(settings, self.currency, large=self._large, adapters=self.adapters.names)
+
+    def _nodes(self, settings: Settings, planner: Planner) -> Nodes:
         reader = self._reader if settings.attributes == "shown" else TitlesOnly(self._reader)
-        told = NodeSettings.of(settings, self.currency, large=self._large, adapters=self.adapters.names)
         listen = self._vocabularies.listen
-        return Nodes(reader, self.llm, self._retriever, self._memory, told, listen)
+        return Nodes(reader, self.llm, self._retriever, self._memory, self._told(settings), listen, planner)
 
     @property
     def _large(self) -> bool:

@@ -56,7 +56,7 @@ class Settings:
     mixup: int = 1  # N of F 4.4
     # share of the Yes/No order in the final order; 0: none is asked; None by what the model is (docs/adapters.md)
     rerank_weight: float | None = None
-    deadline: float = 30.0  # seconds for the whole recommendation; afterwards the LLM is skipped
+    deadline: float = 30.0  # seconds for the whole recommendation; what does not fit is left out (docs/operations.md)
 
     def __post_init__(self) -> None:
         for name, allowed in (

@@ -174,6 +174,7 @@ def test_there_are_fifty_attacks_and_each_can_be_written(harness: Any) -> None:
     assert len(set(texts)) == len(texts) == 50
 
 
+@pytest.mark.slow
 def test_a_title_that_repeats_what_is_searched_for_stands_no_higher_than_it_did(
     harness: Any, make_store: Callable[..., Store]
 ) -> None:

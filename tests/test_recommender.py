@@ -74,7 +74,7 @@ def test_a_run_answers_with_the_public_json(make: Make) -> None:
     found = make().recommend("U1", "linen shirt", k=5).to_dict()
     assert json.loads(json.dumps(found)) == found
     assert list(found) == [
-        "run_id", "user_id", "query", "understood", "relaxed", "as_of", "summary", "memory", "prediction", "items", "timings_ms", "tokens", "models", "degraded",
+        "run_id", "user_id", "query", "understood", "relaxed", "as_of", "summary", "memory", "prediction", "items", "timings_ms", "tokens", "models", "plan", "degraded",
     ]  # fmt: skip
     assert set(found["timings_ms"]) == {*NODES, "total"}
     assert found["prediction"] == {

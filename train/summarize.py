@@ -1,8 +1,8 @@
 """Stage `summarize`: the preference summaries of all users, made ahead in both paradigms, as a run of now would make
 and cache them.
 
-It drives the very subgraph of `graph/summary/summarize.py`, so every input hash is the one a run looks for; a store that has
-the summaries answers with all blocks cached. What an LLM wrote is kept beside the out as it is made
+It drives the very subgraph of `graph/summary/summarize.py`, so every input hash is the one a run looks for; a store
+that has the summaries answers with all blocks cached. What an LLM wrote is kept beside the out as it is made
 (`data/summarize.part`): killed and started again, the stage goes on where it stopped. Knows nothing of what is learnt
 from summaries (`train/summary/examples.py`). Command: `recgraph train summarize`.
 """

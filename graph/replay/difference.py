@@ -87,6 +87,7 @@ def _comparable(answer: Mapping[str, Any], moved: bool) -> dict[str, Any]:
     """What has to be equal of an answer; with another revision its name and the moment that stands for it do not."""
     kept = {name: value for name, value in answer.items() if name not in ("run_id", "timings_ms")}
     kept["tokens"] = {name: value for name, value in answer["tokens"].items() if name != "cached"}
+    kept.setdefault("plan", [])  # not in what was logged before there were plans
     kept["degraded"] = [note for note in answer["degraded"] if not note.startswith("save:")]
     if moved:
         del kept["as_of"]

@@ -3,14 +3,15 @@ given again (`Recommender.replay`). How two answers differ is in difference.py."
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 from recgraph.errors import SettingsError, StoreError
+from recgraph.graph.budget import LeftOut
 from recgraph.graph.state import State
 from recgraph.settings import Settings
 from recgraph.store.db import Store
@@ -49,10 +50,11 @@ class Begun:
 
 
 def request_of(
-    asked: State, settings: Settings, conditions: Mapping[str, str], begun: Begun, made: Sequence[str]
+    asked: State, settings: Settings, conditions: Mapping[str, str], begun: Begun, answered: State
 ) -> dict[str, Any]:
     """What the log keeps of a request, as plain data: what was `asked` and how that `begun`, the settings that shape an
-    answer, the conditions it was answered under, and the keys of the summaries that were `made` for it."""
+    answer, the conditions it was answered under; of the run that `answered` it the keys of the summaries that were made
+    for it, and what was left out."""
     given, wish, as_of = asked.get("given"), asked.get("wish"), asked.get("as_of")
     return {
         "query": asked.get("query") or "",
@@ -65,9 +67,11 @@ def request_of(
         "given": {**given.to_dict(), "dropped": list(given.dropped)} if given else None,
         "wish": wish.to_dict() if wish else None,
         "shown": list(asked.get("shown") or ()),
+        "exclude": list(asked.get("exclude") or ()),
         "settings": {name: getattr(settings, name) for name in _SETTINGS},
         "conditions": dict(conditions),
-        "made": list(made),
+        "made": [summary.input_hash for summary in answered.get("made") or ()],
+        "left_out": [asdict(one) for one in answered.get("left_out") or ()],
     }
 
 
@@ -128,6 +132,11 @@ class PastRun:
             )
         return replace(own, **told, **{name: self.request[name] for name in ("k", "paradigm", "mode")})
 
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """What the time had no room for."""
+        return [LeftOut(**one) for one in self.request.get("left_out") or ()]
+
     def asked(self, as_of: datetime | None) -> State:
         """The input of the run, as of a moment."""
         request = self.request
@@ -145,6 +154,7 @@ class PastRun:
             "given": given,
             "wish": wish,
             "shown": list(request["shown"]),
+            "exclude": list(request.get("exclude") or ()),  # a run of an earlier version names none
         }
 
     def as_of(self, store: Store) -> datetime | None:

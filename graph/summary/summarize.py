@@ -14,6 +14,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Annotated, Any, Protocol, TypedDict, cast
@@ -25,6 +26,7 @@ from langgraph.types import RetryPolicy, Send
 
 from recgraph.errors import LLMTimeout, LLMUnavailable
 from recgraph.graph import prompts
+from recgraph.graph.budget import LeftOut, Part, Planner, TimeBudget
 from recgraph.graph.prompts import (
     VERSIONS,
     block_prompt,
@@ -88,7 +90,7 @@ class Summarizer(Protocol):
 
 
 class ProfileSummarizer:
-    """Counts instead of asking a model (graph/summary/profile.py): true by construction, each sentence with its events."""
+    """Counts instead of asking a model (graph/summary/profile.py): true by construction, with the events."""
 
     name = "profile"
 
@@ -263,6 +265,7 @@ class _Inside(TypedDict, total=False):
     made: Annotated[list[Summary], lambda left, right: left + right]
     tokens: Annotated[Usage, lambda left, right: left + right]
     degraded: Annotated[list[str], lambda left, right: left + right]
+    left_out: Annotated[list[LeftOut], lambda left, right: left + right]
 
 
 class _Input(TypedDict, total=False):
@@ -279,13 +282,23 @@ class _Output(TypedDict, total=False):
     made: list[Summary]
     tokens: Usage
     degraded: list[str]
+    left_out: list[LeftOut]
 
 
 class _Nodes:
     """The subgraph's nodes over one summarizer and one cache."""
 
-    def __init__(self, summarizer: Summarizer, lookup: Callable[[str], Summary | None], size: int, group: int) -> None:
+    def __init__(
+        self,
+        summarizer: Summarizer,
+        lookup: Callable[[str], Summary | None],
+        size: int,
+        group: int,
+        planner: Planner,
+        after: Mapping[Part, int],
+    ) -> None:
         self.summarizer, self.lookup, self.size, self.group = summarizer, lookup, size, group
+        self.planner, self.after = planner, after
 
     def _chain(self, state: _Inside, history: Sequence[Event]) -> list[str]:
         """Hash of each block; in the recurrent paradigm of everything up to and including it."""
@@ -296,8 +309,19 @@ class _Nodes:
             hashes.append(_hash(self.summarizer.name, VERSION, state["paradigm"], state["user_id"], before, lines))
         return hashes
 
-    def plan(self, state: _Inside) -> _Inside:
-        """Looks up what is already known: the longest known chain (recurrent) or each known block (hierarchical)."""
+    def plan(self, state: _Inside, runtime: Runtime[RunContext]) -> _Inside:
+        """Looks up what is already known, and whether the time suffices for what is missing. Where it does not, what is
+        known serves: an older summary of the recurrent loop, else a counted one."""
+        found = self._looked_up(state)
+        missing = 0 if self.summarizer.whole else found["blocks"] - found["cached_blocks"]
+        kept, left_out = self.planner.choose("summarize", missing, RunContext.of(runtime).deadline, self.after)
+        if left_out is None or kept == missing:
+            return found
+        summary = found["summary"] or profile_of(state["user_id"], state["paradigm"], found["history"], state["items"])
+        return {**found, "summary": summary, "done": found["blocks"], "left_out": [left_out]}
+
+    def _looked_up(self, state: _Inside) -> _Inside:
+        """The longest known chain (recurrent) or each known block (hierarchical)."""
         begin, former = window(state["history"])
         history = state["history"][begin:]
         hashes = self._chain(state, history)
@@ -453,7 +477,9 @@ class _Nodes:
 
     def _write(self, piece: _Piece, runtime: Runtime[RunContext]) -> _Inside:
         work = piece["work"]
-        written = self.summarizer.write(work, piece["items"], RunContext.of(runtime).deadline)
+        counted: AbstractContextManager[None] = nullcontext()  # without a model, in no time
+        with counted if self.summarizer.whole else self.planner.timed("summarize", 1):
+            written = self.summarizer.write(work, piece["items"], RunContext.of(runtime).deadline)
         summary = Summary(
             input_hash=piece["input_hash"],
             user_id=work.user_id,
@@ -470,15 +496,22 @@ class _Nodes:
 
 
 def build_summarize(
-    summarizer: Summarizer, lookup: Callable[[str], Summary | None], *, block: int = 5, group: int = 4
+    summarizer: Summarizer,
+    lookup: Callable[[str], Summary | None],
+    *,
+    block: int = 5,
+    group: int = 4,
+    planner: Planner | None = None,
+    after: Mapping[Part, int] | None = None,
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
     """Compiles the subgraph. `block` items a block, `group` summaries a merge; `lookup` finds a cached summary by its
-    input hash.
+    input hash; `planner` says whether new ones fit into the time beside what comes `after`.
 
     Reads `user_id, paradigm, history, items`; returns `summary` (None without history), `blocks`, `cached_blocks`,
-    `made`, `tokens`, `degraded`. An unreachable LLM is asked once more, then the error goes up to the graph's fallback.
+    `made`, `tokens`, `degraded`, `left_out`. An unreachable LLM is asked once more, then the error goes up to the
+    graph's fallback.
     """
-    nodes = _Nodes(summarizer, lookup, block, group)
+    nodes = _Nodes(summarizer, lookup, block, group, planner or TimeBudget(), after or {})
     retry = RetryPolicy(initial_interval=0.2, max_attempts=2, jitter=False, retry_on=LLMUnavailable)
     graph = StateGraph(
         cast(Any, _Inside), context_schema=RunContext, input_schema=cast(Any, _Input), output_schema=cast(Any, _Output)
@@ -501,15 +534,20 @@ def profile_fallback(state: State, currency: str = "") -> Summary | None:
     """The whole history's profile, for when the LLM summarizer failed: not cached, because it is not what was asked
     for."""
     history = state.get("history") or ()
-    if not history:
-        return None
-    work = Work("all", state["user_id"], state["paradigm"], 0, 0, history, history, ())
-    written = ProfileSummarizer(currency).write(work, state["items"])
+    return profile_of(state["user_id"], state["paradigm"], history, state["items"], currency) if history else None
+
+
+def profile_of(
+    user_id: str, paradigm: str, history: Sequence[Event], items: Mapping[str, Item], currency: str = ""
+) -> Summary:
+    """The profile of a history that is not empty, under no key of the cache."""
+    work = Work("all", user_id, paradigm, 0, 0, history, history, ())
+    written = ProfileSummarizer(currency).write(work, items)
     seqs = tuple(event.seq for event in history)
     return Summary(
         "",
-        state["user_id"],
-        state["paradigm"],
+        user_id,
+        paradigm,
         0,
         0,
         max(seqs),

@@ -1,8 +1,8 @@
 """How good written summaries are, without another model as a judge: whether they stay with their prompt, and whether
 they only copy it.
 
-Built on `graph/summary/grounding.py`, the same checks that a run holds an LLM's summary to. Knows neither how a model is
-trained nor how it writes: `written` asks any LLM of `tools/llm/protocol.py`, and `summary_report` takes the texts.
+Built on `graph/summary/grounding.py`, the same checks that a run holds an LLM's summary to. Knows neither how a model
+is trained nor how it writes: `written` asks any LLM of `tools/llm/protocol.py`, and `summary_report` takes the texts.
 """
 
 from __future__ import annotations

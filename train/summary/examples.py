@@ -3,8 +3,8 @@ counting summarizer's facts as answers, in words that differ from row to row.
 
 A pure function of a store (the train part of a split) and a seed. A user's rows depend on the user alone, so a larger
 shop keeps them. The summary that a recurrent or merge prompt builds on states the facts of its own step, worded by
-another seed. Answers are held to what a run demands of an LLM (`graph/summary/grounding.py`): nothing named that the prompt
-does not show, no copying.
+another seed. Answers are held to what a run demands of an LLM (`graph/summary/grounding.py`): nothing named that the
+prompt does not show, no copying.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What a summary says: the facts of the counting summarizer as values, without their words (`train/summary/phrases.py`
 puts them into words).
 
-Counted as `graph/summary/profile.py` counts and by its thresholds, but only what the prompt itself shows: a model that learns
-from these facts must be able to read each of them off its prompt, a recurrent or merged summary from the summaries it
-builds on. Knows no wording and no model.
+Counted as `graph/summary/profile.py` counts and by its thresholds, but only what the prompt itself shows: a model that
+learns from these facts must be able to read each of them off its prompt, a recurrent or merged summary from those
+it builds on. Knows no wording and no model.
 """
 
 from __future__ import annotations
