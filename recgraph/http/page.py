@@ -1,4 +1,4 @@
-"""Serves the page at `/`: three files of the package, under a policy that lets nothing run but them.
+"""Serves the page at `/`: four files of the package, under a policy that lets nothing run but them.
 
 What the page asks for (answers, events, chat) are the other routes; it knows them only by their addresses.
 """
@@ -26,6 +26,7 @@ _HEADERS = {
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page/drawings.js": ("drawings.js", "text/javascript; charset=utf-8"),
     "/page/page.css": ("page.css", "text/css; charset=utf-8"),
 }
 

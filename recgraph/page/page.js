@@ -1,0 +1,708 @@
+// The page: asks the HTTP door, shows what comes. It keeps nothing but a key (for this tab) and the chosen theme.
+// Whatever a server sends is data: it is cleaned by `clean` and set with textContent, never as markup.
+
+import { drawn } from "./drawings.js";
+
+const NODES = [
+  ["load_history", "History", "Reading what this shopper did"],
+  ["understand", "Wish", "Working out what is asked for"],
+  ["recall_memory", "Memory", "Recalling what similar searches led to"],
+  ["summarize", "Summary", "Summing up what they like"],
+  ["recommend", "Model", "Asking the language model for the next product"],
+  ["retrieve", "Retrieve", "Finding candidates in the catalogue"],
+  ["rerank", "Rank", "Putting the candidates in order"],
+  ["explain", "Reasons", "Writing down why"],
+];
+const SOURCES = {
+  id: "the model named it", title: "like the model’s guess", sequence: "what came next for others", memory: "similar searches",
+  text: "like what they looked at", lexical: "words of the search", popular: "popular now",
+};
+const DONE = { search: "searched", click: "looked at", cart: "put in the cart", purchase: "bought" };
+const SHOWN = 12, RIBBON = 240, EVENTS_LISTED = 8, PACE = 45; // PACE: least ms between two nodes lighting up, so that each is seen
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const $ = (id) => document.getElementById(id);
+
+const state = {
+  user: "", fresh: false, mode: "search", query: "", thread: name(), currency: "", simulated: "", users: [],
+  events: new Map(), order: new Map(), asked: "", pending: null, retry: null,
+};
+
+/* ── Text and elements ─────────────────────────────────────────────────────────────────────────────────────────── */
+
+// Control characters, and those that turn the direction of the text around them.
+const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]+/gu;
+
+function clean(text, most = 300) {
+  const told = String(text ?? "").slice(0, most * 4).replace(UNSEEN, " ").trim();
+  return told.length > most ? `${told.slice(0, most - 1)}…` : told;
+}
+
+function make(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (key === "class") made.className = value;
+    else if (value === true) made.setAttribute(key, "");
+    else if (value !== false && value != null) made.setAttribute(key, value);
+  }
+  made.append(...children.filter((child) => child != null && child !== false));
+  return made;
+}
+
+function name() { // not randomUUID, which plain http has on loopback alone
+  return Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function money(price, currency = state.currency) {
+  if (typeof price !== "number") return "";
+  const sign = clean(currency, 8);
+  const amount = price.toLocaleString("en", { minimumFractionDigits: price % 1 ? 2 : 0, maximumFractionDigits: 2 });
+  return /^[A-Za-z]{2,}$/.test(sign) ? `${sign} ${amount}` : `${sign}${amount}`;
+}
+
+function took(ms) { return ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`; }
+function plural(n, word) { return `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`; }
+function say(text) { $("said").textContent = text; }
+
+function day(ts) {
+  const moment = new Date(/Z|[+-]\d\d:\d\d$/.test(ts) ? ts : `${ts}Z`);
+  if (Number.isNaN(moment.valueOf())) return "";
+  if (moment.getUTCFullYear() < 1971) return `event ${Math.round(moment / 1000)}`; // data without a clock: a number instead
+  return moment.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
+}
+
+/* ── The server ────────────────────────────────────────────────────────────────────────────────────────────────── */
+
+class Refused extends Error { // what the server said no to, in its own words
+  constructor(status, problem) {
+    super(clean(problem.detail || problem.title || `The server answered ${status}.`, 400));
+    this.status = status;
+  }
+}
+class Unreachable extends Error {}
+
+async function ask(path, body, signal) {
+  for (;;) {
+    const key = sessionStorage.getItem("recgraph-key");
+    const headers = { Accept: body?.stream ? "text/event-stream" : "application/json" };
+    if (body) headers["Content-Type"] = "application/json";
+    if (key) headers.Authorization = `Bearer ${key}`;
+    let answer;
+    try {
+      answer = await fetch(path, { method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body) });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Unreachable("The server does not answer. Is `recgraph serve` still running?");
+    }
+    if (answer.ok) return answer;
+    const problem = await answer.json().catch(() => ({}));
+    if (answer.status !== 401 || !(await askForKey(key))) throw new Refused(answer.status, problem);
+  }
+}
+
+async function get(path) { return (await ask(path)).json(); }
+
+let keyAsked = null; // one dialog, however many requests wait for it
+function askForKey(tried) {
+  if (sessionStorage.getItem("recgraph-key") !== tried) return Promise.resolve(true); // another request got one meanwhile
+  keyAsked ??= new Promise((resolve) => {
+    const dialog = $("key");
+    $("key-why").textContent = tried ? "That key is not accepted. Paste another one."
+      : "Paste an API key. It is kept until this tab is closed, and is sent to this server alone.";
+    $("key-value").value = "";
+    dialog.returnValue = "";
+    dialog.showModal();
+    dialog.addEventListener("close", () => {
+      const given = dialog.returnValue === "use" && $("key-value").value.trim();
+      $("key-value").value = "";
+      if (given) sessionStorage.setItem("recgraph-key", given);
+      keyAsked = null;
+      resolve(Boolean(given));
+    }, { once: true });
+  });
+  return keyAsked;
+}
+
+// Yields [event, data] of a text/event-stream.
+async function* told(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    let part;
+    try { part = await reader.read(); } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Unreachable("The server went away before its answer was complete.");
+    }
+    rest += part.done ? "\n\n" : part.value.replace(/\r\n?/g, "\n");
+    const blocks = rest.split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const lines = block.split("\n");
+      const field = (key) => lines.filter((line) => line.startsWith(`${key}:`)).map((line) => line.slice(key.length + 1).trimStart());
+      const data = field("data").join("\n");
+      if (data) yield [field("event")[0] || "message", JSON.parse(data)];
+    }
+    if (part.done) return;
+  }
+}
+
+/* ── Asking ────────────────────────────────────────────────────────────────────────────────────────────────────── */
+
+async function run(path, body, ends) {
+  state.pending?.abort();
+  const control = (state.pending = new AbortController());
+  trouble(null);
+  document.body.classList.add("busy");
+  const lit = lights();
+  try {
+    const answer = await ask(path, { ...body, stream: true }, control.signal);
+    for await (const [event, data] of told(answer)) {
+      if (event === "step") lit.ended(data);
+      else if (event === "error") throw new Refused(data.status || 500, data);
+      else if (event === "answer" || event === "reply") {
+        await lit.all(data.timings_ms);
+        if (!control.signal.aborted) return ends(data);
+        return undefined;
+      }
+    }
+    throw new Unreachable("The server went away before its answer was complete.");
+  } catch (error) {
+    if (error.name === "AbortError") return undefined;
+    lit.stop();
+    trouble(error, () => run(path, body, ends));
+    return undefined;
+  } finally {
+    if (state.pending === control) document.body.classList.remove("busy");
+  }
+}
+
+function recommend(query = state.query, { moved = false } = {}) {
+  if (!state.user) return needShopper();
+  const before = moved ? new Map(state.order) : null;
+  state.query = query;
+  const body = { user_id: state.user, query, k: SHOWN, thread: state.thread };
+  if (state.fresh) body.new_user = true;
+  return run("v1/recommendations", body, (data) => showAnswer(data, before));
+}
+
+function chat(text) {
+  if (!state.user) return needShopper();
+  turn("you", text);
+  const body = { user_id: state.user, text, thread: state.thread };
+  if (state.fresh) body.new_user = true;
+  return run("v1/chat", body, showReply);
+}
+
+function send(text) { return state.mode === "chat" ? chat(text) : recommend(text); }
+
+function afresh() { // another conversation: nothing said before holds
+  state.thread = name();
+  state.order.clear();
+  $("talk").replaceChildren();
+}
+
+function needShopper() {
+  say("Pick a shopper first.");
+  $("who").focus();
+}
+
+/* ── The graph ─────────────────────────────────────────────────────────────────────────────────────────────────── */
+
+function drawNodes() {
+  $("nodes").replaceChildren(...NODES.map(([node, label, what]) =>
+    make("li", { id: `node-${node}`, "data-state": "idle", title: what },
+      make("span", { class: "dot", "aria-hidden": "true" }), make("span", { class: "label" }, label),
+      make("span", { class: "ms" }, "–"))));
+}
+
+// Lights the nodes of one run as they end, one after the other, never faster than the eye follows.
+function lights() {
+  const times = new Map();
+  let stopped = false, queue = Promise.resolve(), last = 0;
+  NODES.forEach(([node], place) => light(node, place ? "idle" : "now", "–"));
+  $("now").textContent = `${NODES[0][2]} …`;
+  const show = async (node) => {
+    const wait = calm.matches ? 0 : last + PACE - performance.now();
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    if (stopped) return;
+    last = performance.now();
+    const place = NODES.findIndex(([one]) => one === node);
+    light(node, "done", took(times.get(node)));
+    const next = NODES[place + 1];
+    if (next && !times.has(next[0])) light(next[0], "now", "…");
+    $("now").textContent = next ? `${next[2]} …` : "Done.";
+  };
+  return {
+    ended({ node, ms }) {
+      if (!NODES.some(([one]) => one === node)) return;
+      const known = times.has(node);
+      times.set(node, ms);
+      if (known) light(node, "done", took(ms)); // `summarize` tells of its parts, too
+      else queue = queue.then(() => show(node));
+    },
+    async all(timings = {}) {
+      await queue;
+      if (stopped) return;
+      for (const [node, , what] of NODES) {
+        const ms = timings[node] ?? times.get(node);
+        light(node, ms === undefined ? "skipped" : "done", ms === undefined ? "–" : took(ms), what);
+        if (ms !== undefined) times.set(node, ms);
+      }
+      const total = timings.total ?? [...times.values()].reduce((sum, ms) => sum + ms, 0);
+      const [slowest, most] = [...times].reduce((a, b) => (b[1] > a[1] ? b : a), ["", -1]);
+      const label = NODES.find(([node]) => node === slowest)?.[1].toLowerCase();
+      $("now").textContent = most < 0 ? "No step had to run." : `${took(total)} in all, ${took(most)} of it for ${label}.`;
+      shares(times);
+    },
+    stop() {
+      stopped = true;
+      for (const [node] of NODES) if ($(`node-${node}`).dataset.state === "now") light(node, "idle", "–");
+      $("now").textContent = "The run did not end.";
+    },
+  };
+}
+
+function light(node, as, ms) {
+  const line = $(`node-${node}`);
+  line.dataset.state = as;
+  line.querySelector(".ms").textContent = ms;
+  if (as !== "done") line.style.setProperty("--share", 0);
+}
+
+function shares(times) { // the log of the time, so that 1 ms beside 2 s is still to be seen
+  const most = Math.max(...times.values(), 1);
+  for (const [node, ms] of times) {
+    $(`node-${node}`).style.setProperty("--share", (Math.log1p(ms) / Math.log1p(most)).toFixed(3));
+  }
+}
+
+/* ── The answer ────────────────────────────────────────────────────────────────────────────────────────────────── */
+
+function showAnswer(data, before) {
+  const same = before && state.asked === question();
+  state.asked = question();
+  chips(chipsOf(data.understood), data.relaxed);
+  notes(data.degraded, data.plan, (data.items || []).length);
+  show(data.items || [], same ? before : null);
+  const models = data.models || {};
+  const by = models.llm && models.llm !== "none" ? [models.llm, models.adapter].filter(Boolean).join(" with ") : "retrieval alone";
+  $("made").textContent = clean(`Answered by ${by}. Run ${data.run_id}.`);
+  const first = data.items?.[0];
+  say(first ? `${plural(data.items.length, "product")} for ${spoken()}. First: ${clean(first.title || first.item_id, 120)}.`
+    : "Nothing fits what was asked for.");
+  refresh();
+}
+
+function showReply(data) {
+  turn("shop", data.text, data.asked_back);
+  chips((data.understood || []).map((part) => [part, takeBack(part)]), data.relaxed);
+  notes(data.degraded, data.plan, 1);
+  if ((data.products || []).length) show(data.products, null);
+  $("made").textContent = data.run_id ? clean(`Run ${data.run_id}.`) : "";
+  say(clean(data.text, 400));
+  refresh();
+  $("words").focus({ preventScroll: true });
+}
+
+function question() { return JSON.stringify([state.user, state.query, state.thread]); }
+function spoken() { return state.fresh ? "someone new" : clean(state.user, 60); }
+
+function turn(who, text, asksBack = false) {
+  const talk = $("talk");
+  talk.hidden = false;
+  talk.append(make("p", { class: `turn ${who}${asksBack ? " asks" : ""}` },
+    make("span", { class: "sr" }, who === "you" ? "You: " : "Shop: "), clean(text, 2000)));
+  while (talk.children.length > 40) talk.firstChild.remove();
+  talk.scrollTop = talk.scrollHeight;
+}
+
+// What was understood as [words, the sentence that takes it back or ""]: from the typed wish where there is one.
+function chipsOf(wish) {
+  if (!wish) return [];
+  const found = [];
+  for (const [attribute, values] of Object.entries(wish.want || {})) found.push([values.join(" or "), `forget the ${attribute}`]);
+  for (const [attribute, values] of Object.entries(wish.avoid || {})) {
+    for (const value of values) found.push([`not ${value}`, attribute === "words" ? "" : `forget the ${attribute}`]);
+  }
+  const price = wish.price || {};
+  for (const [word, amount] of [["under", price.at_most], ["over", price.at_least], ["about", price.about]]) {
+    if (amount != null) found.push([`${word} ${money(amount)}`, "forget the price"]);
+  }
+  if (wish.like) found.push([[wish.like.relation, wish.like.attribute].filter(Boolean).join(" "), ""]);
+  for (const word of wish.soft || []) found.push([word, ""]);
+  if (wish.text) found.push([`“${wish.text}”`, ""]);
+  return found;
+}
+
+function takeBack(part) {
+  const words = clean(part, 80).split(" ");
+  if (["under", "over", "about", "between"].includes(words[0])) return "forget the price";
+  if (words[0] === "size") return "forget the size";
+  if (/^[“"]/.test(part)) return "";
+  const value = clean(part, 80).replace(/^not /, "").split(" or ")[0];
+  return value ? `forget the ${value}` : "";
+}
+
+function chips(parts, relaxed) {
+  const box = $("understood");
+  const made = parts.map(([part, back]) => make("li", { class: "chip" }, make("bdi", {}, clean(part, 80)),
+    back && make("button", { type: "button", "aria-label": `Remove ${clean(part, 80)}`, onclick: () => giveWay(back) }, "×")));
+  const offers = (relaxed || []).map((one) => make("button", { type: "button", class: "quiet", onclick: () => giveWay(takeBack(one.part)) },
+    `Without “${clean(one.part, 60)}”: ${plural(one.more, "more product")}`));
+  box.replaceChildren();
+  if (made.length) {
+    box.append(make("span", { class: "lead", id: "understood-lead" }, "Understood"),
+      make("ul", { class: "chips", "aria-labelledby": "understood-lead" }, ...made,
+        make("li", {}, make("button", { type: "button", class: "link", onclick: startOver }, "Start over"))));
+  }
+  if (offers.length) box.append(make("p", { class: "offers" }, ...offers));
+  box.hidden = !box.children.length;
+}
+
+function giveWay(sentence) {
+  $("answer").focus({ preventScroll: true });
+  if (sentence) send(sentence);
+}
+
+function startOver() {
+  afresh();
+  $("words").value = "";
+  state.query = "";
+  chips([], []);
+  if (state.mode === "chat") $("words").focus();
+  else { $("answer").focus({ preventScroll: true }); recommend(""); }
+}
+
+function notes(degraded, plan, found) {
+  const lines = [...(degraded || []).map((note) => ["!", note]), ...(plan || []).map((note) => ["·", note])];
+  const box = $("notes");
+  box.replaceChildren(...lines.map(([mark, note]) => make("p", { class: mark === "!" ? "note lost" : "note" }, clean(note, 400))));
+  if (!found && !(degraded || []).length) box.append(make("p", { class: "note" }, "Nothing fits what was asked for."));
+  box.hidden = !box.children.length;
+}
+
+/* ── Products ──────────────────────────────────────────────────────────────────────────────────────────────────── */
+
+function show(items, before) {
+  const list = $("products");
+  const places = new Map([...list.children].map((card) => [card.dataset.item, card.getBoundingClientRect()]));
+  const held = document.activeElement?.closest?.(".card");
+  const [heldItem, heldPart] = [held?.dataset.item, document.activeElement?.dataset.part];
+  list.replaceChildren(...items.map((item, place) => card(item, place, before)));
+  state.order = new Map(items.map((item, place) => [item.item_id, place]));
+  $("answer-title").textContent = items.length ? (state.fresh ? "For someone new" : `For ${clean(state.user, 60)}`) : "Nothing to show";
+  $("again-box").hidden = !items.length || state.mode === "chat";
+  if (held) {
+    const same = [...list.children].find((one) => one.dataset.item === heldItem);
+    (same?.querySelector(`[data-part="${heldPart}"]`) || $("answer")).focus({ preventScroll: true });
+  }
+  if (before) glide(list, places);
+}
+
+function glide(list, places) { // from where a product was to where it is
+  if (calm.matches) return;
+  for (const one of list.children) {
+    const [was, is] = [places.get(one.dataset.item), one.getBoundingClientRect()];
+    const frames = was ? [{ transform: `translate(${was.left - is.left}px, ${was.top - is.top}px)` }, { transform: "none" }]
+      : [{ opacity: 0, transform: "scale(.94)" }, { opacity: 1, transform: "none" }];
+    one.animate(frames, { duration: 420, easing: "cubic-bezier(.2, .7, .2, 1)" });
+  }
+}
+
+function moveOf(item, place, before) {
+  if (!before) return null;
+  if (!before.has(item.item_id)) return ["new", "New", "new in this answer"];
+  const up = before.get(item.item_id) - place;
+  if (!up) return null;
+  return up > 0 ? ["up", `↑ ${up}`, `up ${up}`] : ["down", `↓ ${-up}`, `down ${-up}`];
+}
+
+function card(item, place, before) {
+  const title = clean(item.title, 300) || `Product ${clean(item.item_id, 60)}`;
+  const moved = moveOf(item, place, before);
+  const act = (action, part, label, done) => {
+    const button = make("button", { type: "button", class: "act", "data-part": part, "aria-label": `${label}: ${title}`,
+      onclick: () => record(item, title, action, button, done) }, label);
+    return button;
+  };
+  const look = make("button", { type: "button", class: "look", "data-part": "look", onclick: () => record(item, title, "click", null, "") },
+    make("bdi", {}, title));
+  return make("li", { class: `card${moved ? ` ${moved[0]}` : ""}`, "data-item": item.item_id },
+    picture(item, title),
+    make("div", { class: "body" },
+      make("p", { class: "top" }, make("span", { class: "rank" }, String(place + 1)),
+        moved && make("span", { class: `moved ${moved[0]}` }, make("span", { "aria-hidden": "true" }, moved[1]), make("span", { class: "sr" }, moved[2])),
+        make("span", { class: "from", title: `Where it came from: ${SOURCES[item.source] || ""}` }, clean(item.source, 20))),
+      make("h3", {}, look),
+      make("p", { class: "price" }, money(item.price, item.currency) || "no price"),
+      make("p", { class: "reason" }, clean(item.reason, 400)),
+      make("div", { class: "acts" }, act("cart", "cart", "Add to cart", "In the cart"), act("purchase", "buy", "Buy", "Bought"),
+        address(item.url) && make("a", { class: "act", href: address(item.url), target: "_blank", rel: "noopener noreferrer" }, "Page ↗")),
+      why(item)));
+}
+
+function picture(item, title) {
+  const frame = make("div", { class: "picture", "aria-hidden": "true" });
+  const url = address(item.image_url);
+  if (url.startsWith("https:")) {
+    frame.append(make("img", { src: url, alt: "", loading: "lazy", referrerpolicy: "no-referrer", onerror: () => frame.replaceChildren(drawn(item, title, frame)) }));
+  } else frame.append(drawn(item, title, frame));
+  return frame;
+}
+
+function address(url) { return typeof url === "string" && /^https?:\/\//i.test(url) && URL.canParse(url) ? new URL(url).href : ""; }
+
+function why(item) {
+  const seqs = item.evidence?.event_seqs || [], queries = item.evidence?.queries || [];
+  const facts = [
+    ["Came from", SOURCES[item.source] || clean(item.source, 40)],
+    typeof item.yes === "number" ? ["The model says yes", `${Math.round(item.yes * 100)} %`] : null,
+    typeof item.score === "number" ? ["Score", item.score.toFixed(2)] : null,
+    ["Id", clean(item.item_id, 80)],
+  ].filter(Boolean);
+  const box = make("details", { class: "why", ontoggle: () => lightUp(box.open ? seqs : []) },
+    make("summary", { "data-part": "why" }, "Why", make("span", { class: "sr" }, ` ${clean(item.title, 120)}`)),
+    seqs.length ? make("ol", { class: "events" }, ...seqs.slice(-EVENTS_LISTED).map(eventLine)) : null,
+    queries.length ? make("p", {}, `Searches it answers: ${queries.slice(0, 5).map((query) => `“${clean(query, 60)}”`).join(", ")}`) : null,
+    make("dl", {}, ...facts.flatMap(([what, value]) => [make("dt", {}, what), make("dd", {}, make("bdi", {}, value))])));
+  return box;
+}
+
+function eventLine(seq) {
+  const event = state.events.get(seq);
+  if (!event) return make("li", {}, `Event ${seq}`);
+  const what = event.action === "search" ? `“${clean(event.query, 120)}”` : clean(event.title || event.item_id, 160);
+  return make("li", { "data-action": event.action }, make("span", { class: "what" }, `${DONE[event.action] || clean(event.action, 20)} `, make("bdi", {}, what)),
+    make("time", { datetime: clean(event.ts, 40) }, day(event.ts)));
+}
+
+async function record(item, title, action, button, done) {
+  const event = { user_id: state.user, action, item_id: item.item_id, event_id: name() };
+  if (state.mode === "search" && state.query) event.query = state.query;
+  trouble(null);
+  try {
+    await ask("v1/events", { events: [event] });
+  } catch (error) {
+    if (error.name !== "AbortError") trouble(error, () => record(item, title, action, button, done));
+    return;
+  }
+  state.fresh = false; // who did something is known from now on
+  if (button) button.textContent = done;
+  const told = `Recorded: you ${DONE[action]} ${clean(title, 90)}.`;
+  toast(told);
+  say(`${told} The next answer knows it.`);
+  if (state.mode === "search" && $("again").checked) await recommend(state.query, { moved: true });
+  else refresh();
+}
+
+/* ── The shopper ───────────────────────────────────────────────────────────────────────────────────────────────── */
+
+async function refresh() { // what is known of them, after each answer: the summary is made by then
+  const user = state.user;
+  const path = `v1/users/${encodeURIComponent(user)}`;
+  try {
+    const [summary, history] = await Promise.all([get(`${path}/summary`), get(`${path}/history?limit=100`)]);
+    if (user === state.user) showPerson(summary.sentences || [], history.events || []);
+  } catch (error) {
+    $("person").hidden = true; // somebody new has no summary, and a key may be for answers alone
+    if (error instanceof Unreachable) trouble(error, refresh);
+  }
+}
+
+function showPerson(sentences, history) {
+  state.events = new Map();
+  for (const event of [...sentences.flatMap((sentence) => sentence.events || []), ...history]) state.events.set(event.seq, event);
+  const newest = [...state.events.keys()].sort((a, b) => a - b);
+  $("person").hidden = !newest.length;
+  $("person-title").textContent = `What is known of ${spoken()}`;
+  $("summary").replaceChildren(...sentences.map((sentence) => {
+    const seqs = (sentence.events || []).map((event) => event.seq);
+    const enter = () => pinned || tell(seqs, false);
+    const leave = () => pinned || tell([], false);
+    const button = make("button", { type: "button", class: "sentence", "aria-pressed": "false", onpointerenter: enter, onpointerleave: leave, onfocus: enter,
+      onblur: leave, onclick: () => pin(button, seqs) }, clean(sentence.text, 500));
+    return button;
+  }).flatMap((button) => [button, " "]));
+  $("summary-hint").hidden = !sentences.length;
+  $("ribbon").replaceChildren(...newest.slice(-RIBBON).map((seq) => make("i", { "data-seq": seq, "data-action": state.events.get(seq).action })));
+  pinned = null;
+  tell([], false);
+}
+
+let pinned = null; // the sentence whose events stay lit
+function pin(button, seqs) {
+  const off = pinned === button;
+  pinned?.setAttribute("aria-pressed", "false");
+  pinned = off ? null : button;
+  button.setAttribute("aria-pressed", String(!off));
+  tell(off ? [] : seqs, !off);
+}
+
+function lightUp(seqs) {
+  const lit = new Set(seqs.map(String));
+  $("ribbon").classList.toggle("lit", lit.size > 0);
+  for (const tick of $("ribbon").children) tick.classList.toggle("lit", lit.has(tick.dataset.seq));
+}
+
+function tell(seqs, aloud) {
+  lightUp(seqs);
+  const listed = seqs.length ? seqs : [...state.events.keys()].sort((a, b) => a - b);
+  const newest = listed.slice(-EVENTS_LISTED).reverse();
+  $("events-title").textContent = seqs.length ? `${plural(seqs.length, "event")} behind it` : "Latest events";
+  $("events").replaceChildren(...newest.map(eventLine));
+  if (seqs.length > newest.length) $("events").append(make("li", { class: "more" }, `and ${seqs.length - newest.length} earlier`));
+  if (aloud) say(`${plural(seqs.length, "event")} behind this sentence.`);
+}
+
+function choose(user, fresh = false) {
+  state.user = user;
+  state.fresh = fresh;
+  state.query = $("words").value = "";
+  afresh();
+  chips([], []);
+  $("who").value = fresh ? "" : user;
+  $("who").placeholder = fresh ? "Someone new" : "Pick one, or type an id";
+  $("person").hidden = true;
+  closeList();
+  if (state.mode === "search") recommend("");
+  else refresh();
+}
+
+function options() {
+  const typed = $("who").value.trim(), part = typed === state.user ? "" : typed.toLowerCase();
+  const found = state.users.filter((user) => user.user_id.toLowerCase().includes(part));
+  const exact = !part || found.some((user) => user.user_id.toLowerCase() === part);
+  const made = found.map((user) => [user.user_id, clean(user.user_id, 60), `${plural(user.events, "event")}${user.last ? `, last ${day(user.last)}` : ""}`]);
+  return exact ? made : [...made, [typed, clean(typed, 60), "as typed"]];
+}
+
+let active = -1;
+function openList() {
+  const list = $("shoppers");
+  active = -1;
+  list.replaceChildren(...options().map(([user, shown, about], place) =>
+    make("li", { role: "option", id: `shopper-${place}`, "aria-selected": "false", "data-user": user, onpointerdown: (event) => { event.preventDefault(); choose(user); } },
+      make("bdi", {}, shown), make("span", {}, about))));
+  list.hidden = !list.children.length;
+  $("who").setAttribute("aria-expanded", String(!list.hidden));
+  $("who").removeAttribute("aria-activedescendant");
+}
+
+function closeList() {
+  $("shoppers").hidden = true;
+  active = -1;
+  $("who").setAttribute("aria-expanded", "false");
+  $("who").removeAttribute("aria-activedescendant");
+}
+
+function move(by) {
+  if ($("shoppers").hidden) openList();
+  const lines = [...$("shoppers").children];
+  if (!lines.length) return;
+  active = active < 0 && by < 0 ? lines.length - 1 : (active + by + lines.length) % lines.length;
+  lines.forEach((line, place) => line.setAttribute("aria-selected", String(place === active)));
+  $("who").setAttribute("aria-activedescendant", lines[active].id);
+  lines[active].scrollIntoView({ block: "nearest" });
+}
+
+function pressed(event) {
+  const keys = { ArrowDown: () => move(1), ArrowUp: () => move(-1) };
+  if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
+  else if (event.key === "Escape") { closeList(); $("who").value = state.fresh ? "" : state.user; }
+  else if (event.key === "Enter") {
+    event.preventDefault();
+    const user = active >= 0 ? $("shoppers").children[active].dataset.user : $("who").value.trim();
+    if (user) choose(user);
+  }
+}
+
+/* ── Trouble, toast, theme ─────────────────────────────────────────────────────────────────────────────────────── */
+
+function trouble(error, retry) {
+  const box = $("trouble");
+  box.hidden = !error;
+  box.replaceChildren();
+  if (!error) return;
+  const unknown = error instanceof Refused && error.status === 404 && state.user && !state.fresh;
+  box.append(make("p", {}, error instanceof Refused || error instanceof Unreachable ? error.message : `Something went wrong on this page: ${clean(error.message, 200)}`),
+    make("p", { class: "buttons" },
+      retry && make("button", { type: "button", class: "quiet", onclick: () => { trouble(null); retry(); } }, "Try again"),
+      unknown && make("button", { type: "button", class: "quiet", onclick: () => choose(state.user, true) }, "Go on as someone new"),
+      error.status === 401 && make("button", { type: "button", class: "quiet", onclick: async () => { if (await askForKey(sessionStorage.getItem("recgraph-key"))) { trouble(null); begin(); } } }, "Enter a key")));
+}
+
+let toastEnds = 0;
+function toast(text) {
+  const box = $("toast");
+  box.textContent = text;
+  box.hidden = false;
+  clearTimeout(toastEnds);
+  toastEnds = setTimeout(() => { box.hidden = true; }, 4000);
+}
+
+function theme(dark) {
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  $("theme").setAttribute("aria-pressed", String(dark));
+  $("theme").textContent = dark ? "Light" : "Dark";
+}
+
+const IDEAS = {
+  search: ["black boots under 100", "a warm coat, not wool", "summer dress for a wedding", "cheaper"],
+  chat: ["I need something for a winter walk", "under 120", "not that brand", "why the first one?"],
+};
+
+function setMode(mode) {
+  state.mode = mode;
+  const talking = mode === "chat";
+  $("words").placeholder = talking ? "Say what you are looking for" : "black boots under 60, or nothing at all";
+  $("words-label").textContent = talking ? "Your message" : "What they search for; may stay empty";
+  $("go").textContent = talking ? "Send" : "Recommend";
+  $("ideas").replaceChildren("Try ", ...IDEAS[mode].map((idea) => make("button", { type: "button", class: "idea", onclick: () => submit(idea) }, idea)));
+  $("talk").hidden = !talking || !$("talk").children.length;
+  $("again-box").hidden = talking || !state.order.size;
+}
+
+function submit(text) {
+  if (state.mode === "chat") {
+    if (!text.trim()) return;
+    $("words").value = "";
+    chat(text.trim());
+  } else {
+    $("words").value = text;
+    recommend(text.trim());
+  }
+}
+
+async function begin() {
+  try {
+    const shop = await get("v1/shop");
+    state.currency = clean(shop.currency, 8);
+    state.simulated = clean(shop.simulated, 300);
+    $("shop").textContent = clean(shop.name, 80);
+    document.title = shop.name ? `${clean(shop.name, 80)} · recgraph` : "recgraph";
+    if (shop.items) $("size").textContent = plural(shop.items, "product");
+    $("simulated").textContent = state.simulated;
+    $("simulated").hidden = !state.simulated;
+    state.users = (await get("v1/users?limit=20").catch((error) => { if (error.status === 403) return {}; throw error; })).users || [];
+    if (state.simulated && state.users.length && !state.user) choose(state.users[0].user_id); // an invented shopper minds no glance
+  } catch (error) {
+    trouble(error, begin);
+  }
+}
+
+$("form").addEventListener("submit", (event) => { event.preventDefault(); submit($("words").value); });
+$("key-form").addEventListener("submit", (event) => { event.preventDefault(); $("key").close(event.submitter?.value || ""); });
+$("new").addEventListener("click", () => choose(`guest-${name()}`, true));
+for (const radio of document.querySelectorAll("input[name=mode]")) radio.addEventListener("change", () => setMode(radio.value));
+for (const [event, does] of [["input", openList], ["focus", openList], ["click", openList], ["keydown", pressed], ["blur", closeList]]) $("who").addEventListener(event, does);
+$("theme").addEventListener("click", () => {
+  const dark = $("theme").getAttribute("aria-pressed") !== "true";
+  localStorage.setItem("recgraph-theme", dark ? "dark" : "light");
+  theme(dark);
+});
+const kept = localStorage.getItem("recgraph-theme"), system = matchMedia("(prefers-color-scheme: dark)");
+theme(kept ? kept === "dark" : system.matches);
+system.addEventListener("change", (event) => localStorage.getItem("recgraph-theme") || theme(event.matches));
+drawNodes();
+setMode("search");
+begin();
