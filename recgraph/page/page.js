@@ -24,7 +24,7 @@ const $ = (id) => document.getElementById(id);
 
 const state = {
   user: "", fresh: false, mode: "search", query: "", thread: name(), currency: "", simulated: "", users: [],
-  events: new Map(), order: new Map(), asked: "", pending: null, retry: null,
+  events: new Map(), order: new Map(), asked: "", relative: false, pending: null,
 };
 
 /* ── Text and elements ─────────────────────────────────────────────────────────────────────────────────────────── */
@@ -157,8 +157,8 @@ async function run(path, body, ends) {
   try {
     const answer = await ask(path, { ...body, stream: true }, control.signal);
     for await (const [event, data] of told(answer)) {
-      if (event === "step") lit.ended(data);
-      else if (event === "error") throw new Refused(data.status || 500, data);
+      if (event === "node" || event === "step") lit.ended(data);
+      else if (event === "problem" || event === "error") throw new Refused(data.status || 500, data);
       else if (event === "answer" || event === "reply") {
         await lit.all(data.timings_ms);
         if (!control.signal.aborted) return ends(data);
@@ -176,11 +176,12 @@ async function run(path, body, ends) {
   }
 }
 
-function recommend(query = state.query, { moved = false } = {}) {
+function recommend(query = state.query, { moved = false, wish = null } = {}) {
   if (!state.user) return needShopper();
   const before = moved ? new Map(state.order) : null;
   state.query = query;
   const body = { user_id: state.user, query, k: SHOWN, thread: state.thread };
+  if (wish) body.wish = wish;
   if (state.fresh) body.new_user = true;
   return run("v1/recommendations", body, (data) => showAnswer(data, before));
 }
@@ -281,6 +282,7 @@ function shares(times) { // the log of the time, so that 1 ms beside 2 s is stil
 function showAnswer(data, before) {
   const same = before && state.asked === question();
   state.asked = question();
+  state.relative = Boolean(data.understood?.like); // "cheaper" asked twice would mean cheaper still
   chips(chipsOf(data.understood), data.relaxed);
   notes(data.degraded, data.plan, (data.items || []).length);
   show(data.items || [], same ? before : null);
@@ -295,7 +297,7 @@ function showAnswer(data, before) {
 
 function showReply(data) {
   turn("shop", data.text, data.asked_back);
-  chips((data.understood || []).map((part) => [part, takeBack(part)]), data.relaxed);
+  chips((data.understood || []).map((part) => [part, takeBack(part) && (() => chat(takeBack(part)))]), data.relaxed);
   notes(data.degraded, data.plan, 1);
   if ((data.products || []).length) show(data.products, null);
   $("made").textContent = data.run_id ? clean(`Run ${data.run_id}.`) : "";
@@ -316,22 +318,32 @@ function turn(who, text, asksBack = false) {
   talk.scrollTop = talk.scrollHeight;
 }
 
-// What was understood as [words, the sentence that takes it back or ""]: from the typed wish where there is one.
-function chipsOf(wish) {
-  if (!wish) return [];
-  const found = [];
-  for (const [attribute, values] of Object.entries(wish.want || {})) found.push([values.join(" or "), `forget the ${attribute}`]);
+// What was understood as [words, what takes it back]: without that part the rest is a wish of its own.
+function chipsOf(wish = {}) {
+  const found = [], price = wish.price || {};
+  const add = (words, change) => found.push([words, () => {
+    const { parts, ...rest } = structuredClone(wish);
+    change(rest);
+    askWish(rest);
+  }]);
+  for (const [attribute, values] of Object.entries(wish.want || {})) add(values.join(" or "), (rest) => delete rest.want[attribute]);
   for (const [attribute, values] of Object.entries(wish.avoid || {})) {
-    for (const value of values) found.push([`not ${value}`, attribute === "words" ? "" : `forget the ${attribute}`]);
+    for (const value of values) add(`not ${value}`, (rest) => { rest.avoid[attribute] = values.filter((one) => one !== value); });
   }
-  const price = wish.price || {};
-  for (const [word, amount] of [["under", price.at_most], ["over", price.at_least], ["about", price.about]]) {
-    if (amount != null) found.push([`${word} ${money(amount)}`, "forget the price"]);
+  for (const [word, bound] of [["under", "at_most"], ["over", "at_least"], ["about", "about"]]) {
+    if (price[bound] != null) add(`${word} ${money(price[bound])}`, (rest) => { rest.price[bound] = null; });
   }
-  if (wish.like) found.push([[wish.like.relation, wish.like.attribute].filter(Boolean).join(" "), ""]);
-  for (const word of wish.soft || []) found.push([word, ""]);
-  if (wish.text) found.push([`“${wish.text}”`, ""]);
+  if (wish.like) add([wish.like.relation, wish.like.attribute].filter(Boolean).join(" "), (rest) => { rest.like = null; });
+  for (const word of wish.soft || []) add(word, (rest) => { rest.soft = rest.soft.filter((one) => one !== word); });
+  if (wish.text) add(`“${wish.text}”`, (rest) => { rest.text = ""; });
   return found;
+}
+
+function askWish(wish) { // a new request: what is left, and no words that say more
+  afresh();
+  wish.required = (wish.required || []).filter((attribute) => attribute in (wish.want || {}));
+  $("words").value = "";
+  recommend("", { wish });
 }
 
 function takeBack(part) {
@@ -346,7 +358,7 @@ function takeBack(part) {
 function chips(parts, relaxed) {
   const box = $("understood");
   const made = parts.map(([part, back]) => make("li", { class: "chip" }, make("bdi", {}, clean(part, 80)),
-    back && make("button", { type: "button", "aria-label": `Remove ${clean(part, 80)}`, onclick: () => giveWay(back) }, "×")));
+    back && make("button", { type: "button", "aria-label": `Remove ${clean(part, 80)}`, onclick: () => { $("answer").focus({ preventScroll: true }); back(); } }, "×")));
   const offers = (relaxed || []).map((one) => make("button", { type: "button", class: "quiet", onclick: () => giveWay(takeBack(one.part)) },
     `Without “${clean(one.part, 60)}”: ${plural(one.more, "more product")}`));
   box.replaceChildren();
@@ -427,18 +439,19 @@ function card(item, place, before) {
   };
   const look = make("button", { type: "button", class: "look", "data-part": "look", onclick: () => record(item, title, "click", null, "") },
     make("bdi", {}, title));
+  const [reasons, region] = why(item);
   return make("li", { class: `card${moved ? ` ${moved[0]}` : ""}`, "data-item": item.item_id },
     picture(item, title),
     make("div", { class: "body" },
       make("p", { class: "top" }, make("span", { class: "rank" }, String(place + 1)),
         moved && make("span", { class: `moved ${moved[0]}` }, make("span", { "aria-hidden": "true" }, moved[1]), make("span", { class: "sr" }, moved[2])),
-        make("span", { class: "from", title: `Where it came from: ${SOURCES[item.source] || ""}` }, clean(item.source, 20))),
+        make("span", { class: "from" }, SOURCES[item.source] || clean(item.source, 20))),
       make("h3", {}, look),
       make("p", { class: "price" }, money(item.price, item.currency) || "no price"),
       make("p", { class: "reason" }, clean(item.reason, 400)),
       make("div", { class: "acts" }, act("cart", "cart", "Add to cart", "In the cart"), act("purchase", "buy", "Buy", "Bought"),
-        address(item.url) && make("a", { class: "act", href: address(item.url), target: "_blank", rel: "noopener noreferrer" }, "Page ↗")),
-      why(item)));
+        address(item.url) && make("a", { class: "act", href: address(item.url), target: "_blank", rel: "noopener noreferrer" }, "Page ↗"), reasons),
+      region));
 }
 
 function picture(item, title) {
@@ -452,20 +465,27 @@ function picture(item, title) {
 
 function address(url) { return typeof url === "string" && /^https?:\/\//i.test(url) && URL.canParse(url) ? new URL(url).href : ""; }
 
+// The button and the region it opens; filled when it is opened, as the events may be known only by then.
 function why(item) {
   const seqs = item.evidence?.event_seqs || [], queries = item.evidence?.queries || [];
-  const facts = [
-    ["Came from", SOURCES[item.source] || clean(item.source, 40)],
-    typeof item.yes === "number" ? ["The model says yes", `${Math.round(item.yes * 100)} %`] : null,
-    typeof item.score === "number" ? ["Score", item.score.toFixed(2)] : null,
-    ["Id", clean(item.item_id, 80)],
-  ].filter(Boolean);
-  const box = make("details", { class: "why", ontoggle: () => lightUp(box.open ? seqs : []) },
-    make("summary", { "data-part": "why" }, "Why", make("span", { class: "sr" }, ` ${clean(item.title, 120)}`)),
-    seqs.length ? make("ol", { class: "events" }, ...seqs.slice(-EVENTS_LISTED).map(eventLine)) : null,
-    queries.length ? make("p", {}, `Searches it answers: ${queries.slice(0, 5).map((query) => `“${clean(query, 60)}”`).join(", ")}`) : null,
-    make("dl", {}, ...facts.flatMap(([what, value]) => [make("dt", {}, what), make("dd", {}, make("bdi", {}, value))])));
-  return box;
+  const region = make("div", { class: "why", id: `why-${name()}`, hidden: true });
+  const fill = () => region.replaceChildren(
+    seqs.length ? make("ol", { class: "events" }, ...seqs.slice(-EVENTS_LISTED).map(eventLine)) : "",
+    queries.length ? make("p", {}, `Searches it answers: ${queries.slice(0, 5).map((query) => `“${clean(query, 60)}”`).join(", ")}`) : "",
+    make("dl", {}, ...[
+      ["Source", clean(item.source, 40)],
+      typeof item.yes === "number" && ["The model says yes", `${Math.round(item.yes * 100)} %`],
+      typeof item.score === "number" && ["Score", item.score.toFixed(2)],
+      ["Id", clean(item.item_id, 80)],
+    ].filter(Boolean).flatMap(([what, value]) => [make("dt", {}, what), make("dd", {}, make("bdi", {}, value))])));
+  const button = make("button", { type: "button", class: "act open", "data-part": "why", "aria-expanded": "false", "aria-controls": region.id,
+    "aria-label": `Why: ${clean(item.title, 120) || clean(item.item_id, 60)}`, onclick: () => {
+      region.hidden = !region.hidden;
+      button.setAttribute("aria-expanded", String(!region.hidden));
+      fill();
+      lightUp(region.hidden ? [] : seqs);
+    } }, "Why");
+  return [button, region];
 }
 
 function eventLine(seq) {
@@ -491,7 +511,7 @@ async function record(item, title, action, button, done) {
   const told = `Recorded: you ${DONE[action]} ${clean(title, 90)}.`;
   toast(told);
   say(`${told} The next answer knows it.`);
-  if (state.mode === "search" && $("again").checked) await recommend(state.query, { moved: true });
+  if (state.mode === "search" && $("again").checked) await recommend(state.relative ? "" : state.query, { moved: true });
   else refresh();
 }
 
@@ -647,11 +667,16 @@ function theme(dark) {
 }
 
 const IDEAS = {
-  search: ["black boots under 100", "a warm coat, not wool", "summer dress for a wedding", "cheaper"],
+  search: ["black boots under 100", "a warm coat, not wool", "summer dress for a wedding"],
   chat: ["I need something for a winter walk", "under 120", "not that brand", "why the first one?"],
 };
 
 function setMode(mode) {
+  if (mode !== state.mode) {
+    afresh();
+    chips([], []);
+    $("words").value = state.query = "";
+  }
   state.mode = mode;
   const talking = mode === "chat";
   $("words").placeholder = talking ? "Say what you are looking for" : "black boots under 60, or nothing at all";
@@ -669,6 +694,7 @@ function submit(text) {
     chat(text.trim());
   } else {
     $("words").value = text;
+    afresh(); // each search stands for itself; what adds up is a chat
     recommend(text.trim());
   }
 }
