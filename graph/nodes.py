@@ -195,6 +195,7 @@ class Nodes:
             "as_of": as_utc(as_of),
             "paradigm": state.get("paradigm") or s.paradigm,
             "mode": state.get("mode") or s.mode,
+            "exclude": tuple(state.get("exclude") or ()),
         }
         update: State = {**asked, **self.load_history(asked)}
         if len(state.get("query") or "") > MOST_LETTERS:
@@ -202,9 +203,10 @@ class Nodes:
                 *update["degraded"],
                 f"understand: the request was read up to letter {MOST_LETTERS:,}",
             ]
-        if not self._any_left(update["bought"], update["as_of"]):
+        if not self._any_left([*dict.fromkeys((*update["bought"], *asked["exclude"]))], update["as_of"]):
             there = " that were there before the as-of time" if update["as_of"] else ""
-            note = f"{NOTHING_LEFT}: all products{there} are sold out or already bought."
+            ruled = ", already bought or ruled out" if asked["exclude"] else " or already bought"
+            note = f"{NOTHING_LEFT}: all products{there} are sold out{ruled}."
             nothing: State = {"memory": [], "summary": None, "prediction": None, "candidates": [], "scored": []}
             update = {**update, **nothing, "relaxed": [], "degraded": [*update["degraded"], note]}
             return Command(update=_afresh(state, update), goto="explain")
@@ -214,13 +216,12 @@ class Nodes:
             self.memory(update["as_of"]).warm(context.ready_by)
         return Command(update=_afresh(state, update), goto="understand")
 
-    def _any_left(self, bought: Sequence[str], as_of: datetime | None) -> bool:
-        """Whether anything may be recommended to who has purchased this. Asked of the store: to make a retriever may
-        take long."""
+    def _any_left(self, gone: Sequence[str], as_of: datetime | None) -> bool:
+        """Whether anything but this may be recommended. Asked of the store: to make a retriever may take long."""
         offered = self.reader.offered(as_of)
-        if offered > len(bought):
+        if offered > len(gone):
             return True
-        taken = [one for one in self.reader.items(bought).values() if one.offered]
+        taken = [one for one in self.reader.items(gone).values() if one.offered]
         return offered > sum(as_of is None or one.first_seen is None or one.first_seen < as_of for one in taken)
 
     def load_history(self, state: State) -> State:
@@ -295,6 +296,7 @@ class Nodes:
         so many for which the hard parts of the wish hold. Where those are fewer than k, what could give way."""
         s, prediction, wish = self.settings, state.get("prediction"), state.get("wish")
         retriever = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by)
+        ruled_out = (*(state.get("bought") or ()), *(state.get("exclude") or ()))
         asked = RetrievalQuery(
             prediction.item_id if prediction else "",
             prediction.title if prediction else "",
@@ -304,7 +306,7 @@ class Nodes:
             max(s.candidates, state["k"]),
             state["mode"],
             s.mixup,
-            exclude=state.get("bought") or (),
+            exclude=ruled_out,
             wish=wish,
         )
         proposed = retriever.candidates(asked)
@@ -315,7 +317,7 @@ class Nodes:
         notes: list[str] = []
         relaxed: Sequence[Relaxation] = ()
         if wish and wish.hard and len(found) < state["k"]:
-            relaxed = retriever.relaxations(wish, state.get("bought") or ())
+            relaxed = retriever.relaxations(wish, ruled_out)
             if not found:
                 asked_for = " · ".join(
                     prompts.clean(part, _PART_LETTERS) for part in wish.parts(s.currency)[:_PARTS_TOLD]

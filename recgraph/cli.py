@@ -15,6 +15,7 @@ import click
 
 from recgraph import ask, measure, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
+from recgraph.http import serve
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
 from recgraph.terminal import json_text, plain, printable, say
 
@@ -40,6 +41,7 @@ class _Group(click.Group):
 _EXTRAS = {
     "local": ("torch", "transformers", "peft", "gguf", "safetensors", "tokenizers"),
     "vllm": ("langchain_openai", "openai"),
+    "serve": ("fastapi", "uvicorn", "prometheus_client", "limits", "mcp", "ucp_sdk"),
     "train": ("accelerate", "bitsandbytes", "datasets", "dvc", "ruamel", "sentence_transformers", "trl"),
 }
 
@@ -432,6 +434,8 @@ for command in (
     measure.leaderboard,
     measure.tune,
     measure.ablate,
+    serve.serve,
+    serve.keys,
 ):
     main.add_command(command)
 

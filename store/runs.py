@@ -23,7 +23,7 @@ from typing import Any
 
 import duckdb
 
-from recgraph.errors import StoreError
+from recgraph.errors import StoreError, UnknownRun
 from recgraph.store.care.faults import check_writable, translate
 from recgraph.store.connection import Database
 
@@ -79,13 +79,13 @@ class RunLog:
         return self._read("SELECT record FROM runs ORDER BY written DESC, rowid DESC LIMIT ?", limit)
 
     def find(self, run_id: str) -> dict[str, Any]:
-        """The run of an id, as it was given. StoreError where it is not there."""
+        """The run of an id, as it was given. UnknownRun where it is not there."""
         rows = self._read("SELECT record FROM runs WHERE run_id = ? ORDER BY written DESC LIMIT 1", run_id)
         if rows:
             return rows[0]
         newest = ", ".join(str(run.get("run_id")) for run in self.recent(_NAMED))
         there = f"The newest of those that are: {newest}." if newest else "Nothing is logged yet."
-        raise StoreError(f"Run '{run_id}' is not in the run log {self.place}. {there}")
+        raise UnknownRun(f"Run '{run_id}' is not in the run log {self.place}. {there}")
 
     def _read(self, command: str, value: object) -> list[dict[str, Any]]:
         """The records that a command gives; [] where nothing was logged yet."""
