@@ -13,9 +13,9 @@ const NODES = [
   ["rerank", "Rank", "Putting the candidates in order"],
   ["explain", "Reasons", "Writing down why"],
 ];
-const SOURCES = {
-  id: "the model named it", title: "like the model’s guess", sequence: "what came next for others", memory: "similar searches",
-  text: "like what they looked at", lexical: "words of the search", popular: "popular now",
+const SOURCES = { // an item's `source`, in words
+  id: "the model’s pick", title: "similar title", sequence: "often next", memory: "similar searches", text: "similar text", lexical: "words of the search",
+  popular: "popular now",
 };
 const DONE = { search: "searched", click: "looked at", cart: "put in the cart", purchase: "bought" };
 const SHOWN = 12, RIBBON = 240, EVENTS_LISTED = 8, PACE = 45; // PACE: least ms between two nodes lighting up, so that each is seen
