@@ -81,10 +81,10 @@ class Refused extends Error { // what the server said no to, in its own words
 }
 class Unreachable extends Error {}
 
-async function ask(path, body, signal) {
+async function ask(path, body, { signal, stream = false } = {}) {
   for (;;) {
     const key = sessionStorage.getItem("recgraph-key");
-    const headers = { Accept: body?.stream ? "text/event-stream" : "application/json" };
+    const headers = { Accept: stream ? "text/event-stream" : "application/json" };
     if (body) headers["Content-Type"] = "application/json";
     if (key) headers.Authorization = `Bearer ${key}`;
     let answer;
@@ -153,9 +153,10 @@ async function run(path, body, ends) {
   const control = (state.pending = new AbortController());
   trouble(null);
   document.body.classList.add("busy");
+  if (!$("products").children.length) ghosts();
   const lit = lights();
   try {
-    const answer = await ask(path, { ...body, stream: true }, control.signal);
+    const answer = await ask(path, body, { signal: control.signal, stream: true });
     for await (const [event, data] of told(answer)) {
       if (event === "node" || event === "step") lit.ended(data);
       else if (event === "problem" || event === "error") throw new Refused(data.status || 500, data);
@@ -169,6 +170,7 @@ async function run(path, body, ends) {
   } catch (error) {
     if (error.name === "AbortError") return undefined;
     lit.stop();
+    for (const one of document.querySelectorAll(".ghost")) one.remove();
     trouble(error, () => run(path, body, ends));
     return undefined;
   } finally {
@@ -180,7 +182,7 @@ function recommend(query = state.query, { moved = false, wish = null } = {}) {
   if (!state.user) return needShopper();
   const before = moved ? new Map(state.order) : null;
   state.query = query;
-  const body = { user_id: state.user, query, k: SHOWN, thread: state.thread };
+  const body = { user_id: state.user, query, k: SHOWN, thread: state.thread, stream: true };
   if (wish) body.wish = wish;
   if (state.fresh) body.new_user = true;
   return run("v1/recommendations", body, (data) => showAnswer(data, before));
@@ -189,9 +191,7 @@ function recommend(query = state.query, { moved = false, wish = null } = {}) {
 function chat(text) {
   if (!state.user) return needShopper();
   turn("you", text);
-  const body = { user_id: state.user, text, thread: state.thread };
-  if (state.fresh) body.new_user = true;
-  return run("v1/chat", body, showReply);
+  return run("v1/chat", { user_id: state.user, text, thread: state.thread }, showReply);
 }
 
 function send(text) { return state.mode === "chat" ? chat(text) : recommend(text); }
@@ -296,10 +296,13 @@ function showAnswer(data, before) {
 }
 
 function showReply(data) {
-  turn("shop", data.text, data.asked_back);
-  chips((data.understood || []).map((part) => [part, takeBack(part) && (() => chat(takeBack(part)))]), data.relaxed);
+  const products = data.products || [], parts = data.understood?.parts || data.understood || [];
+  // The cards show what a list in the text would repeat.
+  turn("shop", products.length ? data.text.split("\n").filter((line) => !/^\d+\. /.test(line)).join("\n") : data.text, data.asked_back);
+  if (Array.isArray(parts)) chips(parts.map((part) => [part, takeBack(part) && (() => chat(takeBack(part)))]), data.relaxed);
   notes(data.degraded, data.plan, 1);
-  if ((data.products || []).length) show(data.products, null);
+  if (products.length) show(products, null);
+  else for (const one of document.querySelectorAll(".ghost")) one.remove();
   $("made").textContent = data.run_id ? clean(`Run ${data.run_id}.`) : "";
   say(clean(data.text, 400));
   refresh();
@@ -409,6 +412,10 @@ function show(items, before) {
     (same?.querySelector(`[data-part="${heldPart}"]`) || $("answer")).focus({ preventScroll: true });
   }
   if (before) glide(list, places);
+}
+
+function ghosts() { // where products will be
+  $("products").replaceChildren(...Array.from({ length: 6 }, () => make("li", { class: "ghost", "aria-hidden": "true" })));
 }
 
 function glide(list, places) { // from where a product was to where it is
@@ -668,7 +675,7 @@ function theme(dark) {
 
 const IDEAS = {
   search: ["black boots under 100", "a warm coat, not wool", "summer dress for a wedding"],
-  chat: ["I need something for a winter walk", "under 120", "not that brand", "why the first one?"],
+  chat: ["black boots under 150", "something warmer", "not that brand", "why the second?"],
 };
 
 function setMode(mode) {
