@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from recgraph import ask, measure, upkeep
+from recgraph import ask, chat, measure, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.http import serve
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
@@ -42,6 +42,8 @@ _EXTRAS = {
     "local": ("torch", "transformers", "peft", "gguf", "safetensors", "tokenizers"),
     "vllm": ("langchain_openai", "openai"),
     "serve": ("fastapi", "uvicorn", "prometheus_client", "limits", "mcp", "ucp_sdk"),
+    "chat": ("langchain",),
+    "agui": ("ag_ui_langgraph", "ag_ui"),
     "train": ("accelerate", "bitsandbytes", "datasets", "dvc", "ruamel", "sentence_transformers", "trl"),
 }
 
@@ -431,6 +433,7 @@ for command in (
     upkeep.forget,
     upkeep.prune,
     measure.evaluate,
+    chat.chat,
     measure.leaderboard,
     measure.tune,
     measure.ablate,
