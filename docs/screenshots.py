@@ -24,7 +24,7 @@ def opened(browser: Browser, url: str, width: int, height: int, *, dark: bool = 
     """The page in a window of its own, its first answer complete."""
     scheme = "dark" if dark else "light"
     context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=2 if dark else 1.25
+        viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=1.5 if dark else 1.25
     )
     page = context.new_page()
     page.goto(url)
@@ -56,20 +56,23 @@ def search(browser: Browser, url: str, out: Path) -> None:
 
 
 def phone(browser: Browser, url: str, out: Path) -> None:
-    page = opened(browser, url, 360, 780, dark=True)
-    page.locator("#words").fill("black boots under 100")
+    """A search on a phone as wide as the narrowest, dark."""
+    page = opened(browser, url, 360, 1560, dark=True)
+    page.locator("#words").fill("black boots under 250")
     page.locator("#go").click()
     expect(page.locator(".chip").first).to_be_visible()
     answered(page)
+    page.mouse.move(0, 0)
     page.evaluate("document.querySelector('.run').scrollIntoView()")
     page.wait_for_timeout(SETTLED)
     page.screenshot(path=out / "page-dark.png")
 
 
 def chat(browser: Browser, url: str, out: Path) -> None:
+    """Three turns, in which wishes add up."""
     page = opened(browser, url, 1280, 1000)
     page.get_by_text("Chat", exact=True).click()
-    for turns, words in enumerate(("black boots under 150", "something warmer", "in brown"), 1):
+    for turns, words in enumerate(("a warm coat for winter", "under 250", "not black"), 1):
         page.locator("#words").fill(words)
         page.keyboard.press("Enter")
         expect(page.locator(".turn.shop")).to_have_count(turns, timeout=60_000)

@@ -267,7 +267,7 @@ def test_what_could_give_way_is_a_button(server: Served, opened: Callable[..., P
     page.locator("#words").fill("shirts under 5")
     page.locator("#go").click()
     expect(page.locator(".note.lost")).to_be_visible()
-    page.get_by_role("button", name="Without “under 5”").click()
+    page.get_by_role("button", name="Without “under €5”").click()
     assert cards(page)
     expect(page.locator(".chip")).to_have_text(["shirts×"])
 

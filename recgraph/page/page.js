@@ -194,8 +194,6 @@ function chat(text) {
   return run("v1/chat", { user_id: state.user, text, thread: state.thread }, showReply);
 }
 
-function send(text) { return state.mode === "chat" ? chat(text) : recommend(text); }
-
 function afresh() { // another conversation: nothing said before holds
   state.thread = name();
   state.order.clear();
@@ -283,7 +281,7 @@ function showAnswer(data, before) {
   const same = before && state.asked === question();
   state.asked = question();
   state.relative = Boolean(data.understood?.like); // "cheaper" asked twice would mean cheaper still
-  chips(chipsOf(data.understood), data.relaxed);
+  chips(chipsOf(data.understood), data.relaxed, (part) => askWish(without(data.understood, part)));
   notes(data.degraded, data.plan, (data.items || []).length);
   show(data.items || [], same ? before : null);
   const models = data.models || {};
@@ -298,10 +296,10 @@ function showAnswer(data, before) {
 function showReply(data) {
   const products = data.products || [], parts = data.understood?.parts || data.understood || [];
   // The cards show what a list in the text would repeat.
-  turn("shop", products.length ? data.text.split("\n").filter((line) => !/^\d+\. /.test(line)).join("\n") : data.text, data.asked_back);
-  if (Array.isArray(parts)) chips(parts.map((part) => [part, takeBack(part) && (() => chat(takeBack(part)))]), data.relaxed);
+  turn("shop", products.length ? data.text.split("\n").filter((line) => !/^\d+\. /.test(line)).join("\n").replace(/:$/, ".") : data.text, data.asked_back);
+  if (Array.isArray(parts)) chips(parts.map((part) => [part, takeBack(part) && (() => chat(takeBack(part)))]), data.relaxed, (part) => chat(takeBack(spokenPart(part))));
   notes(data.degraded, data.plan, 1);
-  if (products.length) show(products, null);
+  if (products.length || data.run_id) show(products, null); // a turn that asks for nothing leaves what is shown
   else for (const one of document.querySelectorAll(".ghost")) one.remove();
   $("made").textContent = data.run_id ? clean(`Run ${data.run_id}.`) : "";
   say(clean(data.text, 400));
@@ -325,7 +323,7 @@ function turn(who, text, asksBack = false) {
 function chipsOf(wish = {}) {
   const found = [], price = wish.price || {};
   const add = (words, change) => found.push([words, () => {
-    const { parts, ...rest } = structuredClone(wish);
+    const rest = copied(wish);
     change(rest);
     askWish(rest);
   }]);
@@ -342,6 +340,32 @@ function chipsOf(wish = {}) {
   return found;
 }
 
+function copied(wish) {
+  const { parts, ...rest } = structuredClone(wish);
+  return rest;
+}
+
+// The wish without what one of `relaxed` names: "under 60", "size 42", "not Harrow", or several of them.
+function without(wish, told) {
+  const rest = copied(wish);
+  for (const part of String(told).split(" and ")) {
+    const [head, ...tail] = part.split(" "), value = tail.join(" ");
+    if (head === "under") rest.price.at_most = null;
+    else if (head === "over") rest.price.at_least = null;
+    else if (head in rest.want) delete rest.want[head];
+    else if (head === "not") for (const [attribute, values] of Object.entries(rest.avoid)) rest.avoid[attribute] = values.filter((one) => one !== value);
+  }
+  return rest;
+}
+
+function spokenPart(told) { // "under 60" with its currency, "size 42", but "category Boots" as "Boots"
+  return String(told).split(" and ").map((part) => {
+    const [head, ...tail] = part.split(" "), value = tail.join(" ");
+    if (["under", "over"].includes(head)) return `${head} ${money(Number(value)) || value}`;
+    return ["size", "not"].includes(head) || head !== head.toLowerCase() || !value ? part : value;
+  }).join(" and ");
+}
+
 function askWish(wish) { // a new request: what is left, and no words that say more
   afresh();
   wish.required = (wish.required || []).filter((attribute) => attribute in (wish.want || {}));
@@ -349,21 +373,20 @@ function askWish(wish) { // a new request: what is left, and no words that say m
   recommend("", { wish });
 }
 
-function takeBack(part) {
+function takeBack(part) { // as a sentence of a chat
   const words = clean(part, 80).split(" ");
-  if (["under", "over", "about", "between"].includes(words[0])) return "forget the price";
+  if (["under", "over", "about"].includes(words[0])) return "forget the price";
   if (words[0] === "size") return "forget the size";
   if (/^[“"]/.test(part)) return "";
-  const value = clean(part, 80).replace(/^not /, "").split(" or ")[0];
-  return value ? `forget the ${value}` : "";
+  return `forget the ${clean(part, 80).replace(/^not /, "").split(" or ")[0]}`;
 }
 
-function chips(parts, relaxed) {
+function chips(parts, relaxed, giveWay) {
   const box = $("understood");
   const made = parts.map(([part, back]) => make("li", { class: "chip" }, make("bdi", {}, clean(part, 80)),
-    back && make("button", { type: "button", "aria-label": `Remove ${clean(part, 80)}`, onclick: () => { $("answer").focus({ preventScroll: true }); back(); } }, "×")));
-  const offers = (relaxed || []).map((one) => make("button", { type: "button", class: "quiet", onclick: () => giveWay(takeBack(one.part)) },
-    `Without “${clean(one.part, 60)}”: ${plural(one.more, "more product")}`));
+    back && make("button", { type: "button", "aria-label": `Remove ${clean(part, 80)}`, onclick: () => leave(back) }, "×")));
+  const offers = (relaxed || []).map((one) => make("button", { type: "button", class: "quiet", onclick: () => leave(() => giveWay(one.part)) },
+    `Without “${clean(spokenPart(one.part), 60)}”: ${plural(one.more, "more product")}`));
   box.replaceChildren();
   if (made.length) {
     box.append(make("span", { class: "lead", id: "understood-lead" }, "Understood"),
@@ -374,18 +397,17 @@ function chips(parts, relaxed) {
   box.hidden = !box.children.length;
 }
 
-function giveWay(sentence) {
+function leave(does) { // the button goes with what it takes back; where the answer comes is a place to be
   $("answer").focus({ preventScroll: true });
-  if (sentence) send(sentence);
+  does();
 }
 
 function startOver() {
   afresh();
   $("words").value = "";
-  state.query = "";
   chips([], []);
-  if (state.mode === "chat") $("words").focus();
-  else { $("answer").focus({ preventScroll: true }); recommend(""); }
+  if (state.mode === "chat") { $("talk").hidden = true; $("words").focus(); }
+  else leave(() => recommend(""));
 }
 
 function notes(degraded, plan, found) {
@@ -567,6 +589,7 @@ function pin(button, seqs) {
 
 function lightUp(seqs) {
   const lit = new Set(seqs.map(String));
+  $("person").classList.toggle("pointed", lit.size > 0);
   $("ribbon").classList.toggle("lit", lit.size > 0);
   for (const tick of $("ribbon").children) tick.classList.toggle("lit", lit.has(tick.dataset.seq));
 }
@@ -674,15 +697,17 @@ function theme(dark) {
 }
 
 const IDEAS = {
-  search: ["black boots under 100", "a warm coat, not wool", "summer dress for a wedding"],
-  chat: ["black boots under 150", "something warmer", "not that brand", "why the second?"],
+  search: ["black boots under 250", "a warm coat, not wool", "summer dress for a wedding"],
+  chat: ["a warm coat for winter", "under 250", "not black", "why the second?"],
 };
 
 function setMode(mode) {
   if (mode !== state.mode) {
     afresh();
     chips([], []);
-    $("words").value = state.query = "";
+    show([], null);
+    $("notes").hidden = true;
+    $("answer-title").textContent = $("made").textContent = $("words").value = state.query = "";
   }
   state.mode = mode;
   const talking = mode === "chat";
