@@ -7,6 +7,7 @@ app.py's.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
@@ -32,9 +33,10 @@ def server_of(app: FastAPI) -> uvicorn.Server:
     """A server for an application, to be run on a socket of `listening`."""
     import uvicorn
 
+    logging.getLogger("uvicorn.access").disabled = True  # its lines hold paths, and these ids
     config = uvicorn.Config(
         app,
-        log_config=None,  # logs.py does it, and a path is never logged
+        log_config=None,  # logs.py does it
         access_log=False,
         server_header=False,
         proxy_headers=False,  # nobody's word is taken for another address
