@@ -310,6 +310,19 @@ class Store:
             rows += self._all("SELECT * EXCLUDE (first_seen_given) FROM items WHERE item_id IN (" + marks + ")", part)  # noqa: S608 - only marks
         return {row[0]: _item(row) for row in rows}
 
+    def variants(self, parent_ids: Sequence[str], limit: int) -> list[Item]:
+        """The listed items of these groups (`parent_id`), those in stock first; `limit` of each group at most."""
+        if not parent_ids:
+            return []
+        marks = ", ".join("?" * len(parent_ids))
+        rows = self._all(
+            "SELECT * EXCLUDE (first_seen_given) FROM items WHERE listed AND parent_id IN (" + marks + ")"  # noqa: S608 - only marks
+            " QUALIFY row_number() OVER (PARTITION BY parent_id ORDER BY in_stock DESC, item_id) <= ?"
+            " ORDER BY parent_id, in_stock DESC, item_id",
+            [*parent_ids, limit],
+        )
+        return [_item(row) for row in rows]
+
     def offered(self, before: datetime | None = None) -> int:
         """How many products may be recommended: in stock, listed and, with a moment, not first seen later."""
         there = "in_stock AND listed AND (first_seen IS NULL OR first_seen < ?)"

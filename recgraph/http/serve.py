@@ -124,6 +124,9 @@ def serve(
     from recgraph.http.keys import Keys
     from recgraph.http.limits import Limits
     from recgraph.http.logs import log_as_json
+    from recgraph.protocols.access import Options
+    from recgraph.protocols.mcp_server import mcp_router
+    from recgraph.protocols.ucp import router as ucp_router
     from recgraph.service import Service
     from recgraph.settings import load_settings
 
@@ -133,6 +136,7 @@ def serve(
     keys.all()
     limits = Limits(given["rate"], given["max_body"], answering=given["concurrent"], queue=given["queue"])
     hosts = (*LOOPBACK, *allow_host) if is_loopback(host) else allow_host or ("*",)
+    options = Options.from_environment()
     number = given["number"]
     with listening(host, port) if number is None else socket.socket(fileno=number) as listener:
         if given["workers"] > 1:
@@ -144,7 +148,9 @@ def serve(
             recommender = Recommender.open(store, progress=progress, llm=given["llm"], llm_url=given["llm_url"])
         with recommender:
             log_as_json()
-            server = server_of(create_app(Service(recommender), keys, limits, hosts=hosts))
+            service = Service(recommender)
+            routers = [made(service, keys, options, limits) for made in (ucp_router, mcp_router)]
+            server = server_of(create_app(service, keys, limits, hosts=hosts, routers=routers))
             if number is None:
                 _tell(listener, settings.store, keys)
             for one in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again when all is answered
