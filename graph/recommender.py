@@ -32,8 +32,9 @@ from recgraph.graph.replay.past import REQUEST, Begun, PastRun, recgraph_version
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summary.grounding import CatalogueWords
 from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
-from recgraph.graph.wiring import build_graph, serializer
-from recgraph.graph.wish import Conversations, Vocabularies, heard
+from recgraph.graph.tool import recommend_tool
+from recgraph.graph.wiring import apart, build_graph, serializer
+from recgraph.graph.wish import SEEN, Conversations, Vocabularies, heard
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.forget import forget_user
@@ -279,6 +280,15 @@ class Recommender:
         listen = self._vocabularies.listen(self._facets_alone())
         return heard(cast(State, asked), listen, self._reader.items(list(shown)))
 
+    def listen(self, words: str, user_id: str = "", shown: Sequence[str] = ()) -> Wish:
+        """What words say after these products (item ids, best first), and what they take back: to be added to an
+        earlier wish by `Wish.then`. Nobody has to be known for it."""
+        history = self._reader.history(user_id, limit=MOST_EVENTS) if user_id else []
+        met = list(dict.fromkeys(event.item_id for event in reversed(history) if event.item_id))[:SEEN]
+        known = self._reader.items([*met, *shown])
+        seen, last = ([known[one] for one in ids if one in known] for ids in (reversed(met), shown))
+        return self._vocabularies.listen(self._facets_alone())(words, seen, last)
+
     def filters(
         self,
         want: Mapping[str, Sequence[str]] | None = None,
@@ -311,6 +321,11 @@ class Recommender:
             self.currency,
         )
         return [memory_tool(self._memory(None)), retrieve_tool(shop)]
+
+    def as_tool(self, user_id: str = "") -> StructuredTool:
+        """`recommend` for an agent of LangChain or LangGraph: a model gives `query` and `k`, and the `user_id` where
+        none is fixed here; for a model that shoppers talk to, fix it. The artifact is the public JSON."""
+        return recommend_tool(self, user_id)
 
     def record(self, events: Sequence[Event], ids: Sequence[str] = ()) -> list[Event]:
         """Writes what shoppers just did; the next answer knows it. As `Store.record_events`; no other process can read
@@ -353,7 +368,7 @@ class Recommender:
             subgraphs=True,
             durability="sync" if self._checkpointer else None,
         )
-        for namespace, kind, payload in cast("Iterator[tuple[tuple[str, ...], str, Any]]", events):
+        for namespace, kind, payload in apart(cast("Iterator[tuple[tuple[str, ...], str, Any]]", events)):
             now = time.perf_counter()
             if kind == "values":
                 state = cast(State, payload) if not namespace else state
@@ -461,12 +476,13 @@ class Recommender:
     def _choose_summarizer(self, settings: Settings) -> Summarizer:
         kind, llm, adapter = settings.summarizer, self.llm, self.adapters.names.get("summarize")
         if kind == "auto":
+            adapter = adapter if self.adapters.summarizes else None  # it may have learnt to copy
             # In this process on a CPU an LLM's summary costs seconds a block.
             kind = "llm" if self._large or (adapter and not (llm and llm.on_cpu)) else "profile"
         if kind == "profile" or llm is None:
             return ProfileSummarizer(self.currency)
         vocabulary = CatalogueWords(self.store.attribute_values())
-        weights = self.adapters.weights.get("summarize", "")
+        weights = self.adapters.weights.get("summarize", "") if adapter else ""
         return LLMSummarizer(
             llm, vocabulary, wording=settings.wording, currency=self.currency, adapter=adapter, weights=weights
         )

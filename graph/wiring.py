@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from contextvars import Context
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -23,6 +24,7 @@ from recgraph.graph.nodes import Nodes
 from recgraph.graph.state import CHECKPOINT_TYPES, RunContext, RunRequest, State
 from recgraph.graph.summary.summarize import Work
 
+Part = TypeVar("Part")
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
@@ -92,6 +94,18 @@ def build_graph(
     for one, following in pairwise(order):
         graph.add_edge(one, following)
     return TimedGraph.of(graph.compile(checkpointer=checkpointer, name="recgraph"), seconds)
+
+
+def apart(parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts of a run that has nothing of the run around it: a recommender that a node or a tool of an agent asks
+    keeps no checkpoints in the agent's thread, and streams as it does alone."""
+    context = Context()
+    while True:
+        try:
+            part = context.run(next, parts)
+        except StopIteration:
+            return
+        yield part
 
 
 def serializer() -> JsonPlusSerializer:

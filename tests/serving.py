@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
-from fakes import FakeEncoder
+from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder
 
 from recgraph.graph.recommender import Recommender
 from recgraph.http.app import create_app
@@ -20,6 +22,15 @@ from recgraph.http.serve import listening, server_of
 from recgraph.service import Service
 from recgraph.settings import Settings
 from recgraph.store.db import Store
+
+
+def copied_shop(loaded_stores: Callable[[str, Path], Path], folder: Path) -> Path:
+    """The small shop of fakes.py in a folder of the test's own."""
+    tables = folder / "tables"
+    tables.mkdir()
+    for kind, text in (("items", SHOP_ITEMS), ("events", SHOP_EVENTS), ("exposures", SHOP_EXPOSURES)):
+        (tables / f"{kind}.csv").write_text(text, encoding="utf-8")
+    return Path(shutil.copyfile(loaded_stores("shop", tables), folder / "shop.duckdb"))
 
 
 @dataclass
@@ -57,8 +68,6 @@ def serving(store: Path, limits: Limits | None = None, keys: Keys | None = None,
 
 
 def wait_until_ready(client: httpx.Client) -> None:
-    import time
-
     for _ in range(600):
         try:
             if client.get("/ready").status_code == 200:

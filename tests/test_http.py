@@ -5,26 +5,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS
 
 pytest.importorskip("fastapi")
 
 import httpx
-from serving import Served, serving
-
-from recgraph.store.db import Store
+from serving import Served, copied_shop, serving
 
 
 @pytest.fixture
-def shop(make_store: Callable[..., Store]) -> Path:
-    store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
-    store.close()
-    return store.path
+def shop(loaded_stores: Callable[[str, Path], Path], tmp_path: Path) -> Path:
+    return copied_shop(loaded_stores, tmp_path)
 
 
-@pytest.fixture
-def server(shop: Path) -> Iterator[Served]:
-    with serving(shop) as served:
+@pytest.fixture(scope="module")
+def server(loaded_stores: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One for all tests of this file that leave it as they found it, or nearly so."""
+    with serving(copied_shop(loaded_stores, tmp_path_factory.mktemp("served"))) as served:
         yield served
 
 
@@ -164,11 +160,12 @@ def test_health_ready_and_openapi(server: Served) -> None:
     assert "application/problem+json" in described["paths"]["/v1/events"]["post"]["responses"]["422"]["content"]
 
 
-def test_metrics_count_by_template_and_hold_no_ids(server: Served) -> None:
-    server.ask(query="linen shirt")
-    server.client.get("/v1/users/U1/summary")
-    server.client.get("/v1/nothing/here")
-    text = server.client.get("/metrics").text
+def test_metrics_count_by_template_and_hold_no_ids(shop: Path) -> None:
+    with serving(shop) as server:
+        server.ask(query="linen shirt")
+        server.client.get("/v1/users/U1/summary")
+        server.client.get("/v1/nothing/here")
+        text = server.client.get("/metrics").text
     assert 'recgraph_requests_total{method="GET",path="/v1/users/{user_id}/summary",status="200"} 1.0' in text
     assert 'path="unmatched",status="404"' in text
     assert 'recgraph_node_seconds_count{node="retrieve"} 1.0' in text

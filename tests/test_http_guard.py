@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS
 
 pytest.importorskip("fastapi")
 
 import httpx
-from serving import Served, serving
+from serving import Served, copied_shop, serving
 
 from recgraph.cli import main
 from recgraph.errors import RecgraphError, SettingsError, StoreBusy, StoreReadOnly
@@ -24,19 +23,19 @@ from recgraph.http.keys import Keys
 from recgraph.http.limits import Limits
 from recgraph.http.logs import JsonLines
 from recgraph.http.serve import check_open
-from recgraph.store.db import Store
 
 
 @pytest.fixture
-def shop(make_store: Callable[..., Store]) -> Path:
-    store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
-    store.close()
-    return store.path
+def shop(loaded_stores: Callable[[str, Path], Path], tmp_path: Path) -> Path:
+    return copied_shop(loaded_stores, tmp_path)
 
 
-@pytest.fixture
-def server(shop: Path) -> Iterator[Served]:
-    with serving(shop, Limits(body=2000, body_seconds=1.0)) as served:
+@pytest.fixture(scope="module")
+def server(loaded_stores: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One for all tests of this file that leave it as they found it, or nearly so."""
+    with serving(
+        copied_shop(loaded_stores, tmp_path_factory.mktemp("served")), Limits(body=2000, body_seconds=1.0)
+    ) as served:
         yield served
 
 
@@ -356,6 +355,10 @@ def test_the_log_has_templates_and_no_ids_no_words_and_no_text_of_errors(
         server.client.get("/nothing/U1")
         monkeypatch.setattr(server.service, "summary", crash)
         server.client.get("/v1/users/U1/summary")
+        for _ in range(100):  # the crash is logged after it was answered
+            if any(record.exc_info for record in caplog.records):
+                break
+            time.sleep(0.02)
     lines = [json.loads(JsonLines().format(record)) for record in caplog.records if record.name != "httpx"]
     requests = [line for line in lines if line["message"] == "request"]
     assert [(line["path"], line["status"]) for line in requests if line["path"] != "/ready"] == [
