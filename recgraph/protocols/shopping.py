@@ -163,7 +163,9 @@ class Catalogue:
         named = len(Wish.from_dict(found["understood"]).named)
         lines = [line for line in found["items"] if line["fits"] == most]
         if lines and most < named:
-            shelf.notes.append(info("partial_match", f"No product has all that was named; these have {most} of {named}."))
+            shelf.notes.append(
+                info("partial_match", f"No product has all that was named; these have {most} of {named}.")
+            )
         known = self.service.items([line["item_id"] for line in lines])
         groups: dict[str, tuple[list[Item], list[dict[str, Any]]]] = {}
         for line in lines:
