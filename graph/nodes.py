@@ -43,8 +43,9 @@ from recgraph.tools.wish.wish import Wish
 # those on the same page) 60 held-out cases gave NDCG@10 .376 at 0, .376 at .1, .374 at .5, .296 at 1: it does not
 # improve on the fusion's order, and alone it spoils it.
 SMALL_WEIGHT = 0.1
-# Words in a title that speak to the model lifted a product by up to 14 places (benchmarks/injection.py).
-_MOST_LIFTED = 3
+# Words in a title that speak to the model lifted a product by up to 14 places (benchmarks/injection.py). What a title
+# can win is both together: with its own words the product may fall, and with others be lifted.
+_MOST_LIFTED, _MOST_FALLEN = 2, 1
 # Events of a shopper that are read, the newest. Somebody with more, a bot mostly, costs no more than one with as many.
 MOST_EVENTS = 500
 NOTHING_LEFT = "Nothing to recommend"
@@ -195,6 +196,7 @@ class Nodes:
             "as_of": as_utc(as_of),
             "paradigm": state.get("paradigm") or s.paradigm,
             "mode": state.get("mode") or s.mode,
+            "exclude": tuple(state.get("exclude") or ()),
         }
         update: State = {**asked, **self.load_history(asked)}
         if len(state.get("query") or "") > MOST_LETTERS:
@@ -202,9 +204,10 @@ class Nodes:
                 *update["degraded"],
                 f"understand: the request was read up to letter {MOST_LETTERS:,}",
             ]
-        if not self._any_left(update["bought"], update["as_of"]):
+        if not self._any_left([*dict.fromkeys((*update["bought"], *asked["exclude"]))], update["as_of"]):
             there = " that were there before the as-of time" if update["as_of"] else ""
-            note = f"{NOTHING_LEFT}: all products{there} are sold out or already bought."
+            ruled = ", already bought or ruled out" if asked["exclude"] else " or already bought"
+            note = f"{NOTHING_LEFT}: all products{there} are sold out{ruled}."
             nothing: State = {"memory": [], "summary": None, "prediction": None, "candidates": [], "scored": []}
             update = {**update, **nothing, "relaxed": [], "degraded": [*update["degraded"], note]}
             return Command(update=_afresh(state, update), goto="explain")
@@ -214,13 +217,12 @@ class Nodes:
             self.memory(update["as_of"]).warm(context.ready_by)
         return Command(update=_afresh(state, update), goto="understand")
 
-    def _any_left(self, bought: Sequence[str], as_of: datetime | None) -> bool:
-        """Whether anything may be recommended to who has purchased this. Asked of the store: to make a retriever may
-        take long."""
+    def _any_left(self, gone: Sequence[str], as_of: datetime | None) -> bool:
+        """Whether anything but this may be recommended. Asked of the store: to make a retriever may take long."""
         offered = self.reader.offered(as_of)
-        if offered > len(bought):
+        if offered > len(gone):
             return True
-        taken = [one for one in self.reader.items(bought).values() if one.offered]
+        taken = [one for one in self.reader.items(gone).values() if one.offered]
         return offered > sum(as_of is None or one.first_seen is None or one.first_seen < as_of for one in taken)
 
     def load_history(self, state: State) -> State:
@@ -292,9 +294,11 @@ class Nodes:
 
     def retrieve(self, state: State, runtime: Runtime[RunContext]) -> State:
         """F 4.4: catalogue items for the predicted text, at least `candidates` and `k` of them where the catalogue has
-        so many for which the hard parts of the wish hold. Where those are fewer than k, what could give way."""
+        so many for which the hard parts of the wish hold. Where those are fewer than k, or none is all that was named,
+        what could give way."""
         s, prediction, wish = self.settings, state.get("prediction"), state.get("wish")
         retriever = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by)
+        ruled_out = (*(state.get("bought") or ()), *(state.get("exclude") or ()))
         asked = RetrievalQuery(
             prediction.item_id if prediction else "",
             prediction.title if prediction else "",
@@ -304,7 +308,7 @@ class Nodes:
             max(s.candidates, state["k"]),
             state["mode"],
             s.mixup,
-            exclude=state.get("bought") or (),
+            exclude=ruled_out,
             wish=wish,
         )
         proposed = retriever.candidates(asked)
@@ -314,8 +318,9 @@ class Nodes:
         found = [one for one in proposed if one.item_id in items and items[one.item_id].offered]
         notes: list[str] = []
         relaxed: Sequence[Relaxation] = ()
-        if wish and wish.hard and len(found) < state["k"]:
-            relaxed = retriever.relaxations(wish, state.get("bought") or ())
+        enough = len(found) >= state["k"]
+        if wish and wish.hard and (not enough or found[0].fits < len(wish.named)):
+            relaxed = retriever.relaxations(wish, ruled_out, enough=enough)
             if not found:
                 asked_for = " · ".join(
                     prompts.clean(part, _PART_LETTERS) for part in wish.parts(s.currency)[:_PARTS_TOLD]
@@ -447,7 +452,8 @@ def _afresh(state: State, update: State) -> dict[str, Any]:
 def blend(candidates: Sequence[Candidate], pairs: Sequence[tuple[float, float]], weight: float) -> list[Scored]:
     """Orders candidates by (1 - weight) x retrieval + weight x Yes/No, both as z-scores; ties keep the order of
     retrieval. Only what fits equally many named parts of the wish changes places, whatever the weight. Below a weight
-    of 1, where the model ranks alone (T 4.3), none comes more than `_MOST_LIFTED` places before where retrieval has it.
+    of 1, where the model ranks alone (T 4.3), none comes more than `_MOST_LIFTED` places before where retrieval has it,
+    and none more than `_MOST_FALLEN` behind.
 
     `pairs` are log-probabilities of Yes and No, one a candidate. Ranking by the logit difference, not by T eq. 3
     (DESIGN 7).
@@ -463,10 +469,14 @@ def blend(candidates: Sequence[Candidate], pairs: Sequence[tuple[float, float]],
 
 
 def _held(order: Sequence[int], before: Sequence[int]) -> list[int]:
-    """The order, with none more than `_MOST_LIFTED` places before where it was."""
+    """The order, with none more than `_MOST_LIFTED` places before where it was, or `_MOST_FALLEN` behind: in each place
+    stands who has to, else the first in the order who may."""
     place, waiting, held = {one: number for number, one in enumerate(before)}, list(order), list[int]()
     while waiting:
-        held.append(waiting.pop(next(n for n, one in enumerate(waiting) if place[one] <= len(held) + _MOST_LIFTED)))
+        due = [one for one in waiting if place[one] + _MOST_FALLEN == len(held)]
+        may = (one for one in waiting if place[one] - _MOST_LIFTED <= len(held))
+        held.append(due[0] if due else next(may))
+        waiting.remove(held[-1])
     return held
 
 

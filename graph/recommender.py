@@ -37,6 +37,7 @@ from recgraph.graph.wiring import apart, build_graph, serializer
 from recgraph.graph.wish import SEEN, Conversations, Vocabularies, heard
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
+from recgraph.store.forget import forget_user
 from recgraph.store.live.kept import KeptReader
 from recgraph.store.live.writer import StoreWriter
 from recgraph.store.records import Event, Summary, as_utc
@@ -203,15 +204,16 @@ class Recommender:
         deadline: float | None = None,
         new_user: bool = False,
         wish: Wish | None = None,
+        exclude: Sequence[str] = (),
         thread: str = "",
     ) -> Iterator[Step | Recommendation]:
         """Runs the graph and yields a `Step` as each node ends, the `Recommendation` last.
 
         `as_of` hides everything from that moment on (a datetime, UTC where it has no offset, or text as `parse_time`
-        reads it); `deadline` is in seconds. `wish` is one given ready-made: it wins over the words of the query. Under
-        a `thread` the requests of a user are one conversation: wishes add up, and "cheaper ones" means those of the
-        last answer; this process keeps the last 1,000 of them. An unknown user raises UnknownUser unless `new_user`;
-        SettingsError for a value out of range.
+        reads it); `deadline` is in seconds. `wish` is one given ready-made: it wins over the words of the query. What
+        `exclude` names is never shown. Under a `thread` the requests of a user are one conversation: wishes add up, and
+        "cheaper ones" means those of the last answer; this process keeps the last 1,000 of them. An unknown user raises
+        UnknownUser unless `new_user`; SettingsError for a value out of range.
         """
         asked_for = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
         given: dict[str, Any] = {name: value for name, value in asked_for.items() if value is not None}
@@ -227,6 +229,7 @@ class Recommender:
             "paradigm": settings.paradigm,
             "mode": settings.mode,
             "given": wish,
+            "exclude": tuple(dict.fromkeys(exclude)),
         }
         if thread:
             asked["wish"], asked["shown"] = self._conversations.last(user_id, thread)
@@ -333,6 +336,11 @@ class Recommender:
         """Writes new and changed products (a price, a stock); the next answer knows them. As `Store.upsert_items`;
         takes the store as `record` does."""
         return self._writer.upsert_items(items)
+
+    def forget(self, user_id: str) -> dict[str, int]:
+        """Takes a shopper out of all that is kept, the conversations of this process among it; as `forget_user`."""
+        self._conversations.forget(user_id)
+        return forget_user(self.store, user_id)
 
     def close(self) -> None:
         """Writes what is not in the run log and the store yet, and closes the store and the checkpoints."""
@@ -468,12 +476,13 @@ class Recommender:
     def _choose_summarizer(self, settings: Settings) -> Summarizer:
         kind, llm, adapter = settings.summarizer, self.llm, self.adapters.names.get("summarize")
         if kind == "auto":
+            adapter = adapter if self.adapters.summarizes else None  # it may have learnt to copy
             # In this process on a CPU an LLM's summary costs seconds a block.
             kind = "llm" if self._large or (adapter and not (llm and llm.on_cpu)) else "profile"
         if kind == "profile" or llm is None:
             return ProfileSummarizer(self.currency)
         vocabulary = CatalogueWords(self.store.attribute_values())
-        weights = self.adapters.weights.get("summarize", "")
+        weights = self.adapters.weights.get("summarize", "") if adapter else ""
         return LLMSummarizer(
             llm, vocabulary, wording=settings.wording, currency=self.currency, adapter=adapter, weights=weights
         )

@@ -107,7 +107,7 @@ class RunRequest(TypedDict):
 
     A conversation: `wish` is what was asked for so far, `shown` are the item ids of the last answer. Where the graph
     itself has a checkpointer and a thread, both are there already; who has it as a node keeps the two keys in its own
-    state. `given` is a wish given ready-made, which wins over the words."""
+    state. `given` is a wish given ready-made, which wins over the words; what `exclude` names is never shown."""
 
     user_id: str
     query: NotRequired[str]
@@ -119,6 +119,7 @@ class RunRequest(TypedDict):
     wish: NotRequired[Wish | None]
     given: NotRequired[Wish | None]
     shown: NotRequired[Sequence[str]]
+    exclude: NotRequired[Sequence[str]]
 
 
 class State(TypedDict, total=False):
@@ -136,6 +137,7 @@ class State(TypedDict, total=False):
     given: Wish | None
     wish: Wish | None
     shown: Sequence[str]
+    exclude: Sequence[str]  # item ids that the request rules out
     history: Sequence[Event]  # the newest so many
     bought: Sequence[str]  # the items purchased in it and before it
     items: Annotated[Mapping[str, Item], merge]

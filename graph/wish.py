@@ -96,6 +96,12 @@ class Conversations:
             while len(self._last) > self._kept:
                 self._last.popitem(last=False)
 
+    def forget(self, user_id: str) -> None:
+        """Drops the conversations of a user."""
+        with self._lock:
+            for key in [key for key in self._last if key[0] == user_id]:
+                del self._last[key]
+
 
 def as_asked(item: Item, wish: Wish | None) -> str:
     """What a product has of what was asked for, as the beginning of a sentence: "Black boots by Harrow". "" where that

@@ -34,6 +34,10 @@ class StoreReadOnly(StoreError):
     """The store or its disk cannot be written; reading works."""
 
 
+class UnknownRun(StoreError):
+    """The run id is not in the run log."""
+
+
 class IngestError(RecgraphError):
     """Nothing could be read from the given files. The store is as it was before."""
 

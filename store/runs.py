@@ -23,7 +23,7 @@ from typing import Any
 
 import duckdb
 
-from recgraph.errors import StoreError
+from recgraph.errors import StoreBusy, StoreError, UnknownRun
 from recgraph.store.care.faults import check_writable, translate
 from recgraph.store.connection import Database
 
@@ -79,13 +79,13 @@ class RunLog:
         return self._read("SELECT record FROM runs ORDER BY written DESC, rowid DESC LIMIT ?", limit)
 
     def find(self, run_id: str) -> dict[str, Any]:
-        """The run of an id, as it was given. StoreError where it is not there."""
+        """The run of an id, as it was given. UnknownRun where it is not there."""
         rows = self._read("SELECT record FROM runs WHERE run_id = ? ORDER BY written DESC LIMIT 1", run_id)
         if rows:
             return rows[0]
         newest = ", ".join(str(run.get("run_id")) for run in self.recent(_NAMED))
         there = f"The newest of those that are: {newest}." if newest else "Nothing is logged yet."
-        raise StoreError(f"Run '{run_id}' is not in the run log {self.place}. {there}")
+        raise UnknownRun(f"Run '{run_id}' is not in the run log {self.place}. {there}")
 
     def _read(self, command: str, value: object) -> list[dict[str, Any]]:
         """The records that a command gives; [] where nothing was logged yet."""
@@ -119,7 +119,7 @@ class RunQueue:
 
     def __init__(self, log: RunLog) -> None:
         self.log = log
-        self.trouble = ""
+        self.trouble, self._held = "", False
         self.after_fork()
         _queues[id(self)] = self
 
@@ -153,11 +153,14 @@ class RunQueue:
                 with self._state:
                     self._waiting.extendleft(reversed(runs))
                     self._drop_oldest()
-                    if not self.trouble:
+                    # A log that others are writing into is written a moment later; that is no trouble yet.
+                    told = self._held or not isinstance(error, StoreBusy)
+                    self._held = True
+                    if told and not self.trouble:
                         _log.warning("Runs wait to be logged: %s", error)
-                    self.trouble = str(error)
+                    self.trouble = str(error) if told else self.trouble
             else:
-                self.trouble = ""
+                self.trouble, self._held = "", False
 
     def close(self) -> None:
         """Writes what waits; what cannot be written even now is lost, with a warning."""

@@ -67,6 +67,7 @@ def request_of(
         "given": {**given.to_dict(), "dropped": list(given.dropped)} if given else None,
         "wish": wish.to_dict() if wish else None,
         "shown": list(asked.get("shown") or ()),
+        "exclude": list(asked.get("exclude") or ()),
         "settings": {name: getattr(settings, name) for name in _SETTINGS},
         "conditions": dict(conditions),
         "made": [summary.input_hash for summary in answered.get("made") or ()],
@@ -153,6 +154,7 @@ class PastRun:
             "given": given,
             "wish": wish,
             "shown": list(request["shown"]),
+            "exclude": list(request.get("exclude") or ()),  # a run of an earlier version names none
         }
 
     def as_of(self, store: Store) -> datetime | None:

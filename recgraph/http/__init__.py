@@ -1,0 +1,1 @@
+"""The HTTP door: `recgraph serve`. Needs the extra `serve`."""

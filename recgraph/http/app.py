@@ -1,0 +1,151 @@
+"""The HTTP application: endpoints, guard, keys and counters put together over one `Service`.
+
+It opens and closes nothing; `recgraph serve` (serve.py) does. Other doors are given to it: `routers` (UCP, the page,
+the chat) and `mounts` (MCP), each with what must run while the application does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+import anyio.to_thread
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.responses import JSONResponse, Response
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp
+
+from recgraph import __version__
+from recgraph.errors import RecgraphError
+from recgraph.http import answers, writes
+from recgraph.http.access import Access
+from recgraph.http.bodies import StateJson
+from recgraph.http.guard import Guard
+from recgraph.http.keys import Grant, Keys
+from recgraph.http.limits import Gate, Limits, Rates
+from recgraph.http.metrics import Meters
+from recgraph.http.problems import RETRY_AFTER, Refusal, add_handlers, documented
+from recgraph.service import Service
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+_AGAIN = 5.0  # seconds until warming up is tried again
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """An ASGI application below a path, and what must run while it is served."""
+
+    app: ASGIApp
+    running: AbstractAsyncContextManager[object] | None = None
+
+
+def create_app(
+    service: Service,
+    keys: Keys,
+    limits: Limits | None = None,
+    *,
+    hosts: Sequence[str] = LOOPBACK,
+    routers: Sequence[APIRouter] = (),
+    mounts: Mapping[str, Mounted] | None = None,
+) -> FastAPI:
+    """The application. `hosts` are the names it answers to (a page that rebinds its own name to this machine has
+    another), ("*",) for any."""
+    limits, mounts, meters = limits or Limits(), mounts or {}, Meters()
+    access = Access(keys, Rates(limits.rate))
+    answering, writing = Gate(limits.answering, limits.queue), Gate(limits.writing, limits.queue)
+    meters.watch("answering", lambda: answering.inside)
+    meters.watch("writing", lambda: writing.inside)
+    ready = anyio.Event()
+
+    @asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for mounted in mounts.values():
+                if mounted.running is not None:
+                    await stack.enter_async_context(mounted.running)
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            tasks.start_soon(_warm_up, service, ready)
+            yield
+            tasks.cancel_scope.cancel()
+
+    app = FastAPI(
+        title="recgraph",
+        summary="Recommendations for shops whose products carry text",
+        version=__version__,
+        lifespan=running,
+        docs_url=None,  # both load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False},  # spans hold paths, and these ids
+    )
+    app.include_router(_states(service, ready, writing))
+    app.include_router(_metrics(access, meters))
+    app.include_router(answers.router(service, access, answering, writing, meters))
+    app.include_router(writes.router(service, access, writing, meters))
+    for router in routers:
+        app.include_router(router)
+    for path, mounted in mounts.items():
+        app.mount(path, mounted.app)
+    add_handlers(app)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    app.add_middleware(
+        Guard, meters=meters, body=limits.body, seconds=limits.body_seconds, same_origin=not keys.required
+    )
+    return app
+
+
+def _states(service: Service, ready: anyio.Event, reading: Gate) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/health", summary="Whether the process lives", responses={200: {"model": StateJson}})
+    async def health() -> Response:
+        """Asks nothing of the store."""
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    @routes.get(
+        "/ready",
+        summary="Whether answers come at once",
+        responses={200: {"model": StateJson}, **documented(503)},
+    )
+    async def readiness() -> Response:
+        """After what the first answer needs is loaded, and while the store can be read."""
+        if not ready.is_set():
+            raise Refusal(503, "starting", "What answers need is being loaded. Ask again.", RETRY_AFTER)
+        await reading.run(service.health)
+        return JSONResponse({"status": "ready", "version": __version__})
+
+    return routes
+
+
+def _metrics(access: Access, meters: Meters) -> APIRouter:
+    routes, any_key = APIRouter(), Depends(access.asks())
+
+    @routes.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(401, 429, 503)},
+    )
+    async def metrics(_: Grant = any_key) -> Response:
+        """For any key."""
+        return Response(meters.text(), media_type="text/plain; version=0.0.4")
+
+    return routes
+
+
+async def _warm_up(service: Service, ready: anyio.Event) -> None:
+    """Loads what the first answer needs; where that does not work now, again and again."""
+    while not ready.is_set():
+        try:
+            await anyio.to_thread.run_sync(partial(service.warm_up), abandon_on_cancel=True)
+        except RecgraphError as error:
+            _log.error("warming up: %s", error)
+            await anyio.sleep(_AGAIN)
+        else:
+            ready.set()
+            _log.info("ready")

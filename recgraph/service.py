@@ -1,0 +1,223 @@
+"""What every door offers, in plain data: `Service` over one `Recommender`. HTTP, UCP, MCP and the page call it.
+
+It knows no protocol and no key: who may ask what is for the door to say. All methods are synchronous and thread-safe
+and may take as long as an answer does; a door calls them in threads. Errors are those of recgraph.errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from recgraph import __version__
+from recgraph.errors import LLMError, SettingsError, UnknownRun
+
+if TYPE_CHECKING:
+    from recgraph.graph.recommender import Recommender
+    from recgraph.store.records import Event, Item, Summary
+    from recgraph.tools.wish.wish import Wish
+
+SUMMARY_SECONDS = 10.0  # that a summary may take, where an LLM writes it; then it is counted
+MOST_USERS = 1000  # shoppers on one page of them
+
+
+class Service:
+    """Recommendations, events, products, summaries, runs and forgetting, as plain data in and out."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        self.recommender = recommender
+
+    # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def recommend(self, user_id: str, query: str = "", **asked: Any) -> dict[str, Any]:
+        """The public JSON of one recommendation (DESIGN 8). Keywords as in `stream`."""
+        for told in self.stream(user_id, query, **asked):
+            if "items" in told:
+                return told
+        raise AssertionError("a run ends in a recommendation")
+
+    def stream(self, user_id: str, query: str = "", **asked: Any) -> Iterator[dict[str, Any]]:
+        """`{"node", "ms", "detail"}` as each node ends, the public JSON last, which alone has `items`.
+
+        Keywords: `wish` (a `Wish`, or the JSON of one), `exclude` (item ids), `k`, `as_of` (text or a datetime),
+        `deadline` (seconds), `thread`, `new_user`, `mode`, `paradigm`. UnknownUser, SettingsError.
+        """
+        from recgraph.graph.recommendation import Recommendation
+        from recgraph.tools.wish.wish import Wish
+
+        wish = asked.pop("wish", None)
+        given = Wish.from_dict(wish) if isinstance(wish, Mapping) else wish
+        for step in self.recommender.stream(user_id, query, wish=given, **asked):
+            if isinstance(step, Recommendation):
+                yield step.to_dict()
+            else:
+                yield {"node": step.node, "ms": round(step.ms, 1), "detail": step.detail}
+
+    def filters(
+        self,
+        want: Mapping[str, Sequence[str]] | None = None,
+        avoid: Mapping[str, Sequence[str]] | None = None,
+        price: Mapping[str, float | None] | None = None,
+    ) -> Wish:
+        """A wish of which all is hard, in the shop's spelling; `price` has at_most, at_least, about. SettingsError for
+        what no product has; it lists near values."""
+        from recgraph.tools.wish.wish import Price
+
+        return self.recommender.filters(want, avoid, Price(**price) if price else None)
+
+    def understand(self, query: str, user_id: str = "", thread: str = "") -> dict[str, Any]:
+        """What a query is understood as: a wish as JSON, and its `parts` in words."""
+        wish = self.recommender.understand(query, user_id, thread)
+        return {**wish.to_dict(), "parts": wish.parts(self.recommender.currency)}
+
+    def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
+        """Products by their ids; an unknown id is left out."""
+        return self.recommender.store.items(item_ids)
+
+    # ── What happens in the shop ──────────────────────────────────────────────────────────────────────────────────────
+
+    def record(self, events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Writes what shoppers did; on disk when it returns, and known to the next answer.
+
+        Each has `user_id`, `action` and `item_id`, or `query` for a search; also `ts` (now where it is missing, UTC
+        where it has no offset), `position`, and `event_id`: one that this user has had already is `known`, not written
+        again. Without an id an event is always new. All or nothing. SettingsError, StoreError, StoreBusy.
+        """
+        from recgraph.store.records import Event, as_utc
+
+        now = datetime.now(UTC).replace(tzinfo=None)
+        made = [
+            Event(
+                str(one["user_id"]),
+                0,
+                as_utc(one.get("ts")) or now,
+                one["action"],
+                str(one.get("item_id") or ""),
+                str(one.get("query") or ""),
+                one.get("position"),
+            )
+            for one in events
+        ]
+        ids = [_event_key(str(one["user_id"]), str(one.get("event_id") or "")) for one in events]
+        written = self.recommender.record(made, ids)
+        return {"written": len(written), "known": len(made) - len(written)}
+
+    def upsert(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Adds and changes products, all or nothing; fields as those of `Item`. The ids of those that changed."""
+        return self.recommender.upsert(items)
+
+    # ── What is known, and why ────────────────────────────────────────────────────────────────────────────────────────
+
+    def users(self, limit: int = 20, like: str = "") -> list[dict[str, Any]]:
+        """The most active shoppers whose id contains `like`."""
+        return [
+            {
+                "user_id": row.user_id,
+                "events": row.events,
+                "purchases": row.purchases,
+                "first": row.first.isoformat(),
+                "last": row.last.isoformat(),
+            }
+            for row in self.recommender.store.users(min(limit, MOST_USERS), like)
+        ]
+
+    def summary(self, user_id: str) -> dict[str, Any]:
+        """What is known of a shopper, in sentences, each with the events it was made from. UnknownUser."""
+        from recgraph.graph.nodes import MOST_EVENTS
+
+        store = self.recommender.store
+        history = store.history(user_id, limit=MOST_EVENTS)
+        if not history:
+            store.require_user(user_id)
+        items = store.items(sorted({event.item_id for event in history if event.item_id}))
+        found, degraded = self._summarized(user_id, history, items)
+        by_seq = {event.seq: _event(event, items) for event in history}
+        return {
+            "user_id": user_id,
+            "text": found.text if found else "",
+            "made_by": found.model if found else "",
+            "sentences": [
+                {"text": text, "events": [by_seq[seq] for seq in seqs if seq in by_seq]}
+                for text, seqs in (found.sentences if found else ())
+            ],
+            "degraded": degraded,
+        }
+
+    def _summarized(
+        self, user_id: str, history: Sequence[Event], items: Mapping[str, Item]
+    ) -> tuple[Summary | None, list[str]]:
+        """By the summarizer that answers have, from what it wrote before where that is kept; counted where its LLM
+        fails."""
+        from recgraph.graph.state import RunContext, State
+        from recgraph.graph.summary.summarize import build_summarize, profile_fallback
+
+        core, settings = self.recommender, self.recommender.settings
+        asked: State = {"user_id": user_id, "paradigm": settings.paradigm, "history": history, "items": items}
+        graph = build_summarize(core.summarizer, core.store.summary, block=settings.block, group=settings.merge)
+        try:
+            made = graph.invoke(asked, context=RunContext.within(SUMMARY_SECONDS))
+        except LLMError as error:
+            return profile_fallback(asked, core.currency), [f"summarize: counted instead: {error}"]
+        return made.get("summary"), list(made.get("degraded") or ())
+
+    def past(self, run_id: str) -> dict[str, Any]:
+        """A run of the log, as it was answered: the public JSON, with sources, evidence, plan and what was missing.
+        UnknownRun."""
+        from recgraph.graph.replay.past import REQUEST
+        from recgraph.store.runs import RunLog
+
+        found = RunLog(self.recommender.store.path).find(run_id)
+        return {name: value for name, value in found.items() if name != REQUEST}
+
+    def replay(self, run_id: str) -> dict[str, Any]:
+        """The same run again, by the request and the data of then, beside what was answered. UnknownRun, StoreError."""
+        return self.recommender.replay(run_id).to_dict()
+
+    def belongs(self, run_id: str, user_id: str) -> bool:
+        """Whether a run is in the log and is this user's."""
+        try:
+            return bool(self.past(run_id).get("user_id") == user_id)
+        except UnknownRun:
+            return False
+
+    def forget(self, user_id: str) -> dict[str, int]:
+        """Takes a shopper out of everything that is kept; how much of what went. All 0 for who is not known."""
+        return self.recommender.forget(user_id)
+
+    # ── How it is ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def warm_up(self) -> None:
+        """Makes ready what the first answer needs."""
+        self.recommender.warm_up()
+
+    def health(self) -> dict[str, Any]:
+        """Version, models and revision: what answers here. StoreError where the store cannot be read."""
+        core = self.recommender
+        return {
+            "version": __version__,
+            "shop": core.store.meta("name") or "",
+            "currency": core.currency,
+            "models": {**core.models, "store_revision": core.store.revision()},
+        }
+
+
+def _event_key(user_id: str, event_id: str) -> str:
+    """Under what an event's id is kept: a user's own, so that nobody takes another one's ids."""
+    import uuid
+
+    if len(event_id) > 200:
+        raise SettingsError(f"event_id has {len(event_id)} characters; it may have 200.")
+    return f"{len(user_id)}:{user_id}:{event_id}" if event_id else uuid.uuid4().hex
+
+
+def _event(event: Event, items: Mapping[str, Item]) -> dict[str, Any]:
+    """An event as a person can read it."""
+    return {
+        "seq": event.seq,
+        "ts": event.ts.isoformat(),
+        "action": event.action,
+        "item_id": event.item_id,
+        "title": items[event.item_id].name if event.item_id in items else "",
+        "query": event.query,
+    }
