@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from recgraph import __version__
 from recgraph.errors import LLMError, SettingsError, UnknownRun
 
 if TYPE_CHECKING:
-    from recgraph.graph.recommender import Recommender
+    from recgraph.graph.assistant.assistant import Assistant
+    from recgraph.graph.recommender import Recommender, Step
     from recgraph.store.records import Event, Item, Summary
     from recgraph.tools.wish.wish import Wish
 
@@ -52,7 +54,7 @@ class Service:
             if isinstance(step, Recommendation):
                 yield step.to_dict()
             else:
-                yield {"node": step.node, "ms": round(step.ms, 1), "detail": step.detail}
+                yield _step(step)
 
     def filters(
         self,
@@ -65,6 +67,18 @@ class Service:
         from recgraph.tools.wish.wish import Price
 
         return self.recommender.filters(want, avoid, Price(**price) if price else None)
+
+    def chat(self, user_id: str, text: str, thread: str = "") -> Iterator[dict[str, Any]]:
+        """A turn of a conversation: `{"node", "ms", "detail"}` as nodes of the recommender end, where it is asked, then
+        the reply, which alone has `text`: also `products`, `understood`, `relaxed`, `asked_back`, `run_id`. Someone
+        unknown may talk, too."""
+        from recgraph.graph.assistant.assistant import Reply
+
+        for step in self._assistant.stream(user_id, text, thread):
+            if isinstance(step, Reply):
+                yield step.to_dict()
+            else:
+                yield _step(step)
 
     def understand(self, query: str, user_id: str = "", thread: str = "") -> dict[str, Any]:
         """What a query is understood as: a wish as JSON, and its `parts` in words."""
@@ -121,6 +135,15 @@ class Service:
             }
             for row in self.recommender.store.users(min(limit, MOST_USERS), like)
         ]
+
+    def history(self, user_id: str, limit: int = 20) -> list[dict[str, Any]]:
+        """A shopper's latest events, the newest last. UnknownUser."""
+        store = self.recommender.store
+        found = store.history(user_id, limit=limit)
+        if not found:
+            store.require_user(user_id)
+        items = store.items(sorted({event.item_id for event in found if event.item_id}))
+        return [_event(event, items) for event in found]
 
     def summary(self, user_id: str) -> dict[str, Any]:
         """What is known of a shopper, in sentences, each with the events it was made from. UnknownUser."""
@@ -183,6 +206,7 @@ class Service:
 
     def forget(self, user_id: str) -> dict[str, int]:
         """Takes a shopper out of everything that is kept; how much of what went. All 0 for who is not known."""
+        self._assistant.forget(user_id)
         return self.recommender.forget(user_id)
 
     # ── How it is ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -190,6 +214,20 @@ class Service:
     def warm_up(self) -> None:
         """Makes ready what the first answer needs."""
         self.recommender.warm_up()
+
+    def shop(self) -> dict[str, Any]:
+        """What a page says of the shop: name, currency, size, models; `simulated` says what is invented, "" for a real
+        shop."""
+        core = self.recommender
+        facts = {name: core.store.meta(name) or "" for name in ("name", "simulated")}
+        sizes = {name: count for name, count in core.store.counts().items() if name in ("items", "users")}
+        return {**facts, "currency": core.currency, **sizes, "models": core.models}
+
+    @cached_property
+    def _assistant(self) -> Assistant:
+        from recgraph.graph.assistant.assistant import Assistant
+
+        return Assistant(self.recommender)
 
     def health(self) -> dict[str, Any]:
         """Version, models and revision: what answers here. StoreError where the store cannot be read."""
@@ -209,6 +247,10 @@ def _event_key(user_id: str, event_id: str) -> str:
     if len(event_id) > 200:
         raise SettingsError(f"event_id has {len(event_id)} characters; it may have 200.")
     return f"{len(user_id)}:{user_id}:{event_id}" if event_id else uuid.uuid4().hex
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {"node": step.node, "ms": round(step.ms, 1), "detail": step.detail}
 
 
 def _event(event: Event, items: Mapping[str, Item]) -> dict[str, Any]:

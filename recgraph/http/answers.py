@@ -15,10 +15,13 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from recgraph.errors import RecgraphError, StoreBusy, StoreError, UnknownRun
 from recgraph.http.access import Access, check_sees, check_unbound
 from recgraph.http.bodies import (
+    ChatRequest,
+    HistoryJson,
     Id,
     RecommendationJson,
     RecommendationRequest,
     ReplayJson,
+    ShopJson,
     SummaryJson,
     UsersJson,
 )
@@ -65,6 +68,29 @@ def router(service: Service, access: Access, answering: Gate, reading: Gate, met
         first = await anext(pieces)  # what is refused, is so before the answer begins
         return EventSourceResponse(_events(request, first, pieces))
 
+    @routes.post(
+        "/chat",
+        summary="Say something in a conversation",
+        response_class=Response,
+        responses={
+            200: {
+                "description": "Server-sent events: `node`s where products are looked for, then `reply` or `problem`.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            }
+        },
+    )
+    async def chat(request: Request, body: ChatRequest, grant: Grant = may) -> Response:
+        """Wishes add up turn by turn. `reply` has `text`, `products`, `understood`, `relaxed`, `asked_back` and
+        `run_id`. One turn of a thread at a time."""
+        check_sees(grant, body.user_id)
+        pieces = answering.stream(partial(service.chat, body.user_id, body.text, body.thread))
+        return EventSourceResponse(_events(request, await anext(pieces), pieces))
+
+    @routes.get("/shop", summary="The shop", response_class=JSONResponse, responses={200: {"model": ShopJson}})
+    async def shop(_: Grant = may) -> Response:
+        """Its name, currency, size and models, and whether it is invented."""
+        return JSONResponse(await reading.run(service.shop))
+
     @routes.get(
         "/users",
         summary="The most active shoppers",
@@ -90,6 +116,19 @@ def router(service: Service, access: Access, answering: Gate, reading: Gate, met
         """Sentences, each with the events it was made from."""
         check_sees(grant, user_id)
         return JSONResponse(await answering.run(service.summary, user_id))
+
+    @routes.get(
+        "/users/{user_id}/history",
+        summary="What a shopper did last",
+        response_class=JSONResponse,
+        responses={200: {"model": HistoryJson}, **documented(404)},
+    )
+    async def history(
+        user_id: UserId, limit: Annotated[int, Query(ge=1, le=1000)] = 20, grant: Grant = may
+    ) -> Response:
+        """The latest events, the newest last."""
+        check_sees(grant, user_id)
+        return JSONResponse({"events": await reading.run(service.history, user_id, limit)})
 
     @routes.get(
         "/runs/{run_id}",
@@ -149,7 +188,7 @@ def _last(asked: partial[Iterator[dict[str, Any]]], meters: Meters) -> dict[str,
 async def _events(
     request: Request, first: dict[str, Any], pieces: AsyncIterator[dict[str, Any]]
 ) -> AsyncIterator[bytes]:
-    """Server-sent events: a `node` each, `answer` last; `problem` where it breaks off."""
+    """Server-sent events: a `node` each, `answer` or `reply` last; `problem` where it breaks off."""
     yield _event(first)
     try:
         async for piece in pieces:
@@ -162,7 +201,7 @@ async def _events(
 
 
 def _event(piece: dict[str, Any]) -> bytes:
-    name = "answer" if "items" in piece else "node"
+    name = "answer" if "items" in piece else "reply" if "text" in piece else "node"
     return format_sse_event(event=name, data_str=json.dumps(piece, ensure_ascii=False))
 
 

@@ -100,6 +100,19 @@ class RecommendationRequest(Strict):
     )
 
 
+class ChatRequest(Strict):
+    """What a shopper says in a conversation; `thread` names it."""
+
+    user_id: Id
+    text: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
+    thread: Annotated[str, Field(max_length=100)] = ""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"user_id": "U123", "text": "something warmer", "thread": "t1"}]},
+    )
+
+
 class EventJson(Strict):
     """What a shopper did. A search names a query, everything else a product."""
 
@@ -234,6 +247,23 @@ class SummaryJson(Open):
     made_by: str
     sentences: list[SentenceJson]
     degraded: list[str]
+
+
+class ShopJson(Open):
+    """The shop; `simulated` says what of it is invented."""
+
+    name: str
+    simulated: str
+    currency: str
+    items: int
+    users: int
+    models: dict[str, str]
+
+
+class HistoryJson(Open):
+    """A shopper's latest events."""
+
+    events: list[dict[str, Any]]
 
 
 class UsersJson(Open):
