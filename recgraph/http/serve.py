@@ -110,7 +110,7 @@ def check_open(host: str, keys: Keys) -> None:
 def serve(
     host: str, port: int, keys_file: str | None, allow_host: tuple[str, ...], store: str | None, **given: Any
 ) -> None:
-    """Answer over HTTP until stopped: recommendations, events, products, why.
+    """Answer over HTTP until stopped.
 
     Without a file of keys it serves this machine alone, and whoever asks may do everything; recgraph keys add makes the
     first key. What it offers is described at /openapi.json, and in docs/http.md.
