@@ -22,7 +22,7 @@ from ucp_sdk.models.schemas.shopping.catalog_search import SearchResponse
 from recgraph.graph.recommender import Recommender
 from recgraph.http.keys import Keys
 from recgraph.protocols import ucp
-from recgraph.protocols.access import Options
+from recgraph.protocols.access import ProtocolOptions
 from recgraph.service import Service
 from recgraph.settings import Settings
 from recgraph.store.db import Store
@@ -43,7 +43,7 @@ def ask(make_store: Callable[..., Store]) -> Iterator[Ask]:
 
         def answer(operation: str, body: Any, status: int = 200, token: str = "", currency: str = "EUR") -> Any:
             app = FastAPI()
-            app.include_router(ucp.router(Service(recommender), Keys.beside(path), Options(currency=currency)))
+            app.include_router(ucp.router(Service(recommender), Keys.beside(path), ProtocolOptions(currency=currency)))
             headers = {"UCP-Agent": AGENT, **({"Authorization": f"Bearer {token}"} if token else {})}
             with TestClient(app) as client:
                 told = client.post(f"/ucp/catalog/{operation}", json=body, headers=headers)

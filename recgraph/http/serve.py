@@ -124,7 +124,7 @@ def serve(
     from recgraph.http.keys import Keys
     from recgraph.http.limits import Limits
     from recgraph.http.logs import log_as_json
-    from recgraph.protocols.access import Options
+    from recgraph.protocols.access import ProtocolOptions
     from recgraph.protocols.mcp_server import mcp_router
     from recgraph.protocols.ucp import router as ucp_router
     from recgraph.service import Service
@@ -136,7 +136,7 @@ def serve(
     keys.all()
     limits = Limits(given["rate"], given["max_body"], answering=given["concurrent"], queue=given["queue"])
     hosts = (*LOOPBACK, *allow_host) if is_loopback(host) else allow_host or ("*",)
-    options = Options.from_environment()
+    options = ProtocolOptions.from_environment()
     number = given["number"]
     with listening(host, port) if number is None else socket.socket(fileno=number) as listener:
         if given["workers"] > 1:
