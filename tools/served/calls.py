@@ -14,9 +14,9 @@ from typing import TypeVar
 import openai
 
 from recgraph.errors import LLMError, LLMGarbled, LLMRefused, LLMTimeout, LLMUnavailable
-from recgraph.tools.llm.breaker import Breaker
 from recgraph.tools.llm.threads import together
 from recgraph.tools.llm.untrusted import harmless
+from recgraph.tools.served.breaker import Breaker
 
 CONCURRENT = 16  # requests in flight; vLLM batches them itself
 LEAST_SECONDS = 0.5  # with less left another try could not be answered before the deadline

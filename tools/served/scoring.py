@@ -17,8 +17,8 @@ import openai
 from langchain_openai import ChatOpenAI
 
 from recgraph.errors import LLMError, LLMGarbled, LLMRefused, LLMTimeout, LLMUnavailable
-from recgraph.tools.llm.calls import Calls
 from recgraph.tools.llm.protocol import Prompt, Usage
+from recgraph.tools.served.calls import Calls
 
 Pair = tuple[float, float]
 _LOOK_SECONDS = 2.0  # between two looks at the server's counters, which are a page of some 50 kB
