@@ -23,6 +23,7 @@ from recgraph.graph.recommender import Recommender
 from recgraph.http.keys import Keys
 from recgraph.protocols import ucp
 from recgraph.protocols.access import ProtocolOptions
+from recgraph.protocols.money import currency_code, major_units, minor_units
 from recgraph.service import Service
 from recgraph.settings import Settings
 from recgraph.store.db import Store
@@ -203,3 +204,17 @@ def test_a_key_is_asked_for_and_one_that_is_bound_makes_the_answer_personal(ask:
     seen = [one["metadata"]["recgraph"]["evidence"] for product in found["products"] for one in product["variants"]]
     assert any(one["event_seqs"] for one in seen)
     assert "S1OLIV" not in ids(found)  # bought
+
+
+def test_signs_of_currencies_are_understood_where_they_are_certain() -> None:
+    told = ("€", "eur", "US$", "¥", "kr", "", "XYZ", "zł")
+    assert [currency_code(one) for one in told] == ["EUR", "EUR", "USD", "JPY", "", "", "", "PLN"]
+    assert [minor_units(19.99, code) for code in ("EUR", "JPY", "KWD")] == [1999, 20, 19990]
+    assert [minor_units(one, "EUR") for one in (0.125, float("nan"), float("inf"), -1, 1e300)] == [
+        13,
+        None,
+        None,
+        None,
+        None,
+    ]
+    assert major_units(1999, "EUR") == 19.99

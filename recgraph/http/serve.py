@@ -128,6 +128,7 @@ def serve(
     from recgraph.http.logs import log_as_json
     from recgraph.protocols.access import ProtocolOptions
     from recgraph.protocols.mcp_server import mcp_router
+    from recgraph.protocols.money import currency_code
     from recgraph.protocols.ucp import router as ucp_router
     from recgraph.service import Service
     from recgraph.settings import load_settings
@@ -157,6 +158,8 @@ def serve(
             server = server_of(create_app(service, keys, limits, hosts=hosts, routers=routers))
             if number is None:
                 _tell(listener, settings.store, keys)
+                if not currency_code(options.currency or recommender.currency):
+                    say("Agents are shown no product: the shop's currency is not known. RECGRAPH_CURRENCY=EUR says it.")
             for one in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again when all is answered
                 signal.signal(one, lambda *_: None)
             server.run(sockets=[listener])
