@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -74,6 +74,16 @@ def test_the_profile_names_both_transports_and_both_capabilities(ask: Ask) -> No
         "https://shop.example/ucp",
         "https://shop.example/mcp",
     ]
+
+
+@pytest.mark.parametrize(("url", "kept"), [("https://shop.example", "public, max-age=300"), ("", "no-store")])
+def test_a_profile_that_a_request_names_the_place_of_is_not_cached(url: str, kept: str) -> None:
+    app, nothing = FastAPI(), Keys("none.json")
+    app.include_router(ucp.router(cast(Service, None), nothing, ProtocolOptions(url=url)))
+    told = TestClient(app, base_url="http://evil.example").get("/.well-known/ucp")
+    assert told.headers["Cache-Control"] == kept
+    BusinessSchema.model_validate(told.json())
+    assert ("evil" in told.text) is not bool(url)
 
 
 def test_a_search_gives_products_of_variants_with_prices_in_minor_units_and_reasons(ask: Ask) -> None:

@@ -84,7 +84,9 @@ def router(
     @made.get("/.well-known/ucp", summary="The shop's UCP profile", responses={})
     def profile(request: Request) -> JSONResponse:
         url = catalogue.options.url or str(request.base_url).rstrip("/")
-        return JSONResponse(business_profile(url), headers={"Cache-Control": f"public, max-age={_PROFILE_SECONDS}"})
+        # What is told by the Host of a request is for who sent it: a cache would tell others.
+        kept = f"public, max-age={_PROFILE_SECONDS}" if catalogue.options.url else "no-store"
+        return JSONResponse(business_profile(url), headers={"Cache-Control": kept})
 
     def caller(request: Request) -> Caller:
         grant = grant_of(keys, request.headers, "recommend")
