@@ -4,8 +4,9 @@
     recgraph serve --store shop.duckdb --llm none --port 8123
     python docs/screenshots.py --url http://127.0.0.1:8123 [--out docs/images]
 
-Needs playwright and a Chromium (`--chromium`, Debian's by default). It clicks, so the store has events more afterwards:
-take a fresh demo shop. Writes page.png (a search and what a cart changed), page-dark.png (a phone, dark), page-chat.png.
+Needs playwright and a Chromium (`--chromium`, Debian's by default). It clicks, so the store has events more
+afterwards: take a fresh demo shop. Writes page.png (a search and what a cart changed), page-dark.png (a phone, dark),
+and page-chat.png.
 """
 
 from __future__ import annotations

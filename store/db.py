@@ -72,6 +72,11 @@ class Store:
         """Whether another process owns it: then that one does what is written, each call in a transaction of its own."""
         return isinstance(self._database, SharedDatabase)
 
+    def require_file(self) -> None:
+        """Raises StoreError on a shared store, for what needs its file whole and alone."""
+        if isinstance(self._database, SharedDatabase):
+            self._database.refuse()
+
     # -- opening and closing ---------------------------------------------------------------------------------------------------
 
     @classmethod

@@ -14,11 +14,9 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS
 pytest.importorskip("fastapi")
 pytest.importorskip("playwright")
 
-from page_routes import routes
 from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 from serving import Served, serving
 
-from recgraph.http import page as served_page
 from recgraph.http.keys import Keys
 from recgraph.store.db import Store
 
@@ -62,7 +60,7 @@ def server(shop: Path) -> Iterator[Served]:
 
 
 def served(store: Path, **more: Any) -> Any:
-    return serving(store, routers=[served_page.router(), routes(store)], **more)
+    return serving(store, **more)
 
 
 @pytest.fixture
@@ -79,7 +77,11 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on(
             "console",
-            lambda told: None if told.type != "error" or (expected and told.text.startswith(expected)) else wrong.append(told.text),
+            lambda told: (
+                None
+                if told.type != "error" or (expected and told.text.startswith(expected))
+                else wrong.append(told.text)
+            ),
         )
         page.goto(url)
         return page
@@ -301,7 +303,9 @@ def test_someone_unknown_goes_on_as_someone_new(server: Served, opened: Callable
 
 
 def test_texts_of_the_shop_stay_texts(make_store: Callable[..., Store], opened: Callable[..., Page]) -> None:
-    items = SHOP_ITEMS.replace("Harrow Linen Shirt, Navy, M", EVIL).replace("Fenn Cable Cardigan, Grey, M", "a\u202egnp.exe\u200f b")
+    items = SHOP_ITEMS.replace("Harrow Linen Shirt, Navy, M", EVIL).replace(
+        "Fenn Cable Cardigan, Grey, M", "a\u202egnp.exe\u200f b"
+    )
     items = items.replace("Harrow Wool Jumper, Olive, M", LONG)
     with served(filled(make_store, items)) as server:
         page = opened(server.url, width=360)
@@ -444,5 +448,7 @@ def test_the_page_lets_nothing_run_but_its_own_files(server: Served, opened: Cal
     cards(page)
     assert [url for url in asked if not url.startswith((server.url, "data:"))] == []
     with suppress(Exception):
-        page.evaluate("() => { const one = document.createElement('script'); one.textContent = 'window.ran = 1'; document.head.append(one); }")
+        page.evaluate(
+            "() => { const one = document.createElement('script'); one.textContent = 'window.ran = 1'; document.head.append(one); }"
+        )
     assert page.evaluate("window.ran") is None

@@ -18,6 +18,7 @@ import pytest
 from recgraph.errors import StoreBusy, StoreError
 from recgraph.store.db import Store
 from recgraph.store.facets import FacetReader
+from recgraph.store.forget import forget_user
 from recgraph.store.live.kept import KeptReader
 from recgraph.store.live.writer import StoreWriter
 from recgraph.store.records import Event, Summary
@@ -161,6 +162,12 @@ def test_a_block_that_fails_has_written_nothing(store: Store) -> None:
 def test_a_shared_store_takes_no_sql_that_writes(store: Store) -> None:
     with pytest.raises(StoreError, match="written by its owner alone"), store.writing():
         store._all("DELETE FROM events")
+
+
+def test_what_needs_the_file_is_refused_before_anything_is_done(store: Store) -> None:
+    with pytest.raises(StoreError, match="stop `recgraph store serve`"):
+        forget_user(store, "U1")
+    assert store.has_user("U1")
 
 
 def test_the_server_reaches_no_file_but_the_store(store: Store) -> None:

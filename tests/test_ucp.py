@@ -85,6 +85,7 @@ def test_a_search_gives_products_of_variants_with_prices_in_minor_units_and_reas
     assert min(len(told["reason"]), len(told["source"])) > 0
     assert set(told["evidence"]) == {"event_seqs", "queries"}
     assert found["recgraph"]["run_id"]
+    assert found["recgraph"]["degraded"] == []
     assert "SOLDUT" not in ids(found)
 
 

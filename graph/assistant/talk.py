@@ -230,7 +230,8 @@ class Talk:
                 update["open"] = []
         reply = AIMessage(text, additional_kwargs={"recgraph": self._facts_of_reply(state, found, asks)})
         old = state["messages"][: max(0, len(state["messages"]) + 1 - MOST_MESSAGES)]
-        update["messages"] = [*(RemoveMessage(str(one.id)) for one in old), reply]
+        gone: list[Any] = [RemoveMessage(str(one.id)) for one in old]
+        update["messages"] = [*gone, reply]
         return update
 
     def _facts_of_reply(self, state: ChatState, found: dict[str, Any], asks: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,7 @@ def check_open(host: str, keys: Keys) -> None:
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N", help="processes that answer"
 )
 @click.option("--socket", "number", type=int, hidden=True)  # of a worker: the parent's, by its number
+@click.option("--chats", default="", hidden=True)  # of a worker: where all of them keep conversations
 @store_option
 def serve(
     host: str, port: int, keys_file: str | None, allow_host: tuple[str, ...], store: str | None, **given: Any
@@ -141,14 +143,16 @@ def serve(
     with listening(host, port) if number is None else socket.socket(fileno=number) as listener:
         if given["workers"] > 1:
             _tell(listener, settings.store, keys)
-            run_workers(settings.store, keys, listener, given["workers"], _options(host, allow_host, given))
+            with tempfile.TemporaryDirectory(prefix="recgraph-") as folder:  # for its owner alone
+                told = [*_options(host, allow_host, given), "--chats", str(Path(folder) / "chats.sqlite")]
+                run_workers(settings.store, keys, listener, given["workers"], told)
             return
         workers.end_with_parent()
         with panel.bars(consoles()[1]) as progress:
             recommender = Recommender.open(store, progress=progress, llm=given["llm"], llm_url=given["llm_url"])
         with recommender:
             log_as_json()
-            service = Service(recommender)
+            service = Service(recommender, given["chats"])
             routers = [made(service, keys, options, limits) for made in (ucp_router, mcp_router)]
             server = server_of(create_app(service, keys, limits, hosts=hosts, routers=routers))
             if number is None:

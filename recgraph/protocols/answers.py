@@ -71,10 +71,11 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _beside(found: Mapping[str, Any]) -> dict[str, Any]:
+    degraded = [one for one in found["degraded"] if found["user_id"] or not one.startswith("load_history:")]
     return {
         "summary": harmless(found["summary"]["text"], 4 * _TEXT),
         "understood": [harmless(part, _TITLE) for part in found["understood"]["parts"]],
         "relaxed": [{"part": harmless(one["part"], _TITLE), "more": one["more"]} for one in found["relaxed"]],
         "plan": [harmless(one, _TITLE) for one in found.get("plan") or ()],
-        "degraded": [harmless(one, _TITLE) for one in found["degraded"]],
+        "degraded": [harmless(one, _TITLE) for one in degraded],
     }

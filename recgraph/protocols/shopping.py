@@ -163,7 +163,9 @@ class Catalogue:
         named = len(Wish.from_dict(found["understood"]).named)
         lines = [line for line in found["items"] if line["fits"] == most]
         if lines and most < named:
-            shelf.notes.append(info("partial_match", f"No product has all that was named; these have {most} of {named}."))
+            shelf.notes.append(
+                info("partial_match", f"No product has all that was named; these have {most} of {named}.")
+            )
         known = self.service.items([line["item_id"] for line in lines])
         groups: dict[str, tuple[list[Item], list[dict[str, Any]]]] = {}
         for line in lines:
@@ -231,12 +233,14 @@ def _answer(capability: str, shelf: Shelf, body: Mapping[str, Any]) -> dict[str,
 
 
 def _run(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The vendor extension of an answer: its run, what was understood, and what it had to do without."""
+    """The vendor extension of an answer: its run, what was understood, and what it had to do without. That nobody known
+    has no history is not worth a word."""
+    degraded = [one for one in found["degraded"] if found["user_id"] or not one.startswith("load_history:")]
     return {
         "run_id": found["run_id"],
         "understood": [harmless(part, _TEXT) for part in found["understood"]["parts"]],
         "relaxed": [{"part": harmless(one["part"], _TEXT), "more": one["more"]} for one in found["relaxed"]],
-        "degraded": [harmless(one, _TEXT) for one in found["degraded"]],
+        "degraded": [harmless(one, _TEXT) for one in degraded],
     }
 
 

@@ -124,7 +124,9 @@ class Owner:
             )
         except duckdb.Error as error:
             line = str(error).splitlines()[0]
-            raise StoreError(f"{self.address} cannot be served ({line}). Is the port taken? Try another: --port") from error
+            raise StoreError(
+                f"{self.address} cannot be served ({line}). Is the port taken? Try another: --port"
+            ) from error
 
     def _attend(self, store: Store, cursor: duckdb.DuckDBPyConnection, mark: Mark) -> None:
         """Does what is asked for until it is stopped or an ingest wants the file."""
@@ -188,5 +190,7 @@ def _done(cursor: duckdb.DuckDBPyConnection, name: str, given: Sequence[Any]) ->
     if name == BLOCK:
         return [_done(cursor, one, unpacked(arguments)) for one, arguments in given]
     if name not in WRITES:
-        raise StoreError(f"'{name[:40]}' is no write that a shared store knows; is it served by another version of recgraph?")
+        raise StoreError(
+            f"'{name[:40]}' is no write that a shared store knows; is it served by another version of recgraph?"
+        )
     return WRITES[name](cursor, *given)

@@ -1,9 +1,9 @@
 """The LLM behind a vLLM server: its OpenAI API through langchain-openai, for a GPU host and for CPU alike.
 
-It knows what a server serves and how it is asked to write; how calls end is calls.py's, Yes/No scoring.py's. Neither
-where a server runs nor what the prompts say is known here. Tokens, chat template and prefix cache are the server's. A
-server that cannot be reached when the object is made is no error: every call tries again and says what is wrong.
-Nothing a server sends is taken for what it should be: an answer has the types that are read of it, or is garbled.
+It knows what a server serves and how it is asked to write; how calls end and how Yes/No is asked is tools/served's.
+Neither where a server runs nor what the prompts say is known here. Tokens, chat template and prefix cache are the
+server's. A server that cannot be reached when the object is made is no error: every call tries again and says what is
+wrong. Nothing a server sends is taken for what it should be: an answer has the types read of it, or is garbled.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import openai
 from langchain_openai import ChatOpenAI
 
 from recgraph.errors import LLMError, LLMGarbled, LLMRefused
-from recgraph.tools.llm.calls import Calls
 from recgraph.tools.llm.forms import follows, form_regex
 from recgraph.tools.llm.protocol import Completion, Form, Prompt, Usage
-from recgraph.tools.llm.scoring import YesNo, used_by
 from recgraph.tools.llm.untrusted import harmless
-from recgraph.tools.llm.wire import BoundedClient
+from recgraph.tools.served.calls import Calls
+from recgraph.tools.served.scoring import YesNo, used_by
+from recgraph.tools.served.wire import BoundedClient
 
 # vLLM gives a regular expression 5 s to compile: 4,000 ids take 0.2-2 s, 16,000 failed on a busy machine with status
 # 500
@@ -177,7 +177,7 @@ class ServerLLM:
 
         def asking(prompt: Prompt) -> Callable[[float], tuple[Completion, Usage]]:
             messages = [("system", prompt.system), ("user", prompt.user)]
-            options = {"model": model, "max_tokens": max_tokens, "extra_body": extra}
+            options: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "extra_body": extra}
             return lambda seconds: read(self._chat.invoke(messages, timeout=seconds, **options))
 
         answers = self._calls.all(model, [asking(prompt) for prompt in prompts], deadline)
