@@ -35,6 +35,7 @@ from recgraph.tools.wish.wish import Wish
 RunId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$", examples=["1f0c2b7a9d3e"])]
 UserId = Annotated[Id, Path()]
 LEAST_SECONDS = 0.05  # that an answer is given after it has waited for its turn
+_EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("event", "data")}}
 _REFUSED = (400, 401, 403, 408, 413, 422, 429, 500, 503)
 
 
@@ -75,7 +76,7 @@ def router(service: Service, access: Access, answering: Gate, reading: Gate, met
         responses={
             200: {
                 "description": "Server-sent events: `node`s where products are looked for, then `reply` or `problem`.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {"schema": _EVENT}},
             }
         },
     )
