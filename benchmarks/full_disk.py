@@ -24,7 +24,8 @@ from damage import in_a_process, machine
 from kills import compared, done, told_state
 from writers import COMMANDS, make_bases
 
-ROOM = (0, 40_000, 300_000, 1_000_000, 3_000_000)  # bytes that are free beside the files a command begins with
+# Bytes that are free beside the files a command begins with. Not 0: to mount, a size of 0 is no limit.
+ROOM = (4_096, 40_000, 300_000, 1_000_000, 3_000_000)
 GROWS = ("summaries", "vectors", "runs", "checkpoints")
 LEFT_OUT = ("doctor --deep --mend", "adapters use", "a store of schema 1")
 

@@ -34,6 +34,7 @@ from recgraph.store import migrations, snapshot
 from recgraph.store.care.health import examine
 from recgraph.store.connection import CONFIG
 from recgraph.store.db import Store
+from recgraph.store.ingest.side import take_place
 from recgraph.store.records import Event, Summary
 from recgraph.store.snapshot import load_summaries, write_summaries
 from recgraph.train import publish
@@ -112,7 +113,7 @@ def load_snapshot(folder: Path, _: Tell) -> None:
     for one in (made, folder / "loaded.duckdb.wal"):
         one.unlink(missing_ok=True)
     snapshot.load(folder / "backup", made).close()
-    made.replace(folder / "shop.duckdb")
+    take_place(made, folder / "shop.duckdb")
 
 
 def publishing(folder: Path, _: Tell) -> None:

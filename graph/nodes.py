@@ -43,8 +43,9 @@ from recgraph.tools.wish.wish import Wish
 # those on the same page) 60 held-out cases gave NDCG@10 .376 at 0, .376 at .1, .374 at .5, .296 at 1: it does not
 # improve on the fusion's order, and alone it spoils it.
 SMALL_WEIGHT = 0.1
-# Words in a title that speak to the model lifted a product by up to 14 places (benchmarks/injection.py).
-_MOST_LIFTED = 3
+# Words in a title that speak to the model lifted a product by up to 14 places (benchmarks/injection.py). What a title
+# can win is both together: with its own words the product may fall, and with others be lifted.
+_MOST_LIFTED, _MOST_FALLEN = 2, 1
 # Events of a shopper that are read, the newest. Somebody with more, a bot mostly, costs no more than one with as many.
 MOST_EVENTS = 500
 NOTHING_LEFT = "Nothing to recommend"
@@ -293,7 +294,8 @@ class Nodes:
 
     def retrieve(self, state: State, runtime: Runtime[RunContext]) -> State:
         """F 4.4: catalogue items for the predicted text, at least `candidates` and `k` of them where the catalogue has
-        so many for which the hard parts of the wish hold. Where those are fewer than k, what could give way."""
+        so many for which the hard parts of the wish hold. Where those are fewer than k, or none is all that was named,
+        what could give way."""
         s, prediction, wish = self.settings, state.get("prediction"), state.get("wish")
         retriever = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by)
         ruled_out = (*(state.get("bought") or ()), *(state.get("exclude") or ()))
@@ -316,8 +318,9 @@ class Nodes:
         found = [one for one in proposed if one.item_id in items and items[one.item_id].offered]
         notes: list[str] = []
         relaxed: Sequence[Relaxation] = ()
-        if wish and wish.hard and len(found) < state["k"]:
-            relaxed = retriever.relaxations(wish, ruled_out)
+        enough = len(found) >= state["k"]
+        if wish and wish.hard and (not enough or found[0].fits < len(wish.named)):
+            relaxed = retriever.relaxations(wish, ruled_out, enough=enough)
             if not found:
                 asked_for = " · ".join(
                     prompts.clean(part, _PART_LETTERS) for part in wish.parts(s.currency)[:_PARTS_TOLD]
@@ -449,7 +452,8 @@ def _afresh(state: State, update: State) -> dict[str, Any]:
 def blend(candidates: Sequence[Candidate], pairs: Sequence[tuple[float, float]], weight: float) -> list[Scored]:
     """Orders candidates by (1 - weight) x retrieval + weight x Yes/No, both as z-scores; ties keep the order of
     retrieval. Only what fits equally many named parts of the wish changes places, whatever the weight. Below a weight
-    of 1, where the model ranks alone (T 4.3), none comes more than `_MOST_LIFTED` places before where retrieval has it.
+    of 1, where the model ranks alone (T 4.3), none comes more than `_MOST_LIFTED` places before where retrieval has it,
+    and none more than `_MOST_FALLEN` behind.
 
     `pairs` are log-probabilities of Yes and No, one a candidate. Ranking by the logit difference, not by T eq. 3
     (DESIGN 7).
@@ -465,10 +469,14 @@ def blend(candidates: Sequence[Candidate], pairs: Sequence[tuple[float, float]],
 
 
 def _held(order: Sequence[int], before: Sequence[int]) -> list[int]:
-    """The order, with none more than `_MOST_LIFTED` places before where it was."""
+    """The order, with none more than `_MOST_LIFTED` places before where it was, or `_MOST_FALLEN` behind: in each place
+    stands who has to, else the first in the order who may."""
     place, waiting, held = {one: number for number, one in enumerate(before)}, list(order), list[int]()
     while waiting:
-        held.append(waiting.pop(next(n for n, one in enumerate(waiting) if place[one] <= len(held) + _MOST_LIFTED)))
+        due = [one for one in waiting if place[one] + _MOST_FALLEN == len(held)]
+        may = (one for one in waiting if place[one] - _MOST_LIFTED <= len(held))
+        held.append(due[0] if due else next(may))
+        waiting.remove(held[-1])
     return held
 
 

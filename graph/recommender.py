@@ -476,12 +476,13 @@ class Recommender:
     def _choose_summarizer(self, settings: Settings) -> Summarizer:
         kind, llm, adapter = settings.summarizer, self.llm, self.adapters.names.get("summarize")
         if kind == "auto":
+            adapter = adapter if self.adapters.summarizes else None  # it may have learnt to copy
             # In this process on a CPU an LLM's summary costs seconds a block.
             kind = "llm" if self._large or (adapter and not (llm and llm.on_cpu)) else "profile"
         if kind == "profile" or llm is None:
             return ProfileSummarizer(self.currency)
         vocabulary = CatalogueWords(self.store.attribute_values())
-        weights = self.adapters.weights.get("summarize", "")
+        weights = self.adapters.weights.get("summarize", "") if adapter else ""
         return LLMSummarizer(
             llm, vocabulary, wording=settings.wording, currency=self.currency, adapter=adapter, weights=weights
         )

@@ -21,8 +21,8 @@ MOST_SHOWN = 50  # products a model may ask for
 _DESCRIPTION = """Recommends products of this shop to a shopper, best first, by what they ask for and by what they
 looked at and bought before. Give the shopper's own words as `query`: what they name comes first, and what they rule out
 ("not leather"), their price bounds and sizes hold for every product. Each line has the item_id in brackets, title,
-price and the reason. Recommend only products of the answer, with the prices as they are given; where there are too few, the
-last line says which part of the wish to give up: ask the shopper."""
+price and the reason. Recommend only products of the answer, with the prices as they are given; where there are too few,
+the last line says which part of the wish to give up: ask the shopper."""
 
 
 class RecommendArguments(BaseModel):

@@ -13,10 +13,12 @@ from typing import Any
 
 import click
 
-from recgraph import ask, chat, measure, upkeep
+from recgraph import ask, chat, measure, sharing, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.http import serve
+from recgraph.llm import command as llm_command
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
+from recgraph.protocols.command import mcp
 from recgraph.terminal import json_text, plain, printable, say
 
 
@@ -45,6 +47,7 @@ _EXTRAS = {
     "chat": ("langchain",),
     "agui": ("ag_ui_langgraph", "ag_ui"),
     "train": ("accelerate", "bitsandbytes", "datasets", "dvc", "ruamel", "sentence_transformers", "trl"),
+    "scale": ("duckdb_extension_quack", "duckdb_extension_httpfs"),
 }
 
 
@@ -298,7 +301,7 @@ def export(folder: Path, before: str | None, store: str | None) -> None:
 
     with open_store(store) as opened:
         rows = snapshot.write(opened, folder, parse_time(before) if before else None)
-    click.echo(f"{folder}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
+    say(f"{folder}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
 
 
 @main.command()
@@ -397,7 +400,7 @@ def use(name: str, llm: str | None, store: str | None) -> None:
         server = (settings.llm_url, settings.llm_api_key)
         kept = keep_default(opened, name, settings.llm, *server, cache=settings.cache_folder)
     taken = f"the adapters {kept}" if kept != "none" else "no adapters"
-    click.echo(f"{settings.store} now takes {taken}; for one run: recgraph run --adapter SET")
+    say(f"{settings.store} now takes {taken}; for one run: recgraph run --adapter SET")
 
 
 @main.command()
@@ -437,8 +440,11 @@ for command in (
     measure.leaderboard,
     measure.tune,
     measure.ablate,
+    sharing.store,
+    mcp,
     serve.serve,
     serve.keys,
+    llm_command.llm,
 ):
     main.add_command(command)
 

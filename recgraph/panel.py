@@ -122,11 +122,18 @@ def understood(wish: Wish, currency: str) -> Text:
 
 
 def _relaxed(found: Recommendation) -> Text:
-    """Why there are so few, and what each hard part that could give way would bring."""
+    """Why there are so few, or none of what was named, and what each hard part that could give way would bring."""
     count = len(found.items)
+    if count and max(line.fits for line in found.items) < len(found.wish.named):
+        named = ", ".join(printable(" or ".join(found.wish.want[name])) for name in found.wish.named)
+        fit = f"None of these is all that was named ({named})"
+        return Text(f"{fit}; {_ways(found)}.", style="yellow")
     fit = f"Only {count} product{' fits' if count == 1 else 's fit'}" if count else "No product fits"
-    ways = ", ".join(f"{one.more:,} more without “{printable(one.part)}”" for one in found.relaxed[:_WAYS_SHOWN])
-    return Text(f"{fit} what was asked for: {ways}.", style="yellow")
+    return Text(f"{fit} what was asked for: {_ways(found)}.", style="yellow")
+
+
+def _ways(found: Recommendation) -> str:
+    return ", ".join(f"{one.more:,} more without “{printable(one.part)}”" for one in found.relaxed[:_WAYS_SHOWN])
 
 
 def _brief(found: Recommendation) -> RenderableType:

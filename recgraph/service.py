@@ -16,7 +16,7 @@ from recgraph.errors import LLMError, SettingsError, UnknownRun
 
 if TYPE_CHECKING:
     from recgraph.graph.assistant.assistant import Assistant
-    from recgraph.graph.recommender import Recommender, Step
+    from recgraph.graph.recommender import Recommender
     from recgraph.store.records import Event, Item, Summary
     from recgraph.tools.wish.wish import Wish
 
@@ -27,8 +27,9 @@ MOST_USERS = 1000  # shoppers on one page of them
 class Service:
     """Recommendations, events, products, summaries, runs and forgetting, as plain data in and out."""
 
-    def __init__(self, recommender: Recommender) -> None:
-        self.recommender = recommender
+    def __init__(self, recommender: Recommender, chats: str = "") -> None:
+        """`chats` is an SQLite file in which several processes keep conversations together."""
+        self.recommender, self._chats = recommender, chats
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -54,7 +55,7 @@ class Service:
             if isinstance(step, Recommendation):
                 yield step.to_dict()
             else:
-                yield _step(step)
+                yield {"node": step.node, "ms": round(step.ms, 1), "detail": step.detail}
 
     def filters(
         self,
@@ -68,18 +69,6 @@ class Service:
 
         return self.recommender.filters(want, avoid, Price(**price) if price else None)
 
-    def chat(self, user_id: str, text: str, thread: str = "") -> Iterator[dict[str, Any]]:
-        """A turn of a conversation: `{"node", "ms", "detail"}` as nodes of the recommender end, where it is asked, then
-        the reply, which alone has `text`: also `products`, `understood`, `relaxed`, `asked_back`, `run_id`. Someone
-        unknown may talk, too."""
-        from recgraph.graph.assistant.assistant import Reply
-
-        for step in self._assistant.stream(user_id, text, thread):
-            if isinstance(step, Reply):
-                yield step.to_dict()
-            else:
-                yield _step(step)
-
     def understand(self, query: str, user_id: str = "", thread: str = "") -> dict[str, Any]:
         """What a query is understood as: a wish as JSON, and its `parts` in words."""
         wish = self.recommender.understand(query, user_id, thread)
@@ -88,6 +77,26 @@ class Service:
     def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
         """Products by their ids; an unknown id is left out."""
         return self.recommender.store.items(item_ids)
+
+    def chat(self, user_id: str, text: str, thread: str = "") -> Iterator[dict[str, Any]]:
+        """One turn of a conversation: `{"node", "ms", "detail"}` as each node ends, then the reply, which alone has
+        `products` (graph/assistant/assistant.py, `Reply`)."""
+        from recgraph.graph.assistant.assistant import Reply
+
+        for step in self.assistant.stream(user_id, text, thread):
+            if isinstance(step, Reply):
+                yield step.to_dict()
+            else:
+                yield {"node": step.node, "ms": round(step.ms, 1), "detail": step.detail}
+
+    @cached_property
+    def assistant(self) -> Assistant:
+        """The shop's assistant. Its conversations are in the file of `chats`, or this process keeps the latest."""
+        from recgraph.graph.assistant.assistant import Assistant
+        from recgraph.graph.checkpoints import Checkpoints
+        from recgraph.graph.wiring import serializer
+
+        return Assistant(self.recommender, Checkpoints(self._chats, serializer()) if self._chats else None)
 
     # ── What happens in the shop ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -136,14 +145,14 @@ class Service:
             for row in self.recommender.store.users(min(limit, MOST_USERS), like)
         ]
 
-    def history(self, user_id: str, limit: int = 20) -> list[dict[str, Any]]:
-        """A shopper's latest events, the newest last. UnknownUser."""
+    def history(self, user_id: str, limit: int) -> list[dict[str, Any]]:
+        """The newest events of a shopper, oldest first. UnknownUser."""
         store = self.recommender.store
-        found = store.history(user_id, limit=limit)
-        if not found:
+        history = store.history(user_id, limit=limit)
+        if not history:
             store.require_user(user_id)
-        items = store.items(sorted({event.item_id for event in found if event.item_id}))
-        return [_event(event, items) for event in found]
+        items = store.items(sorted({event.item_id for event in history if event.item_id}))
+        return [_event(event, items) for event in history]
 
     def summary(self, user_id: str) -> dict[str, Any]:
         """What is known of a shopper, in sentences, each with the events it was made from. UnknownUser."""
@@ -206,8 +215,8 @@ class Service:
 
     def forget(self, user_id: str) -> dict[str, int]:
         """Takes a shopper out of everything that is kept; how much of what went. All 0 for who is not known."""
-        self._assistant.forget(user_id)
-        return self.recommender.forget(user_id)
+        talks = self.assistant.forget(user_id)
+        return {**self.recommender.forget(user_id), **({"conversations": talks} if talks else {})}
 
     # ── How it is ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -216,18 +225,17 @@ class Service:
         self.recommender.warm_up()
 
     def shop(self) -> dict[str, Any]:
-        """What a page says of the shop: name, currency, size, models; `simulated` says what is invented, "" for a real
-        shop."""
+        """What a page tells of the shop; `simulated` is the sentence that says so, "" for a real one."""
         core = self.recommender
-        facts = {name: core.store.meta(name) or "" for name in ("name", "simulated")}
-        sizes = {name: count for name, count in core.store.counts().items() if name in ("items", "users")}
-        return {**facts, "currency": core.currency, **sizes, "models": core.models}
-
-    @cached_property
-    def _assistant(self) -> Assistant:
-        from recgraph.graph.assistant.assistant import Assistant
-
-        return Assistant(self.recommender)
+        counts = core.store.counts()
+        return {
+            "name": core.store.meta("name") or "",
+            "simulated": core.store.meta("simulated") or "",
+            "currency": core.currency,
+            "items": counts["items"],
+            "users": counts["users"],
+            "models": dict(core.models),
+        }
 
     def health(self) -> dict[str, Any]:
         """Version, models and revision: what answers here. StoreError where the store cannot be read."""
@@ -247,10 +255,6 @@ def _event_key(user_id: str, event_id: str) -> str:
     if len(event_id) > 200:
         raise SettingsError(f"event_id has {len(event_id)} characters; it may have 200.")
     return f"{len(user_id)}:{user_id}:{event_id}" if event_id else uuid.uuid4().hex
-
-
-def _step(step: Step) -> dict[str, Any]:
-    return {"node": step.node, "ms": round(step.ms, 1), "detail": step.detail}
 
 
 def _event(event: Event, items: Mapping[str, Item]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Settings:
     wording: str = "fashion"  # prompt wording: fashion | general
     paradigm: str = "recurrent"
     mode: str = "fused"
-    # auto: profile below 1 B parameters, unless a summarize adapter runs on a GPU or server; else llm
+    # auto: profile below 1 B parameters, unless a summarize adapter with a good exam runs on a GPU or server; else llm
     summarizer: str = "auto"
     # free: the LLM writes the title (F 4.2); own: it is the chosen id's; auto: own where nothing taught it to write
     titles: str = "auto"

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from recgraph.options import consoles, json_option, open_store, store_option
-from recgraph.terminal import json_text, plain, say
+from recgraph.terminal import json_text, plain, printable, say
 
 
 @click.command()
@@ -65,7 +65,7 @@ def forget(user: str, item: str, yes: bool, checkpoints: tuple[Path, ...], store
     what = f"shopper {user}" if user else f"product {item}"
     with open_store(store) as opened:
         if not yes:
-            click.confirm(f"Take {what} out of {opened.path}? This cannot be undone.", abort=True)
+            click.confirm(printable(f"Take {what} out of {opened.path}? This cannot be undone."), abort=True)
         gone = forget_user(opened, user, checkpoints) if user else forget_item(opened, item)
         adapters = opened.meta("adapter") or ""
         path = opened.path

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 from filelock import FileLock, Timeout
@@ -23,6 +24,7 @@ from filelock import FileLock, Timeout
 from recgraph.errors import StoreBusy, StoreError
 from recgraph.store.care.faults import LOG, check_writable, is_fatal, set_orphaned_log_aside, translate
 
+Value = TypeVar("Value")
 PATIENCE = 2.0  # seconds to wait for another process's lock before StoreBusy
 # while an ingest is at work: its merge, all that it locks the store for, takes seconds (5.9 million events: 30)
 MERGE_PATIENCE = 60.0
@@ -43,16 +45,18 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {
 @dataclass(frozen=True)
 class Terms:
     """What the SQL of one block may do that is refused while a store serves: reach the files of `folder`, run with
-    DuckDB's `settings`, change them (ALTER TABLE does, by itself)."""
+    DuckDB's `settings`, change them (ALTER TABLE does, by itself), use what `prepare` loaded."""
 
     folder: Path | None = None
     settings: Mapping[str, str | int] = field(default_factory=dict)
     changing: bool = False
+    prepare: Callable[[duckdb.DuckDBPyConnection], None] = lambda connection: None
 
 
 def _locked(connection: duckdb.DuckDBPyConnection, terms: Terms | None) -> duckdb.DuckDBPyConnection:
     """From here on SQL reaches no file but the store's own and those of the terms, whatever a store has in it."""
     allowed = terms or Terms()
+    allowed.prepare(connection)
     for name, value in allowed.settings.items():
         connection.execute(f"SET {name} = '{value}'")
     if allowed.folder is not None:
@@ -365,6 +369,12 @@ class Database:
                         cursor.close()
             finally:
                 self._drop_writer()
+
+    def call(self, write: Callable[..., Value], *arguments: object) -> Value:
+        """One write of `store/`, a function of a cursor and these arguments, in a transaction of its own or the one of
+        this thread. A shared store has it done by its owner (store/shared/remote.py)."""
+        with self.writing() as cursor:
+            return write(cursor, *arguments)
 
     def _commit(self, cursor: duckdb.DuckDBPyConnection) -> None:
         try:

@@ -40,6 +40,8 @@ from recgraph.store.connection import Database, Terms
 from recgraph.store.migrations import MIGRATIONS, check_version, migrate, schema_version
 from recgraph.store.newest import newest_event
 from recgraph.store.records import Event, Item, Summary, as_utc
+from recgraph.store.shared.address import is_address
+from recgraph.store.shared.remote import SharedDatabase
 
 __all__ = ["END_OF_TIME", "Catalogue", "Changes", "Reject", "Sequences", "Store", "UserRow"]
 
@@ -65,6 +67,16 @@ class Store:
         self._changes: tuple[str, str, Changes | None] = ("", "", None)  # the last that were asked for, from and up to a revision
         self.path = database.path
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether another process owns it: then that one does what is written, each call in a transaction of its own."""
+        return isinstance(self._database, SharedDatabase)
+
+    def require_file(self) -> None:
+        """Raises StoreError on a shared store, for what needs its file whole and alone."""
+        if isinstance(self._database, SharedDatabase):
+            self._database.refuse()
+
     # -- opening and closing ---------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -72,6 +84,8 @@ class Store:
         """Opens for writing; makes the file and the schema where missing, and migrates an older schema. StoreError, -ReadOnly, and -Busy after
         `patience` seconds."""
         place = Path(os.path.expanduser(path))
+        if is_address(path):
+            return cls._opened(place, True, patience)
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -80,15 +94,16 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path, write: bool = False) -> Store:
-        """Opens an existing store. A store of an older schema is migrated (and must be writable for that once)."""
+        """Opens an existing store, by its file or, as `quack:HOST:PORT`, where it is served (store/shared/). A store of an older schema is migrated (and must be writable for that once)."""
         place = Path(os.path.expanduser(path))
-        if not place.exists():
+        if not is_address(path) and not place.exists():
             raise _missing(place)
         return cls._opened(place, write)
 
     @classmethod
     def _opened(cls, place: Path, write: bool, patience: float | None = None) -> Store:
-        store = cls(Database.acquire(place, write, patience), write)
+        at = SharedDatabase if is_address(place) else Database
+        store = cls(at.acquire(place, write, patience), write)
         try:
             with store._database.reading() as cursor:
                 version = schema_version(cursor, place)
@@ -163,8 +178,7 @@ class Store:
 
     def set_meta(self, key: str, value: str) -> None:
         """Keeps a fact with the store."""
-        with self._database.writing() as cursor:
-            cursor.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [key, value])
+        self._database.call(changes.set_meta, key, value)
 
     def revision(self) -> str:
         """A short id of what was written; it changes when an ingest, `record_events` or `upsert_items` changed anything. "empty" before the
@@ -203,16 +217,14 @@ class Store:
         milliseconds, and an ingest sorts them in.
         """
         self._check_open()
-        with self._database.writing() as cursor:
-            return changes.record_events(cursor, events, ids)
+        return self._database.call(changes.record_events, events, ids)
 
     def upsert_items(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
         """Adds products and changes known ones, all or nothing: each a mapping with `item_id` and those fields of `Item` that are to be
         written; what is not given stays, and None empties a field. A product is listed again unless `listed` is given as False. Gives the
         ids of those that changed. StoreError for a field that is none; StoreBusy, StoreReadOnly."""
         self._check_open()
-        with self._database.writing() as cursor:
-            return changes.upsert_items(cursor, items)
+        return self._database.call(changes.upsert_items, items)
 
     # -- users and their events ------------------------------------------------------------------------------------------------
 
@@ -297,6 +309,19 @@ class Store:
             marks = ", ".join("?" * len(part))
             rows += self._all("SELECT * EXCLUDE (first_seen_given) FROM items WHERE item_id IN (" + marks + ")", part)  # noqa: S608 - only marks
         return {row[0]: _item(row) for row in rows}
+
+    def variants(self, parent_ids: Sequence[str], limit: int) -> list[Item]:
+        """The listed items of these groups (`parent_id`), those in stock first; `limit` of each group at most."""
+        if not parent_ids:
+            return []
+        marks = ", ".join("?" * len(parent_ids))
+        rows = self._all(
+            "SELECT * EXCLUDE (first_seen_given) FROM items WHERE listed AND parent_id IN (" + marks + ")"  # noqa: S608 - only marks
+            " QUALIFY row_number() OVER (PARTITION BY parent_id ORDER BY in_stock DESC, item_id) <= ?"
+            " ORDER BY parent_id, in_stock DESC, item_id",
+            [*parent_ids, limit],
+        )
+        return [_item(row) for row in rows]
 
     def offered(self, before: datetime | None = None) -> int:
         """How many products may be recommended: in stock, listed and, with a moment, not first seen later."""
@@ -425,6 +450,9 @@ class Store:
         """Keeps summaries beside the store for its next writer (store/care/pending.py), so that nobody waits for the store; one whose
         input_hash is in it already is left as it is. StoreReadOnly."""
         self._check_open()
+        if self.is_shared:
+            self._database.call(pending.insert, summaries)
+            return
         check_writable(self.path)  # else nobody will ever take them in
         pending.keep(self.path, summaries)
 
@@ -432,7 +460,7 @@ class Store:
         """Takes in the summaries that wait beside the store; not inside a transaction of the caller's, for what waits goes after a commit.
         StoreReadOnly, and StoreBusy after `patience` seconds."""
         self._check_open()
-        files = [] if self._database.in_transaction else pending.waiting(self.path)
+        files = [] if self.is_shared or self._database.in_transaction else pending.waiting(self.path)
         if not files:
             return
         with self._database.writing(patience=patience) as cursor:
@@ -456,8 +484,7 @@ class Store:
         """Keeps float32[n, d] under n keys; a key that is there already is replaced."""
         if len(keys) != len(vectors):
             raise ValueError(f"{len(keys)} keys for {len(vectors)} vectors")
-        with self._database.writing() as cursor:
-            _vectors.write(cursor, kind, model, keys, vectors)
+        self._database.call(_vectors.write, kind, model, keys, vectors)
 
 
 def _item(row: tuple[Any, ...]) -> Item:

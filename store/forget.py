@@ -33,6 +33,7 @@ def forget_user(store: Store, user_id: str, checkpoint_files: Sequence[Path] = (
     """Takes a shopper out of the store, its run log, the checkpoint files (those beside the store are found) and what
     was built of it; all counts are 0 for an unknown id. StoreBusy where another process does not let go of the store;
     then nothing has changed, or a part is done and the next call does the rest, as after a kill."""
+    store.require_file()
     store.take_waiting()
     with store._database.reading() as cursor:
         queries = _own_queries(cursor, user_id)
@@ -117,13 +118,18 @@ def holders(store: Path, folders: Sequence[Path] = ()) -> list[str]:
     found = []
     for root in dict.fromkeys([store.absolute().parent, *(folder.absolute() for folder in folders)]):
         found += [f"snapshot {folder}" for folder in find_snapshots(root)]
-        found += [f"set aside: {file}" for mark in (".damaged", ".orphaned") for file in sorted(root.glob(f"{store.name}*{mark}*"))]
+        found += [
+            f"set aside: {file}"
+            for mark in (".damaged", ".orphaned")
+            for file in sorted(root.glob(f"{store.name}*{mark}*"))
+        ]
     return list(dict.fromkeys(found))
 
 
 def forget_item(store: Store, item_id: str) -> dict[str, int]:
     """Takes a product off the catalogue, with its vectors and what queries showed of it. Gives the rows that went; all
     0 for an unknown id and for a product that is off it already."""
+    store.require_file()
     gone = _forget_item_in_store(store, item_id)
     erase(store)  # also where nothing was found: an earlier call may have been cut off here
     return gone

@@ -23,7 +23,7 @@ from typing import Any
 
 import duckdb
 
-from recgraph.errors import StoreError, UnknownRun
+from recgraph.errors import StoreBusy, StoreError, UnknownRun
 from recgraph.store.care.faults import check_writable, translate
 from recgraph.store.connection import Database
 
@@ -119,7 +119,7 @@ class RunQueue:
 
     def __init__(self, log: RunLog) -> None:
         self.log = log
-        self.trouble = ""
+        self.trouble, self._held = "", False
         self.after_fork()
         _queues[id(self)] = self
 
@@ -153,11 +153,14 @@ class RunQueue:
                 with self._state:
                     self._waiting.extendleft(reversed(runs))
                     self._drop_oldest()
-                    if not self.trouble:
+                    # A log that others are writing into is written a moment later; that is no trouble yet.
+                    told = self._held or not isinstance(error, StoreBusy)
+                    self._held = True
+                    if told and not self.trouble:
                         _log.warning("Runs wait to be logged: %s", error)
-                    self.trouble = str(error)
+                    self.trouble = str(error) if told else self.trouble
             else:
-                self.trouble = ""
+                self.trouble, self._held = "", False
 
     def close(self) -> None:
         """Writes what waits; what cannot be written even now is lost, with a warning."""

@@ -122,6 +122,7 @@ def test_a_run_that_is_cancelled_ends_and_is_resumed_from_what_was_whole(make: M
     assert ids(found) == ids(make().graph.invoke(asked(), thread("whole")))
 
 
+@pytest.mark.slow
 def test_twenty_at_once_answer_as_one_after_the_other(make: Make) -> None:
     recommender = make()
     requests = [

@@ -83,6 +83,16 @@ def test_relaxations_say_which_hard_part_brings_how_many(facets: Facets) -> None
     assert facets.relaxations(wish, ~offered) == ()
 
 
+def test_what_is_named_and_out_of_reach_is_what_relaxing_would_bring(facets: Facets) -> None:
+    """"boots under 90" showed other things, and said nothing of the boots just above it."""
+    wish = Wish({"category": ("Boots",)}, price=Price(at_most=90))
+    offered = np.ones(facets.n_items, bool)
+    assert facets.relaxations(wish, offered) == (Relaxation("under 90", 2),)
+    assert facets.relaxations(wish, offered, enough=True) == (Relaxation("under 90", 2),)
+    there = Wish({"category": ("Boots",)}, price=Price(at_most=99.99))
+    assert facets.relaxations(there, offered, enough=True) == ()
+
+
 def test_where_no_part_alone_brings_more_the_fewest_that_do_together_are_told(facets: Facets) -> None:
     wish = Wish({"size": ("S",)}, {"brand": ("Fenn",)}, ("size",), Price(at_most=50))
     offered = np.array([True, True, True, False, False])

@@ -159,6 +159,7 @@ def test_what_is_made_beside_a_store_is_for_its_owner_alone(tmp_path: Path) -> N
     assert stat.S_IMODE((tmp_path / "shop.runs.duckdb").stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut_off_in", ["runlog.forget", "checkpoints.forget", "_forget_in_store", "erase"])
 def test_forgetting_that_was_cut_off_is_ended_by_the_next_call(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, cut_off_in: str

@@ -578,6 +578,7 @@ def test_a_home_that_nobody_has_is_a_missing_file_and_messages_act_on_nothing(sh
         ["ingest", "~nobody here/x.csv"],
         ["users", "--store", "~nobody here/x.duckdb"],
         ["run", "--user", "a", "\x1b[2J"],
+        ["forget", "--user", "a\x1f", "--store", str(shop)],  # the question, answered by the end of the input
     ):
         done = CliRunner().invoke(main, line)
         assert isinstance(done.exception, SystemExit)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import click, item
 
@@ -130,14 +131,29 @@ def test_no_answer_of_the_model_moves_a_product_past_one_that_fits_more(weight: 
 
 
 @pytest.mark.parametrize("weight", [0.1, 0.5, 0.9, 1.0])
-def test_a_model_lifts_a_product_by_three_places_at_most_unless_it_ranks_alone(weight: float) -> None:
+def test_what_a_title_says_to_a_model_is_worth_three_places_at_most_unless_it_ranks_alone(weight: float) -> None:
+    """Between its falling for one text and its being lifted for another."""
     candidates = [Candidate(str(place), 0.0, "text", ("text",)) for place in range(20)]
-    for place in range(20):  # whose title has talked the model round
-        said = [(-0.01, -9.0) if one == place else (-5.0, -0.1) for one in range(20)]
-        found = [line.candidate.item_id for line in blend(candidates, said, weight)]
-        assert sorted(found, key=int) == [one.item_id for one in candidates]
-        lifted = place - found.index(str(place))
-        assert lifted == place if weight == 1 else 0 <= lifted <= 3
+    for place in range(20):
+        stands = []
+        for yes, no in ((True, False), (False, True)):  # it alone has talked the model round, and all but it
+            said = [(-0.01, -9.0) if (yes if one == place else no) else (-5.0, -0.1) for one in range(20)]
+            found = [line.candidate.item_id for line in blend(candidates, said, weight)]
+            assert sorted(found, key=int) == [one.item_id for one in candidates]
+            stands.append(found.index(str(place)))
+        assert stands == [0, 19] if weight == 1 else stands[0] <= place <= stands[1] <= stands[0] + 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_a_model_says_it_moves_no_product_far_nor_past_one_that_fits_more(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    fits = sorted(rng.integers(0, 3, 20).tolist(), reverse=True)
+    candidates = [Candidate(str(place), 0.0, "text", ("text",), fit) for place, fit in enumerate(fits)]
+    found = blend(candidates, [(float(one), float(-one)) for one in rng.normal(size=20)], 0.9)
+    assert [line.candidate.fits for line in found] == fits
+    moved = [int(line.candidate.item_id) - place for place, line in enumerate(found)]
+    assert min(moved) >= -1
+    assert max(moved) <= 2
 
 
 def test_a_reason_begins_with_what_the_product_has_of_what_was_asked() -> None:

@@ -141,6 +141,7 @@ def test_what_can_be_read_of_a_damaged_store_is_saved_and_the_damaged_file_kept(
     assert saved
 
 
+@pytest.mark.slow
 def test_saving_a_damaged_store_keeps_what_only_its_log_holds_and_begins_again_after_a_kill(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +186,7 @@ def _killed(*_: object) -> None:
 # ── Logs of others, other files, full disks ───────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_the_log_of_a_store_that_is_gone_is_not_read_into_a_new_one(shop: Path, tmp_path: Path) -> None:
     """An ingest beside it reported success, and the store was empty."""
     log, killed = shop.with_name("shop.duckdb.wal"), "import os; from recgraph.store.db import Store\n"
@@ -283,6 +285,7 @@ def test_leftovers_that_nobody_uses_are_found_and_swept(shop: Path, tmp_path: Pa
     assert [entry.name for entry in scratch.iterdir()] == ["somebody-else"]
 
 
+@pytest.mark.slow
 def test_a_cut_off_export_is_ended_or_forgotten_but_never_mixed(shop: Path, make_store: MakeStore, tmp_path: Path) -> None:
     """A kill between two files left the old events beside the new items."""
     other = make_store(SHOP_ITEMS, SHOP_EVENTS.replace("U1", "U9"), name="other")

@@ -694,6 +694,7 @@ def test_a_real_set_is_read_whole_and_quickly(
         assert [event.seq for event in history] == list(range(1, len(history) + 1))
 
 
+@pytest.mark.slow
 def test_forty_thousand_bad_lines_take_seconds_and_are_all_kept(tmp_path: Path) -> None:
     """They were noted one by one, which took minutes."""
     rows = "u,2025-01-01,click,I,extra\n" * 40_000

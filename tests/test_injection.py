@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -156,10 +157,12 @@ def test_a_text_that_holds_all_words_is_not_word_for_word_what_is_asked_for(make
 @pytest.fixture
 def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import attacked  # type: ignore[import-not-found]
     import injection  # type: ignore[import-not-found]
+    import lifts  # type: ignore[import-not-found]
 
-    yield injection
-    for name in ("injection", "attacks"):
+    yield SimpleNamespace(**vars(lifts) | vars(attacked) | vars(injection))
+    for name in ("injection", "injection_llm", "attacked", "attacks", "lifts"):
         sys.modules.pop(name, None)
 
 
@@ -171,6 +174,7 @@ def test_there_are_fifty_attacks_and_each_can_be_written(harness: Any) -> None:
     assert len(set(texts)) == len(texts) == 50
 
 
+@pytest.mark.slow
 def test_a_title_that_repeats_what_is_searched_for_stands_no_higher_than_it_did(
     harness: Any, make_store: Callable[..., Store]
 ) -> None:
@@ -189,17 +193,40 @@ def test_a_title_that_repeats_what_is_searched_for_stands_no_higher_than_it_did(
     lines = list(
         harness.of_retrieval(shop, list(harness.cases(shop, [one], 1, chosen)), ("title", "colour", "description"))
     )
-    attacks = [line for line in lines if line.attack in chosen]
-    assert len(attacks) == 3 * 3 * 2
-    assert max(line.over_own for line in attacks) <= 0
-    assert harness.tables(lines)["all"]["worst"] <= 3
+    assert len(lines) == 3 * 3 * 2
+    assert max(line.over_own for line in lines) <= 0
+    found = harness.tables(lines)
+    assert found["all"]["worst"] <= 3
+    assert found["neutral text"]["cases"] == 3 * harness.NEUTRALS  # of titles of what comes
+
+
+def test_the_places_of_a_product_are_counted_without_its_own_variants(
+    harness: Any, make_store: Callable[..., Store]
+) -> None:
+    """Of a style at most three are shown: one that falls behind a variant of its own leaves the list, and nobody else
+    has won a place by it."""
+    first, *items = rows()
+    styled = [f"{first},parent_id", *(f"{row},{'P' if number < 6 else ''}" for number, row in enumerate(items))]
+    shop = harness.Shop(make_store(styled), FakeEncoder())
+    assert shop.variants("I003") == ["I000", "I001", "I002", "I004", "I005"]
+    assert shop.variants("I009") == []
+    one = harness.Shopper("U1", "lamp", (), (), ())
+    ranked = shop.candidates(shop.base, one, one.query, 50, alone="I003")
+    assert not set(shop.variants("I003")) & {line.item_id for line in ranked}
+
+
+def test_neutral_texts_are_measured_against_each_other(harness: Any) -> None:
+    line = harness.Line.of(next(harness.attacks()), "title", "inside", 4, [10, 6, 10, 21, 10], 9)
+    assert (line.lift, line.over_own) == (6, 5)
+    assert line.apart == (0, 4, 0, -11, 0)
+    assert harness.tables([line])["neutral text"] == {
+        **{"cases": 5, "mean": -1.4, "most_of_20": 4, "worst": 4, "least": -11, "over_3": 1}
+    }
 
 
 def test_the_leaderboard_tells_what_attacks_moved(harness: Any, tmp_path: Path) -> None:
     attack = next(harness.attacks())
-    lines = [
-        harness.Line(one, "title", "inside", lift, 1) for one, lift in ((attack, 4), (attack, -1), (harness.NEUTRAL, 2))
-    ]
+    lines = [harness.Line(attack, "title", "inside", lift, 1, 0.0, apart) for lift, apart in ((4, (2, -3)), (-1, ()))]
     record = {
         "command": "python",
         "date": "2026-11-27",
@@ -213,7 +240,7 @@ def test_the_leaderboard_tells_what_attacks_moved(harness: Any, tmp_path: Path) 
     file.write_text(json.dumps({"retrieval": {**record, **harness.tables(lines)}}), encoding="utf-8")
     found = Injection.read(file)
     assert found is not None
-    assert found.rows[0] == ("without a language model", "2", "+1.50", "4", "1", "1", "+2.00", "2")
+    assert found.rows[0] == ("without a language model", "2", "+1.50", "4", "1", "1", "−0.50", "2")
     assert found.families == (("instructions", "2", "+1.50", "4"),)
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(StoreError, match="no record of attacks"):

@@ -95,6 +95,7 @@ def test_what_was_written_is_read_anew_and_nothing_else(store: Store, reads: lis
     assert len(reads) == 3
 
 
+@pytest.mark.slow
 def test_what_another_process_writes_is_read(make_store: Callable[..., Store]) -> None:
     made = make_store(SHOP_ITEMS, SHOP_EVENTS)
     made.close()
@@ -127,6 +128,7 @@ def test_a_history_read_before_an_event_is_not_kept_after_it(store: Store, monke
     assert reader.history("U1")[-1].ts == NOON
 
 
+@pytest.mark.slow
 def test_no_thread_reads_what_was_before_its_own_event(store: Store) -> None:
     reader, wrong = KeptReader(store), list[str]()
 

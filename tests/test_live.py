@@ -325,6 +325,7 @@ def test_what_was_built_is_kept_beside_the_store_and_what_is_damaged_or_stale_is
     assert [one for one in root.iterdir() if one == folder] == []
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_what_is_kept_is_never_answered_from(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """An array with another number in it gave another answer without a word, or an IndexError."""
     monkeypatch.setattr("recgraph.tools.retrieve.KEPT_FROM", 1)

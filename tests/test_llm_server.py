@@ -19,6 +19,7 @@ from recgraph.errors import LLMError, LLMGarbled, LLMRefused, LLMTimeout, LLMUna
 from recgraph.tools.llm.open import open_llm
 from recgraph.tools.llm.protocol import LLM, Form, Prompt
 from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM, _size_in_name
+from recgraph.tools.served import breaker
 
 PROMPT = Prompt("Answer Yes or No.", "Red shoes?")
 BASE = "SmolLM2-135M-Instruct"
@@ -27,6 +28,14 @@ MODELS = {
     "data": [{"id": BASE, "object": "model", "parent": None}, {"id": "rec", "object": "model", "parent": BASE}],
 }
 KEY = "sk-very-secret-key"
+PATHS = {
+    "models": "/v1/models",
+    "tokenize": "/tokenize",
+    "detokenize": "/detokenize",
+    "chat": "/chat/",
+    "scoring": "/generative_scoring",
+    "metrics": "/metrics",
+}
 Reply = tuple[int, Any]  # status and body: JSON-able, bytes as they are, or a function of the request's body
 
 
@@ -57,12 +66,8 @@ class FakeServer:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length) or b"{}")
                 outer.seen.append((self.path, body, {name.lower(): value for name, value in self.headers.items()}))
-                kind = next(
-                    kind
-                    for kind, part in (("models", "/v1/models"), ("tokenize", "/tokenize"), ("chat", "/chat/"))
-                    if part in self.path
-                )
-                status, content = outer.replies[kind]
+                kind = next((kind for kind, part in PATHS.items() if part in self.path), "")
+                status, content = outer.replies.get(kind, (404, {"error": {"message": "Not Found"}}))
                 if callable(content):
                     content = content(body)
                 data = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -87,6 +92,8 @@ class FakeServer:
 
     @staticmethod
     def tokenize(body: dict[str, Any]) -> dict[str, Any]:
+        if "prompt" in body:
+            return {"tokens": [ord(one) for one in body["prompt"]]}
         last = body["messages"][-1]
         return {"tokens": [1, 2, 3] + ([{"Yes": 10, "No": 20}[last["content"]]] if last["role"] == "assistant" else [])}
 
@@ -179,8 +186,18 @@ def test_a_form_is_sent_as_a_regular_expression_and_checked(serve: Callable[...,
         ServerLLM(server.url).generate([PROMPT], form=Form("", tuple(map(str, range(MAX_CHOICES + 1))), ""))
 
 
+class Later:
+    """The clock of some seconds on."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.seconds
+
+
 def test_a_dead_server_is_no_error_until_it_is_asked_and_is_found_again_when_it_lives(
-    serve: Callable[..., FakeServer],
+    serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
     port = server.http.server_port
@@ -190,7 +207,10 @@ def test_a_dead_server_is_no_error_until_it_is_asked_and_is_found_again_when_it_
     for call in (lambda: llm.generate([PROMPT]), lambda: llm.score([PROMPT])):
         with pytest.raises(LLMUnavailable, match=f"127.0.0.1:{port} cannot be reached"):
             call()
+    with pytest.raises(LLMUnavailable, match="failed 3 times in a row and is asked again in 2 s"):
+        llm.connect()
     living = serve()
+    monkeypatch.setattr(breaker, "time", Later(2.0))
     llm._client.base_url = living.url + "/"  # as if the server came back
     llm.connect()
     assert llm.name == "SmolLM2-135M-Instruct"
@@ -228,7 +248,239 @@ def test_a_server_that_drops_every_connection_is_told_as_such(serve: Callable[..
     server.http.RequestHandlerClass.do_POST = dropped
     with pytest.raises(LLMUnavailable, match="disconnected without sending a response"):
         ServerLLM(server.url).generate([PROMPT])
-    assert len(asked) == 2  # once more, not for ever
+    assert len(asked) == 3  # twice more, not for ever
+
+
+def test_a_busy_server_is_asked_again_within_the_deadline(serve: Callable[..., FakeServer]) -> None:
+    told = [(503, {"error": {"message": "starting"}}), (429, {"error": {"message": "busy"}}), (200, answer("Yes"))]
+    server = serve()
+    server.replies = Queued(server.replies, told)
+    assert ServerLLM(server.url).generate([PROMPT])[0][0].text == "Yes"
+    server.replies = Queued(server.replies, [(503, {}), (503, {}), (200, answer("Yes"))])
+    started = time.monotonic()
+    with pytest.raises(LLMError):  # no time for another try
+        ServerLLM(server.url).generate([PROMPT], deadline=started + 0.4)
+    assert time.monotonic() - started < 0.4
+
+
+class Queued(dict[str, Reply]):
+    """Replies of which those to chat requests come one after the other."""
+
+    def __init__(self, others: dict[str, Reply], chats: list[Reply]) -> None:
+        super().__init__(others)
+        self.chats = chats
+
+    def get(self, kind: str, default: Any = None) -> Any:
+        return self.chats.pop(0) if kind == "chat" and self.chats else super().get(kind, default)
+
+
+def dropping(server: FakeServer) -> None:
+    def dropped(self: BaseHTTPRequestHandler) -> None:
+        self.close_connection = True
+
+    server.http.RequestHandlerClass.do_POST = dropped
+
+
+def slow(server: FakeServer) -> None:
+    server.replies["chat"] = (200, lambda body: time.sleep(2) or answer("Yes"))
+
+
+def dead(server: FakeServer) -> None:
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        dropping,
+        slow,
+        dead,
+        lambda server: server.replies.update(chat=(500, {"error": {"message": "dead engine"}})),
+        lambda server: server.replies.update(chat=(200, b"<html>")),
+    ],
+    ids=["drops", "slow", "dead", "500", "garbled"],
+)
+def test_what_failed_three_times_is_not_asked_for_a_while_then_by_one_alone(
+    serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch, harm: Callable[[FakeServer], None]
+) -> None:
+    server = serve()
+    llm = ServerLLM(server.url)
+    well = server.replies["chat"]
+    harm(server)
+    for _ in range(breaker.FAILURES):
+        with pytest.raises(LLMError):
+            llm.generate([PROMPT], deadline=time.monotonic() + 0.6)
+    asked, started = len(server.seen), time.monotonic()
+    for _ in range(200):
+        with pytest.raises(LLMUnavailable, match="is not asked: it failed 3 times in a row"):
+            llm.generate([PROMPT])
+    assert time.monotonic() - started < 0.5
+    assert len(server.seen) == asked
+    if harm in (dead, dropping):
+        return
+    monkeypatch.setattr(breaker, "time", Later(2.5))
+    server.replies["chat"] = (500, {})
+    with pytest.raises(LLMUnavailable, match="status 500"):  # the one that tries
+        llm.generate([PROMPT])
+    with pytest.raises(LLMUnavailable, match="asked again in 4 s"):
+        llm.generate([PROMPT])
+    monkeypatch.setattr(breaker, "time", Later(7.0))
+    server.replies["chat"] = well
+    for _ in range(3):
+        assert llm.generate([PROMPT])[0][0].text == "Yes"
+
+
+def test_an_adapter_that_fails_leaves_the_others_and_the_base_alone(serve: Callable[..., FakeServer]) -> None:
+    server = serve()
+    llm = ServerLLM(server.url)
+    server.replies["chat"] = (500, {})
+    for _ in range(breaker.FAILURES):
+        with pytest.raises(LLMUnavailable, match="status 500"):
+            llm.generate([PROMPT], adapter="rec")
+    server.replies["chat"] = (200, answer("Yes"))
+    with pytest.raises(LLMUnavailable, match="is not asked"):
+        llm.generate([PROMPT], adapter="rec")
+    assert llm.generate([PROMPT])[0][0].text == "Yes"
+
+
+def test_a_caller_without_time_and_a_wrong_request_are_no_failures_of_the_server(
+    serve: Callable[..., FakeServer],
+) -> None:
+    server = serve()
+    llm = ServerLLM(server.url)
+    for _ in range(5):
+        with pytest.raises(LLMTimeout):
+            llm.generate([PROMPT], deadline=time.monotonic() - 1)
+    server.replies["chat"] = (400, {"error": {"message": "too long"}})
+    for _ in range(5):
+        with pytest.raises(LLMError, match="too long"):
+            llm.generate([PROMPT])
+
+
+def test_of_those_who_come_after_the_pause_one_alone_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = breaker.Breaker()
+    for _ in range(breaker.FAILURES):
+        one.failed("fit", "it is dead")
+    monkeypatch.setattr(breaker, "time", Later(3.0))
+    assert [bool(one.refusal("fit")) for _ in range(3)] == [False, True, True]
+    one.undecided("fit")  # it had no time to find out
+    assert [bool(one.refusal("fit")) for _ in range(2)] == [False, True]
+    one.worked("fit")
+    assert not one.refusal("fit")
+
+
+# ── A whole list in one request ───────────────────────────────────────────────────────────────────────────────────────
+
+
+SHARED = "Bought a coat.\n\n[Next Item]\n"
+LIST = [Prompt("S", f"{SHARED}hat {number}") for number in range(4)]
+
+
+def template(body: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer of letters."""
+    if "prompt" in body:
+        text = body["prompt"]
+    else:
+        text = "".join(f"<{one['role']}>{one['content']}</>" for one in body["messages"]) + "<assistant>"
+        if body["messages"][-1]["role"] == "assistant":
+            text = template({"messages": body["messages"][:-1]})["text"] + body["messages"][-1]["content"]
+    return {"tokens": [ord(one) for one in text], "text": text}
+
+
+def scored(*scores: Any, prompt: int = 400) -> dict[str, Any]:
+    data = [{"index": place, "object": "score", "score": score} for place, score in enumerate(scores)]
+    return {"data": data, "usage": {"prompt_tokens": prompt, "completion_tokens": 4, "total_tokens": prompt + 4}}
+
+
+def counters(hits: int, queries: int) -> bytes:
+    kinds = {"hits": hits, "queries": queries}
+    lines = [f'vllm:prefix_cache_{kind}_total{{engine="0"}} {float(count)}' for kind, count in kinds.items()]
+    return "\n".join(["# HELP a b", *lines, 'vllm:prefix_cache_hits_created{engine="0"} 1.7e+09']).encode()
+
+
+@pytest.fixture
+def listing(serve: Callable[..., FakeServer]) -> FakeServer:
+    """A server that scores lists."""
+    base = {"id": BASE, "object": "model", "parent": None, "max_model_len": 2048}
+    return serve(
+        models=(200, {"object": "list", "data": [base]}),
+        tokenize=(200, template),
+        detokenize=(200, lambda body: {"prompt": "".join(map(chr, body["tokens"]))}),
+        scoring=(200, scored(0.9, 0.5, 0.1, 0.0)),
+        chat=(200, answer("Yes", logprobs=logprobs(t89=-1.0, t78=-2.0))),
+    )
+
+
+def paths(server: FakeServer) -> list[str]:
+    return [path.rpartition("/")[2] for path, _, _ in server.seen]
+
+
+def test_a_whole_list_is_one_request_with_what_is_shared_once(listing: FakeServer) -> None:
+    llm = ServerLLM(listing.url)
+    scores, usage = llm.score(LIST)
+    assert [round(1 / (1 + 2.718281828459045 ** (no - yes)), 6) for yes, no in scores] == [0.9, 0.5, 0.1, 0.0]
+    assert (usage.prompt, usage.completion) == (400, 4)
+    body = next(body for path, body, _ in listing.seen if "scoring" in path)
+    assert body["query"] == f"<system>S</><user>{SHARED}"
+    assert body["items"] == [f"hat {number}</><assistant>" for number in range(4)]
+    assert body["label_token_ids"] == [ord("Y"), ord("N")]
+    listing.seen.clear()
+    llm.score([Prompt("S", f"Bought a hat.\n\n[Next Item]\ncoat {number}") for number in range(4)])
+    assert set(paths(listing)) <= {"generative_scoring", "metrics"}  # the template is known by now
+    assert paths(listing).count("generative_scoring") == 1
+    assert "completions" not in paths(listing)
+
+
+def test_a_server_without_that_path_is_asked_prompt_by_prompt_and_never_again(listing: FakeServer) -> None:
+    del listing.replies["scoring"]
+    llm = ServerLLM(listing.url)
+    for _ in range(2):
+        assert llm.score(LIST)[0] == [(-1.0, -2.0)] * 4
+    assert paths(listing).count("generative_scoring") == 1
+
+
+@pytest.mark.parametrize("change", ["tokens", "detokenize", "window", "systems", "cut"])
+def test_prompts_that_cannot_be_parted_for_certain_are_asked_one_by_one(listing: FakeServer, change: str) -> None:
+    asked = LIST
+    if change == "tokens":  # "\n" and what follows are one token there
+        listing.replies["tokenize"] = (
+            200,
+            lambda body: {"tokens": [*template(body)["tokens"], *([7] if "prompt" in body else [])]},
+        )
+    if change == "detokenize":
+        del listing.replies["detokenize"]
+    if change == "window":
+        listing.replies["models"] = (200, MODELS)
+    if change == "systems":
+        asked = [Prompt(f"S{number}", one.user) for number, one in enumerate(LIST)]
+    if change == "cut":  # the server cuts prompts that are too long without a word
+        listing.replies["scoring"] = (200, scored(0.9, 0.5, 0.1, 0.0, prompt=4 * 2040))
+    assert ServerLLM(listing.url).score(asked)[0] == [(-1.0, -2.0)] * 4
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        *({}, [], b"x", scored(0.5), {"data": [{"index": 1, "score": 0.5}] * 4}),
+        *(scored(0.1, 0.2, 0.3, wrong) for wrong in (1.5, -0.1, True, "0.3", None, float("nan"))),
+    ],
+)
+def test_scores_that_are_none_are_garbled(listing: FakeServer, page: Any) -> None:
+    listing.replies["scoring"] = (200, page)
+    with pytest.raises(LLMGarbled):
+        ServerLLM(listing.url).score(LIST)
+
+
+def test_the_hits_of_the_prefix_cache_are_read_of_the_servers_counters(listing: FakeServer) -> None:
+    looks = [counters(100, 1000), counters(450, 1400)]
+    listing.replies["metrics"] = (200, lambda body: looks.pop(0) if len(looks) > 1 else looks[0])
+    llm = ServerLLM(listing.url)
+    assert llm.score(LIST)[1].cached == 350  # of 400: 7 of 8
+    assert llm.score(LIST)[1].cached == 350  # not looked at again within two seconds
+    assert paths(listing).count("metrics") == 2
+    for wrong in (b"", b"vllm:prefix_cache_hits_total x\n", counters(0, 0)):
+        listing.replies["metrics"] = (200, wrong)
+        assert ServerLLM(listing.url).score(LIST)[1].cached == 0
 
 
 def test_a_slow_server_is_a_timeout_at_the_deadline(serve: Callable[..., FakeServer]) -> None:
@@ -248,7 +500,7 @@ def test_a_slow_server_is_a_timeout_at_the_deadline(serve: Callable[..., FakeSer
 def test_a_dripping_server_cannot_stretch_the_deadline(serve: Callable[..., FakeServer]) -> None:
     server = serve(chat=(200, answer("Yes")))
     llm = ServerLLM(server.url)
-    llm._answer_tokens(llm._base, PROMPT, ("Yes", "No"), None)
+    llm._yes_no._answer_tokens(llm._base, PROMPT, ("Yes", "No"), None)
     server.drip = 5
     started = time.monotonic()
     for call in (llm.generate, llm.score):

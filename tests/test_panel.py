@@ -135,5 +135,7 @@ def test_it_is_said_where_products_begin_that_are_not_all_that_was_named(ask: Ca
     assert "B1BRWN" in "".join(lines[: places[0]])
     assert "B2BLCK" in "".join(lines[places[0] :])
     assert "ends here" not in panel(ask("u", "boots", k=2), 100)
+    far = " ".join(panel(ask("u", "boots under 100", k=3), 100).replace("│", " ").split())
+    assert "None of these is all that was named (boots); 2 more without “under 100”." in far
     none = Wish({"color": ("Red",)})
     assert "Nothing fits what was named; near it:" in panel(ask("u", wish=none, k=3), 100)

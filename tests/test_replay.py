@@ -130,6 +130,7 @@ def test_events_before_others_that_were_there_make_another_answer_and_that_is_sa
     assert given.gone[0].endswith("answered as of 2025-01-15, which hides later events.")
 
 
+@pytest.mark.slow
 def test_a_store_that_was_loaded_anew_is_asked_as_of_the_time_of_the_run(
     make: Make, shop: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,5 @@
-"""A real vLLM server on the CPU, in float32, against the in-process model: both must say the same.
+"""A real vLLM server on the CPU, started by `recgraph llm serve` in float32, against the in-process model: both must say
+the same. At the end it is killed, comes back, and is ended.
 
 The server runs in a Python of its own: RECGRAPH_VLLM_PYTHON, else .venv-vllm/bin/python in the repository; without one
 the tests skip.
@@ -12,8 +13,11 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,8 +27,9 @@ pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 
 import torch
 
-from recgraph.errors import LLMError, LLMTimeout, ModelMissing
-from recgraph.tools.llm.adapter_sets import AdapterSet, find_set, portable
+from recgraph.errors import LLMError, LLMTimeout, LLMUnavailable, ModelMissing
+from recgraph.graph.nodes import yes_probability
+from recgraph.tools.llm.adapter_sets import AdapterSet, find_set, portable, served_as
 from recgraph.tools.llm.forms import form_regex
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.open import open_adapted
@@ -37,6 +42,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]  # a server compiles 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_SECONDS = 300  # 20-40 s on two free cores; the first start on a machine also compiles
 SERVED = "SmolLM2-135M-Instruct"
+KEY_NAME, KEY = "RECGRAPH_LLM_API_KEY", "sk-of-this-test"
 SHARED = "A shopper bought red running shoes, a blue cotton shirt and a rain jacket. " * 12
 
 
@@ -72,51 +78,56 @@ def tuned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterSet:
     return find_set(str(place))
 
 
+@dataclass
+class Served:
+    """`recgraph llm serve` at work: its process, and what it has said."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    told: Path
+    log: Path
+
+    def server(self) -> int:
+        """The process id of the server it watches."""
+        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0])
+
+    def wait_for(self, words: str, times: int = 1) -> None:
+        started = time.monotonic()
+        while self.told.read_text().count(words) < times:
+            if self.process.poll() is not None or time.monotonic() - started > START_SECONDS:
+                pytest.fail(f"no '{words}' in:\n{self.told.read_text()}\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.5)
+
+
 @pytest.fixture(scope="module")
-def server(folder: Path, tuned: AdapterSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerLLM]:
+def supervised(folder: Path, tuned: AdapterSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     python = Path(os.environ.get("RECGRAPH_VLLM_PYTHON") or REPOSITORY / ".venv-vllm" / "bin" / "python")
     if not python.is_file():
         pytest.skip(f"no Python with vLLM at {python} (set RECGRAPH_VLLM_PYTHON)")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("vllm") / "server.log"
+    here = tmp_path_factory.mktemp("vllm")
     command = [
-        str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", SERVED, "--dtype", "float32",
-        "--host", "127.0.0.1", "--port", str(port), "--max-model-len", "4096", "--shutdown-timeout", "30",
-        "--enable-lora", "--max-lora-rank", "16", "--max-loras", "2",
-        "--lora-modules", *(f"tuned-{task}={place}" for task, place in tuned.tasks.items()),
-        "--enable-prompt-tokens-details", "--structured-outputs-config", '{"backend":"xgrammar","disable_any_whitespace":true}',
-    ]  # fmt: skip
-    quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, env=os.environ | quiet, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        *(sys.executable, "-m", "recgraph.cli", "llm", "serve", "--python", str(python), "--port", str(port)),
+        *("--llm", str(folder), "--adapter", str(tuned.folder), "--", "--max-model-len", "4096"),
+    ]
+    own = {"RECGRAPH_DTYPE": "float32", "RECGRAPH_CACHE": str(here), "VLLM_CPU_KVCACHE_SPACE": "1", KEY_NAME: KEY}
+    with (here / "told").open("w") as output:
+        process = subprocess.Popen(command, env=os.environ | own, stdout=output, stderr=subprocess.STDOUT)
+    one = Served(process, f"http://127.0.0.1:{port}/v1", here / "told", here / f"vllm-{port}.log")
     try:
-        yield wait_for(f"http://127.0.0.1:{port}/v1", process, log)
+        one.wait_for("ready after")
+        yield one
     finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=40)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=10)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+        print((here / "told").read_text())
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> ServerLLM:
-    started = time.monotonic()
-    while time.monotonic() - started < START_SECONDS:
-        if process.poll() is not None:
-            pytest.fail(f"the vLLM server ended with {process.returncode}:\n{log.read_text()[-3000:]}")
-        llm = ServerLLM(url)
-        try:
-            llm.connect()
-            print(f"vLLM started in {time.monotonic() - started:.0f} s")
-            return llm
-        except LLMError:
-            time.sleep(1)
-    pytest.fail(f"the vLLM server did not start within {START_SECONDS} s:\n{log.read_text()[-3000:]}")
+@pytest.fixture(scope="module")
+def server(supervised: Served) -> ServerLLM:
+    return ServerLLM(supervised.url, api_key=KEY)
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +146,11 @@ def timed(name: str, started: float) -> None:
     print(f"{name}: {time.monotonic() - started:.2f} s")
 
 
-def test_the_server_tells_what_it_serves(server: ServerLLM) -> None:
-    assert (server.name, server.parameters, set(server.adapters)) == (SERVED, 135_000_000, {"tuned-next", "tuned-fit"})
+def test_the_server_tells_what_it_serves(server: ServerLLM, tuned: AdapterSet, supervised: Served) -> None:
+    names = {served_as("tuned", task, place) for task, place in tuned.tasks.items()}
+    assert (server.name, server.parameters, set(server.adapters)) == (SERVED, 135_000_000, names)
+    assert "VLLM_API_KEY='***'" in supervised.told.read_text()
+    assert KEY not in supervised.told.read_text() + supervised.log.read_text()
 
 
 def test_server_and_process_give_the_same_probabilities(server: ServerLLM, local: LocalLLM) -> None:
@@ -148,18 +162,34 @@ def test_server_and_process_give_the_same_probabilities(server: ServerLLM, local
         timed(name, started)
     found, counted = local.score(prompts)
     assert usage.prompt == counted.prompt
-    for (yes, no), (local_yes, local_no) in zip(served, found, strict=True):
-        assert math.exp(yes) == pytest.approx(math.exp(local_yes), abs=1e-3)
-        assert math.exp(no) == pytest.approx(math.exp(local_no), abs=1e-3)
-        assert 1 / (1 + math.exp(no - yes)) == pytest.approx(1 / (1 + math.exp(local_no - local_yes)), abs=1e-3)
+    for one, other in zip(served, found, strict=True):
+        assert yes_probability(*one) == pytest.approx(yes_probability(*other), abs=1e-4)
+    alone, _ = server.score(prompts[:1])  # the probabilities among all tokens
+    assert [math.exp(one) for one in alone[0]] == pytest.approx([math.exp(one) for one in found[0]], abs=1e-4)
+
+
+def test_a_list_in_one_request_is_scored_as_prompt_by_prompt(server: ServerLLM) -> None:
+    shared = "\n".join(f"bought item {number} in red" for number in range(90))
+    prompts = [Prompt("Answer with Yes or No.", f"{shared}\n\n[Next Item]\nblue hat {one}") for one in range(20)]
+    fresh = ServerLLM(f"{server._root}/v1", api_key=KEY)
+    at_once, usage = fresh.score(prompts)
+    assert fresh._yes_no._at_once
+    assert fresh._yes_no._parts(SERVED, prompts, None) is not None
+    share = usage.cached / usage.prompt
+    print(f"prefix hits in a list of 20 prompts of {usage.prompt // 20} tokens, none known before: {share:.0%}")
+    assert share > 0.8
+    fresh._yes_no._at_once = False
+    one_by_one, _ = fresh.score(prompts)
+    for one, other in zip(at_once, one_by_one, strict=True):
+        assert yes_probability(*one) == pytest.approx(yes_probability(*other), abs=1e-6)
 
 
 def test_server_and_process_agree_with_the_same_adapters(
     server: ServerLLM, folder: Path, tuned: AdapterSet, tmp_path: Path
 ) -> None:
-    served, used = open_adapted("tuned", None, tmp_path / "shop.duckdb", url=f"{server._root}/v1")
-    assert used.names == {"next": "tuned-next", "fit": "tuned-fit"}
-    assert (used.label, used.weights) == (tuned.label, tuned.weights)  # the server's folders can be read here
+    served, used = open_adapted("tuned", None, tmp_path / "shop.duckdb", url=f"{server._root}/v1", api_key=KEY)
+    assert used.names == {task: served_as("tuned", task, place) for task, place in tuned.tasks.items()}
+    assert (used.label, used.weights) == (tuned.label, tuned.weights)
     local = LocalLLM(
         folder, {task: str(place) for task, place in tuned.tasks.items()}, dtype=torch.float32, device="cpu"
     )
@@ -167,9 +197,8 @@ def test_server_and_process_agree_with_the_same_adapters(
     said: dict[str | None, float] = {}
     for task in (None, "next", "fit"):
         found = served.score(prompts, adapter=used.names[task] if task else None)[0]
-        for (yes, no), (local_yes, local_no) in zip(found, local.score(prompts, adapter=task)[0], strict=True):
-            assert math.exp(yes) == pytest.approx(math.exp(local_yes), abs=1e-3)
-            assert 1 / (1 + math.exp(no - yes)) == pytest.approx(1 / (1 + math.exp(local_no - local_yes)), abs=1e-3)
+        for one, other in zip(found, local.score(prompts, adapter=task)[0], strict=True):
+            assert yes_probability(*one) == pytest.approx(yes_probability(*other), abs=1e-4)
         said[task] = found[0][0] - found[0][1]
     print(f"logit of Yes against No: {said}")
     assert min(abs(said[a] - said[b]) for a, b in ((None, "next"), (None, "fit"), ("next", "fit"))) > 0.1
@@ -177,11 +206,9 @@ def test_server_and_process_agree_with_the_same_adapters(
 
 def test_a_set_the_server_does_not_have_is_refused_or_done_without(server: ServerLLM, tmp_path: Path) -> None:
     url, store = f"{server._root}/v1", tmp_path / "shop.duckdb"
-    with pytest.raises(
-        LLMError, match="no adapter of the set 'other'; it serves SmolLM2-135M-Instruct, tuned-next, tuned-fit"
-    ):
-        open_adapted("other", None, store, url=url)
-    (note,) = open_adapted("", "other", store, url=url)[1].notes
+    with pytest.raises(LLMError, match="no adapter of the set 'other'; it serves SmolLM2-135M-Instruct, tuned-"):
+        open_adapted("other", None, store, url=url, api_key=KEY)
+    (note,) = open_adapted("", "other", store, url=url, api_key=KEY)[1].notes
     assert "untrained answers" in note
 
 
@@ -227,3 +254,35 @@ def test_the_deadline_holds_while_the_real_server_writes(server: ServerLLM) -> N
     with pytest.raises(LLMTimeout):
         server.generate(stories, max_tokens=2000, deadline=started + 0.5)
     assert time.monotonic() - started < 3
+
+
+def test_a_server_that_is_killed_comes_back_and_answers_as_before(server: ServerLLM, supervised: Served) -> None:
+    before = server.score(candidates(3))[0]
+    os.kill(supervised.server(), signal.SIGKILL)
+    with pytest.raises(LLMUnavailable):
+        server.score(candidates(3))
+    supervised.wait_for("was killed by SIGKILL")
+    supervised.wait_for("ready after", times=2)
+    started = time.monotonic()
+    while time.monotonic() - started < 60:  # the breaker lets one try at a time
+        try:
+            assert [yes_probability(*one) for one in server.score(candidates(3))[0]] == pytest.approx(
+                [yes_probability(*one) for one in before], abs=1e-4
+            )
+            return
+        except LLMUnavailable:
+            time.sleep(0.5)
+    pytest.fail("it never answered again")
+
+
+def test_sigterm_lets_an_answer_end_and_leaves_no_process(server: ServerLLM, supervised: Served) -> None:
+    group = supervised.server()
+    story = Prompt("You write very long stories.", "Tell all that happened to a captain on a voyage of a year.")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.generate, [story], max_tokens=64)
+        time.sleep(0.5)
+        supervised.process.send_signal(signal.SIGTERM)
+        assert answer.result()[0][0].text
+    assert supervised.process.wait(timeout=60) == 0
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)

@@ -97,6 +97,7 @@ def test_a_store_that_nobody_can_write_leaves_nothing_beside_it(store: Store) ->
     assert not pending.folder_of(store.path).exists()
 
 
+@pytest.mark.slow
 def test_others_get_the_store_when_no_event_came_for_a_while(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was held until the close."""
     monkeypatch.setattr(module, "HELD", 0.2)

@@ -40,7 +40,7 @@ from recgraph.settings import load_settings
 from recgraph.store.db import Store
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.llm.server import ServerLLM
-from recgraph.tools.llm.wire import MOST_BYTES
+from recgraph.tools.served.wire import MOST_BYTES
 
 PROMPT = Prompt("Answer Yes or No.", "Red shoes?")
 GRACE = 0.2  # seconds after the deadline
@@ -144,8 +144,10 @@ def _places(value: Any, path: str = "") -> Iterator[str]:
 OTHERS = [None, True, -7, 1e308, math.nan, math.inf, "x", "", "\ud800", [], [[]], {}, {"a": 1}, [None]]
 
 
-def test_another_type_at_any_place_is_read_or_garbled(well: WrongServer) -> None:
+@pytest.mark.slow
+def test_another_type_at_any_place_is_read_or_garbled(well: WrongServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the places of an answer times fourteen values: never another error, never a number that is none."""
+    monkeypatch.setattr("recgraph.tools.served.breaker.FAILURES", 10**9)  # each of them is asked for
     llm = ServerLLM(well.url)
     llm.score([PROMPT])
     wrong = [changed(path, other) for path in _places(CHAT) for other in OTHERS[:: 2 if "usage" in path else 1]]
@@ -165,6 +167,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(JSON, st.tuples(st.sampled_from(list(_places(CHAT))), JSON)))
 def test_any_json_is_read_or_garbled(well: WrongServer, drawn: Any) -> None:

@@ -34,9 +34,9 @@ use retrieve_products."""
 _RETRIEVE = """Finds products of this shop that a shopper may buy now. Give the shopper's own words as `query`; fill in
 a filter only where the shopper is strict about it, because every product then holds to it. What the query names (black,
 boots) comes first; what it rules out, its price bounds and sizes hold for every product. The answer says what was
-`understood`. Where it has too few `products`, `relaxed` says which part to give up and how many more products that
-brings: ask the shopper. `problems` says which argument to correct. Recommend only products of the answer, and name
-their prices as they are given."""
+`understood`. Where it has too few `products`, or none of all that is named, `relaxed` says which part to give up and
+how many more products that brings: ask the shopper. `problems` says which argument to correct. Recommend only products
+of the answer, and name their prices as they are given."""
 
 
 class LookupQueryMemory(BaseModel):
@@ -104,8 +104,8 @@ def memory_tool(memory: QueryMemory) -> StructuredTool:
 def retrieve_tool(shop: ShopTool) -> StructuredTool:
     """`retrieve_products`: {understood, products, relaxed, problems}. `products`, best first, no repeats, all of the
     catalogue, hold to every filter and to the hard parts of the query; `relaxed` says what could give way where they
-    are fewer than `k`; `problems` what could not be held to. Where a filter names what no product has, there are no
-    products."""
+    are fewer than `k` or none is all that was named; `problems` what could not be held to. Where a filter
+    names what no product has, there are no products."""
 
     def retrieve_products(**arguments: Any) -> dict[str, object]:
         asked = RetrieveProducts(**arguments)
@@ -115,7 +115,9 @@ def retrieve_tool(shop: ShopTool) -> StructuredTool:
             return {"understood": [], "products": [], "relaxed": [], "problems": [str(error)]}
         retriever = shop.retriever()
         found = retriever.candidates(RetrievalQuery(asked.similar_to, query=asked.query, k=asked.k, wish=wish))
-        less = retriever.relaxations(wish) if wish.hard and len(found) < asked.k else ()
+        enough = len(found) >= asked.k
+        out_of_reach = not enough or found[0].fits < len(wish.named)
+        less = retriever.relaxations(wish, enough=enough) if wish.hard and out_of_reach else ()
         items = shop.items([one.item_id for one in found])
         return {
             "understood": wish.parts(shop.currency),

@@ -230,10 +230,13 @@ class Retriever:
                 chosen.append(Candidate(self.catalogue.item_ids[row], score, *why.get(row, _POPULAR), level.fit))
         return chosen
 
-    def relaxations(self, wish: Wish, exclude: Collection[str] = ()) -> tuple[Relaxation, ...]:
+    def relaxations(
+        self, wish: Wish, exclude: Collection[str] = (), *, enough: bool = False
+    ) -> tuple[Relaxation, ...]:
         """The hard parts of a wish without which more of what is offered would fit, the one that brings most first;
-        `exclude` is not counted."""
-        return self.fitted.facets.relaxations(wish, self._allowed(RetrievalQuery(exclude=exclude), self.eligible))
+        with `enough` only those that keep back what the wish names. `exclude` is not counted."""
+        allowed = self._allowed(RetrievalQuery(exclude=exclude), self.eligible)
+        return self.fitted.facets.relaxations(wish, allowed, enough)
 
     def taken(self, item_id: str) -> TakenItem:
         """How often shoppers took a product, as of the moment of this retriever. Nothing for an unknown id."""

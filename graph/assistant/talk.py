@@ -383,9 +383,11 @@ class Speaker:
         return Command(update=update, goto=END)
 
 
-def build_talk(shop: Recommender, checkpointer: Any = None, shows: int = SHOWS, model: Any = None) -> Graph:
+def build_talk(
+    shop: Recommender, checkpointer: Any = None, shows: int = SHOWS, model: Any = None, seconds: float = SECONDS
+) -> Graph:
     """Wires the conversation. `checkpointer` as LangGraph's `compile` takes it; with a chat `model`, that writes the
-    replies."""
+    replies, and has so many seconds for one."""
     talk = Talk(shop, shows)
     graph = StateGraph(ChatState)
     graph.add_node("listen", talk.listen)
@@ -393,7 +395,7 @@ def build_talk(shop: Recommender, checkpointer: Any = None, shows: int = SHOWS, 
     if model is None:
         graph.add_node("answer", talk.answer)
     else:
-        speaker = Speaker(talk, model)
+        speaker = Speaker(talk, model, seconds)
         graph.add_node("answer", speaker.speak, error_handler=cast(Any, speaker.written))
     graph.add_edge(START, "listen")
     graph.add_edge("recommend", "answer")

@@ -15,7 +15,6 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from recgraph.errors import RecgraphError, StoreBusy, StoreError, UnknownRun
 from recgraph.http.access import Access, check_sees, check_unbound
 from recgraph.http.bodies import (
-    ChatRequest,
     HistoryJson,
     Id,
     RecommendationJson,
@@ -35,7 +34,6 @@ from recgraph.tools.wish.wish import Wish
 RunId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$", examples=["1f0c2b7a9d3e"])]
 UserId = Annotated[Id, Path()]
 LEAST_SECONDS = 0.05  # that an answer is given after it has waited for its turn
-_EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("event", "data")}}
 _REFUSED = (400, 401, 403, 408, 413, 422, 429, 500, 503)
 
 
@@ -67,30 +65,7 @@ def router(service: Service, access: Access, answering: Gate, reading: Gate, met
             return JSONResponse(await answering.run(_last, asked, meters))
         pieces = answering.stream(partial(_counted, asked, meters))
         first = await anext(pieces)  # what is refused, is so before the answer begins
-        return EventSourceResponse(_events(request, first, pieces))
-
-    @routes.post(
-        "/chat",
-        summary="Say something in a conversation",
-        response_class=Response,
-        responses={
-            200: {
-                "description": "Server-sent events: `node`s where products are looked for, then `reply` or `problem`.",
-                "content": {"text/event-stream": {"schema": _EVENT}},
-            }
-        },
-    )
-    async def chat(request: Request, body: ChatRequest, grant: Grant = may) -> Response:
-        """Wishes add up turn by turn. `reply` has `text`, `products`, `understood`, `relaxed`, `asked_back` and
-        `run_id`. One turn of a thread at a time."""
-        check_sees(grant, body.user_id)
-        pieces = answering.stream(partial(service.chat, body.user_id, body.text, body.thread))
-        return EventSourceResponse(_events(request, await anext(pieces), pieces))
-
-    @routes.get("/shop", summary="The shop", response_class=JSONResponse, responses={200: {"model": ShopJson}})
-    async def shop(_: Grant = may) -> Response:
-        """Its name, currency, size and models, and whether it is invented."""
-        return JSONResponse(await reading.run(service.shop))
+        return EventSourceResponse(server_sent(request, first, pieces))
 
     @routes.get(
         "/users",
@@ -120,16 +95,21 @@ def router(service: Service, access: Access, answering: Gate, reading: Gate, met
 
     @routes.get(
         "/users/{user_id}/history",
-        summary="What a shopper did last",
+        summary="What a shopper did",
         response_class=JSONResponse,
         responses={200: {"model": HistoryJson}, **documented(404)},
     )
     async def history(
-        user_id: UserId, limit: Annotated[int, Query(ge=1, le=1000)] = 20, grant: Grant = may
+        user_id: UserId, limit: Annotated[int, Query(ge=1, le=500)] = 40, grant: Grant = may
     ) -> Response:
-        """The latest events, the newest last."""
+        """The newest events, oldest first."""
         check_sees(grant, user_id)
         return JSONResponse({"events": await reading.run(service.history, user_id, limit)})
+
+    @routes.get("/shop", summary="The shop", response_class=JSONResponse, responses={200: {"model": ShopJson}})
+    async def shop(grant: Grant = may) -> Response:
+        """Its name and currency, how many products and shoppers it has, and what answers."""
+        return JSONResponse(await reading.run(service.shop))
 
     @routes.get(
         "/runs/{run_id}",
@@ -186,10 +166,10 @@ def _last(asked: partial[Iterator[dict[str, Any]]], meters: Meters) -> dict[str,
     return answer
 
 
-async def _events(
+async def server_sent(
     request: Request, first: dict[str, Any], pieces: AsyncIterator[dict[str, Any]]
 ) -> AsyncIterator[bytes]:
-    """Server-sent events: a `node` each, `answer` or `reply` last; `problem` where it breaks off."""
+    """Server-sent events: a `node` each, the `answer` or `reply` last; `problem` where it breaks off."""
     yield _event(first)
     try:
         async for piece in pieces:
@@ -202,7 +182,7 @@ async def _events(
 
 
 def _event(piece: dict[str, Any]) -> bytes:
-    name = "answer" if "items" in piece else "reply" if "text" in piece else "node"
+    name = "answer" if "items" in piece else "reply" if "products" in piece else "node"
     return format_sse_event(event=name, data_str=json.dumps(piece, ensure_ascii=False))
 
 

@@ -1,7 +1,7 @@
 """The HTTP application: endpoints, guard, keys and counters put together over one `Service`.
 
-It opens and closes nothing; `recgraph serve` (serve.py) does. Other doors are given to it: `routers` (UCP) and
-`mounts` (MCP), each with what must run while the application does.
+It opens and closes nothing; `recgraph serve` (serve.py) does. Other doors are given to it: `routers` (UCP, the page,
+the chat) and `mounts` (MCP), each with what must run while the application does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from recgraph import __version__
 from recgraph.errors import RecgraphError
-from recgraph.http import answers, page, writes
+from recgraph.http import answers, chat, page, writes
 from recgraph.http.access import Access
 from recgraph.http.bodies import StateJson
 from recgraph.http.guard import Guard
@@ -87,6 +87,7 @@ def create_app(
     app.include_router(_metrics(access, meters))
     app.include_router(answers.router(service, access, answering, writing, meters))
     app.include_router(writes.router(service, access, writing, meters))
+    app.include_router(chat.router(service, access, answering))
     app.include_router(page.router())
     for router in routers:
         app.include_router(router)

@@ -101,15 +101,16 @@ class RecommendationRequest(Strict):
 
 
 class ChatRequest(Strict):
-    """What a shopper says in a conversation; `thread` names it."""
+    """What a shopper says to the assistant."""
 
     user_id: Id
-    text: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
-    thread: Annotated[str, Field(max_length=100)] = ""
+    text: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS, examples=["not that brand, and under 90"])]
+    thread: Annotated[str, Field(max_length=100, description="of a conversation; it is this shopper's alone")] = ""
+    stream: Annotated[bool, Field(description="server-sent events: `node` as each ends, then `reply`")] = False
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"user_id": "U123", "text": "something warmer", "thread": "t1"}]},
+        json_schema_extra={"examples": [{"user_id": "U123", "text": "black boots, not leather", "thread": "t1"}]},
     )
 
 
@@ -249,8 +250,14 @@ class SummaryJson(Open):
     degraded: list[str]
 
 
+class HistoryJson(Open):
+    """What a shopper did, oldest first."""
+
+    events: list[dict[str, Any]]
+
+
 class ShopJson(Open):
-    """The shop; `simulated` says what of it is invented."""
+    """A shop, and what answers for it."""
 
     name: str
     simulated: str
@@ -260,10 +267,16 @@ class ShopJson(Open):
     models: dict[str, str]
 
 
-class HistoryJson(Open):
-    """A shopper's latest events."""
+class ReplyJson(Open):
+    """A turn of the assistant."""
 
-    events: list[dict[str, Any]]
+    text: str
+    products: list[dict[str, Any]]
+    understood: dict[str, Any]
+    relaxed: list[dict[str, Any]]
+    asked_back: str
+    run_id: str
+    degraded: list[str]
 
 
 class UsersJson(Open):

@@ -191,7 +191,7 @@ function recommend(query = state.query, { moved = false, wish = null } = {}) {
 function chat(text) {
   if (!state.user) return needShopper();
   turn("you", text);
-  return run("v1/chat", { user_id: state.user, text, thread: state.thread }, showReply);
+  return run("v1/chat", { user_id: state.user, text, thread: state.thread, stream: true }, showReply);
 }
 
 function afresh() { // another conversation: nothing said before holds

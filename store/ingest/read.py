@@ -21,6 +21,7 @@ from recgraph.store.ingest.times import literal
 
 MAX_LINE = 8_000_000  # bytes of one line: metadata of Amazon has lines of several hundred kB
 _LOOK = 2**20  # bytes of a file's beginning that are enough to look at
+_HOPELESS = 2  # times as many rows refused as read
 _REPAIRS = 20  # broken quotes mended in one file before the rest of it is given up
 
 
@@ -84,6 +85,7 @@ class RawFile:
         # What stands above the table is cut off: DuckDB's own skipping loses all rows where line ends are mixed.
         removed = list(range(1, layout.skip + 1))
         source = self._copy_without(removed) if removed else self.table.path
+        hopeless = 0
         for attempt in range(_REPAIRS + 1):
             try:
                 self._scan(source, [f"x{n}" for n in range(len(layout.names))], layout)
@@ -96,17 +98,26 @@ class RawFile:
             # A quote that is never closed swallows the rest of the file. That one line is taken out, and the file read
             # again.
             swallowed = min((line for line, kind, _, _ in rejected if kind == "UNQUOTED VALUE"), default=None)
-            if swallowed is None or attempt == _REPAIRS:
+            # An open quote turns inside and outside round up to the next one, and taking it out turns them back: of two
+            # readings one has most of the rows, unless the quotes of the file are none.
+            hopeless = hopeless + 1 if len(rejected) > _HOPELESS * self._read() else 0
+            if swallowed is None or attempt == _REPAIRS or hopeless == 2:
                 self.broken += [(line, f"{kind.lower()}: {message}", raw) for line, kind, message, raw in rejected]
                 break
             self.broken += [
-                (line, "a quote is never closed", raw.splitlines()[0])
+                (line, "a quote is never closed", raw.partition("\n")[0].rstrip("\r"))
                 for line, _, _, raw in rejected
                 if line == swallowed
             ]
             removed = sorted([*removed, swallowed])
             source = self._copy_without(removed)
         self._name(layout.names, repeated=layout.header)
+
+    def _read(self) -> int:
+        """How many rows were read."""
+        row = self.cursor.execute("SELECT count(*) FROM lines").fetchone()
+        assert row is not None
+        return int(row[0])
 
     def _name(self, names: Sequence[str], repeated: bool = False) -> None:
         """`raw` of `lines`, whose columns keep the file's names in mind. `repeated` says that the header may stand in

@@ -64,6 +64,9 @@ class StoreWriter:
     @contextmanager
     def _held(self) -> Iterator[Store]:
         """The store, open for writing, for one write. StoreBusy, StoreReadOnly."""
+        if self._store.is_shared:  # its owner writes, and gathers what comes from several threads
+            yield self._store
+            return
         with self._owning:
             if self._closed:
                 raise StoreError(f"The store {self._store.path} was closed; open it again.")

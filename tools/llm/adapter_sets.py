@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from recgraph.errors import ModelMissing
 from recgraph.tools.llm.places import fingerprint, locate_llm, model_title
 
 TASKS = ("next", "fit", "summarize")  # name the next item; would they buy this, yes or no; write a summary
+LEAST_KEPT = 0.8  # share of an adapter's summaries that a run keeps, for it to be taken by itself
 CARD = "recgraph.json"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -140,6 +142,15 @@ def labelled(name: str, weights: Mapping[str, str]) -> str:
     return f"{name}-{hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
+def summarizes(folder: str | Path) -> bool:
+    """Whether an adapter's own exam says that a run keeps nearly all of its summaries: one that copies lines of its
+    prompt is counted instead. Without an exam it is not known, and not taken for granted."""
+    card = AdapterCard.read(folder)
+    exam = card.metrics.get("after", card.metrics) if card else {}
+    kept = exam.get("accepted") if isinstance(exam, Mapping) else None
+    return isinstance(kept, (int, float)) and kept >= LEAST_KEPT
+
+
 def adapter_fingerprint(folder: str | Path) -> str:
     """Eight hex digits of an adapter's weights and scaling; "" where they cannot be read."""
     try:
@@ -205,24 +216,45 @@ def _set_in(place: Path) -> AdapterSet | None:
     return AdapterSet(place.resolve().name, place, tasks) if tasks else None
 
 
+def served_as(name: str, task: str, folder: str | Path) -> str:
+    """The name a server is given for an adapter: other weights have another one ("default-2c82af14-next"), so that no
+    cache of theirs is taken for these."""
+    return f"{PurePath(name).parts[0]}-{adapter_fingerprint(folder)}-{task}"
+
+
+def served_weights(served: str, root: str = "") -> str:
+    """The fingerprint of a served adapter: that of the folder the server read it from, where it can be read here, else
+    the one its name tells; "" where neither does."""
+    marked = re.search(r"-([0-9a-f]{8})-[a-z]+$", served)
+    return (adapter_fingerprint(root) if root else "") or (marked[1] if marked else "")
+
+
 def served_names(wanted: str, served: Collection[str]) -> dict[str, str]:
     """Which served adapter does which task, for a set asked for by name or folder, out of the names a server answers
     to.
 
-    vLLM knows adapters by flat names: `<set>-next`, `<set>-fit`, `<set>-summarize`, or plain `next`, `fit`, `summarize`
-    where the server has one set only. An adapter served under `wanted` itself does the task its name ends in, else both
-    next and fit. {} for none.
+    vLLM knows adapters by flat names: `<set>-<fingerprint>-next` and so on (`served_as`), `<set>-next`, or plain
+    `next`, `fit`, `summarize` where the server has one set only. An adapter served under `wanted` itself does the task
+    its name
+    ends in, else both next and fit. {} for none.
     """
     parts = PurePath(wanted).parts or ("",)
     name = parts[-1]
     if len(parts) > 1 and name in TASKS:  # one task's folder
-        return next(({name: here} for here in (f"{parts[-2]}-{name}", name) if here in served), {})
-    if own := {task: f"{name}-{task}" for task in TASKS if f"{name}-{task}" in served}:
+        names = [*_of_set(parts[-2], name, served), name]
+        return next(({name: here} for here in names if here in served), {})
+    if own := {task: names[0] for task in TASKS if (names := _of_set(name, task, served))}:
         return own
     if name in served:
         task = name.rpartition("-")[2]
         return dict.fromkeys((task,) if task in TASKS else ("next", "fit"), name)
     return {task: task for task in TASKS if task in served}
+
+
+def _of_set(name: str, task: str, served: Collection[str]) -> list[str]:
+    """The served names of a set's adapter, the plain one first."""
+    marked = re.compile(re.escape(name) + r"-[0-9a-f]{8}-" + task)
+    return [here for here in sorted(served, key=len) if here == f"{name}-{task}" or marked.fullmatch(here)]
 
 
 # ── Does it fit? ──────────────────────────────────────────────────────────────────────────────────────────────────────

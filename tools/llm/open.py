@@ -17,12 +17,13 @@ from recgraph.errors import LLMError, ModelMissing
 from recgraph.store.db import Store
 from recgraph.tools.llm.adapter_sets import (
     Base,
-    adapter_fingerprint,
     all_sets,
     check_fit,
     find_set,
     labelled,
     served_names,
+    served_weights,
+    summarizes,
 )
 from recgraph.tools.llm.places import INSTALL_LOCAL, find_llm
 from recgraph.tools.llm.protocol import LLM
@@ -75,12 +76,13 @@ def _open_server(url: str, model: str, api_key: str, adapters: Mapping[str, str]
 class InUse:
     """The adapters one recommender asks for. `names` maps a task to the LLM's name of its adapter, `weights` to the
     fingerprint of what answers ("" where a server does not tell); `label` names the set and its weights, "" for none;
-    `notes` say what was done without."""
+    `notes` say what was done without; `summarizes`: its exam says that its summaries can be used."""
 
     label: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    summarizes: bool = False
 
 
 def open_adapted(
@@ -112,7 +114,8 @@ def open_adapted(
             identity = Base.of(base)
             notes = {check_fit(found.name, folder, identity): None for folder in found.tasks.values()}
             names = {task: task for task in found.tasks}
-            used = InUse(found.label, names, found.weights, tuple(f"adapter: {text}" for text in notes if text))
+            said = tuple(f"adapter: {text}" for text in notes if text)
+            used = InUse(found.label, names, found.weights, said, _summarizes(found.tasks.get("summarize")))
         except ModelMissing as error:
             if asked:
                 raise
@@ -147,8 +150,7 @@ def keep_default(
 
 
 def _served(server: ServerLLM, wanted: str, *, must: bool) -> InUse:
-    """What a server serves of a set. Where a served folder can be read here, its weights are known; else only its
-    name."""
+    """What a server serves of a set."""
     if not server.connected:
         return InUse(
             notes=(
@@ -160,14 +162,20 @@ def _served(server: ServerLLM, wanted: str, *, must: bool) -> InUse:
     if not names:
         reason = (
             f"The LLM server serves no adapter of the set '{wanted}'; it serves "
-            f"{', '.join((server.name, *server.adapters))}. Start it with "
-            f"--enable-lora --lora-modules {Path(wanted).name}-next=FOLDER … (docs/adapters.md), or go without: "
-            "--adapter none."
+            f"{', '.join((server.name, *server.adapters))}. Start it with: recgraph llm serve --adapter {wanted} "
+            "(docs/serving-llm.md), or go without: --adapter none."
         )
         if must:
             raise LLMError(reason)
         return InUse(notes=(f"adapter: untrained answers. {reason}",))
-    weights = {
-        task: adapter_fingerprint(root) if (root := server.roots.get(name)) else "" for task, name in names.items()
-    }
-    return InUse(labelled(Path(wanted).name, weights), names, weights)
+    weights = {task: served_weights(name, server.roots.get(name, "")) for task, name in names.items()}
+    folder = server.roots.get(names.get("summarize", ""))
+    return InUse(labelled(Path(wanted).name, weights), names, weights, summarizes=_summarizes(folder))
+
+
+def _summarizes(folder: str | Path | None) -> bool:
+    """Of an adapter whose folder can be read here; a card that cannot says nothing."""
+    try:
+        return folder is not None and summarizes(folder)
+    except ModelMissing:
+        return False

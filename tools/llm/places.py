@@ -153,10 +153,11 @@ def placement() -> tuple[str, torch.dtype]:
         raise SettingsError(f"{DTYPE_VARIABLE} is '{asked}'; it must be one of {', '.join(DTYPES)}, or unset.")
     if torch.cuda.is_available():
         return "cuda", getattr(torch, asked or "bfloat16")
-    return "cpu", getattr(torch, asked) if asked else torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+    return "cpu", getattr(torch, asked) if asked else torch.bfloat16 if cpu_multiplies_bf16() else torch.float32
 
 
-def _cpu_multiplies_bf16() -> bool:
+def cpu_multiplies_bf16() -> bool:
+    """Whether this machine's processor has instructions for bfloat16."""
     try:
         flags = re.search(
             r"^(?:flags|Features)\s*:(.*)$",

@@ -96,7 +96,8 @@ class LLM(Protocol):
         adapter: str | None = None,
         deadline: float | None = None,
     ) -> tuple[list[tuple[float, float]], Usage]:
-        """For each prompt the log-probabilities of the first token of the two answers (T eq. 2), natural log.
+        """For each prompt the log-probabilities of the first token of the two answers (T eq. 2), natural log; a server
+        may give them among the two alone.
 
         Where the deadline passes after some prompts were scored, the first so many may be given; LLMTimeout where there
         are none. Their difference is the logit difference, so p = sigmoid(difference) (DESIGN 7, first row).

@@ -1,52 +1,37 @@
 """The LLM behind a vLLM server: its OpenAI API through langchain-openai, for a GPU host and for CPU alike.
 
-It knows HTTP and vLLM's extra fields; not which server runs where, nor what the prompts say. Tokens, chat template and
-prefix cache are the server's. A server that cannot be reached when the object is made is no error: every call tries
-again and says what is wrong. Nothing a server sends is taken for what it should be: an answer has the types that are
-read of it, or is garbled.
+It knows what a server serves and how it is asked to write; how calls end and how Yes/No is asked is tools/served's.
+Neither where a server runs nor what the prompts say is known here. Tokens, chat template and prefix cache are the
+server's. A server that cannot be reached when the object is made is no error: every call tries again and says what is
+wrong. Nothing a server sends is taken for what it should be: an answer has the types read of it, or is garbled.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeGuard, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import openai
 from langchain_openai import ChatOpenAI
 
-from recgraph.errors import LLMError, LLMGarbled, LLMRefused, LLMTimeout, LLMUnavailable
+from recgraph.errors import LLMError, LLMGarbled, LLMRefused
 from recgraph.tools.llm.forms import follows, form_regex
 from recgraph.tools.llm.protocol import Completion, Form, Prompt, Usage
-from recgraph.tools.llm.threads import together
 from recgraph.tools.llm.untrusted import harmless
-from recgraph.tools.llm.wire import BoundedClient
+from recgraph.tools.served.calls import Calls
+from recgraph.tools.served.scoring import YesNo, used_by
+from recgraph.tools.served.wire import BoundedClient
 
 # vLLM gives a regular expression 5 s to compile: 4,000 ids take 0.2-2 s, 16,000 failed on a busy machine with status
 # 500
 MAX_CHOICES = 4000
 CONNECT_SECONDS = 3.0  # how long making the object waits for the server to say what it serves
-CONCURRENT = 16  # requests in flight; vLLM batches them itself
-LEAST_SECONDS = 0.5  # with less left another try could not be answered before the deadline
-# What a dropped connection raises, by name: openai speaks HTTP through httpx or httpx2, by its version.
-_DROPPED = {"RemoteProtocolError", "ReadError", "WriteError", "CloseError"}
-# What reading something else than an answer raises, in the clients or here; lists in lists in lists a RecursionError.
-_NO_ANSWER = (
-    openai.OpenAIError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class ServerLLM:
@@ -77,12 +62,10 @@ class ServerLLM:
                 "The LLM key is sent unencrypted to %s; use https, or a tunnel to a server bound to loopback.",
                 self._place,
             )
-        self._secret = api_key
-        self._timeout = timeout
+        self._calls = Calls(self._place, api_key, timeout)
         self._wanted = model
         self._aliases = dict(adapters or {})
         self._base = ""
-        self._pairs: dict[tuple[str, tuple[str, str]], tuple[int, int]] = {}
         # "EMPTY" keeps the OpenAI client from taking OPENAI_API_KEY out of the environment and sending it to this
         # server.
         key: Any = api_key or "EMPTY"
@@ -96,6 +79,7 @@ class ServerLLM:
             http_client=BoundedClient(),
         )
         self._client: openai.OpenAI = self._chat.root_client
+        self._yes_no = YesNo(self._calls, self._chat, self._root)
         self.name = model or f"llm at {self._place}"
         self.parameters: int | None = _size_in_name(model)
         self.adapters: tuple[str, ...] = tuple(self._aliases)
@@ -123,7 +107,7 @@ class ServerLLM:
         `adapters`."""
         if self._base:
             return
-        served = self._call(lambda seconds: self._served(seconds), deadline)
+        served = self._calls.one("/v1/models", self._served, deadline)
         bases = [name for name, entry in served.items() if not entry.get("parent")]
         if not bases:
             raise LLMGarbled(f"The LLM server at {self._place} lists no model under /v1/models.")
@@ -133,6 +117,8 @@ class ServerLLM:
             others = harmless(", ".join(served), 300)
             raise LLMRefused(f"The LLM server at {self._place} does not serve {absent[0]}; it serves {others}.")
         self._base = self._wanted or bases[0]
+        window = served[bases[0]].get("max_model_len")
+        self._yes_no.window = window if type(window) is int else 0
         self._aliases = {name: name for name in served if served[name].get("parent")} | self._aliases
         self.adapters = tuple(self._aliases)
         self.roots = {
@@ -187,12 +173,14 @@ class ServerLLM:
                 raise LLMGarbled(
                     f"The LLM server at {self._place} did not keep to the asked-for form: '{harmless(text, 80)}'."
                 )
-            return Completion(text.strip(), finished), _usage(message)
+            return Completion(text.strip(), finished), used_by(message)
 
-        def ask(prompt: Prompt) -> tuple[Completion, Usage]:
-            return self._ask(model, prompt, deadline, read, max_tokens=max_tokens, extra_body=extra)
+        def asking(prompt: Prompt) -> Callable[[float], tuple[Completion, Usage]]:
+            messages = [("system", prompt.system), ("user", prompt.user)]
+            options = {"model": model, "max_tokens": max_tokens, "extra_body": extra}
+            return lambda seconds: read(self._chat.invoke(messages, timeout=seconds, **options))
 
-        answers = self._together(ask, prompts, deadline)
+        answers = self._calls.all(model, [asking(prompt) for prompt in prompts], deadline)
         return [completion for completion, _ in answers], sum((used for _, used in answers), Usage())
 
     def score(
@@ -203,23 +191,11 @@ class ServerLLM:
         adapter: str | None = None,
         deadline: float | None = None,
     ) -> tuple[list[tuple[float, float]], Usage]:
-        """Log-probabilities of the first tokens of two answers right after each prompt. The first prompt goes ahead of
-        the others, so that what they share lies in the server's prefix cache."""
+        """Log-probabilities of the first tokens of two answers right after each prompt, or of the two alone, as
+        `YesNo.score` tells."""
         if not prompts:
             return [], Usage()
-        model = self._model(adapter, deadline)
-        pair = self._answer_tokens(model, prompts[0], answers, deadline)
-        extra = {"logprob_token_ids": list(pair), "return_tokens_as_token_ids": True}
-
-        def read(message: Any) -> tuple[tuple[float, float], Usage]:
-            return self._read_pair(message, pair), _usage(message)
-
-        def ask(prompt: Prompt) -> tuple[tuple[float, float], Usage]:
-            options = {"max_tokens": 1, "logprobs": True, "top_logprobs": 0, "extra_body": extra}
-            return self._ask(model, prompt, deadline, read, **options)
-
-        found = [*self._together(ask, prompts[:1], deadline), *self._together(ask, prompts[1:], deadline)]
-        return [scores for scores, _ in found], sum((used for _, used in found), Usage())
+        return self._yes_no.score(self._model(adapter, deadline), prompts, answers, deadline)
 
     def _model(self, adapter: str | None, deadline: float | None) -> str:
         self.connect(deadline)
@@ -228,169 +204,6 @@ class ServerLLM:
         if adapter not in self._aliases:
             raise ValueError(f"'{adapter}' is no adapter of {self.name}; it has {', '.join(self._aliases) or 'none'}.")
         return self._aliases[adapter]
-
-    def _ask(self, model: str, prompt: Prompt, deadline: float | None, read: Callable[[Any], T], **options: Any) -> T:
-        """What is read of the answer (an AIMessage) to one chat request."""
-        messages = [("system", prompt.system), ("user", prompt.user)]
-        return self._try(
-            lambda seconds: read(self._chat.invoke(messages, model=model, timeout=seconds, **options)), deadline
-        )
-
-    def _answer_tokens(
-        self, model: str, prompt: Prompt, answers: tuple[str, str], deadline: float | None
-    ) -> tuple[int, int]:
-        """The first token of each answer after the chat template's last words: the same for every prompt, so asked for
-        once."""
-        if (model, answers) not in self._pairs:
-            chat = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
-            before = self._tokens({"model": model, "messages": chat, "add_generation_prompt": True}, deadline)
-            first = []
-            for answer in answers:
-                answered = [*chat, {"role": "assistant", "content": answer}]
-                body = {
-                    "model": model,
-                    "messages": answered,
-                    "add_generation_prompt": False,
-                    "continue_final_message": True,
-                }
-                after = self._tokens(body, deadline)
-                if after[: len(before)] != before or len(after) == len(before):
-                    raise LLMGarbled(
-                        f"The answer '{answer}' has no token of its own after this prompt, says the LLM server at "
-                        f"{self._place}."
-                    )
-                first.append(after[len(before)])
-            if first[0] == first[1]:
-                raise LLMGarbled(
-                    f"The answers '{answers[0]}' and '{answers[1]}' begin with the same token, says the LLM server at "
-                    f"{self._place}."
-                )
-            self._pairs[(model, answers)] = (first[0], first[1])
-        return self._pairs[(model, answers)]
-
-    def _tokens(self, body: dict[str, Any], deadline: float | None) -> list[int]:
-        address = f"{self._root}/tokenize"
-        found: Any = self._call(
-            lambda seconds: self._client.post(address, body=body, cast_to=object, options={"timeout": seconds}),
-            deadline,
-        )
-        tokens = found.get("tokens") if isinstance(found, dict) else None
-        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
-            raise LLMGarbled(
-                f"The LLM server at {self._place} answers /tokenize without tokens; scoring needs a vLLM server."
-            )
-        return tokens
-
-    def _read_pair(self, message: Any, pair: tuple[int, int]) -> tuple[float, float]:
-        """Garbled where one of the two is missing, or is no logarithm of a probability: NaN would come out as a certain
-        Yes."""
-        content = (message.response_metadata.get("logprobs") or {}).get("content") or [{}]
-        listed = [content[0], *(content[0].get("top_logprobs") or [])]
-        found = {entry.get("token"): entry.get("logprob") for entry in listed if isinstance(entry, dict)}
-        first, second = (found.get(f"token_id:{token}") for token in pair)
-        if not _is_log(first) or not _is_log(second):
-            raise LLMGarbled(
-                f"The LLM server at {self._place} sent no log-probabilities for the answers; scoring needs vLLM 0.20 "
-                "or later."
-            )
-        return float(first), float(second)
-
-    def _together(self, ask: Callable[[Prompt], T], prompts: Sequence[Prompt], deadline: float | None) -> list[T]:
-        """All prompts at once, answers in order. The deadline holds whatever the server does: the calls are left alone
-        in their threads."""
-        until = self._until(deadline)
-        try:
-            return together([lambda one=prompt: ask(one) for prompt in prompts], until, CONCURRENT)  # type: ignore[misc]
-        except TimeoutError:
-            raise LLMTimeout(f"The LLM server at {self._place} did not answer before the deadline.") from None
-
-    def _call(self, request: Callable[[float], T], deadline: float | None) -> T:
-        """`_try`, with a deadline that holds whatever the server does."""
-        try:
-            [found] = together([lambda: self._try(request, deadline)], self._until(deadline))
-        except TimeoutError:
-            raise LLMTimeout(f"The LLM server at {self._place} did not answer before the deadline.") from None
-        return found
-
-    def _until(self, deadline: float | None) -> float:
-        return time.monotonic() + self._timeout if deadline is None else deadline
-
-    def _try(self, request: Callable[[float], T], deadline: float | None, again: bool = True) -> T:
-        """Runs one request with the seconds left, and turns whatever goes wrong into recgraph's own errors. No message
-        holds the key.
-
-        A connection that the server drops before it answers is tried once `again`: no request changes anything there.
-        Where no time is left for another try, what is worth one is told as a timeout."""
-        seconds = self._timeout if deadline is None else deadline - time.monotonic()
-        if seconds <= 0:
-            raise LLMTimeout(f"The deadline passed before the LLM server at {self._place} was asked.")
-        try:
-            return request(seconds)
-        except openai.APITimeoutError:
-            raise LLMTimeout(f"The LLM server at {self._place} did not answer within {seconds:.1f} s.") from None
-        except openai.APIConnectionError as error:
-            causes = list(_causes(error))
-            if again and any(type(cause).__name__ in _DROPPED for cause in causes):
-                return self._try(request, deadline, again=False)
-            text = f"The LLM server at {self._place} cannot be reached: {self._clean(causes[-1])}"
-            raise self._unavailable(text, deadline) from None
-        except openai.APIStatusError as error:
-            raise self._status_error(error, deadline) from None
-        except _NO_ANSWER as error:
-            raise LLMGarbled(
-                f"The LLM server at {self._place} sent something that is no answer: {self._clean(error)}"
-            ) from None
-
-    @staticmethod
-    def _unavailable(text: str, deadline: float | None) -> LLMError:
-        late = deadline is not None and deadline - time.monotonic() < LEAST_SECONDS
-        return LLMTimeout(text) if late else LLMUnavailable(text)
-
-    def _status_error(self, error: openai.APIStatusError, deadline: float | None) -> LLMError:
-        status, text = error.status_code, self._clean(error)
-        if status in (401, 403):
-            return LLMRefused(
-                f"The LLM server at {self._place} refuses the key (status {status}). Set RECGRAPH_LLM_API_KEY to the "
-                "server's key."
-            )
-        if 300 <= status < 400:
-            return LLMError(
-                f"The LLM server at {self._place} sends on to another address (status {status}), which is not "
-                "followed. Give the server's own address as llm_url."
-            )
-        if status == 404:
-            return LLMError(f"The LLM server at {self._place} does not know the model or the path (status 404): {text}")
-        if status in (408, 429) or status >= 500:
-            text = f"The LLM server at {self._place} answers with status {status}: {text}"
-            return self._unavailable(text, deadline)
-        return LLMError(f"The LLM server at {self._place} refuses the request (status {status}): {text}")
-
-    def _clean(self, error: BaseException) -> str:
-        text = str(error)
-        if self._secret:
-            text = text.replace(self._secret, "***")
-        text = harmless(text, 300) or type(error).__name__
-        return text.replace(self._secret, "***") if self._secret else text
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it came from."""
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _is_log(value: object) -> TypeGuard[float]:
-    """Whether it can be the logarithm of a probability; rounding may leave it a little above 0."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value < 0.01
-
-
-def _usage(message: Any) -> Usage:
-    """What the server says it counted; nothing where that are no numbers of tokens."""
-    counted = message.usage_metadata or {}
-    details = counted.get("input_token_details") or {}
-    numbers = (counted.get("input_tokens", 0), counted.get("output_tokens", 0), details.get("cache_read") or 0)
-    return Usage(*numbers) if all(type(one) is int and 0 <= one < 1 << 40 for one in numbers) else Usage()
 
 
 def _size_in_name(model: str) -> int | None:

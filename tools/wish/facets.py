@@ -213,13 +213,22 @@ class Facets:
                     found[silent] += np.all([hold(word, texts) for word in words], axis=0) & (self._brief(texts) == 1)
         return found
 
-    def relaxations(self, wish: Wish, offered: Mask) -> tuple[Relaxation, ...]:
+    def relaxations(self, wish: Wish, offered: Mask, enough: bool = False) -> tuple[Relaxation, ...]:
         """The hard parts without which more of what is `offered` would fit, the one that brings most first; where no
-        single one brings any, the fewest that do together ("under 60 and size 42")."""
+        single one brings any, the fewest that do together ("under 60 and size 42"). Where they stand between the
+        shopper and what they named (boots, of which none is under 150), only such products are counted; `enough` says
+        that others are of no interest."""
         parts = list(islice(self._broken(wish), _MOST_PARTS))
         codes = np.zeros(self.n_items, np.int64)
         for place, (_, breaks) in enumerate(parts):
             codes |= breaks.astype(np.int64) << place
+        if wish.named:
+            fits = self.fits(wish)
+            best = fits[offered].max(initial=0)
+            if best > fits[offered & (codes == 0)].max(initial=0):
+                offered, enough = offered & (fits == best), False
+        if enough:
+            return ()
         kinds, counts = np.unique(codes[offered & (codes > 0)], return_counts=True)
         times = dict(zip(kinds.tolist(), counts.tolist(), strict=True))
         fewest = min((kind.bit_count() for kind in times), default=0)

@@ -1,0 +1,84 @@
+"""`recgraph llm serve`: the command; what is run is launch.py's, how it is kept running supervisor.py's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from recgraph.errors import ModelMissing, StoreError
+from recgraph.options import store_option
+from recgraph.terminal import say
+
+if TYPE_CHECKING:
+    from recgraph.settings import Settings
+    from recgraph.tools.llm.adapter_sets import AdapterSet
+
+
+@click.group()
+def llm() -> None:
+    """The language model behind a server of its own."""
+
+
+@llm.command()
+@click.option("--llm", "model", metavar="MODEL", help="base model: a folder or hub id  [default: SmolLM2-135M]")
+@click.option("--adapter", "sets", metavar="SET", multiple=True, help="adapter sets, or none  [default: the store's]")
+@click.option("--python", metavar="FILE", default="", help="the Python that has vLLM  [default: .venv-vllm, else this]")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="where it listens")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@store_option
+@click.argument("more", nargs=-1, type=click.UNPROCESSED)
+def serve(
+    model: str | None,
+    sets: tuple[str, ...],
+    python: str,
+    host: str,
+    port: int,
+    store: str | None,
+    more: tuple[str, ...],
+) -> None:
+    """Start a vLLM server with the base model and its adapters, and keep it running.
+
+    It is asked for a token every few seconds and started again where it does not give one. Ctrl-C or SIGTERM lets it
+    finish what it answers, then ends it. Its key is RECGRAPH_LLM_API_KEY, in the environment alone.
+
+    \b
+    Behind -- come options of vLLM's own:
+      recgraph llm serve --adapter none -- --max-model-len 4096
+    """
+    from recgraph.llm.launch import find_vllm, launch
+    from recgraph.llm.supervisor import Supervisor
+    from recgraph.settings import load_settings
+    from recgraph.tools.llm.places import find_llm
+
+    settings = load_settings(store=store, llm=model)
+    vllm = find_vllm(python)
+    say(f"vLLM {vllm.version} ({vllm.package}) in {vllm.python}")
+    folder = find_llm(settings.llm, settings.cache_folder, say)
+    adapters = _sets(sets, settings)
+    started = launch(
+        vllm, folder, adapters, cache=settings.cache_folder, host=host, port=port, key=settings.llm_api_key, more=more
+    )
+    log = settings.cache_folder / f"vllm-{port}.log"
+    say(started.in_words())
+    say(f"serves {', '.join((started.name, *started.adapters))}; its log is {log}")
+    say(f"once ready: recgraph run --user U123 --llm-url {started.url}")
+    Supervisor(started, log, say).run()
+    say("ended")
+
+
+def _sets(asked: tuple[str, ...], settings: Settings) -> list[AdapterSet]:
+    """The sets that are asked for; else the store's own, which may be missing."""
+    from recgraph.store.db import Store
+    from recgraph.tools.llm.adapter_sets import find_set
+
+    if asked or settings.adapter:
+        names = [name for name in asked or (settings.adapter,) if name != "none"]
+        return [find_set(name, settings.store) for name in dict.fromkeys(names)]
+    try:
+        with Store.open(settings.store) as opened:
+            wanted = opened.meta("adapter") or "none"
+        return [] if wanted == "none" else [find_set(wanted, settings.store)]
+    except (StoreError, ModelMissing) as error:
+        say(f"no adapters: {error}")
+        return []
