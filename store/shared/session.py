@@ -33,7 +33,9 @@ _LOST = (
 
 def is_lost(error: duckdb.Error) -> bool:
     """Whether the server did not answer, or does not know the session any more."""
-    return any(sign in str(error).lower() for sign in _LOST)
+    text = str(error).lower()
+    # An owner that is about to begin anew has put its desk away, and may answer for a moment still.
+    return any(sign in text for sign in _LOST) or ("desk" in text and "does not exist" in text)
 
 
 def rendered(sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> str:
