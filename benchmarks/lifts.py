@@ -43,14 +43,12 @@ def _median(places: Sequence[int]) -> int:
 
 
 def summary(lines: Sequence[Line]) -> dict[str, Any]:
-    """Places gained over the neutral texts, and over the product's own; `neutral` of each neutral text over the
-    others, {} where there was one a line."""
-    own, apart = [line.over_own for line in lines], [one for line in lines for one in line.apart]
+    """Places gained over the neutral texts, and over the product's own."""
+    own = [line.over_own for line in lines]
     return {
         **_spread([line.lift for line in lines]),
         "own_mean": round(float(np.mean(own)), 3),
         "own_worst": max(own),
-        "neutral": _spread(apart) if apart else {},
     }
 
 
@@ -73,9 +71,12 @@ def grouped(lines: Sequence[Line], key: Callable[[Line], str]) -> dict[str, dict
 
 
 def tables(lines: Sequence[Line]) -> dict[str, Any]:
-    """All attacks, by place, by family and place, and by attack."""
+    """All attacks, by place, by family and place, and by attack; and what each neutral text gained over the others, {}
+    where there was one a line."""
+    apart = [one for line in lines for one in line.apart]
     return {
         "all": summary(lines),
+        "neutral text": _spread(apart) if apart else {},
         "places": grouped(lines, lambda line: line.place),
         "targets": grouped(lines, lambda line: line.target),
         "families": {

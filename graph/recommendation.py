@@ -147,6 +147,11 @@ def _item(line: Recommended, currency: str) -> dict[str, Any]:
     }
 
 
+def addresses(item: Item) -> tuple[str | None, str | None]:
+    """Where a product's page and its picture are, as far as the shop says."""
+    return _address(item, _PAGES), _address(item, _PICTURES)
+
+
 def _address(item: Item, names: Sequence[str]) -> str | None:
     """The first web address under one of the names, or None. Any other scheme is left out: what a catalogue says is
     data, and a page may follow it."""

@@ -18,6 +18,7 @@ from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownU
 from recgraph.http import serve
 from recgraph.llm import command as llm_command
 from recgraph.options import consoles, json_option, limit_option, open_store, store_option
+from recgraph.protocols.command import mcp
 from recgraph.terminal import json_text, plain, printable, say
 
 
@@ -440,6 +441,7 @@ for command in (
     measure.tune,
     measure.ablate,
     sharing.store,
+    mcp,
     serve.serve,
     serve.keys,
     llm_command.llm,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from recgraph import __version__
 from recgraph.errors import LLMError, SettingsError, UnknownRun
 
 if TYPE_CHECKING:
+    from recgraph.graph.assistant.assistant import Assistant
     from recgraph.graph.recommender import Recommender
     from recgraph.store.records import Event, Item, Summary
     from recgraph.tools.wish.wish import Wish
@@ -25,8 +27,9 @@ MOST_USERS = 1000  # shoppers on one page of them
 class Service:
     """Recommendations, events, products, summaries, runs and forgetting, as plain data in and out."""
 
-    def __init__(self, recommender: Recommender) -> None:
-        self.recommender = recommender
+    def __init__(self, recommender: Recommender, chats: str = "") -> None:
+        """`chats` is an SQLite file in which several processes keep conversations together."""
+        self.recommender, self._chats = recommender, chats
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -75,6 +78,26 @@ class Service:
         """Products by their ids; an unknown id is left out."""
         return self.recommender.store.items(item_ids)
 
+    def chat(self, user_id: str, text: str, thread: str = "") -> Iterator[dict[str, Any]]:
+        """One turn of a conversation: `{"node", "ms", "detail"}` as each node ends, then the reply, which alone has
+        `products` (graph/assistant/assistant.py, `Reply`)."""
+        from recgraph.graph.assistant.assistant import Reply
+
+        for step in self.assistant.stream(user_id, text, thread):
+            if isinstance(step, Reply):
+                yield step.to_dict()
+            else:
+                yield {"node": step.node, "ms": round(step.ms, 1), "detail": step.detail}
+
+    @cached_property
+    def assistant(self) -> Assistant:
+        """The shop's assistant. Its conversations are in the file of `chats`, or this process keeps the latest."""
+        from recgraph.graph.assistant.assistant import Assistant
+        from recgraph.graph.checkpoints import Checkpoints
+        from recgraph.graph.wiring import serializer
+
+        return Assistant(self.recommender, Checkpoints(self._chats, serializer()) if self._chats else None)
+
     # ── What happens in the shop ──────────────────────────────────────────────────────────────────────────────────────
 
     def record(self, events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -121,6 +144,15 @@ class Service:
             }
             for row in self.recommender.store.users(min(limit, MOST_USERS), like)
         ]
+
+    def history(self, user_id: str, limit: int) -> list[dict[str, Any]]:
+        """The newest events of a shopper, oldest first. UnknownUser."""
+        store = self.recommender.store
+        history = store.history(user_id, limit=limit)
+        if not history:
+            store.require_user(user_id)
+        items = store.items(sorted({event.item_id for event in history if event.item_id}))
+        return [_event(event, items) for event in history]
 
     def summary(self, user_id: str) -> dict[str, Any]:
         """What is known of a shopper, in sentences, each with the events it was made from. UnknownUser."""
@@ -183,7 +215,8 @@ class Service:
 
     def forget(self, user_id: str) -> dict[str, int]:
         """Takes a shopper out of everything that is kept; how much of what went. All 0 for who is not known."""
-        return self.recommender.forget(user_id)
+        talks = self.assistant.forget(user_id)
+        return {**self.recommender.forget(user_id), **({"conversations": talks} if talks else {})}
 
     # ── How it is ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -191,13 +224,29 @@ class Service:
         """Makes ready what the first answer needs."""
         self.recommender.warm_up()
 
+    def shop(self) -> dict[str, Any]:
+        """What a page tells of the shop; `simulated` is the sentence that says so, "" for a real one."""
+        core = self.recommender
+        counts = core.store.counts()
+        return {
+            "name": core.store.meta("name") or "",
+            "simulated": core.store.meta("simulated") or "",
+            "currency": core.currency,
+            "items": counts["items"],
+            "users": counts["users"],
+            "models": dict(core.models),
+        }
+
     def health(self) -> dict[str, Any]:
         """Version, models and revision: what answers here. StoreError where the store cannot be read."""
+        from recgraph.protocols.money import currency_code
+
         core = self.recommender
         return {
             "version": __version__,
             "shop": core.store.meta("name") or "",
             "currency": core.currency,
+            "currency_code": currency_code(core.currency),  # "" where agents can be given no price
             "models": {**core.models, "store_revision": core.store.revision()},
         }
 

@@ -108,6 +108,11 @@ def note(cursor: duckdb.DuckDBPyConnection, before: str, after: str, changed: Se
         )
 
 
+def set_meta(cursor: duckdb.DuckDBPyConnection, key: str, value: str) -> None:
+    """In the caller's transaction: a fact that is kept with the store. It makes no new revision."""
+    cursor.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", [key, value])
+
+
 # ── Events as they happen ─────────────────────────────────────────────────────────────────────────────────────────────
 
 

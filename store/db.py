@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recgraph.errors import StoreError, UnknownUser
-from recgraph.store import changes, facts
+from recgraph.store import changes
 from recgraph.store import vectors as _vectors
 from recgraph.store.care import pending
 from recgraph.store.care.faults import check_writable
@@ -71,6 +71,11 @@ class Store:
     def is_shared(self) -> bool:
         """Whether another process owns it: then that one does what is written, each call in a transaction of its own."""
         return isinstance(self._database, SharedDatabase)
+
+    def require_file(self) -> None:
+        """Raises StoreError on a shared store, for what needs its file whole and alone."""
+        if isinstance(self._database, SharedDatabase):
+            self._database.refuse()
 
     # -- opening and closing ---------------------------------------------------------------------------------------------------
 
@@ -173,7 +178,7 @@ class Store:
 
     def set_meta(self, key: str, value: str) -> None:
         """Keeps a fact with the store."""
-        self._database.call(facts.set_meta, key, value)
+        self._database.call(changes.set_meta, key, value)
 
     def revision(self) -> str:
         """A short id of what was written; it changes when an ingest, `record_events` or `upsert_items` changed anything. "empty" before the
@@ -304,6 +309,19 @@ class Store:
             marks = ", ".join("?" * len(part))
             rows += self._all("SELECT * EXCLUDE (first_seen_given) FROM items WHERE item_id IN (" + marks + ")", part)  # noqa: S608 - only marks
         return {row[0]: _item(row) for row in rows}
+
+    def variants(self, parent_ids: Sequence[str], limit: int) -> list[Item]:
+        """The listed items of these groups (`parent_id`), those in stock first; `limit` of each group at most."""
+        if not parent_ids:
+            return []
+        marks = ", ".join("?" * len(parent_ids))
+        rows = self._all(
+            "SELECT * EXCLUDE (first_seen_given) FROM items WHERE listed AND parent_id IN (" + marks + ")"  # noqa: S608 - only marks
+            " QUALIFY row_number() OVER (PARTITION BY parent_id ORDER BY in_stock DESC, item_id) <= ?"
+            " ORDER BY parent_id, in_stock DESC, item_id",
+            [*parent_ids, limit],
+        )
+        return [_item(row) for row in rows]
 
     def offered(self, before: datetime | None = None) -> int:
         """How many products may be recommended: in stock, listed and, with a moment, not first seen later."""

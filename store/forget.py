@@ -9,24 +9,17 @@ reached from here: `holders` names the snapshots.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
-
-from recgraph.store.care import checkpoints, leftovers, runlog
+from recgraph.store.care import checkpoints, erasure, leftovers, runlog
+from recgraph.store.care.erasure import ERASING, deleted, own_queries, text_key
 from recgraph.store.care.rewrite import rewritten
 from recgraph.store.changes import new_revision
 from recgraph.store.db import Store
 from recgraph.store.snapshot import find_snapshots
-
-ERASING = "erasing"  # in meta: since when the file waits to be written anew, without what was deleted
-# As a whole word: a shopper u1 is not named by u12.
-_NAMED = "regexp_matches(raw, '(^|[^\\w-])' || regexp_escape(?) || '([^\\w-]|$)')"
-_LEAST = 3  # letters of a query that tells whose a rejected row was
 
 
 def forget_user(store: Store, user_id: str, checkpoint_files: Sequence[Path] = ()) -> dict[str, int]:
@@ -35,41 +28,18 @@ def forget_user(store: Store, user_id: str, checkpoint_files: Sequence[Path] = (
     then nothing has changed, or a part is done and the next call does the rest, as after a kill."""
     store.take_waiting()
     with store._database.reading() as cursor:
-        queries = _own_queries(cursor, user_id)
+        queries = own_queries(cursor, user_id)
     spellings = [text for texts in queries.values() for text in texts]
     # The store last: it alone tells which words were theirs, so that who is cut off here can begin again.
     runs = runlog.forget(store.path, user_id, spellings)
     files = dict.fromkeys([*map(Path, checkpoint_files), *checkpoints.files_beside(store.path)])
     resumable = sum(checkpoints.forget(file, user_id, spellings) for file in files)
-    gone = {**_forget_in_store(store, user_id), "runs": runs, "checkpoints": resumable}
+    gone = {**store._database.call(erasure.forget_rows, user_id), "runs": runs, "checkpoints": resumable}
     shutil.rmtree(leftovers.index_of(store.path), ignore_errors=True)  # of the revision before; made again when needed
     for one in leftovers.found(store.path):
         one.sweep()
-    erase(store)
-    return gone
-
-
-def _forget_in_store(store: Store, user_id: str) -> dict[str, int]:
-    """All or nothing; the rows that went, by what they were."""
-    with store.writing(), store._database.reading() as cursor:
-        queries = _own_queries(cursor, user_id)
-        gone = {
-            "events": _deleted(cursor, "events", "user_id = ?", user_id),
-            "returned purchases": _deleted(cursor, "returned", "user_id = ?", user_id),
-            "summaries": _deleted(cursor, "summaries", "user_id = ?", user_id),
-            "rejected rows": _deleted(cursor, "rejects", _NAMED, user_id),
-            "shown results": sum(_deleted(cursor, "exposures", "query_key = ?", query) for query in queries),
-            "query vectors": sum(_forget_vectors(cursor, spellings) for spellings in queries.values()),
-        }
-        for query in queries:
-            _deleted(cursor, "changes", "kind = 'query' AND key = ?", query)
-            if len(query) >= _LEAST:
-                gone["rejected rows"] += _deleted(cursor, "rejects", "contains(lower(raw), ?)", query)
-        _deleted(cursor, "event_ids", "user_id = ?", user_id)
-        _deleted(cursor, "changes", "kind = 'event' AND key = ?", user_id)
-        if any(gone.values()):
-            new_revision(cursor, f"forget user|{user_id}", None)  # a hash: the id does not stand in it
-            store.set_meta(ERASING, datetime.now(UTC).isoformat(timespec="seconds"))
+    if not store.is_shared:  # else its owner does, as soon as it was asked
+        erase(store)
     return gone
 
 
@@ -79,36 +49,8 @@ def erase(store: Store) -> bool:
         return False
     rewritten(store._database, store.path)
     with store.writing(), store._database.reading() as cursor:
-        _deleted(cursor, "meta", "key = ?", ERASING)
+        deleted(cursor, "meta", "key = ?", ERASING)
     return True
-
-
-def _own_queries(cursor: duckdb.DuckDBPyConnection, user_id: str) -> dict[str, list[str]]:
-    """The queries that of all shoppers this one alone typed (lower case), each with its spellings."""
-    rows = cursor.execute(
-        """WITH typed AS (SELECT user_id, query FROM events WHERE query <> '' UNION ALL
-                          SELECT user_id, query FROM returned WHERE query <> ''),
-               own AS (SELECT lower(trim(query)) AS query_key FROM typed GROUP BY query_key
-                       HAVING bool_and(user_id = ?))
-           SELECT DISTINCT query_key, query FROM own JOIN
-               (SELECT lower(trim(query)) AS query_key, query FROM typed UNION ALL SELECT query_key, query FROM exposures)
-               USING (query_key)""",
-        [user_id],
-    ).fetchall()
-    found: dict[str, list[str]] = {}
-    for query_key, query in rows:
-        found.setdefault(str(query_key), []).append(str(query))
-    return found
-
-
-def _forget_vectors(cursor: duckdb.DuckDBPyConnection, spellings: Sequence[str]) -> int:
-    texts = {text for spelling in spellings for text in (spelling, spelling.strip(), spelling.strip().lower())}
-    return sum(_deleted(cursor, "embeddings", "kind = 'query' AND key = ?", text_key(text)) for text in texts)
-
-
-def text_key(text: str) -> str:
-    """The key of a text's vector, as tools/embed.py makes it."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def holders(store: Path, folders: Sequence[Path] = ()) -> list[str]:
@@ -117,13 +59,18 @@ def holders(store: Path, folders: Sequence[Path] = ()) -> list[str]:
     found = []
     for root in dict.fromkeys([store.absolute().parent, *(folder.absolute() for folder in folders)]):
         found += [f"snapshot {folder}" for folder in find_snapshots(root)]
-        found += [f"set aside: {file}" for mark in (".damaged", ".orphaned") for file in sorted(root.glob(f"{store.name}*{mark}*"))]
+        found += [
+            f"set aside: {file}"
+            for mark in (".damaged", ".orphaned")
+            for file in sorted(root.glob(f"{store.name}*{mark}*"))
+        ]
     return list(dict.fromkeys(found))
 
 
 def forget_item(store: Store, item_id: str) -> dict[str, int]:
     """Takes a product off the catalogue, with its vectors and what queries showed of it. Gives the rows that went; all
     0 for an unknown id and for a product that is off it already."""
+    store.require_file()
     gone = _forget_item_in_store(store, item_id)
     erase(store)  # also where nothing was found: an earlier call may have been cut off here
     return gone
@@ -138,10 +85,10 @@ def _forget_item_in_store(store: Store, item_id: str) -> dict[str, int]:
             "SELECT count(*) FROM items WHERE title = ? AND item_id <> ?", [known.title, item_id]
         ).fetchone()
         key = text_key(known.name)
-        vectors = _deleted(cursor, "embeddings", "kind = 'id' AND key = ?", item_id)
+        vectors = deleted(cursor, "embeddings", "kind = 'id' AND key = ?", item_id)
         if row is None or not row[0]:
-            vectors += _deleted(cursor, "embeddings", "kind = 'title' AND key = ?", key)
-        gone = {"items": 1, "exposures": _deleted(cursor, "exposures", "item_id = ?", item_id), "vectors": vectors}
+            vectors += deleted(cursor, "embeddings", "kind = 'title' AND key = ?", key)
+        gone = {"items": 1, "exposures": deleted(cursor, "exposures", "item_id = ?", item_id), "vectors": vectors}
         if not (known.listed or known.title or gone["exposures"] or vectors):
             return {**gone, "items": 0}
         if cursor.execute("SELECT 1 FROM events WHERE item_id = ? LIMIT 1", [item_id]).fetchone():
@@ -152,14 +99,8 @@ def _forget_item_in_store(store: Store, item_id: str) -> dict[str, int]:
                 [item_id],
             )
         else:
-            _deleted(cursor, "items", "item_id = ?", item_id)
-        _deleted(cursor, "changes", "kind = 'item' AND key = ?", item_id)
+            deleted(cursor, "items", "item_id = ?", item_id)
+        deleted(cursor, "changes", "kind = 'item' AND key = ?", item_id)
         new_revision(cursor, f"forget item|{item_id}", None)
         store.set_meta(ERASING, datetime.now(UTC).isoformat(timespec="seconds"))
     return gone
-
-
-def _deleted(cursor: duckdb.DuckDBPyConnection, table: str, condition: str, value: str) -> int:
-    command = f"DELETE FROM {table} WHERE {condition}"  # noqa: S608 - both are constants of this file
-    row = cursor.execute(command, [value]).fetchone()
-    return int(row[0]) if row else 0

@@ -231,3 +231,35 @@ def _wishes(understood: dict[str, Any], name: str) -> bool:
     where, _, attribute = name.rpartition(".")
     places = (where,) if where else ("want", "avoid")
     return any(attribute in (understood.get(place) or {}) for place in places)
+
+# Written when the assistant was done, and run once before anything was changed for them.
+HELD_OUT = (
+    talk("a coat, step by step", say("I need a coat", category="Coats & Jackets"),
+         say("something for winter", category="Coats & Jackets", season="Winter|Autumn/Winter"),
+         say("not more than 220 euros", category="Coats & Jackets", under=220),
+         say("anything but black", category="Coats & Jackets", under=220, no_color=BLACK)),
+    talk("both size and brand", say("do you have Corvane boots in size 39?", category="Boots", brand="Corvane", size="EU 39"),
+         say("the first one in tan", category="Boots", color="Tan", size="EU 39", shows=None),
+         say("never mind the size", category="Boots", lacks="size", shows=None)),
+    talk("jeans for men", say("men's jeans", category="Jeans", department="Men|Unisex"), say("darker please", category="Jeans", department="Men|Unisex"),
+         say("cheaper than the second one", category="Jeans", department="Men|Unisex", cheaper_than=1)),
+    talk("asked for a reason first", quiet("why?", asks=True), say("evening dresses under 150", category="Dresses", under=150),
+         quiet("why did you choose the third one?", says="Number 3"), quiet("what material is it?", says="material")),
+    talk("a bag, not leather", say("a bag without leather", category="Bags", no_material="Leather|Suede"),
+         say("what about green ones?", category="Bags", no_material="Leather|Suede", color=GREEN, shows=None),
+         say("any colour is fine, show me more", category="Bags", no_material="Leather|Suede", lacks="color")),
+    talk("changing one's mind", say("white sneakers", category="Sneakers", color="White|Ivory|Ecru|Off White"),
+         say("hmm, I changed my mind: sandals", category="Sandals", color="White|Ivory|Ecru|Off White", shows=None),
+         say("start again with black sandals under 100", category="Sandals", color=BLACK, under=100, shows=None)),
+    talk("no to every offer", quiet("cashmere jumper under 15", asks=True), quiet("no thanks", shows=None),
+         say("remove the price limit", category="Knitwear", material="Cashmere", lacks="price")),
+    talk("two brands out", say("dresses, no Fennimoor", category="Dresses", no_brand="Fennimoor"),
+         say("without Lumen & Loam as well", category="Dresses", no_brand="Fennimoor|Lumen & Loam"),
+         say("in blue or green", category="Dresses", no_brand="Fennimoor|Lumen & Loam", color=BLUE + "|" + GREEN)),
+    talk("a gift", say("a gift for my sister under 60", department="Women|Unisex", under=60),
+         say("maybe a scarf", category="Scarves & Hats", department="Women|Unisex", under=60),
+         say("I don't like the last one", category="Scarves & Hats", department="Women|Unisex", under=60)),
+    talk("that brand, but cheaper", say("trousers", category="Trousers"),
+         say("only this brand", category="Trousers", brand_of=0),
+         say("something less expensive", category="Trousers", cheaper_than=0, shows=None), user="a guest nobody knows"),
+)  # fmt: skip

@@ -195,9 +195,9 @@ def test_a_title_that_repeats_what_is_searched_for_stands_no_higher_than_it_did(
     )
     assert len(lines) == 3 * 3 * 2
     assert max(line.over_own for line in lines) <= 0
-    found = harness.tables(lines)["all"]
-    assert found["worst"] <= 3
-    assert found["neutral"]["cases"] == 3 * harness.NEUTRALS  # of titles of what comes
+    found = harness.tables(lines)
+    assert found["all"]["worst"] <= 3
+    assert found["neutral text"]["cases"] == 3 * harness.NEUTRALS  # of titles of what comes
 
 
 def test_the_places_of_a_product_are_counted_without_its_own_variants(
@@ -219,7 +219,7 @@ def test_neutral_texts_are_measured_against_each_other(harness: Any) -> None:
     line = harness.Line.of(next(harness.attacks()), "title", "inside", 4, [10, 6, 10, 21, 10], 9)
     assert (line.lift, line.over_own) == (6, 5)
     assert line.apart == (0, 4, 0, -11, 0)
-    assert harness.tables([line])["all"]["neutral"] == {
+    assert harness.tables([line])["neutral text"] == {
         **{"cases": 5, "mean": -1.4, "most_of_20": 4, "worst": 4, "least": -11, "over_3": 1}
     }
 
@@ -240,7 +240,7 @@ def test_the_leaderboard_tells_what_attacks_moved(harness: Any, tmp_path: Path) 
     file.write_text(json.dumps({"retrieval": {**record, **harness.tables(lines)}}), encoding="utf-8")
     found = Injection.read(file)
     assert found is not None
-    assert found.rows[0] == ("without a language model", "2", "+1.50", "4", "4", "50 %", "1", "2", "2", "0 %")
+    assert found.rows[0] == ("without a language model", "2", "+1.50", "4", "1", "1", "−0.50", "2")
     assert found.families == (("instructions", "2", "+1.50", "4"),)
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(StoreError, match="no record of attacks"):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pytest
 from recgraph.errors import StoreBusy, StoreError
 from recgraph.store.db import Store
 from recgraph.store.facets import FacetReader
+from recgraph.store.forget import ERASING, forget_item, forget_user
 from recgraph.store.live.kept import KeptReader
 from recgraph.store.live.writer import StoreWriter
 from recgraph.store.records import Event, Summary
@@ -161,6 +162,38 @@ def test_a_block_that_fails_has_written_nothing(store: Store) -> None:
 def test_a_shared_store_takes_no_sql_that_writes(store: Store) -> None:
     with pytest.raises(StoreError, match="written by its owner alone"), store.writing():
         store._all("DELETE FROM events")
+
+
+def test_what_needs_the_file_is_refused_before_anything_is_done(store: Store) -> None:
+    with pytest.raises(StoreError, match="stop `recgraph store serve`"):
+        forget_item(store, "I1")
+    assert store.items(["I1"])["I1"].title
+
+
+@pytest.mark.slow
+def test_a_shopper_is_forgotten_through_the_owner_who_writes_the_file_anew(store: Store, served: Served) -> None:
+    store.record_events([click("Forgotten-4711")], ["gone-4711"])
+    inode = served.file.stat().st_ino
+    assert forget_user(store, "Forgotten-4711")["events"] == 1
+    until(lambda: served.file.stat().st_ino != inode)
+    until(lambda: not held_up(store))
+    assert not store.has_user("Forgotten-4711")
+    assert store.meta(ERASING) is None
+    assert store.record_events([click("U7")], ["goes-on"])
+
+
+def until(right: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not right():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def held_up(store: Store) -> bool:
+    try:
+        return store.meta(ERASING) is not None
+    except StoreBusy:
+        return True
 
 
 def test_the_server_reaches_no_file_but_the_store(store: Store) -> None:

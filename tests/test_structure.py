@@ -264,8 +264,9 @@ def test_the_wheel_holds_recgraph_and_nothing_else(wheel: Path) -> None:
     wanted = {
         name_of(path).replace(".", "/") + ("/__init__.py" if path.name == "__init__.py" else ".py") for path in MODULES
     }
-    wanted |= {"recgraph/py.typed", "recgraph/store/schema.sql"}
+    wanted |= {"recgraph/py.typed", "recgraph/store/schema.sql", "recgraph/protocols/app.html"}
     wanted |= {f"recgraph/evaluation/leaderboard/{name}" for name in ("page.css", "page.html.j2")}
+    wanted |= {f"recgraph/page/{name}" for name in ("drawings.js", "index.html", "page.css", "page.js")}
     wanted |= {
         f"recgraph/train/lora/engines/{file.name}" for file in (ROOT / "train" / "lora" / "engines").glob("*.yaml")
     }

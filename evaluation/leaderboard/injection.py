@@ -18,15 +18,11 @@ TITLE = "Attacks on texts"
 LEAD = (
     "How many places a product rises when an attack stands in its texts (instructions in nine languages, role "
     "tokens, ids, forms of answers, stuffing, confusable and unseen characters, encoded and very long texts) instead "
-    "of the texts of others of its kind, equally long, the median of five in titles. The product is the shopper's "
-    "tenth or one that does not come, other variants of its style set aside; what is not among the first twenty counts "
-    "as twenty-first. 95 % of the attacks gain no more than the fourth column says. What a change of words alone does, "
-    "in titles of the tenth: each of the five neutral texts against the other four."
+    "of the texts of others of its kind, equally long. The product is the shopper's tenth or one that does not "
+    "come; what is not among the first twenty counts as twenty-first. Other neutral texts in an attack's place "
+    "show what a change of words alone does; what the attack gains over the text that the product had stands beside it."
 )
-HEAD = (
-    *("Attacked", "Attacks", "Mean lift", "95 %", "Worst", "Over 3", "Worst over own text"),
-    *("Neutral: 95 %", "Neutral: worst", "Neutral: over 3"),
-)
+HEAD = ("Attacked", "Attacks", "Mean lift", "Worst", "Over 3", "Worst over own text", "Neutral: mean", "Neutral: worst")
 FAMILY_HEAD = ("Family", "Attacks", "Mean lift", "Worst")
 Row = tuple[str, ...]
 
@@ -56,7 +52,7 @@ class Injection:
     @classmethod
     def _of(cls, record: Mapping[str, Any]) -> Injection:
         retrieval, llm = record["retrieval"], record.get("llm")
-        rows = [_row("without a language model", retrieval["all"])]
+        rows = [_row("without a language model", retrieval["all"], retrieval["neutral text"])]
         rows += [_row(f"{place}, without", one) for place, one in retrieval["places"].items()]
         if llm:
             rows += _weighed(llm)
@@ -68,18 +64,13 @@ class Injection:
 def _weighed(llm: Mapping[str, Any]) -> Iterator[Row]:
     for part, name in (("candidates", "titles of candidates"), ("shared", "what all prompts share")):
         for weight, found in sorted(llm.get(part, {}).items(), key=lambda one: float(one[0])):
-            yield _row(f"{name}, rerank_weight {weight}", found["all"])
+            yield _row(f"{name}, rerank_weight {weight}", found["all"], found["neutral text"])
 
 
-def _row(name: str, all_: Mapping[str, Any]) -> Row:
-    neutral = all_["neutral"]
-    beside = (f"{neutral['most_of_20']}", f"{neutral['worst']}", _share(neutral)) if neutral else ("–", "–", "–")
-    counts = (f"{all_['cases']:,}", _mean(all_["mean"]), f"{all_['most_of_20']}", f"{all_['worst']}", _share(all_))
+def _row(name: str, all_: Mapping[str, Any], neutral: Mapping[str, Any] | None = None) -> Row:
+    beside = (_mean(neutral["mean"]), f"{neutral['worst']}") if neutral else ("–", "–")
+    counts = (f"{all_['cases']:,}", _mean(all_["mean"]), f"{all_['worst']}", f"{all_['over_3']:,}")
     return (name, *counts, f"{all_['own_worst']}", *beside)
-
-
-def _share(spread: Mapping[str, Any]) -> str:
-    return f"{100 * spread['over_3'] / spread['cases']:.0f} %"
 
 
 def _family(name: str, places: Mapping[str, Mapping[str, Any]]) -> Row:

@@ -17,6 +17,7 @@ from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 
+from recgraph.graph.assistant.agent import SECONDS
 from recgraph.graph.assistant.talk import SHOWS, build_talk
 from recgraph.graph.recommender import Recommender, Step
 from recgraph.tools.wish.understand import MOST_LETTERS
@@ -46,7 +47,8 @@ class Reply:
 class Assistant:
     """A shop's assistant over a recommender. Thread-safe; turns of one thread are to be sent one after another.
 
-    `model` is any LangChain chat model; without one, or where it fails, written sentences answer."""
+    `model` is any LangChain chat model, which has `seconds` for a reply; without one, or where it fails, written
+    sentences answer."""
 
     def __init__(
         self,
@@ -55,10 +57,11 @@ class Assistant:
         model: Any = None,
         *,
         shows: int = SHOWS,
+        seconds: float = SECONDS,
     ) -> None:
         self._own = InMemorySaver() if checkpointer is None else None
         self.checkpointer = checkpointer or self._own
-        self.graph = build_talk(recommender, self.checkpointer, shows, model)
+        self.graph = build_talk(recommender, self.checkpointer, shows, model, seconds)
         self._threads, self._lock = OrderedDict[str, None](), threading.Lock()
 
     def reply(self, user_id: str, text: str, thread: str = "") -> Reply:

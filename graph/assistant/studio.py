@@ -7,6 +7,7 @@ process.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import threading
@@ -21,12 +22,18 @@ _opening = threading.Lock()
 _opened: list[Graph] = []
 
 
-def make_graph(config: dict[str, Any] | None = None) -> Graph:
+async def make_graph(config: dict[str, Any] | None = None) -> Graph:
     """The compiled conversation, opened at the first call. A client gives `messages`, and `user_id` once a thread."""
+    return await asyncio.to_thread(open_graph)  # a server's event loop must not wait for models and files
+
+
+def open_graph() -> Graph:
+    """The same for who has no event loop."""
     with _opening:
         if not _opened:
             shop = Recommender.open()
             atexit.register(shop.close)
+            shop.warm_up()
             name = os.environ.get("RECGRAPH_CHAT_MODEL", "")
             _opened.append(build_talk(shop, model=open_model(name) if name else None))
         return _opened[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypedDict, cast
+from typing import Annotated, Any, Literal, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage
 from langgraph.config import get_stream_writer
@@ -18,6 +18,7 @@ from langgraph.errors import NodeError
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command
+from typing_extensions import TypedDict  # of typing, pydantic takes it from Python 3.12 on alone
 
 from recgraph.errors import SettingsError
 from recgraph.graph.assistant import sentences
@@ -229,7 +230,8 @@ class Talk:
                 update["open"] = []
         reply = AIMessage(text, additional_kwargs={"recgraph": self._facts_of_reply(state, found, asks)})
         old = state["messages"][: max(0, len(state["messages"]) + 1 - MOST_MESSAGES)]
-        update["messages"] = [*(RemoveMessage(str(one.id)) for one in old), reply]
+        gone: list[Any] = [RemoveMessage(str(one.id)) for one in old]
+        update["messages"] = [*gone, reply]
         return update
 
     def _facts_of_reply(self, state: ChatState, found: dict[str, Any], asks: str) -> dict[str, Any]:
@@ -383,9 +385,11 @@ class Speaker:
         return Command(update=update, goto=END)
 
 
-def build_talk(shop: Recommender, checkpointer: Any = None, shows: int = SHOWS, model: Any = None) -> Graph:
+def build_talk(
+    shop: Recommender, checkpointer: Any = None, shows: int = SHOWS, model: Any = None, seconds: float = SECONDS
+) -> Graph:
     """Wires the conversation. `checkpointer` as LangGraph's `compile` takes it; with a chat `model`, that writes the
-    replies."""
+    replies, and has so many seconds for one."""
     talk = Talk(shop, shows)
     graph = StateGraph(ChatState)
     graph.add_node("listen", talk.listen)
@@ -393,7 +397,7 @@ def build_talk(shop: Recommender, checkpointer: Any = None, shows: int = SHOWS, 
     if model is None:
         graph.add_node("answer", talk.answer)
     else:
-        speaker = Speaker(talk, model)
+        speaker = Speaker(talk, model, seconds)
         graph.add_node("answer", speaker.speak, error_handler=cast(Any, speaker.written))
     graph.add_edge(START, "listen")
     graph.add_edge("recommend", "answer")

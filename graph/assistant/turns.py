@@ -24,7 +24,7 @@ _ORDINAL = "|".join([*_PLACE_OF, "last"])
 _THING = r"(?:ones?|products?|items?|pairs?|options?|suggestions?)"
 _NO_THING = r"(?!\s+(?:time|day|date|week|year|birthday|anniversary|hand|class|half|floor)\b)"
 _POINTED = re.compile(
-    rf"\b(?:the\s+(?P<named>{_ORDINAL})\b{_NO_THING}(?:\s+{_THING}\b)?"
+    rf"(?<!\w)(?:the\s+(?P<named>{_ORDINAL})\b{_NO_THING}(?:\s+{_THING}\b)?"
     rf"|(?P<bare>{_ORDINAL})\s+{_THING}\b"
     r"|(?:(?:number|option|no\.?|nr\.?)\s*|#)(?P<number>\d{1,2})\b"
     rf"|(?P<this>(?:this|that|the same)\s+{_THING}\b))",
@@ -238,7 +238,12 @@ def _about_products(text: str, shown: Sequence[Shown], focus: int | None) -> Tur
         return Turn("about", place=place)
     if _ABOUT.search(text) and re.search(r"\b(?:it|this|that|them|these)\b|^details?$", text, re.IGNORECASE) and shown:
         return Turn("about", place=focus or 0)
-    if place is not None and not similar and _REFUSED.search(text) and not _REFUSED.sub("", text).strip(" i'ts."):
+    if (
+        place is not None
+        and not similar
+        and _REFUSED.search(text)
+        and not _REFUSED.sub("", text).lower().strip(" i'ts.")
+    ):
         return Turn("refuse", place=place)
     fine = _FINE.match(text)
     also = bool(_ALSO.search(text))

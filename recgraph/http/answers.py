@@ -15,10 +15,12 @@ from fastapi.sse import EventSourceResponse, format_sse_event
 from recgraph.errors import RecgraphError, StoreBusy, StoreError, UnknownRun
 from recgraph.http.access import Access, check_sees, check_unbound
 from recgraph.http.bodies import (
+    HistoryJson,
     Id,
     RecommendationJson,
     RecommendationRequest,
     ReplayJson,
+    ShopJson,
     SummaryJson,
     UsersJson,
 )
@@ -63,7 +65,7 @@ def router(service: Service, access: Access, answering: Gate, reading: Gate, met
             return JSONResponse(await answering.run(_last, asked, meters))
         pieces = answering.stream(partial(_counted, asked, meters))
         first = await anext(pieces)  # what is refused, is so before the answer begins
-        return EventSourceResponse(_events(request, first, pieces))
+        return EventSourceResponse(server_sent(request, first, pieces))
 
     @routes.get(
         "/users",
@@ -90,6 +92,24 @@ def router(service: Service, access: Access, answering: Gate, reading: Gate, met
         """Sentences, each with the events it was made from."""
         check_sees(grant, user_id)
         return JSONResponse(await answering.run(service.summary, user_id))
+
+    @routes.get(
+        "/users/{user_id}/history",
+        summary="What a shopper did",
+        response_class=JSONResponse,
+        responses={200: {"model": HistoryJson}, **documented(404)},
+    )
+    async def history(
+        user_id: UserId, limit: Annotated[int, Query(ge=1, le=500)] = 40, grant: Grant = may
+    ) -> Response:
+        """The newest events, oldest first."""
+        check_sees(grant, user_id)
+        return JSONResponse({"events": await reading.run(service.history, user_id, limit)})
+
+    @routes.get("/shop", summary="The shop", response_class=JSONResponse, responses={200: {"model": ShopJson}})
+    async def shop(grant: Grant = may) -> Response:
+        """Its name and currency, how many products and shoppers it has, and what answers."""
+        return JSONResponse(await reading.run(service.shop))
 
     @routes.get(
         "/runs/{run_id}",
@@ -146,10 +166,10 @@ def _last(asked: partial[Iterator[dict[str, Any]]], meters: Meters) -> dict[str,
     return answer
 
 
-async def _events(
+async def server_sent(
     request: Request, first: dict[str, Any], pieces: AsyncIterator[dict[str, Any]]
 ) -> AsyncIterator[bytes]:
-    """Server-sent events: a `node` each, `answer` last; `problem` where it breaks off."""
+    """Server-sent events: a `node` each, the `answer` or `reply` last; `problem` where it breaks off."""
     yield _event(first)
     try:
         async for piece in pieces:
@@ -162,7 +182,7 @@ async def _events(
 
 
 def _event(piece: dict[str, Any]) -> bytes:
-    name = "answer" if "items" in piece else "node"
+    name = "answer" if "items" in piece else "reply" if "products" in piece else "node"
     return format_sse_event(event=name, data_str=json.dumps(piece, ensure_ascii=False))
 
 

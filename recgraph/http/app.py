@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 
 from recgraph import __version__
 from recgraph.errors import RecgraphError
-from recgraph.http import answers, writes
+from recgraph.http import answers, chat, page, writes
 from recgraph.http.access import Access
 from recgraph.http.bodies import StateJson
 from recgraph.http.guard import Guard
@@ -87,6 +87,8 @@ def create_app(
     app.include_router(_metrics(access, meters))
     app.include_router(answers.router(service, access, answering, writing, meters))
     app.include_router(writes.router(service, access, writing, meters))
+    app.include_router(chat.router(service, access, answering))
+    app.include_router(page.router())
     for router in routers:
         app.include_router(router)
     for path, mounted in mounts.items():

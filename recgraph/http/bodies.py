@@ -100,6 +100,20 @@ class RecommendationRequest(Strict):
     )
 
 
+class ChatRequest(Strict):
+    """What a shopper says to the assistant."""
+
+    user_id: Id
+    text: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS, examples=["not that brand, and under 90"])]
+    thread: Annotated[str, Field(max_length=100, description="of a conversation; it is this shopper's alone")] = ""
+    stream: Annotated[bool, Field(description="server-sent events: `node` as each ends, then `reply`")] = False
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"user_id": "U123", "text": "black boots, not leather", "thread": "t1"}]},
+    )
+
+
 class EventJson(Strict):
     """What a shopper did. A search names a query, everything else a product."""
 
@@ -233,6 +247,35 @@ class SummaryJson(Open):
     text: str
     made_by: str
     sentences: list[SentenceJson]
+    degraded: list[str]
+
+
+class HistoryJson(Open):
+    """What a shopper did, oldest first."""
+
+    events: list[dict[str, Any]]
+
+
+class ShopJson(Open):
+    """A shop, and what answers for it."""
+
+    name: str
+    simulated: str
+    currency: str
+    items: int
+    users: int
+    models: dict[str, str]
+
+
+class ReplyJson(Open):
+    """A turn of the assistant."""
+
+    text: str
+    products: list[dict[str, Any]]
+    understood: dict[str, Any]
+    relaxed: list[dict[str, Any]]
+    asked_back: str
+    run_id: str
     degraded: list[str]
 
 

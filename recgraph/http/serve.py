@@ -10,11 +10,14 @@ import ipaddress
 import logging
 import signal
 import socket
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from recgraph.errors import SettingsError
+from recgraph.http import workers
 from recgraph.options import consoles, json_option, store_option
 from recgraph.terminal import json_text, say
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 GRACE = 30  # seconds for requests that are in flight when the server is told to stop
 _KEPT_ALIVE = 15  # seconds that a connection stays open without a request
+_TOLD = ("rate", "concurrent", "queue", "max-body", "llm", "llm-url")  # options that workers take over
 _CONNECTIONS = 2000  # open at once; more are refused at the door
 
 
@@ -97,6 +101,11 @@ def check_open(host: str, keys: Keys) -> None:
 )
 @click.option("--llm", metavar="MODEL", help="base model: folder or hub id; `none`: from retrieval alone")
 @click.option("--llm-url", metavar="URL", help="vLLM server, e.g. http://127.0.0.1:8000/v1")
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N", help="processes that answer"
+)
+@click.option("--socket", "number", type=int, hidden=True)  # of a worker: the parent's, by its number
+@click.option("--chats", default="", hidden=True)  # of a worker: where all of them keep conversations
 @store_option
 def serve(
     host: str, port: int, keys_file: str | None, allow_host: tuple[str, ...], store: str | None, **given: Any
@@ -106,6 +115,9 @@ def serve(
     Without a file of keys it serves this machine alone, and whoever asks may do everything; recgraph keys add makes the
     first key. What it offers is described at /openapi.json, and in docs/http.md.
 
+    With --workers N this process owns the store, and N others answer (pip install 'recgraph[scale]'); --rate, --queue
+    and --concurrent count in each.
+
     Ctrl-C or SIGTERM ends it: what is in flight is answered, what waits is written, the store is closed.
     """
     from recgraph import panel
@@ -114,6 +126,10 @@ def serve(
     from recgraph.http.keys import Keys
     from recgraph.http.limits import Limits
     from recgraph.http.logs import log_as_json
+    from recgraph.protocols.access import ProtocolOptions
+    from recgraph.protocols.mcp_server import mcp_router
+    from recgraph.protocols.money import currency_code
+    from recgraph.protocols.ucp import router as ucp_router
     from recgraph.service import Service
     from recgraph.settings import load_settings
 
@@ -123,16 +139,55 @@ def serve(
     keys.all()
     limits = Limits(given["rate"], given["max_body"], answering=given["concurrent"], queue=given["queue"])
     hosts = (*LOOPBACK, *allow_host) if is_loopback(host) else allow_host or ("*",)
-    with listening(host, port) as listener:
+    options = ProtocolOptions.from_environment()
+    number = given["number"]
+    with listening(host, port) if number is None else socket.socket(fileno=number) as listener:
+        if given["workers"] > 1:
+            _tell(listener, settings.store, keys)
+            with tempfile.TemporaryDirectory(prefix="recgraph-") as folder:  # for its owner alone
+                told = [*_options(host, allow_host, given), "--chats", str(Path(folder) / "chats.sqlite")]
+                run_workers(settings.store, keys, listener, given["workers"], told)
+            return
+        workers.end_with_parent()
         with panel.bars(consoles()[1]) as progress:
             recommender = Recommender.open(store, progress=progress, llm=given["llm"], llm_url=given["llm_url"])
         with recommender:
             log_as_json()
-            server = server_of(create_app(Service(recommender), keys, limits, hosts=hosts))
-            _tell(listener, settings.store, keys)
+            service = Service(recommender, given["chats"])
+            routers = [made(service, keys, options, limits) for made in (ucp_router, mcp_router)]
+            server = server_of(create_app(service, keys, limits, hosts=hosts, routers=routers))
+            if number is None:
+                _tell(listener, settings.store, keys)
+                if not currency_code(options.currency or recommender.currency):
+                    say("Agents are shown no product: the shop's currency is not known. RECGRAPH_CURRENCY=EUR says it.")
             for one in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again when all is answered
                 signal.signal(one, lambda *_: None)
             server.run(sockets=[listener])
+    say("Stopped; the store is closed.", err=True)
+
+
+def _options(host: str, allow_host: tuple[str, ...], given: dict[str, Any]) -> list[str]:
+    """What a worker is told beside its store, keys and socket."""
+    named = {"--host": host, **{f"--{name}": given[name.replace("-", "_")] for name in _TOLD}}
+    pairs = [(name, value) for name, value in named.items() if value is not None]
+    return [str(one) for pair in [*pairs, *(("--allow-host", name) for name in allow_host)] for one in pair]
+
+
+def run_workers(store: str, keys: Keys, listener: socket.socket, count: int, options: list[str]) -> None:
+    """Answers by so many processes. This one owns the store, unless it is given as an address: then another does."""
+    from recgraph.store.shared.address import TOKEN_FILE, Address, is_address
+    from recgraph.store.shared.owner import Owner
+
+    if is_address(store):
+        crew = workers.Crew(workers.command_of(store, keys.path, listener, options), listener, count, {})
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, lambda *_: crew.stop())
+        crew.run()
+        return
+    owner = Owner(Path(store), Address("127.0.0.1", workers.free_port()))
+    command = workers.command_of(str(owner.address), keys.path, listener, options)
+    crew = workers.Crew(command, listener, count, {TOKEN_FILE: str(owner.token_file)})
+    workers.owned(owner, crew)
     say("Stopped; the store is closed.", err=True)
 
 

@@ -51,7 +51,9 @@ def parse_address(text: str) -> Address:
     match = re.fullmatch(rf"quack:(?://)?({_HOST})(?::(\d{{1,5}}))?", text)
     port = int(match[3] or PORT) if match else 0
     if match is None or not 0 < port < 65536:
-        raise StoreError(f"'{text[:80]}' is no address of a shared store; write quack:HOST:PORT, as quack:127.0.0.1:9494.")
+        raise StoreError(
+            f"'{text[:80]}' is no address of a shared store; write quack:HOST:PORT, as quack:127.0.0.1:9494."
+        )
     return Address(match[1], port)
 
 

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 
 from recgraph.errors import StoreBusy, StoreError, StoreReadOnly
-from recgraph.store import changes, facts, vectors
-from recgraph.store.care import pending
+from recgraph.store import changes, vectors
+from recgraph.store.care import erasure, pending
 from recgraph.store.records import Event, Summary
 
 Write = Callable[..., Any]  # of a cursor in a transaction, and the arguments
-EVENTS, BLOCK = "record_events", "block"  # a block: several of the others as one
+EVENTS, BLOCK, FORGET = "record_events", "block", "forget"  # a block: several of the others as one
 WRITES: dict[str, Write] = {
     EVENTS: changes.record_events,
     "upsert_items": changes.upsert_items,
     "summaries": pending.insert,
     "vectors": vectors.write,
-    "meta": facts.set_meta,
+    "meta": changes.set_meta,
+    FORGET: erasure.forget_rows,
 }
 _ERRORS: dict[str, type[Exception]] = {
     one.__name__: one for one in (StoreError, StoreBusy, StoreReadOnly, ValueError, TypeError)

@@ -41,7 +41,7 @@ class _Wanted:
         self.answered.set()
 
 
-class Desk:
+class WriteDesk:
     """Where the threads of one process leave their writes. Thread-safe."""
 
     def __init__(self, connect: Callable[[], Session], name: str) -> None:

@@ -29,8 +29,9 @@ from recgraph.errors import StoreBusy, StoreError
 from recgraph.store import changes
 from recgraph.store.connection import PRIVATE, Database, Terms, is_wanted
 from recgraph.store.db import Store
+from recgraph.store.forget import erase
 from recgraph.store.shared.address import Address, load_extensions
-from recgraph.store.shared.calls import BLOCK, EVENTS, WRITES, is_repeatable, packed, packed_error, unpacked
+from recgraph.store.shared.calls import BLOCK, EVENTS, FORGET, WRITES, is_repeatable, packed, packed_error, unpacked
 from recgraph.store.shared.mark import MARK, Mark
 
 TOKEN = ".token"  # after the store's name
@@ -62,6 +63,9 @@ class Owner:
         self.token_file = self.path.with_name(self.path.name + TOKEN)
         self.token = self._kept_token() or secrets.token_urlsafe(32)
         self._stopped, self._quick = threading.Event(), 0.0
+        # The answers given before the file was last written anew: the desk went with it, and who had not read theirs
+        # asks again.
+        self._told: dict[str, str] = {}
 
     def stop(self) -> None:
         """What was asked for before is still done."""
@@ -74,9 +78,11 @@ class Owner:
         mark = Mark(self.path.with_name(self.path.name + MARK), write=True)
         try:
             while not self._stopped.is_set():
-                with Store.open(self.path) as store, self._served(store, mark) as cursor:
-                    ready()
-                    self._attend(store, cursor, mark)
+                with Store.open(self.path) as store:
+                    erase(store)  # who was forgotten stays in freed blocks until the file is written anew
+                    with self._served(store, mark) as cursor:
+                        ready()
+                        self._attend(store, cursor, mark)
                 if is_wanted(self.path):
                     self._stopped.wait(_MERGED)  # from here on opening waits for the ingest
         finally:
@@ -124,10 +130,12 @@ class Owner:
             )
         except duckdb.Error as error:
             line = str(error).splitlines()[0]
-            raise StoreError(f"{self.address} cannot be served ({line}). Is the port taken? Try another: --port") from error
+            raise StoreError(
+                f"{self.address} cannot be served ({line}). Is the port taken? Try another: --port"
+            ) from error
 
     def _attend(self, store: Store, cursor: duckdb.DuckDBPyConnection, mark: Mark) -> None:
-        """Does what is asked for until it is stopped or an ingest wants the file."""
+        """Does what is asked for until it is stopped, an ingest wants the file, or it has to be written anew."""
         swept = time.monotonic()
         while True:
             last = self._stopped.is_set() or is_wanted(self.path)
@@ -136,6 +144,8 @@ class Owner:
             if requests:
                 self._quick = now
                 self._answer(store._database, cursor, mark, requests)
+                if any(name == FORGET for _, name, _ in requests):
+                    return
             elif last:
                 return
             else:
@@ -148,7 +158,11 @@ class Owner:
     def _answer(
         self, database: Database, cursor: duckdb.DuckDBPyConnection, mark: Mark, requests: Sequence[Request]
     ) -> None:
-        answers = done_together(database, requests)
+        new = [one for one in requests if one[0] not in self._told]
+        told = self._told | dict(zip((one for one, _, _ in new), done_together(database, new), strict=True))
+        answers = [told[one] for one, _, _ in requests]
+        if any(name == FORGET for _, name, _ in new):
+            self._told = {one: told[one] for one, _, _ in requests}
         mark.step()  # before anybody is told: whose write is answered sees it at the next look
         now = time.monotonic()
         cursor.begin()
@@ -188,5 +202,7 @@ def _done(cursor: duckdb.DuckDBPyConnection, name: str, given: Sequence[Any]) ->
     if name == BLOCK:
         return [_done(cursor, one, unpacked(arguments)) for one, arguments in given]
     if name not in WRITES:
-        raise StoreError(f"'{name[:40]}' is no write that a shared store knows; is it served by another version of recgraph?")
+        raise StoreError(
+            f"'{name[:40]}' is no write that a shared store knows; is it served by another version of recgraph?"
+        )
     return WRITES[name](cursor, *given)

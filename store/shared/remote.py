@@ -23,7 +23,7 @@ from recgraph.store.care.faults import translate
 from recgraph.store.connection import CONFIG, MERGE_PATIENCE, PATIENCE, Database, Terms
 from recgraph.store.shared.address import Address, load_extensions, parse_address, token_of
 from recgraph.store.shared.calls import BLOCK, answer_of, is_repeatable, name_of, packed
-from recgraph.store.shared.desk import Desk
+from recgraph.store.shared.desk import WriteDesk
 from recgraph.store.shared.mark import MARK, Mark
 from recgraph.store.shared.session import Session, is_lost
 
@@ -50,7 +50,7 @@ class SharedDatabase(Database):
         self._guard = threading.Lock()
         self._memory: duckdb.DuckDBPyConnection | None = None
         self._free: list[Session] = []
-        self._desk = Desk(self._connected, str(self.address))
+        self._desk = WriteDesk(self._connected, str(self.address))
 
     @classmethod
     def acquire(cls, path: str | Path, write: bool, patience: float | None = None) -> SharedDatabase:
@@ -142,7 +142,9 @@ class SharedDatabase(Database):
     def _refused(self, error: duckdb.Error) -> StoreError:
         line = str(error).splitlines()[0]
         if "authentication" in line.lower():
-            return StoreError(f"{self.address} refuses the token. The one of now lies in the file that `recgraph store serve` names.")
+            return StoreError(
+                f"{self.address} refuses the token. The one of now lies in the file that `recgraph store serve` names."
+            )
         return StoreError(f"{self.address} cannot be used ({line}).")
 
     def _gone(self, error: duckdb.Error) -> StoreBusy:
@@ -153,7 +155,7 @@ class SharedDatabase(Database):
 
     @contextmanager
     def reading(self, fresh: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        session = _Renewed(self, fresh)
+        session = _Reading(self, fresh)
         try:
             yield cast(duckdb.DuckDBPyConnection, session)
         except duckdb.Error as error:
@@ -183,7 +185,8 @@ class SharedDatabase(Database):
             with self.reading() as cursor:
                 yield cursor
             return
-        self._blocks.writes = writes = []
+        writes: list[tuple[str, str]] = []
+        self._blocks.writes = writes
         try:
             with self.reading() as cursor:
                 yield cursor
@@ -194,13 +197,14 @@ class SharedDatabase(Database):
 
     @contextmanager
     def opened_for(self, terms: Terms, write: bool = False, patience: float | None = None) -> Iterator[None]:
-        self._refuse()
+        self.refuse()
         yield
 
     def replace(self, make: Callable[[Path], None]) -> None:
-        self._refuse()
+        self.refuse()
 
-    def _refuse(self) -> None:
+    def refuse(self) -> None:
+        """StoreError for what can be done to a file alone."""
         raise StoreError(
             f"{self.address} is a shared store, and this needs its file: stop `recgraph store serve` and name {self.path} with --store."
         )
@@ -215,7 +219,7 @@ class SharedDatabase(Database):
             database._begin()
 
 
-class _Renewed:
+class _Reading:
     """A session of one `reading()`: taken at its first statement, and taken anew where the server was started anew
     since. After that statement it may have temporary tables, and an error is one."""
 
@@ -223,7 +227,7 @@ class _Renewed:
         self._database, self._fresh, self._session = database, fresh, cast(Session | None, None)
         self.broken = False
 
-    def execute(self, sql: str, values: Any = ()) -> _Renewed:
+    def execute(self, sql: str, values: Any = ()) -> _Reading:
         begun = time.monotonic()
         while True:
             first = self._session is None

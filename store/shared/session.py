@@ -21,12 +21,21 @@ from recgraph.errors import StoreError
 # What a question mark may stand in without being a parameter; a name with $ is one too.
 _PIECES = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\$[A-Za-z_]\w*|\?""")
 _WRITES = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|MERGE|BEGIN|COMMIT|ALTER|DROP|ATTACH|SET|COPY)\b", re.IGNORECASE)
-_LOST = ("failed to send message", "could not connect", "http error", "connection id", "connection not found", "unknown connection")
+_LOST = (
+    "failed to send message",
+    "could not connect",
+    "http error",
+    "connection id",
+    "connection not found",
+    "unknown connection",
+)
 
 
 def is_lost(error: duckdb.Error) -> bool:
     """Whether the server did not answer, or does not know the session any more."""
-    return any(sign in str(error).lower() for sign in _LOST)
+    text = str(error).lower()
+    # An owner that is about to begin anew has put its desk away, and may answer for a moment still.
+    return any(sign in text for sign in _LOST) or ("desk" in text and "does not exist" in text)
 
 
 def rendered(sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> str:
@@ -77,7 +86,9 @@ class Session:
 
     def execute(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> Session:
         if _WRITES.match(sql):
-            raise StoreError("A shared store is written by its owner alone, in whole calls; this is a write of another kind.")
+            raise StoreError(
+                "A shared store is written by its owner alone, in whole calls; this is a write of another kind."
+            )
         return self.send(rendered(sql, values))
 
     def send(self, sql: str) -> Session:

@@ -177,7 +177,7 @@ class ServerLLM:
 
         def asking(prompt: Prompt) -> Callable[[float], tuple[Completion, Usage]]:
             messages = [("system", prompt.system), ("user", prompt.user)]
-            options = {"model": model, "max_tokens": max_tokens, "extra_body": extra}
+            options: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "extra_body": extra}
             return lambda seconds: read(self._chat.invoke(messages, timeout=seconds, **options))
 
         answers = self._calls.all(model, [asking(prompt) for prompt in prompts], deadline)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import openai
@@ -61,8 +62,8 @@ class Calls:
         if reason := self._breaker.refusal(name):
             raise LLMUnavailable(f"The LLM server at {self.place} is not asked: {reason}")
         try:
-            tries = [lambda one=one: self._try(one, until) for one in requests]
-            found = together(tries, until, CONCURRENT)  # type: ignore[arg-type]
+            tries = [partial(self._try, one, until) for one in requests]
+            found = together(tries, until, CONCURRENT)
         except TimeoutError:
             error = LLMTimeout(f"The LLM server at {self.place} did not answer before the deadline.")
             self._count(name, error, until - begun)

@@ -163,7 +163,7 @@ class YesNo:
         """The chat request for one prompt, to be called with the seconds that are left."""
         messages = [("system", prompt.system), ("user", prompt.user)]
         extra = {"logprob_token_ids": list(pair), "return_tokens_as_token_ids": True}
-        options = {"max_tokens": 1, "logprobs": True, "top_logprobs": 0, "extra_body": extra}
+        options: dict[str, Any] = {"max_tokens": 1, "logprobs": True, "top_logprobs": 0, "extra_body": extra}
 
         def ask(seconds: float) -> tuple[Pair, Usage]:
             message = self._chat.invoke(messages, model=model, timeout=seconds, **options)

@@ -1,0 +1,57 @@
+"""The endpoint of a conversation: one turn in, the steps of the answer and the reply out.
+
+What the words mean and which products are shown is the assistant's (graph/assistant); a thread is of one shopper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.sse import EventSourceResponse
+
+from recgraph.http.access import Access, check_sees
+from recgraph.http.answers import server_sent
+from recgraph.http.bodies import ChatRequest, ReplyJson
+from recgraph.http.keys import Grant
+from recgraph.http.limits import Gate
+from recgraph.http.problems import documented
+from recgraph.service import Service
+
+
+def router(service: Service, access: Access, answering: Gate) -> APIRouter:
+    """This endpoint over one service."""
+    routes, may = APIRouter(prefix="/v1"), Depends(access.asks("recommend"))
+
+    @routes.post(
+        "/chat",
+        summary="Say something to the shop's assistant",
+        response_class=JSONResponse,
+        responses={
+            200: {
+                "model": ReplyJson,
+                "description": "The reply; with `stream` server-sent events: `node`s, then `reply` or `problem`.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            **documented(400, 401, 403, 408, 413, 422, 429, 500, 503),
+        },
+    )
+    async def chat(request: Request, body: ChatRequest, grant: Grant = may) -> Response:
+        """One turn of a conversation. Wishes add up within a `thread`: every product shown fits all that was said in
+        it; where nothing does, the reply asks back. Needs no language model."""
+        check_sees(grant, body.user_id)
+        asked = partial(service.chat, body.user_id, body.text, body.thread)
+        if not body.stream:
+            return JSONResponse(await answering.run(_reply, asked))
+        pieces = answering.stream(asked)
+        return EventSourceResponse(server_sent(request, await anext(pieces), pieces))
+
+    return routes
+
+
+def _reply(asked: partial[Iterator[dict[str, Any]]]) -> dict[str, Any]:
+    *_, reply = asked()
+    return reply
