@@ -25,7 +25,7 @@ def opened(browser: Browser, url: str, width: int, height: int, *, dark: bool = 
     """The page in a window of its own, its first answer complete."""
     scheme = "dark" if dark else "light"
     context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=1.5 if dark else 1.25
+        viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=1.5 if dark else 1.1
     )
     page = context.new_page()
     page.goto(url)
@@ -41,7 +41,7 @@ def answered(page: Page) -> None:
 
 def search(browser: Browser, url: str, out: Path) -> None:
     """A search, one product put in the cart, and the next answer with what moved; a sentence shows its events."""
-    page = opened(browser, url, 1280, 1000)
+    page = opened(browser, url, 1280, 1290)
     page.locator("#words").fill("summer dress for a wedding under 150")
     page.locator("#go").click()
     expect(page.locator(".chip").first).to_be_visible()
@@ -71,7 +71,7 @@ def phone(browser: Browser, url: str, out: Path) -> None:
 
 def chat(browser: Browser, url: str, out: Path) -> None:
     """Three turns, in which wishes add up."""
-    page = opened(browser, url, 1280, 1000)
+    page = opened(browser, url, 1280, 1100)
     page.get_by_text("Chat", exact=True).click()
     for turns, words in enumerate(("a warm coat for winter", "under 250", "not black"), 1):
         page.locator("#words").fill(words)

@@ -239,11 +239,14 @@ class Service:
 
     def health(self) -> dict[str, Any]:
         """Version, models and revision: what answers here. StoreError where the store cannot be read."""
+        from recgraph.protocols.money import currency_code
+
         core = self.recommender
         return {
             "version": __version__,
             "shop": core.store.meta("name") or "",
             "currency": core.currency,
+            "currency_code": currency_code(core.currency),  # "" where agents can be given no price
             "models": {**core.models, "store_revision": core.store.revision()},
         }
 

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -370,6 +371,41 @@ def test_the_terminal_answers_a_pipe_line_by_line(demo_store: Path, tmp_path: Pa
     assert "not read" not in done.output
     wrong = CliRunner().invoke(main, ["chat", "--user", "nobody", "--store", str(path)], input="x\n")
     assert wrong.exit_code == 2
+
+
+@pytest.mark.slow
+def test_the_example_of_a_conversation_runs(demo_store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "shop.duckdb"
+    path.write_bytes(demo_store.read_bytes())
+    command = [sys.executable, str(ROOT / "examples" / "chat.py"), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "> why the second?\nNumber 2" in done.stdout
+
+
+_AGENT = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from langchain_agent import ask
+from test_assistant import FakeChat, calls
+model = FakeChat(answers=[calls("recommend", query="black boots under 250", k=2), "These two."], asked=[])
+messages = ask(model, sys.argv[3], "U123", "boots?")
+print(len(messages[2].artifact["items"]), messages[2].content.count("Black"), messages[3].text)
+"""
+
+
+@pytest.mark.package
+@pytest.mark.timeout(300)
+def test_a_langchain_agent_uses_the_tool(demo_store: Path, tmp_path: Path) -> None:
+    python = os.environ.get("RECGRAPH_LANGGRAPH_PYTHON")
+    if not python:
+        pytest.skip("RECGRAPH_LANGGRAPH_PYTHON names no Python with langchain>=1.5 and recgraph (docs/chat.md)")
+    path = tmp_path / "shop.duckdb"
+    path.write_bytes(demo_store.read_bytes())
+    folders = [str(ROOT / "examples"), str(ROOT / "tests")]
+    done = subprocess.run([python, "-c", _AGENT, *folders, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[0] == "2"
+    assert done.stdout.strip().endswith("These two.")
 
 
 # -- a LangGraph server ------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 # Variables that are no settings: of the tests and the CI, of training, and of the number format.
 VARIABLES = {"RECGRAPH_DATA", "RECGRAPH_DTYPE", "RECGRAPH_CI_VLLM", "RECGRAPH_FUZZ", "RECGRAPH_VLLM_PYTHON"}
 VARIABLES |= {"RECGRAPH_AGENT_PROFILES", "RECGRAPH_CURRENCY", "RECGRAPH_PUBLIC_URL", "RECGRAPH_KEY"}  # docs/protocols.md
+VARIABLES |= {"RECGRAPH_CHAT_MODEL", "RECGRAPH_LANGGRAPH_PYTHON"}  # docs/chat.md
 
 
 def name_of(page: Path) -> str:

@@ -34,7 +34,7 @@ from recgraph.graph.recommender import Recommender
 from recgraph.http.app import create_app
 from recgraph.http.keys import Grant, Keys
 from recgraph.http.limits import Limits
-from recgraph.protocols.access import Options
+from recgraph.protocols.access import ProtocolOptions
 from recgraph.protocols.mcp_server import APP, mcp_router, server
 from recgraph.service import Service
 from recgraph.settings import Settings
@@ -42,7 +42,7 @@ from recgraph.store.db import Store
 
 META = {"ucp-agent": {"profile": "https://agent.example/profile.json"}}
 TOOLS = {"search_catalog", "lookup_catalog", "get_product", "recommend", "record_event", "explain_recommendation"}
-EUROS = Options(currency="EUR")
+EUROS = ProtocolOptions(currency="EUR")
 Asking = Callable[[Client], Awaitable[None]]
 
 

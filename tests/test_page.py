@@ -302,6 +302,18 @@ def test_someone_unknown_goes_on_as_someone_new(server: Served, opened: Callable
     expect(page.locator("#person")).to_be_hidden()
 
 
+def test_someone_new_is_known_from_the_first_click_on(server: Served, opened: Callable[..., Page]) -> None:
+    page = opened(server.url)
+    cards(page)
+    page.get_by_role("button", name="Be someone new").click()
+    expect(page.locator("#answer-title")).to_have_text("For someone new")
+    page.locator(".card .look").nth(cards(page).index("B2BLCK")).click()
+    expect(page.locator("#events")).to_contain_text("looked at Otter Hiking Boots")
+    user = page.locator("#who").input_value()
+    assert user.startswith("guest-")
+    assert [event["item_id"] for event in known_events(server, user)] == ["B2BLCK"]
+
+
 def test_texts_of_the_shop_stay_texts(make_store: Callable[..., Store], opened: Callable[..., Page]) -> None:
     items = SHOP_ITEMS.replace("Harrow Linen Shirt, Navy, M", EVIL).replace(
         "Fenn Cable Cardigan, Grey, M", "a\u202egnp.exe\u200f b"

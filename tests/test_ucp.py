@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,7 +22,8 @@ from ucp_sdk.models.schemas.shopping.catalog_search import SearchResponse
 from recgraph.graph.recommender import Recommender
 from recgraph.http.keys import Keys
 from recgraph.protocols import ucp
-from recgraph.protocols.access import Options
+from recgraph.protocols.access import ProtocolOptions
+from recgraph.protocols.money import currency_code, major_units, minor_units
 from recgraph.service import Service
 from recgraph.settings import Settings
 from recgraph.store.db import Store
@@ -43,7 +44,7 @@ def ask(make_store: Callable[..., Store]) -> Iterator[Ask]:
 
         def answer(operation: str, body: Any, status: int = 200, token: str = "", currency: str = "EUR") -> Any:
             app = FastAPI()
-            app.include_router(ucp.router(Service(recommender), Keys.beside(path), Options(currency=currency)))
+            app.include_router(ucp.router(Service(recommender), Keys.beside(path), ProtocolOptions(currency=currency)))
             headers = {"UCP-Agent": AGENT, **({"Authorization": f"Bearer {token}"} if token else {})}
             with TestClient(app) as client:
                 told = client.post(f"/ucp/catalog/{operation}", json=body, headers=headers)
@@ -73,6 +74,16 @@ def test_the_profile_names_both_transports_and_both_capabilities(ask: Ask) -> No
         "https://shop.example/ucp",
         "https://shop.example/mcp",
     ]
+
+
+@pytest.mark.parametrize(("url", "kept"), [("https://shop.example", "public, max-age=300"), ("", "no-store")])
+def test_a_profile_that_a_request_names_the_place_of_is_not_cached(url: str, kept: str) -> None:
+    app, nothing = FastAPI(), Keys("none.json")
+    app.include_router(ucp.router(cast(Service, None), nothing, ProtocolOptions(url=url)))
+    told = TestClient(app, base_url="http://evil.example").get("/.well-known/ucp")
+    assert told.headers["Cache-Control"] == kept
+    BusinessSchema.model_validate(told.json())
+    assert ("evil" in told.text) is not bool(url)
 
 
 def test_a_search_gives_products_of_variants_with_prices_in_minor_units_and_reasons(ask: Ask) -> None:
@@ -203,3 +214,17 @@ def test_a_key_is_asked_for_and_one_that_is_bound_makes_the_answer_personal(ask:
     seen = [one["metadata"]["recgraph"]["evidence"] for product in found["products"] for one in product["variants"]]
     assert any(one["event_seqs"] for one in seen)
     assert "S1OLIV" not in ids(found)  # bought
+
+
+def test_signs_of_currencies_are_understood_where_they_are_certain() -> None:
+    told = ("€", "eur", "US$", "¥", "kr", "", "XYZ", "zł")
+    assert [currency_code(one) for one in told] == ["EUR", "EUR", "USD", "JPY", "", "", "", "PLN"]
+    assert [minor_units(19.99, code) for code in ("EUR", "JPY", "KWD")] == [1999, 20, 19990]
+    assert [minor_units(one, "EUR") for one in (0.125, float("nan"), float("inf"), -1, 1e300)] == [
+        13,
+        None,
+        None,
+        None,
+        None,
+    ]
+    assert major_units(1999, "EUR") == 19.99

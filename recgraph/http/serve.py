@@ -126,8 +126,9 @@ def serve(
     from recgraph.http.keys import Keys
     from recgraph.http.limits import Limits
     from recgraph.http.logs import log_as_json
-    from recgraph.protocols.access import Options
+    from recgraph.protocols.access import ProtocolOptions
     from recgraph.protocols.mcp_server import mcp_router
+    from recgraph.protocols.money import currency_code
     from recgraph.protocols.ucp import router as ucp_router
     from recgraph.service import Service
     from recgraph.settings import load_settings
@@ -138,7 +139,7 @@ def serve(
     keys.all()
     limits = Limits(given["rate"], given["max_body"], answering=given["concurrent"], queue=given["queue"])
     hosts = (*LOOPBACK, *allow_host) if is_loopback(host) else allow_host or ("*",)
-    options = Options.from_environment()
+    options = ProtocolOptions.from_environment()
     number = given["number"]
     with listening(host, port) if number is None else socket.socket(fileno=number) as listener:
         if given["workers"] > 1:
@@ -157,6 +158,8 @@ def serve(
             server = server_of(create_app(service, keys, limits, hosts=hosts, routers=routers))
             if number is None:
                 _tell(listener, settings.store, keys)
+                if not currency_code(options.currency or recommender.currency):
+                    say("Agents are shown no product: the shop's currency is not known. RECGRAPH_CURRENCY=EUR says it.")
             for one in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again when all is answered
                 signal.signal(one, lambda *_: None)
             server.run(sockets=[listener])

@@ -302,7 +302,6 @@ function showReply(data) {
   if (products.length || data.run_id) show(products, null); // a turn that asks for nothing leaves what is shown
   else for (const one of document.querySelectorAll(".ghost")) one.remove();
   $("made").textContent = data.run_id ? clean(`Run ${data.run_id}.`) : "";
-  say(clean(data.text, 400));
   refresh();
   $("words").focus({ preventScroll: true });
 }
@@ -536,6 +535,7 @@ async function record(item, title, action, button, done) {
     return;
   }
   state.fresh = false; // who did something is known from now on
+  $("who").value = state.user;
   if (button) button.textContent = done;
   const told = `Recorded: you ${DONE[action]} ${clean(title, 90)}.`;
   toast(told);
@@ -692,8 +692,8 @@ function toast(text) {
 
 function theme(dark) {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
-  $("theme").setAttribute("aria-pressed", String(dark));
   $("theme").textContent = dark ? "Light" : "Dark";
+  $("theme").setAttribute("aria-label", `${$("theme").textContent} colours`);
 }
 
 const IDEAS = {
@@ -754,7 +754,7 @@ $("new").addEventListener("click", () => choose(`guest-${name()}`, true));
 for (const radio of document.querySelectorAll("input[name=mode]")) radio.addEventListener("change", () => setMode(radio.value));
 for (const [event, does] of [["input", openList], ["focus", openList], ["click", openList], ["keydown", pressed], ["blur", closeList]]) $("who").addEventListener(event, does);
 $("theme").addEventListener("click", () => {
-  const dark = $("theme").getAttribute("aria-pressed") !== "true";
+  const dark = document.documentElement.dataset.theme !== "dark";
   localStorage.setItem("recgraph-theme", dark ? "dark" : "light");
   theme(dark);
 });

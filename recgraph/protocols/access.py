@@ -23,7 +23,7 @@ class Refused(RecgraphError):
 
 
 @dataclass(frozen=True)
-class Options:
+class ProtocolOptions:
     """What an operator sets. `profiles`: addresses of agents' profiles that may be fetched; `currency`: an ISO 4217
     code where the shop's own word for it says none; `url`: where the server is reached from outside."""
 
@@ -32,7 +32,7 @@ class Options:
     url: str = ""
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Options:
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> ProtocolOptions:
         """RECGRAPH_AGENT_PROFILES (parted by blanks), RECGRAPH_CURRENCY, RECGRAPH_PUBLIC_URL. SettingsError."""
         currency = environment.get("RECGRAPH_CURRENCY", "").strip()
         url = environment.get("RECGRAPH_PUBLIC_URL", "").strip().rstrip("/")

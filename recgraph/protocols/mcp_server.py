@@ -37,9 +37,9 @@ from recgraph.errors import RecgraphError, UnknownUser
 from recgraph.http.keys import Grant, Keys
 from recgraph.http.limits import Limits, Rates
 from recgraph.http.problems import RETRY_AFTER, Refusal, refusal_of
-from recgraph.protocols.access import Caller, Options, Refused, grant_of, require
+from recgraph.protocols.access import Caller, ProtocolOptions, Refused, grant_of, require
 from recgraph.protocols.answers import explanation, recommended
-from recgraph.protocols.shopping import Catalogue
+from recgraph.protocols.shopping import UcpCatalogue
 from recgraph.service import Service
 from recgraph.tools.llm.untrusted import ID_LIMIT, one_line
 
@@ -77,8 +77,8 @@ UserArgument = Annotated[
 class ShopTools:
     """The tools over one service. They are synchronous: the server runs each call in a thread."""
 
-    def __init__(self, service: Service, who: Who, options: Options | None = None) -> None:
-        self.service, self.catalogue, self._who = service, Catalogue(service, options), who
+    def __init__(self, service: Service, who: Who, options: ProtocolOptions | None = None) -> None:
+        self.service, self.catalogue, self._who = service, UcpCatalogue(service, options), who
 
     def search_catalog(
         self, catalog: SearchRequest, ctx: Context, meta: MetaArgument = None
@@ -175,7 +175,7 @@ class ShopTools:
         return Caller.of(require(self._grant(ctx), "recommend"), profile)
 
 
-def server(service: Service, who: Who, options: Options | None = None) -> MCPServer[Any]:
+def server(service: Service, who: Who, options: ProtocolOptions | None = None) -> MCPServer[Any]:
     """The server over a service; `who` says by a request's headers (None on stdio) what its sender may do."""
     tools, apps = ShopTools(service, who, options), Apps()
     page = files("recgraph.protocols").joinpath("app.html").read_text(encoding="utf-8")
@@ -199,10 +199,12 @@ def server(service: Service, who: Who, options: Options | None = None) -> MCPSer
     return made
 
 
-def mcp_app(service: Service, keys: Keys, options: Options | None = None, limits: Limits | None = None) -> Starlette:
+def mcp_app(
+    service: Service, keys: Keys, options: ProtocolOptions | None = None, limits: Limits | None = None
+) -> Starlette:
     """The server over streamable HTTP, at /mcp. Its lifespan has to run: `app.router.lifespan_context(app)`. Without
     keys only names of this machine are served, so that no web page reaches it under a name of its own."""
-    chosen, limits = options or Options.from_environment(), limits or Limits()
+    chosen, limits = options or ProtocolOptions.from_environment(), limits or Limits()
     inner = server(service, lambda headers: grant_of(keys, headers or {}), chosen).streamable_http_app(
         stateless_http=True,
         json_response=True,
@@ -217,7 +219,9 @@ def mcp_app(service: Service, keys: Keys, options: Options | None = None, limits
     return inner
 
 
-def mcp_router(service: Service, keys: Keys, options: Options | None = None, limits: Limits | None = None) -> APIRouter:
+def mcp_router(
+    service: Service, keys: Keys, options: ProtocolOptions | None = None, limits: Limits | None = None
+) -> APIRouter:
     """The same as a router of a FastAPI application, which runs its lifespan with its own."""
     inner = mcp_app(service, keys, options, limits)
     made = APIRouter(lifespan=inner.router.lifespan_context)
@@ -259,7 +263,7 @@ class McpGuard:
             self._inside -= 1
 
 
-def _security(keys: Keys, options: Options) -> TransportSecuritySettings:
+def _security(keys: Keys, options: ProtocolOptions) -> TransportSecuritySettings:
     if keys.required:
         return TransportSecuritySettings(enable_dns_rebinding_protection=False)
     outside = urlsplit(options.url).netloc

@@ -21,7 +21,7 @@ from ucp_sdk.models.schemas.shopping.types.search_filters import SearchFilters
 from ucp_sdk.models.schemas.shopping.types.selected_option import SelectedOption
 
 from recgraph.errors import SettingsError
-from recgraph.protocols.access import Caller, Options, Refused
+from recgraph.protocols.access import Caller, ProtocolOptions, Refused
 from recgraph.protocols.catalog import Shelf, info, options_of, product_id, product_options, warning
 from recgraph.protocols.money import major_units
 from recgraph.protocols.profiles import VERSION, Profiles
@@ -40,11 +40,11 @@ SECONDS = 5.0  # that a search may take
 _TEXT = 300  # characters of a reason
 
 
-class Catalogue:
+class UcpCatalogue:
     """The operations over one service. Thread-safe; errors are Refused and those of recgraph.errors."""
 
-    def __init__(self, service: Service, options: Options | None = None) -> None:
-        self.service, self.options = service, options or Options.from_environment()
+    def __init__(self, service: Service, options: ProtocolOptions | None = None) -> None:
+        self.service, self.options = service, options or ProtocolOptions.from_environment()
         self.profiles = Profiles(self.options.profiles)
 
     def search(self, asked: SearchRequest, caller: Caller) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from recgraph.errors import RecgraphError, SettingsError
 from recgraph.http.keys import Keys
 from recgraph.http.limits import Gate, Limits, Rates
 from recgraph.http.problems import Refusal, refusal_of
-from recgraph.protocols.access import Caller, Options, Refused, grant_of
+from recgraph.protocols.access import Caller, ProtocolOptions, Refused, grant_of
 from recgraph.protocols.profiles import VERSION, profile_of_header
-from recgraph.protocols.shopping import LOOKUP, SEARCH, Catalogue
+from recgraph.protocols.shopping import LOOKUP, SEARCH, UcpCatalogue
 from recgraph.service import Service
 from recgraph.tools.llm.untrusted import one_line
 
@@ -69,9 +69,11 @@ class _UcpRoute(APIRoute):
         return told
 
 
-def router(service: Service, keys: Keys, options: Options | None = None, limits: Limits | None = None) -> APIRouter:
+def router(
+    service: Service, keys: Keys, options: ProtocolOptions | None = None, limits: Limits | None = None
+) -> APIRouter:
     """The routes of a shop. `options` come from the environment where none are given."""
-    catalogue, limits = Catalogue(service, options), limits or Limits()
+    catalogue, limits = UcpCatalogue(service, options), limits or Limits()
     gate, rates = Gate(limits.answering, limits.queue), Rates(limits.rate)
     errors: dict[int | str, dict[str, Any]] = {
         status: {"description": what, "content": {"application/json": {"schema": _ERROR}}}
@@ -82,7 +84,9 @@ def router(service: Service, keys: Keys, options: Options | None = None, limits:
     @made.get("/.well-known/ucp", summary="The shop's UCP profile", responses={})
     def profile(request: Request) -> JSONResponse:
         url = catalogue.options.url or str(request.base_url).rstrip("/")
-        return JSONResponse(business_profile(url), headers={"Cache-Control": f"public, max-age={_PROFILE_SECONDS}"})
+        # What is told by the Host of a request is for who sent it: a cache would tell others.
+        kept = f"public, max-age={_PROFILE_SECONDS}" if catalogue.options.url else "no-store"
+        return JSONResponse(business_profile(url), headers={"Cache-Control": kept})
 
     def caller(request: Request) -> Caller:
         grant = grant_of(keys, request.headers, "recommend")
