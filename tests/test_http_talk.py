@@ -28,7 +28,7 @@ def server(make_store: Callable[..., Store]) -> Iterator[Served]:
 
 def said(server: Served, text: str, user_id: str = "U1", thread: str = "t") -> tuple[list[str], dict[str, Any]]:
     """The names of the events of one turn, and the data of the last."""
-    answer = server.client.post("/v1/chat", json={"user_id": user_id, "text": text, "thread": thread})
+    answer = server.client.post("/v1/chat", json={"user_id": user_id, "text": text, "thread": thread, "stream": True})
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/event-stream")
     blocks = [block.split("\n") for block in answer.text.strip().split("\n\n")]

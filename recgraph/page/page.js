@@ -548,12 +548,14 @@ async function record(item, title, action, button, done) {
 
 async function refresh() { // what is known of them, after each answer: the summary is made by then
   const user = state.user;
+  $("person").hidden ||= state.fresh;
+  if (state.fresh) return; // nothing is known of somebody new
   const path = `v1/users/${encodeURIComponent(user)}`;
   try {
     const [summary, history] = await Promise.all([get(`${path}/summary`), get(`${path}/history?limit=100`)]);
     if (user === state.user) showPerson(summary.sentences || [], history.events || []);
   } catch (error) {
-    $("person").hidden = true; // somebody new has no summary, and a key may be for answers alone
+    $("person").hidden = true; // a key may be for answers alone
     if (error instanceof Unreachable) trouble(error, refresh);
   }
 }
@@ -742,6 +744,7 @@ async function begin() {
     $("simulated").textContent = state.simulated;
     $("simulated").hidden = !state.simulated;
     state.users = (await get("v1/users?limit=20").catch((error) => { if (error.status === 403) return {}; throw error; })).users || [];
+    if (document.activeElement === $("who")) openList(); // who was faster than the list
     if (state.simulated && state.users.length && !state.user) choose(state.users[0].user_id); // an invented shopper minds no glance
   } catch (error) {
     trouble(error, begin);
