@@ -16,9 +16,10 @@ import pytest
 pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 
 from recgraph.errors import LLMError, LLMGarbled, LLMRefused, LLMTimeout, LLMUnavailable
+from recgraph.tools.llm.forms import MAX_CHOICES
 from recgraph.tools.llm.open import open_llm
 from recgraph.tools.llm.protocol import LLM, Form, Prompt
-from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM, _size_in_name
+from recgraph.tools.llm.server import ServerLLM, _size_in_name
 from recgraph.tools.served import breaker
 
 PROMPT = Prompt("Answer Yes or No.", "Red shoes?")

@@ -31,12 +31,12 @@ import torch
 from recgraph.errors import LLMError, LLMTimeout, LLMUnavailable, ModelMissing
 from recgraph.graph.nodes import yes_probability
 from recgraph.tools.llm.adapter_sets import AdapterSet, find_set, portable, served_as
-from recgraph.tools.llm.forms import form_regex
+from recgraph.tools.llm.forms import MAX_CHOICES, form_regex
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.open import open_adapted
 from recgraph.tools.llm.places import find_llm, quiet_transformers
 from recgraph.tools.llm.protocol import Form, Prompt
-from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM
+from recgraph.tools.llm.server import ServerLLM
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]  # a server compiles as it starts
 
