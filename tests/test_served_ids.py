@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs recgraph[local]")
+pytest.importorskip("torch", reason="needs recgraph[local]")
+
+import torch
 
 from recgraph.errors import SettingsError
 from recgraph.llm import vllm_ids
