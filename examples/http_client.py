@@ -12,7 +12,7 @@ import uuid
 
 import httpx
 
-url, user, query = [*sys.argv[1:4], *("http://127.0.0.1:8000", "U123", "chunky wool cardigan")[len(sys.argv[1:4]) :]]
+url, user, query = [*sys.argv[1:4], *("http://127.0.0.1:8080", "U123", "chunky wool cardigan")[len(sys.argv[1:4]) :]]
 key = os.environ.get("RECGRAPH_KEY", "")
 
 with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=60) as shop:

@@ -1,7 +1,7 @@
 """An assistant's side of MCP: starts `recgraph mcp`, searches, asks for recommendations and for why.
 python examples/mcp_client.py [STORE] [USER] [QUERY]
 
-With the address of a server in place of the store (http://127.0.0.1:8000/mcp, of `recgraph serve`) it goes over HTTP.
+With the address of a server in place of the store (http://127.0.0.1:8080/mcp, of `recgraph serve`) it goes over HTTP.
 """
 
 from __future__ import annotations

@@ -34,13 +34,18 @@ def forget_user(store: Store, user_id: str, checkpoint_files: Sequence[Path] = (
     runs = runlog.forget(store.path, user_id, spellings)
     files = dict.fromkeys([*map(Path, checkpoint_files), *checkpoints.files_beside(store.path)])
     resumable = sum(checkpoints.forget(file, user_id, spellings) for file in files)
-    gone = {**store._database.call(erasure.forget_rows, user_id), "runs": runs, "checkpoints": resumable}
+    gone = {**_forget_in_store(store, user_id), "runs": runs, "checkpoints": resumable}
     shutil.rmtree(leftovers.index_of(store.path), ignore_errors=True)  # of the revision before; made again when needed
     for one in leftovers.found(store.path):
         one.sweep()
     if not store.is_shared:  # else its owner does, as soon as it was asked
         erase(store)
     return gone
+
+
+def _forget_in_store(store: Store, user_id: str) -> dict[str, int]:
+    """All or nothing; the rows that went, by what they were."""
+    return store._database.call(erasure.forget_rows, user_id)
 
 
 def erase(store: Store) -> bool:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -36,8 +37,10 @@ def listener() -> Iterator[socket.socket]:
 
 
 def who(listener: socket.socket) -> int:
-    with socket.create_connection(listener.getsockname(), timeout=20) as one:
-        return int(one.recv(20))
+    while True:  # one that is killed takes with it the connection it had accepted
+        with suppress(ConnectionError), socket.create_connection(listener.getsockname(), timeout=20) as one:
+            if told := one.recv(20):
+                return int(told)
 
 
 def until(right: Callable[[], bool]) -> None:
@@ -60,11 +63,13 @@ def test_a_killed_worker_is_started_again_and_all_end_with_the_crew(listener: so
     thread = threading.Thread(target=crew.run)
     thread.start()
     seen: set[int] = set()
-    first = who(listener)
-    os.kill(first, signal.SIGKILL)
-    until(lambda: bool(seen.add(who(listener)) or (len(seen - {first}) == 2)))
-    crew.stop()
-    thread.join(60)
+    try:
+        first = who(listener)
+        os.kill(first, signal.SIGKILL)
+        until(lambda: bool(seen.add(who(listener)) or (len(seen - {first}) == 2)))
+    finally:
+        crew.stop()
+        thread.join(60)
     assert not any(map(is_there, seen))
 
 

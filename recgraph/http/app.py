@@ -1,15 +1,13 @@
 """The HTTP application: endpoints, guard, keys and counters put together over one `Service`.
 
-It opens and closes nothing; `recgraph serve` (serve.py) does. Other doors are given to it: `routers` (UCP, the page,
-the chat) and `mounts` (MCP), each with what must run while the application does.
+It opens and closes nothing; `recgraph serve` (serve.py) does. Further doors are given to it as `routers` (UCP, MCP).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
@@ -17,7 +15,6 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp
 
 from recgraph import __version__
 from recgraph.errors import RecgraphError
@@ -36,14 +33,6 @@ _AGAIN = 5.0  # seconds until warming up is tried again
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Mounted:
-    """An ASGI application below a path, and what must run while it is served."""
-
-    app: ASGIApp
-    running: AbstractAsyncContextManager[object] | None = None
-
-
 def create_app(
     service: Service,
     keys: Keys,
@@ -51,11 +40,10 @@ def create_app(
     *,
     hosts: Sequence[str] = LOOPBACK,
     routers: Sequence[APIRouter] = (),
-    mounts: Mapping[str, Mounted] | None = None,
 ) -> FastAPI:
     """The application. `hosts` are the names it answers to (a page that rebinds its own name to this machine has
     another), ("*",) for any."""
-    limits, mounts, meters = limits or Limits(), mounts or {}, Meters()
+    limits, meters = limits or Limits(), Meters()
     access = Access(keys, Rates(limits.rate))
     answering, writing = Gate(limits.answering, limits.queue), Gate(limits.writing, limits.queue)
     meters.watch("answering", lambda: answering.inside)
@@ -64,11 +52,7 @@ def create_app(
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            for mounted in mounts.values():
-                if mounted.running is not None:
-                    await stack.enter_async_context(mounted.running)
-            tasks = await stack.enter_async_context(anyio.create_task_group())
+        async with anyio.create_task_group() as tasks:
             tasks.start_soon(_warm_up, service, ready)
             yield
             tasks.cancel_scope.cancel()
@@ -91,8 +75,6 @@ def create_app(
     app.include_router(page.router())
     for router in routers:
         app.include_router(router)
-    for path, mounted in mounts.items():
-        app.mount(path, mounted.app)
     add_handlers(app)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_middleware(

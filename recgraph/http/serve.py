@@ -81,7 +81,7 @@ def check_open(host: str, keys: Keys) -> None:
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="where to listen")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N", help="0: any")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, metavar="N", help="0: any")
 @click.option("--keys", "keys_file", metavar="FILE", help="who may ask  [default: STORE.keys.json]")
 @click.option("--allow-host", multiple=True, metavar="NAME", help="a name it is reached by, e.g. behind a proxy")
 @click.option("--rate", default="3000/minute", show_default=True, metavar="N/UNIT", help="requests of one key")
@@ -104,13 +104,13 @@ def check_open(host: str, keys: Keys) -> None:
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N", help="processes that answer"
 )
-@click.option("--socket", "number", type=int, hidden=True)  # of a worker: the parent's, by its number
-@click.option("--chats", default="", hidden=True)  # of a worker: where all of them keep conversations
+@click.option("--socket", "number", type=int, hidden=True, help="of a worker: the parent's")
+@click.option("--chats", default="", hidden=True, help="of a worker: where all of them keep conversations")
 @store_option
 def serve(
     host: str, port: int, keys_file: str | None, allow_host: tuple[str, ...], store: str | None, **given: Any
 ) -> None:
-    """Answer over HTTP until stopped: recommendations, events, products, why.
+    """Answer over HTTP until stopped.
 
     Without a file of keys it serves this machine alone, and whoever asks may do everything; recgraph keys add makes the
     first key. What it offers is described at /openapi.json, and in docs/http.md.

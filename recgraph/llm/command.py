@@ -25,7 +25,7 @@ def llm() -> None:
 @click.option("--adapter", "sets", metavar="SET", multiple=True, help="adapter sets, or none  [default: the store's]")
 @click.option("--python", metavar="FILE", default="", help="the Python that has vLLM  [default: .venv-vllm, else this]")
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="where it listens")
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, metavar="N", help="its port")
 @store_option
 @click.argument("more", nargs=-1, type=click.UNPROCESSED)
 def serve(
@@ -37,7 +37,7 @@ def serve(
     store: str | None,
     more: tuple[str, ...],
 ) -> None:
-    """Start a vLLM server with the base model and its adapters, and keep it running.
+    """Start a vLLM server with adapters and keep it running.
 
     It is asked for a token every few seconds and started again where it does not give one. Ctrl-C or SIGTERM lets it
     finish what it answers, then ends it. Its key is RECGRAPH_LLM_API_KEY, in the environment alone.

@@ -18,11 +18,12 @@ import duckdb
 
 from recgraph.errors import StoreBusy, StoreError
 from recgraph.store.care import checkpoints, checksums, leftovers, pending
+from recgraph.store.care.erasure import ERASING
 from recgraph.store.care.faults import ASIDE, LOG, check_complete, places_aside, set_aside, set_orphaned_log_aside
 from recgraph.store.care.rewrite import REWRITING, readable, salvaged
 from recgraph.store.connection import CONFIG
 from recgraph.store.db import Store
-from recgraph.store.forget import ERASING, erase
+from recgraph.store.forget import erase
 from recgraph.store.migrations import TABLES
 from recgraph.store.runs import RunLog
 from recgraph.store.snapshot import FILES, check, find_snapshots
