@@ -15,7 +15,6 @@ from attacks import Attack
 from lifts import Line, tables
 
 from recgraph.graph import prompts
-from recgraph.graph.budget import TimeBudget
 from recgraph.graph.nodes import SMALL_WEIGHT, Nodes, blend
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.state import State
@@ -41,7 +40,7 @@ class Asked:
         told = state.get("prediction")
         one = replace(shopper, predicted=(told.item_id, told.title) if told else ("", ""))
         first = shop.candidates(shop.base, one, one.query)
-        return cls(recommender._nodes(recommender.settings, TimeBudget()), state, replace(one, inside=first[ATTACKED - 1].item_id))
+        return cls(recommender._nodes(recommender.settings), state, replace(one, inside=first[ATTACKED - 1].item_id))
 
     def logits(self, shared: str, items: Sequence[Item]) -> list[tuple[float, float]]:
         """Log-probabilities of Yes and No of each, in one call."""
