@@ -190,16 +190,10 @@ async def has_model(model: Model, client: Client) -> None:
     while len(model.killed) < len(KILLS):
         await asyncio.sleep(0.5)
     await model.is_ready()
-    last = time.monotonic() + BACK
-    while time.monotonic() < last and not any(
-        begun > model.ready[-1] and used for begun, _, used, _ in answers(client)
-    ):
+    seen, last = client.counted.answers, time.monotonic() + BACK
+    while time.monotonic() < last and not any(begun > model.ready[-1] and used for begun, _, used, _ in seen):
         await client.ask()
         await asyncio.sleep(client.think)
-
-
-def answers(client: Client) -> list[tuple[float, float, bool, bool]]:
-    return client.counted.answers
 
 
 async def rebuild(store: Path, moment: float) -> None:
