@@ -281,13 +281,21 @@ def test_answers_name_ids_of_the_whole_catalogue_as_in_process(server: ServerLLM
     assert {answer.text.split("\n")[0].removeprefix("ID: ") for answer in served} <= set(IDS)
     found = [local.generate([prompt], max_tokens=40, form=form)[0][0] for prompt in prompts]
     assert [answer.text for answer in served] == [answer.text for answer in found]
-    # held and free ones in one batch, and with an adapter
+
+
+def test_held_and_free_answers_in_one_batch_leave_each_other_alone(server: ServerLLM) -> None:
+    form = Form("ID:", tuple(f" {one}" for one in IDS), "\nTitle:")
+    free = [
+        Prompt("You are helpful.", f"What is the capital of {name}?") for name in ("France", "Italy", "Japan", "Spain")
+    ]
+    shown = [Prompt("Name one product by ID and title.", f"{IDS[place]} Red shirt") for place in range(1, 5)]
+    alone = server.generate(free, max_tokens=12)[0]
     with ThreadPoolExecutor(2) as pool:
-        free = pool.submit(server.generate, prompts, max_tokens=24)
-        held = pool.submit(server.generate, prompts, max_tokens=40, form=form, adapter=server.adapters[0])
+        both = pool.submit(server.generate, free, max_tokens=12)
+        held = pool.submit(server.generate, shown, max_tokens=40, form=form, adapter=server.adapters[0])
         assert all(answer.text.split("\n")[0].removeprefix("ID: ") in IDS for answer in held.result()[0])
-        plain = [answer.text for answer in free.result()[0]]
-    assert plain == [answer.text for answer in local.generate(prompts, max_tokens=24)[0]]
+        assert both.result()[0] == alone
+    assert "Paris" in alone[0].text
 
 
 SECOND_RUNNER = """
