@@ -5,6 +5,7 @@ A `fastapi` router: it reads a request, asks shopping.py, and says errors as UCP
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -51,6 +52,7 @@ class _UcpRoute(APIRoute):
 
         async def told(request: Request) -> Response:
             try:
+                await _check_text(request)
                 return await serve(request)
             except RequestValidationError as error:
                 wrong = error.errors()[0]
@@ -129,6 +131,16 @@ def _capability(name: str) -> dict[str, str]:
         "spec": f"{_AT}/specification/shopping/catalog/{name}",
         "schema": f"{_AT}/schemas/shopping/catalog_{name}.json",
     }
+
+
+async def _check_text(request: Request) -> None:
+    """Refused for a body with half a character (a lone surrogate), which no database and no answer can hold."""
+    try:
+        json.dumps(await request.json(), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Refused("invalid_request", 400, "body: it holds half a character (a lone surrogate).") from None
+    except (ValueError, RecursionError):
+        return  # no JSON: whoever reads it says so
 
 
 def _fresh(told: dict[str, Any]) -> JSONResponse:
