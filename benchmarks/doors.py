@@ -1,179 +1,249 @@
-"""What the HTTP door bears: so many clients for so many minutes, who ask, record events, change products, read why.
+"""What the HTTP door bears: so many clients for so many minutes, who ask, talk, record events, change products, search
+as agents and read why (visitors.py).
 
-It starts `recgraph serve` over a copy of a store and counts, from outside: statuses and p50/p95/p99 by path, events
-that were acknowledged and are not in the store afterwards, products shown that were just bought, and the server's
-memory before and after. `--rebuild` has another process load products into the store half way.
+It starts `recgraph serve` over a copy of a store and counts from outside: statuses and p50/p95/p99 by path; events that
+were acknowledged and are not in the store afterwards, or twice; products shown that were off sale or just bought; the
+memory of the server each minute. `--rebuild` has another process load products into the store half way. `--llm` starts
+`recgraph llm serve` beside it (RECGRAPH_VLLM_PYTHON names the Python that has vLLM), kills vLLM twice with SIGKILL, and
+counts answers that did without it and did not say so, and how long it took until answers had it again.
 
-    python benchmarks/doors.py --store shop.duckdb [--minutes 10] [--clients 20] [--rebuild] [--llm none]
+    python benchmarks/doors.py --store shop.duckdb [--minutes 10] [--clients 20] [--think 1] [--rebuild] [--llm]
 
-Prints one line of JSON.
+Prints one line of JSON; what the servers said stays in the folder of --keep.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-import uuid
-from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 from damage import machine
+from visitors import Client, Counted
 
 from recgraph.store.db import Store
 
-QUERIES = ("wool cardigan", "black boots under 150", "linen shirt not white", "a warm coat", "red dress", "")
-ASKS, RECORDS, CHANGES = 0.6, 0.3, 0.05  # shares of what clients do; the rest reads summaries and runs
-THINKING = 0.2  # seconds between two requests of a client, at the mean
+KILLS = (0.25, 0.6)  # shares of the time after which vLLM is killed
+STARTING = 600.0  # seconds for vLLM to be ready, and to be ready again
+BACK = 120.0  # seconds after it for an answer that has it
+EVERY = 60.0  # seconds between two looks at the memory
+RECGRAPH = (sys.executable, "-m", "recgraph.cli")
+
+
+# ── The language model ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass
-class Counted:
-    """What the clients saw."""
+class Model:
+    """`recgraph llm serve` as a process, what it said, and when it was killed and ready again."""
 
-    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    statuses: Counter[str] = field(default_factory=Counter)
-    acknowledged: Counter[str] = field(default_factory=Counter)  # events, by user
-    degraded: Counter[str] = field(default_factory=Counter)
-    stale: int = 0  # products shown to who had just bought them
+    process: subprocess.Popen[str]
+    url: str
+    ready: list[float] = field(default_factory=list)
+    killed: list[float] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
-    def report(self) -> dict[str, Any]:
+    def listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said.append(line.rstrip())
+            if line.startswith("ready after"):
+                self.ready.append(time.monotonic())
+
+    async def is_ready(self) -> None:
+        """Waits until it is as often ready as it was started. SystemExit where it does not become so."""
+        last = time.monotonic() + STARTING
+        while len(self.ready) <= len(self.killed):
+            if time.monotonic() > last or self.process.poll() is not None:
+                raise SystemExit("\n".join(["recgraph llm serve is not ready:", *self.said[-8:]]))
+            await asyncio.sleep(0.2)
+
+    async def kill(self) -> None:
+        """SIGKILL for vLLM, whose parent is to notice and start it again."""
+        await self.is_ready()
+        for child in children(self.process.pid):
+            os.kill(child, signal.SIGKILL)
+        self.killed.append(time.monotonic())
+
+    def report(self, counted: Counted) -> dict[str, Any]:
+        """How it went: seconds until it was ready again and until an answer had it, and what answers said meanwhile."""
+        spans = list(zip(self.killed, self.ready[1:], strict=False))
+        without = [one for one in counted.answers if any(down < one[0] and one[1] < up for down, up in spans)]
+        back = [
+            next((ended - down for begun, ended, used, marked in counted.answers if begun > up and used), None)
+            for down, up in spans
+        ]
         return {
-            "requests": sum(map(len, self.seconds.values())),
-            "statuses": dict(sorted(self.statuses.items())),
-            "ms": {
-                path: {f"p{q}": round(float(np.percentile(times, q)) * 1000) for q in (50, 95, 99)}
-                for path, times in sorted(self.seconds.items())
-            },
-            "degraded": dict(self.degraded),
-            "stale": self.stale,
+            "llm": {
+                "killed": len(self.killed),
+                "ready_again_s": [round(up - down, 1) for down, up in spans],
+                "answers_again_s": [round(one, 1) if one is not None else None for one in back],
+                "answers_with_it": sum(used for _, _, used, _ in counted.answers),
+                "answers_while_dead": len(without),
+                "unmarked_while_dead": sum(not (used or marked) for _, _, used, marked in without),
+                "unmarked": sum(not (used or marked) for _, _, used, marked in counted.answers),
+            }
         }
 
 
-@dataclass
-class Client:
-    """One of many; its shopper is its own, so that what it bought can be counted."""
+def children(pid: int) -> list[int]:
+    """The processes that a process started, of all its threads."""
+    return [int(one) for file in Path(f"/proc/{pid}/task").glob("*/children") for one in file.read_text().split()]
 
-    user_id: str
-    web: httpx.AsyncClient
-    items: list[str]
-    users: list[str]
-    counted: Counted
-    draw: random.Random
-    bought: set[str] = field(default_factory=set)
-    run_id: str = ""
 
-    async def live(self, until: float) -> None:
-        while time.monotonic() < until:
-            await self.act()
-            await asyncio.sleep(self.draw.expovariate(1 / THINKING))
-
-    async def act(self) -> None:
-        share = self.draw.random()
-        if share < ASKS:
-            await self.ask()
-        elif share < ASKS + RECORDS:
-            await self.record()
-        elif share < ASKS + RECORDS + CHANGES:
-            row = {"item_id": self.draw.choice(self.items), "price": self.draw.randint(5, 200)}
-            await self.call("POST", "/v1/items", json={"items": [row]})
-        elif self.run_id and share < 0.98:
-            await self.call("GET", "/v1/runs/{id}", f"/v1/runs/{self.run_id}")
-        else:
-            await self.call("GET", "/v1/users/{id}/summary", f"/v1/users/{self.draw.choice(self.users)}/summary")
-
-    async def ask(self) -> None:
-        own = self.draw.random() < 0.5
-        user_id = self.user_id if own else self.draw.choice(self.users)
-        body = {"user_id": user_id, "query": self.draw.choice(QUERIES), "new_user": True}
-        answer = await self.call("POST", "/v1/recommendations", json=body)
-        if answer is None:
-            return
-        told = answer.json()
-        self.run_id = told["run_id"]
-        self.counted.degraded.update({note.partition(":")[0] for note in told["degraded"]})
-        if own:
-            self.counted.stale += len(self.bought & {line["item_id"] for line in told["items"]})
-
-    async def record(self) -> None:
-        """A purchase or some clicks; sent again where the answer did not come, as a shop does."""
-        action = "purchase" if self.draw.random() < 0.1 else "click"
-        count = 1 if action == "purchase" else self.draw.randint(1, 3)
-        events = [
-            {"event_id": uuid.uuid4().hex, "user_id": self.user_id, "action": action, "item_id": item_id}
-            for item_id in self.draw.sample(self.items, count)
-        ]
-        for _ in range(10):
-            if await self.call("POST", "/v1/events", json={"events": events}) is not None:
-                self.counted.acknowledged[self.user_id] += count
-                if action == "purchase":
-                    self.bought.add(str(events[0]["item_id"]))
-                return
-            await asyncio.sleep(1)
-
-    async def call(self, method: str, template: str, path: str = "", **given: Any) -> httpx.Response | None:
-        """The answer, where it was a good one."""
-        begun = time.monotonic()
+@contextlib.contextmanager
+def model_server(store: Path, log: Path) -> Iterator[Model]:
+    """The base model behind vLLM, ended with the block."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [*RECGRAPH, "llm", "serve", "--adapter", "none", "--port", str(port), "--store", str(store)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=unbuffered()) as it:
+        model = Model(it, f"http://127.0.0.1:{port}/v1")
+        listener = threading.Thread(target=model.listen)
+        listener.start()
         try:
-            answer = await self.web.request(method, path or template, **given)
-        except httpx.HTTPError as error:
-            self.counted.statuses[f"{method} {template} {type(error).__name__}"] += 1
-            return None
-        self.counted.seconds[f"{method} {template}"].append(time.monotonic() - begun)
-        self.counted.statuses[f"{method} {template} {answer.status_code}"] += 1
-        return answer if answer.status_code < 300 else None
+            yield model
+        finally:
+            it.terminate()
+            listener.join()
+            log.write_text("\n".join(model.said), encoding="utf-8")
 
 
-def memory_of(pid: int) -> int:
-    """Resident MiB of a process."""
-    return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0]) // 1024
+# ── The door ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def load(url: str, store: Path, counted: Counted, pid: int, options: argparse.Namespace) -> list[int]:
-    """All clients at once; the server's memory at six moments."""
+def unbuffered() -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+
+def memory_of(pid: int) -> dict[str, int]:
+    """MiB of a process and those it started: resident, and its own alone."""
+    files = [Path(f"/proc/{one}/smaps_rollup") for one in (pid, *children(pid))]
+    text = "\n".join(file.read_text() for file in files if file.exists())
+    sizes = {"rss": r"^Rss:\s+(\d+)", "private": r"^Private_\w+:\s+(\d+)"}
+    return {name: sum(map(int, re.findall(pattern, text, re.MULTILINE))) // 1024 for name, pattern in sizes.items()}
+
+
+async def load(
+    url: str, store: Path, counted: Counted, pid: int, model: Model | None, options: argparse.Namespace
+) -> list[dict[str, int]]:
+    """All clients at once, and what is done to the servers meanwhile; the memory of the door over the time."""
     with Store.open(store) as opened:
         items = [item.item_id for item in opened.find_items(limit=2000)]
         users = [row.user_id for row in opened.users(200)]
-    minutes: float = options.minutes
-    until, memory = time.monotonic() + minutes * 60, []
+    seconds, memory = options.minutes * 60, []
+    begun = time.monotonic()
     limits = httpx.Limits(max_connections=options.clients, max_keepalive_connections=options.clients)
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as web:
+    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as web, asyncio.TaskGroup() as tasks:
         clients = [
-            Client(f"door-{number}", web, items, users, counted, random.Random(number))
+            Client(
+                f"door-{number}",
+                web,
+                items,
+                items[number :: options.clients],
+                users,
+                counted,
+                random.Random(number),
+                options.think,
+                options.deadline,
+            )
             for number in range(options.clients)
         ]
-        tasks = [asyncio.create_task(client.live(until)) for client in clients]
-        for moment in range(6):
-            await asyncio.sleep(max(0.0, until - time.monotonic() - minutes * 60 * (5 - moment) / 6))
+        living = [tasks.create_task(client.live(begun + seconds)) for client in clients]
+        if options.rebuild:
+            tasks.create_task(rebuild(store, begun + seconds / 2))
+        if model:
+            tasks.create_task(kill(model, [begun + share * seconds for share in KILLS]))
+        while not all(task.done() for task in living):
+            await asyncio.wait(living, timeout=min(EVERY, seconds / 3))
             memory.append(memory_of(pid))
-            if moment == 2 and options.rebuild:
-                tasks.append(asyncio.create_task(rebuild(store)))
-        await asyncio.gather(*tasks)
+        if model:
+            await has_model(model, clients[0])
     return memory
 
 
-async def rebuild(store: Path) -> None:
+async def kill(model: Model, moments: list[float]) -> None:
+    for moment in moments:
+        await asyncio.sleep(max(0.0, moment - time.monotonic()))
+        await model.kill()
+
+
+async def has_model(model: Model, client: Client) -> None:
+    """Asks until an answer has the language model again, also where the time of the clients ended before."""
+    while len(model.killed) < len(KILLS):
+        await asyncio.sleep(0.5)
+    await model.is_ready()
+    seen, last = client.counted.answers, time.monotonic() + BACK
+    while time.monotonic() < last and not any(begun > model.ready[-1] and used for begun, _, used, _ in seen):
+        await client.ask()
+        await asyncio.sleep(client.think)
+
+
+async def rebuild(store: Path, moment: float) -> None:
     """Another process loads products into the store that is being served."""
+    await asyncio.sleep(max(0.0, moment - time.monotonic()))
     file = store.parent / "items.csv"
     rows = [f"NEW{n},Novel wool cardigan {n},knitwear,{20 + n}" for n in range(500)]
     file.write_text("\n".join(["item_id,title,category,price", *rows]) + "\n")
-    command = (sys.executable, "-m", "recgraph.cli", "ingest", "tables", str(file), "--store", str(store))
+    command = (*RECGRAPH, "ingest", "tables", str(file), "--store", str(store))
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)
     if await process.wait():
         raise SystemExit("The load half way failed; its message stands above.")
+
+
+def kept(store: Path, acknowledged: list[str]) -> dict[str, int]:
+    """Events that were acknowledged and are not there, and those that are there more than once."""
+    with Store.open(store) as opened:
+        ids = {one for (one,) in opened._all("SELECT event_id FROM event_ids") if one.split(":")[1].startswith("door-")}
+        ((rows,),) = opened._all("SELECT count(*) FROM events WHERE user_id LIKE 'door-%'")
+    return {"lost": len(set(acknowledged) - ids), "twice": rows - len(ids)}
+
+
+def measure(folder: Path, store: Path, model: Model | None, options: argparse.Namespace) -> dict[str, Any]:
+    """Serves the store to all clients, ends the server as an operator does, and counts."""
+    counted = Counted()
+    llm = ["--llm-url", model.url] if model else ["--llm", "none"]
+    command = [*RECGRAPH, "serve", "--store", str(store), *llm, "--port", "0", "--rate", "1000000/second"]
+    with (
+        open(folder / "serve.log", "wb") as log,
+        subprocess.Popen(
+            [*command, *options.serve], stdout=subprocess.PIPE, stderr=log, text=True, env=unbuffered()
+        ) as server,
+    ):
+        assert server.stdout is not None
+        url = re.findall(r"http://\S+", server.stdout.readline())[0]
+        begun = time.monotonic()
+        while httpx.get(f"{url}/ready").status_code != 200:
+            time.sleep(0.1)
+        ready, first = time.monotonic() - begun, memory_of(server.pid)
+        memory = asyncio.run(load(url, store, counted, server.pid, model, options))
+        server.send_signal(signal.SIGTERM)
+        ended = server.wait(60)
+    return {
+        "ready_s": round(ready, 1),
+        **counted.report(),
+        **kept(store, counted.acknowledged),
+        **(model.report(counted) if model else {}),
+        "memory_mib": [first, *memory],
+        "exit": ended,
+    }
 
 
 def main() -> None:
@@ -181,47 +251,28 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument(
+        "--think", type=float, default=1.0, help="seconds between two requests of a client, at the mean"
+    )
+    parser.add_argument("--deadline", type=float, default=0.0, help="seconds for a recommendation  [the server's own]")
     parser.add_argument("--rebuild", action="store_true")
-    parser.add_argument("--llm", default="none")
+    parser.add_argument("--llm", action="store_true", help="with a language model behind vLLM, which is killed twice")
+    parser.add_argument("--keep", type=Path, help="a folder for what the servers said")
     parser.add_argument("serve", nargs="*", help="more options of recgraph serve, after --")
     options = parser.parse_args()
-    counted = Counted()
-    with tempfile.TemporaryDirectory() as folder:
-        store = Path(shutil.copyfile(options.store, Path(folder) / "shop.duckdb"))
-        command = [sys.executable, "-m", "recgraph.cli", "serve", "--store", str(store), "--llm", options.llm]
-        command += ["--port", "0", "--rate", "1000000/second", *options.serve]
-        with (
-            open(Path(folder) / "log", "wb") as log,
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-            ) as server,
-        ):
-            assert server.stdout is not None
-            url = re.findall(r"http://\S+", server.stdout.readline())[0]
-            begun = time.monotonic()
-            while httpx.get(f"{url}/ready").status_code != 200:
-                time.sleep(0.1)
-            ready, first = time.monotonic() - begun, memory_of(server.pid)
-            memory = asyncio.run(load(url, store, counted, server.pid, options))
-            server.send_signal(signal.SIGTERM)
-            ended = server.wait(60)
-        with Store.open(store) as opened:
-            kept = {user: len(opened.history(user)) for user in counted.acknowledged}
-        # one that was written and whose answer was lost ten times over is kept and was not acknowledged
-        lost = sum(max(0, count - kept[user]) for user, count in counted.acknowledged.items())
-    told = {
-        **machine(),
-        "clients": options.clients,
-        "minutes": options.minutes,
-        "rebuild": options.rebuild,
-        "ready_s": round(ready, 1),
-        **counted.report(),
-        "events": sum(counted.acknowledged.values()),
-        "lost": lost,
-        "memory_mib": [first, *memory],
-        "exit": ended,
-    }
-    print(json.dumps(told))
+    before = os.getloadavg()[0]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as servers:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        store = Path(shutil.copyfile(options.store, Path(temporary) / "shop.duckdb"))
+        model = servers.enter_context(model_server(store, folder / "llm.log")) if options.llm else None
+        if model:
+            asyncio.run(model.is_ready())
+        measured = measure(folder, store, model, options)
+    asked = {name: getattr(options, name) for name in ("clients", "minutes", "think", "deadline", "rebuild")}
+    load = [round(before, 1), round(os.getloadavg()[0], 1)]
+    print(json.dumps({**machine(), "commit": commit.stdout.strip(), "load": load, **asked, **measured}))
 
 
 if __name__ == "__main__":

@@ -462,7 +462,7 @@ class Recommender:
     def _told(self, settings: Settings) -> NodeSettings:
         return NodeSettings.of(settings, self.currency, large=self._large, adapters=self.adapters.names)
 
-    def _nodes(self, settings: Settings, planner: Planner) -> Nodes:
+    def _nodes(self, settings: Settings, planner: Planner | None = None) -> Nodes:
         reader = self._reader if settings.attributes == "shown" else TitlesOnly(self._reader)
         listen = self._vocabularies.listen
         return Nodes(reader, self.llm, self._retriever, self._memory, self._told(settings), listen, planner)

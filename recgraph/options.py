@@ -1,7 +1,8 @@
-"""What the commands share: the option of the store, opening it, and where is printed."""
+"""What the commands share: the option of the store, opening it, where is printed, and how many threads numpy has."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,3 +46,10 @@ def consoles() -> tuple[Console, Console]:
 
     console = console_class()
     return console(), console(stderr=True)
+
+
+def one_thread_an_answer() -> None:
+    """Has numpy work in one thread, unless the environment says otherwise. For commands that give several answers at
+    once: the products of one are small, and threads that wait for each other cost more than they save. Counts where
+    numpy is not imported yet."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -158,6 +161,21 @@ def test_keys_are_made_listed_and_revoked_by_commands(tmp_path: Path) -> None:
     refused = runner.invoke(main, ["serve", "--host", "0.0.0.0", "--store", str(tmp_path / "none.duckdb")])
     assert refused.exit_code == 2
     assert "anybody who reaches it could ask" in refused.stderr
+
+
+@pytest.mark.parametrize(("given", "threads"), [(None, "1"), ("3", "3")])
+def test_a_command_that_gives_several_answers_at_once_has_numpy_work_in_one_thread(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str | None, threads: str
+) -> None:
+    for door in ("serve", "mcp"):
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", given or "")
+        if given is None:
+            monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+        refused = CliRunner().invoke(main, [door, "--store", str(tmp_path / "none.duckdb"), "--llm", "none"])
+        assert refused.exit_code == 1
+        assert os.environ["OPENBLAS_NUM_THREADS"] == threads
+    seen = "import sys, recgraph.cli; print('numpy' in sys.modules)"  # from then on it would not count
+    assert subprocess.run([sys.executable, "-c", seen], capture_output=True, text=True).stdout == "False\n"
 
 
 # ── Rates, sizes, queues ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -266,7 +266,8 @@ def test_the_wheel_holds_recgraph_and_nothing_else(wheel: Path) -> None:
     }
     wanted |= {"recgraph/py.typed", "recgraph/store/schema.sql", "recgraph/protocols/app.html"}
     wanted |= {f"recgraph/evaluation/leaderboard/{name}" for name in ("page.css", "page.html.j2")}
-    wanted |= {f"recgraph/page/{name}" for name in ("drawings.js", "index.html", "page.css", "page.js")}
+    wanted |= {f"recgraph/page/{name}" for name in ("index.html", "page.css")}
+    wanted |= {f"recgraph/page/{name}.js" for name in ("drawings", "elements", "graph", "page", "server")}
     wanted |= {
         f"recgraph/train/lora/engines/{file.name}" for file in (ROOT / "train" / "lora" / "engines").glob("*.yaml")
     }

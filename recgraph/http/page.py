@@ -1,4 +1,4 @@
-"""Serves the page at `/`: four files of the package, under a policy that lets nothing run but them.
+"""Serves the page at `/`: a few files of the package, under a policy that lets nothing run but them.
 
 What the page asks for (answers, events, chat) are the other routes; it knows them only by their addresses.
 """
@@ -23,10 +23,10 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",  # asked for each time, answered by 304: a new version is seen at once
 }
+SCRIPTS = ("page.js", "elements.js", "server.js", "graph.js", "drawings.js")  # page.js imports the others
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/page/drawings.js": ("drawings.js", "text/javascript; charset=utf-8"),
+    **{f"/page/{name}": (name, "text/javascript; charset=utf-8") for name in SCRIPTS},
     "/page/page.css": ("page.css", "text/css; charset=utf-8"),
 }
 

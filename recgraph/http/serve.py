@@ -18,7 +18,7 @@ import click
 
 from recgraph.errors import SettingsError
 from recgraph.http import workers
-from recgraph.options import consoles, json_option, store_option
+from recgraph.options import consoles, json_option, one_thread_an_answer, store_option
 from recgraph.terminal import json_text, say
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def serve(
 
     Ctrl-C or SIGTERM ends it: what is in flight is answered, what waits is written, the store is closed.
     """
+    one_thread_an_answer()
     from recgraph import panel
     from recgraph.graph.recommender import Recommender
     from recgraph.http.app import LOOPBACK, create_app

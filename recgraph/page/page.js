@@ -2,149 +2,22 @@
 // Whatever a server sends is data: it is cleaned by `clean` and set with textContent, never as markup.
 
 import { drawn } from "./drawings.js";
+import { $, clean, day, make, money, name, plural, say } from "./elements.js";
+import { drawNodes, lights } from "./graph.js";
+import { Refused, Unreachable, ask, askForKey, get, told } from "./server.js";
 
-const NODES = [
-  ["load_history", "History", "Reading what this shopper did"],
-  ["understand", "Wish", "Working out what is asked for"],
-  ["recall_memory", "Memory", "Recalling what similar searches led to"],
-  ["summarize", "Summary", "Summing up what they like"],
-  ["recommend", "Model", "Asking the language model for the next product"],
-  ["retrieve", "Retrieve", "Finding candidates in the catalogue"],
-  ["rerank", "Rank", "Putting the candidates in order"],
-  ["explain", "Reasons", "Writing down why"],
-];
 const SOURCES = { // an item's `source`, in words
   id: "the model’s pick", title: "similar title", sequence: "often next", memory: "similar searches", text: "similar text", lexical: "words of the search",
   popular: "popular now",
 };
 const DONE = { search: "searched", click: "looked at", cart: "put in the cart", purchase: "bought" };
-const SHOWN = 12, RIBBON = 240, EVENTS_LISTED = 8, PACE = 45; // PACE: least ms between two nodes lighting up, so that each is seen
+const SHOWN = 12, RIBBON = 240, EVENTS_LISTED = 8;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const $ = (id) => document.getElementById(id);
 
 const state = {
   user: "", fresh: false, mode: "search", query: "", thread: name(), currency: "", simulated: "", users: [],
   events: new Map(), order: new Map(), asked: "", relative: false, pending: null,
 };
-
-/* ── Text and elements ─────────────────────────────────────────────────────────────────────────────────────────── */
-
-// Control characters, and those that turn the direction of the text around them.
-const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]+/gu;
-
-function clean(text, most = 300) {
-  const told = String(text ?? "").slice(0, most * 4).replace(UNSEEN, " ").trim();
-  return told.length > most ? `${told.slice(0, most - 1)}…` : told;
-}
-
-function make(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (key === "class") made.className = value;
-    else if (value === true) made.setAttribute(key, "");
-    else if (value !== false && value != null) made.setAttribute(key, value);
-  }
-  made.append(...children.filter((child) => child != null && child !== false));
-  return made;
-}
-
-function name() { // not randomUUID, which plain http has on loopback alone
-  return Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function money(price, currency = state.currency) {
-  if (typeof price !== "number") return "";
-  const sign = clean(currency, 8);
-  const amount = price.toLocaleString("en", { minimumFractionDigits: price % 1 ? 2 : 0, maximumFractionDigits: 2 });
-  return /^[A-Za-z]{2,}$/.test(sign) ? `${sign} ${amount}` : `${sign}${amount}`;
-}
-
-function took(ms) { return ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`; }
-function plural(n, word) { return `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`; }
-function say(text) { $("said").textContent = text; }
-
-function day(ts) {
-  const moment = new Date(/Z|[+-]\d\d:\d\d$/.test(ts) ? ts : `${ts}Z`);
-  if (Number.isNaN(moment.valueOf())) return "";
-  if (moment.getUTCFullYear() < 1971) return `event ${Math.round(moment / 1000)}`; // data without a clock: a number instead
-  return moment.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
-}
-
-/* ── The server ────────────────────────────────────────────────────────────────────────────────────────────────── */
-
-class Refused extends Error { // what the server said no to, in its own words
-  constructor(status, problem) {
-    super(clean(problem.detail || problem.title || `The server answered ${status}.`, 400));
-    this.status = status;
-  }
-}
-class Unreachable extends Error {}
-
-async function ask(path, body, { signal, stream = false } = {}) {
-  for (;;) {
-    const key = sessionStorage.getItem("recgraph-key");
-    const headers = { Accept: stream ? "text/event-stream" : "application/json" };
-    if (body) headers["Content-Type"] = "application/json";
-    if (key) headers.Authorization = `Bearer ${key}`;
-    let answer;
-    try {
-      answer = await fetch(path, { method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body) });
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new Unreachable("The server does not answer. Is `recgraph serve` still running?");
-    }
-    if (answer.ok) return answer;
-    const problem = await answer.json().catch(() => ({}));
-    if (answer.status !== 401 || !(await askForKey(key))) throw new Refused(answer.status, problem);
-  }
-}
-
-async function get(path) { return (await ask(path)).json(); }
-
-let keyAsked = null; // one dialog, however many requests wait for it
-function askForKey(tried) {
-  if (sessionStorage.getItem("recgraph-key") !== tried) return Promise.resolve(true); // another request got one meanwhile
-  keyAsked ??= new Promise((resolve) => {
-    const dialog = $("key");
-    $("key-why").textContent = tried ? "That key is not accepted. Paste another one."
-      : "Paste an API key. It is kept until this tab is closed, and is sent to this server alone.";
-    $("key-value").value = "";
-    dialog.returnValue = "";
-    dialog.showModal();
-    dialog.addEventListener("close", () => {
-      const given = dialog.returnValue === "use" && $("key-value").value.trim();
-      $("key-value").value = "";
-      if (given) sessionStorage.setItem("recgraph-key", given);
-      keyAsked = null;
-      resolve(Boolean(given));
-    }, { once: true });
-  });
-  return keyAsked;
-}
-
-// Yields [event, data] of a text/event-stream.
-async function* told(answer) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    let part;
-    try { part = await reader.read(); } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new Unreachable("The server went away before its answer was complete.");
-    }
-    rest += part.done ? "\n\n" : part.value.replace(/\r\n?/g, "\n");
-    const blocks = rest.split("\n\n");
-    rest = blocks.pop();
-    for (const block of blocks) {
-      const lines = block.split("\n");
-      const field = (key) => lines.filter((line) => line.startsWith(`${key}:`)).map((line) => line.slice(key.length + 1).trimStart());
-      const data = field("data").join("\n");
-      if (data) yield [field("event")[0] || "message", JSON.parse(data)];
-    }
-    if (part.done) return;
-  }
-}
 
 /* ── Asking ────────────────────────────────────────────────────────────────────────────────────────────────────── */
 
@@ -205,76 +78,6 @@ function needShopper() {
   $("who").focus();
 }
 
-/* ── The graph ─────────────────────────────────────────────────────────────────────────────────────────────────── */
-
-function drawNodes() {
-  $("nodes").replaceChildren(...NODES.map(([node, label, what]) =>
-    make("li", { id: `node-${node}`, "data-state": "idle", title: what },
-      make("span", { class: "dot", "aria-hidden": "true" }), make("span", { class: "label" }, label),
-      make("span", { class: "ms" }, "–"))));
-}
-
-// Lights the nodes of one run as they end, one after the other, never faster than the eye follows.
-function lights() {
-  const times = new Map();
-  let stopped = false, queue = Promise.resolve(), last = 0;
-  NODES.forEach(([node], place) => light(node, place ? "idle" : "now", "–"));
-  $("now").textContent = `${NODES[0][2]} …`;
-  const show = async (node) => {
-    const wait = calm.matches ? 0 : last + PACE - performance.now();
-    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
-    if (stopped) return;
-    last = performance.now();
-    const place = NODES.findIndex(([one]) => one === node);
-    light(node, "done", took(times.get(node)));
-    const next = NODES[place + 1];
-    if (next && !times.has(next[0])) light(next[0], "now", "…");
-    $("now").textContent = next ? `${next[2]} …` : "Done.";
-  };
-  return {
-    ended({ node, ms }) {
-      if (!NODES.some(([one]) => one === node)) return;
-      const known = times.has(node);
-      times.set(node, ms);
-      if (known) light(node, "done", took(ms)); // `summarize` tells of its parts, too
-      else queue = queue.then(() => show(node));
-    },
-    async all(timings = {}) {
-      await queue;
-      if (stopped) return;
-      for (const [node, , what] of NODES) {
-        const ms = timings[node] ?? times.get(node);
-        light(node, ms === undefined ? "skipped" : "done", ms === undefined ? "–" : took(ms), what);
-        if (ms !== undefined) times.set(node, ms);
-      }
-      const total = timings.total ?? [...times.values()].reduce((sum, ms) => sum + ms, 0);
-      const [slowest, most] = [...times].reduce((a, b) => (b[1] > a[1] ? b : a), ["", -1]);
-      const label = NODES.find(([node]) => node === slowest)?.[1].toLowerCase();
-      $("now").textContent = most < 0 ? "No step had to run." : `${took(total)} in all, ${took(most)} of it for ${label}.`;
-      shares(times);
-    },
-    stop() {
-      stopped = true;
-      for (const [node] of NODES) if ($(`node-${node}`).dataset.state === "now") light(node, "idle", "–");
-      $("now").textContent = "The run did not end.";
-    },
-  };
-}
-
-function light(node, as, ms) {
-  const line = $(`node-${node}`);
-  line.dataset.state = as;
-  line.querySelector(".ms").textContent = ms;
-  if (as !== "done") line.style.setProperty("--share", 0);
-}
-
-function shares(times) { // the log of the time, so that 1 ms beside 2 s is still to be seen
-  const most = Math.max(...times.values(), 1);
-  for (const [node, ms] of times) {
-    $(`node-${node}`).style.setProperty("--share", (Math.log1p(ms) / Math.log1p(most)).toFixed(3));
-  }
-}
-
 /* ── The answer ────────────────────────────────────────────────────────────────────────────────────────────────── */
 
 function showAnswer(data, before) {
@@ -331,7 +134,7 @@ function chipsOf(wish = {}) {
     for (const value of values) add(`not ${value}`, (rest) => { rest.avoid[attribute] = values.filter((one) => one !== value); });
   }
   for (const [word, bound] of [["under", "at_most"], ["over", "at_least"], ["about", "about"]]) {
-    if (price[bound] != null) add(`${word} ${money(price[bound])}`, (rest) => { rest.price[bound] = null; });
+    if (price[bound] != null) add(`${word} ${money(price[bound], state.currency)}`, (rest) => { rest.price[bound] = null; });
   }
   if (wish.like) add([wish.like.relation, wish.like.attribute].filter(Boolean).join(" "), (rest) => { rest.like = null; });
   for (const word of wish.soft || []) add(word, (rest) => { rest.soft = rest.soft.filter((one) => one !== word); });
@@ -360,7 +163,7 @@ function without(wish, told) {
 function spokenPart(told) { // "under 60" with its currency, "size 42", but "category Boots" as "Boots"
   return String(told).split(" and ").map((part) => {
     const [head, ...tail] = part.split(" "), value = tail.join(" ");
-    if (["under", "over"].includes(head)) return `${head} ${money(Number(value)) || value}`;
+    if (["under", "over"].includes(head)) return `${head} ${money(Number(value), state.currency) || value}`;
     return ["size", "not"].includes(head) || head !== head.toLowerCase() || !value ? part : value;
   }).join(" and ");
 }
@@ -475,7 +278,7 @@ function card(item, place, before) {
         moved && make("span", { class: `moved ${moved[0]}` }, make("span", { "aria-hidden": "true" }, moved[1]), make("span", { class: "sr" }, moved[2])),
         make("span", { class: "from" }, SOURCES[item.source] || clean(item.source, 20))),
       make("h3", {}, look),
-      make("p", { class: "price" }, money(item.price, item.currency) || "no price"),
+      make("p", { class: "price" }, money(item.price, item.currency ?? state.currency) || "no price"),
       make("p", { class: "reason" }, clean(item.reason, 400)),
       make("div", { class: "acts" }, act("cart", "cart", "Add to cart", "In the cart"), act("purchase", "buy", "Buy", "Bought"),
         address(item.url) && make("a", { class: "act", href: address(item.url), target: "_blank", rel: "noopener noreferrer" }, "Page ↗"), reasons),

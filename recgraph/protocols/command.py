@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from recgraph.options import store_option
+from recgraph.options import one_thread_an_answer, store_option
 
 
 @click.command()
@@ -28,6 +28,7 @@ def mcp(user: str, key: str, llm: str | None, llm_url: str | None, store: str | 
 
     Whoever starts it can read the store anyway: without --user or --key any shopper may be named.
     """
+    one_thread_an_answer()
     from recgraph.errors import SettingsError
     from recgraph.graph.recommender import Recommender
     from recgraph.http.keys import Grant, Keys
