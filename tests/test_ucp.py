@@ -61,6 +61,7 @@ def ask(make_store: Callable[..., Store]) -> Iterator[Ask]:
             return found
 
         answer.path = Path(path)  # type: ignore[attr-defined]
+        answer.service = Service(recommender)  # type: ignore[attr-defined]
         yield answer
 
 
@@ -216,6 +217,15 @@ def test_what_is_no_request_is_refused_in_ucps_words(ask: Ask) -> None:
 )
 def test_half_a_character_is_refused_as_other_bodies_are(ask: Ask, operation: str, body: str) -> None:
     assert ask(operation, json.loads(body), status=400)["code"] == "invalid_request"
+
+
+def test_a_body_that_is_no_text_is_refused_in_ucps_words(ask: Ask) -> None:
+    app = FastAPI()
+    app.include_router(ucp.router(ask.service, Keys.beside(ask.path)))  # type: ignore[attr-defined]
+    with TestClient(app) as client:
+        headers = {"Content-Type": "application/json"}
+        told = client.post("/ucp/catalog/search", content=b"\x0e#Q\xff", headers=headers)
+    assert (told.status_code, told.json()["code"]) == (400, "invalid_request")
 
 
 def test_a_key_is_asked_for_and_one_that_is_bound_makes_the_answer_personal(ask: Ask) -> None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -62,6 +62,8 @@ class _UcpRoute(APIRoute):
                 return _error(error.status, error.code, str(error))
             except Refusal as error:
                 return _error(error.status, error.kind, error.detail, error.headers)
+            except HTTPException as error:  # of a body that is no text
+                return _error(error.status_code, "invalid_request", error.detail)
             except SettingsError as error:
                 return _error(400, "invalid_request", str(error))
             except RecgraphError as error:
