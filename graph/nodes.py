@@ -180,6 +180,7 @@ class Nodes:
         what fits into the time."""
         self.reader, self.llm, self.retriever, self.memory, self.settings = reader, llm, retriever, memory, settings
         self.planner = planner or TimeBudget()
+        self._named: tuple[Sequence[str], Sequence[str]] = ((), ())  # a catalogue's ids, and those that can be named
         self.listen = listen or (lambda facets: lambda text, seen, shown: Wish())
 
     def begin(self, state: State, runtime: Runtime[RunContext]) -> Command[Literal["understand", "explain"]]:
@@ -438,7 +439,11 @@ class Nodes:
         ids = retriever.catalogue.item_ids
         if self.llm is None or len(ids) > self.llm.max_choices:
             return ()
-        return [item_id for item_id in ids if nameable(item_id)]
+        kept, named = self._named
+        if kept is not ids:  # of a million ids it takes two seconds
+            named = [item_id for item_id in ids if nameable(item_id)]
+            self._named = (ids, named)
+        return named
 
 
 def _afresh(state: State, update: State) -> dict[str, Any]:

@@ -16,9 +16,11 @@ import pytest
 pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 
 from recgraph.errors import LLMError, LLMGarbled, LLMRefused, LLMTimeout, LLMUnavailable
+from recgraph.tools.llm.forms import MAX_CHOICES
 from recgraph.tools.llm.open import open_llm
 from recgraph.tools.llm.protocol import LLM, Form, Prompt
-from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM, _size_in_name
+from recgraph.tools.llm.served_ids import served_ids
+from recgraph.tools.llm.server import ServerLLM, _size_in_name
 from recgraph.tools.served import breaker
 
 PROMPT = Prompt("Answer Yes or No.", "Red shoes?")
@@ -184,6 +186,26 @@ def test_a_form_is_sent_as_a_regular_expression_and_checked(serve: Callable[...,
             ServerLLM(garbling.url).generate([PROMPT], form=form)
     with pytest.raises(ValueError, match=str(MAX_CHOICES)):
         ServerLLM(server.url).generate([PROMPT], form=Form("", tuple(map(str, range(MAX_CHOICES + 1))), ""))
+
+
+def test_a_server_with_a_catalogue_takes_forms_of_any_size(serve: Callable[..., FakeServer]) -> None:
+    mark = {"id": served_ids("0123abcd", 9000), "object": "model", "parent": None}
+    server = serve(models=(200, {"data": [*MODELS["data"], mark]}), chat=(200, answer("ID: 17\nTitle: Hat")))
+    client = ServerLLM(server.url)
+    assert (client.name, client.adapters) == (BASE, ("rec",))  # it is no model
+    form = Form("ID:", tuple(f" {number}" for number in range(MAX_CHOICES + 1)), "\nTitle:")
+    assert len(form.choices) <= client.max_choices
+    assert client.generate([PROMPT], form=form)[0][0].text == "ID: 17\nTitle: Hat"
+    assert server.seen[-1][1]["vllm_xargs"] == {"recgraph_ids": 1}
+    assert "structured_outputs" not in server.seen[-1][1]
+    few = Form("ID:", (" 17",), "\nTitle:")  # these alone, whatever else the catalogue has
+    client.generate([PROMPT], form=few)
+    assert "vllm_xargs" not in server.seen[-1][1]
+    server.replies["chat"] = (200, answer("ID: 17b\nTitle: Hat"))
+    for _ in range(4):  # no failure of the server's: it is not left alone for that
+        with pytest.raises(LLMError, match="Its catalogue is another one") as it:
+            client.generate([PROMPT], form=form)
+        assert type(it.value) is LLMError
 
 
 class Later:

@@ -26,17 +26,19 @@ import pytest
 pytest.importorskip("torch", reason="needs recgraph[local]")
 pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 
+import openai
 import torch
 
 from recgraph.errors import LLMError, LLMTimeout, LLMUnavailable, ModelMissing
 from recgraph.graph.nodes import yes_probability
+from recgraph.store.db import Store
 from recgraph.tools.llm.adapter_sets import AdapterSet, find_set, portable, served_as
-from recgraph.tools.llm.forms import form_regex
+from recgraph.tools.llm.forms import MAX_CHOICES, form_regex
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.open import open_adapted
 from recgraph.tools.llm.places import find_llm, quiet_transformers
 from recgraph.tools.llm.protocol import Form, Prompt
-from recgraph.tools.llm.server import MAX_CHOICES, ServerLLM
+from recgraph.tools.llm.server import ServerLLM
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]  # a server compiles as it starts
 
@@ -100,8 +102,22 @@ class Served:
             time.sleep(0.5)
 
 
+IDS = [f"B{number * 7919 % 10**9:09d}" for number in range(20_000)]  # five times what a regular expression takes
+
+
 @pytest.fixture(scope="module")
-def supervised(folder: Path, tuned: AdapterSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "shop.duckdb"
+    Store.create(path).close()
+    with Store.open(path, write=True) as opened:
+        opened.upsert_items([{"item_id": one, "title": f"Shirt {one}", "in_stock": True} for one in IDS])
+    return path
+
+
+@pytest.fixture(scope="module")
+def supervised(
+    folder: Path, tuned: AdapterSet, store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
     python = Path(os.environ.get("RECGRAPH_VLLM_PYTHON") or REPOSITORY / ".venv-vllm" / "bin" / "python")
     if not python.is_file():
         pytest.skip(f"no Python with vLLM at {python} (set RECGRAPH_VLLM_PYTHON)")
@@ -111,7 +127,7 @@ def supervised(folder: Path, tuned: AdapterSet, tmp_path_factory: pytest.TempPat
     here = tmp_path_factory.mktemp("vllm")
     command = [
         *(sys.executable, "-m", "recgraph.cli", "llm", "serve", "--python", str(python), "--port", str(port)),
-        *("--llm", str(folder), "--adapter", str(tuned.folder), "--", "--max-model-len", "4096"),
+        *("--llm", str(folder), "--adapter", str(tuned.folder), "--store", str(store), "--", "--max-model-len", "4096"),
     ]
     own = {"RECGRAPH_DTYPE": "float32", "RECGRAPH_CACHE": str(here), "VLLM_CPU_KVCACHE_SPACE": "1", KEY_NAME: KEY}
     with (here / "told").open("w") as output:
@@ -245,6 +261,39 @@ def test_a_form_of_as_many_ids_as_allowed_works(server: ServerLLM) -> None:
         )[0][0]
         timed(name, started)
     assert answer.text.split("\n")[0].removeprefix("ID: ") in ids
+
+
+def test_answers_name_ids_of_the_whole_catalogue_as_in_process(server: ServerLLM, local: LocalLLM) -> None:
+    form = Form("ID:", tuple(f" {one}" for one in IDS), "\nTitle:")
+    prompts = [
+        Prompt("Name one product by ID and title.", f"{IDS[place]} Red shirt\n{IDS[-place]} Blue hat\n\nTask: NEXT")
+        for place in range(1, 9)
+    ]
+    started = time.monotonic()
+    served, _ = server.generate(prompts, max_tokens=40, form=form)
+    timed("eight answers held to 20,000 ids", started)
+    assert {answer.text.split("\n")[0].removeprefix("ID: ") for answer in served} <= set(IDS)
+    found = [local.generate([prompt], max_tokens=40, form=form)[0][0] for prompt in prompts]
+    assert [answer.text for answer in served] == [answer.text for answer in found]
+    # held and free ones in one batch, and with an adapter
+    with ThreadPoolExecutor(2) as pool:
+        free = pool.submit(server.generate, prompts, max_tokens=24)
+        held = pool.submit(server.generate, prompts, max_tokens=40, form=form, adapter=server.adapters[0])
+        assert all(answer.text.split("\n")[0].removeprefix("ID: ") in IDS for answer in held.result()[0])
+        plain = [answer.text for answer in free.result()[0]]
+    assert plain == [answer.text for answer in local.generate(prompts, max_tokens=24)[0]]
+
+
+def test_ids_the_server_does_not_know_and_a_wrong_word_are_told(server: ServerLLM) -> None:
+    strangers = Form("ID:", tuple(f" Z{number}" for number in range(MAX_CHOICES + 1)), "\nTitle:")
+    with pytest.raises(LLMError, match="names what is not among the ids"):
+        server.generate([Prompt("Name one product.", "Z1 Red shirt")], max_tokens=40, form=strangers)
+    with pytest.raises(openai.BadRequestError, match="recgraph_ids is 'yes'"):
+        server._client.chat.completions.create(
+            model=SERVED,
+            messages=[{"role": "user", "content": "A"}],
+            extra_body={"vllm_xargs": {"recgraph_ids": "yes"}},
+        )
 
 
 def test_the_deadline_holds_while_the_real_server_writes(server: ServerLLM) -> None:

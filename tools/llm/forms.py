@@ -16,6 +16,9 @@ import numpy as np
 
 from recgraph.tools.llm.protocol import Form
 
+# vLLM gives a regular expression 5 s to compile: 4,000 ids take 0.2-2 s, 16,000 failed on a busy machine with status
+# 500
+MAX_CHOICES = 4000
 # texts → the token ids of each, without the template's own (ChatText.encode_all)
 Encode = Callable[[Sequence[str]], list[list[int]]]
 

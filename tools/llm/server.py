@@ -19,16 +19,15 @@ import openai
 from langchain_openai import ChatOpenAI
 
 from recgraph.errors import LLMError, LLMGarbled, LLMRefused
-from recgraph.tools.llm.forms import follows, form_regex
+from recgraph.tools.llm.forms import MAX_CHOICES, follows, form_regex
 from recgraph.tools.llm.protocol import Completion, Form, Prompt, Usage
+from recgraph.tools.llm.served_ids import HOLD, names_ids
 from recgraph.tools.llm.untrusted import harmless
 from recgraph.tools.served.calls import Calls
 from recgraph.tools.served.scoring import YesNo, used_by
 from recgraph.tools.served.wire import BoundedClient
 
-# vLLM gives a regular expression 5 s to compile: 4,000 ids take 0.2-2 s, 16,000 failed on a busy machine with status
-# 500
-MAX_CHOICES = 4000
+ALL_CHOICES = 1 << 40  # where the server itself holds answers to the ids of a catalogue
 CONNECT_SECONDS = 3.0  # how long making the object waits for the server to say what it serves
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _log = logging.getLogger(__name__)
@@ -107,7 +106,9 @@ class ServerLLM:
         `adapters`."""
         if self._base:
             return
-        served = self._calls.one("/v1/models", self._served, deadline)
+        listed = self._calls.one("/v1/models", self._served, deadline)
+        served = {name: entry for name, entry in listed.items() if not names_ids(name)}
+        self.max_choices = ALL_CHOICES if len(served) < len(listed) else MAX_CHOICES
         bases = [name for name, entry in served.items() if not entry.get("parent")]
         if not bases:
             raise LLMGarbled(f"The LLM server at {self._place} lists no model under /v1/models.")
@@ -152,17 +153,9 @@ class ServerLLM:
         deadline: float | None = None,
     ) -> tuple[list[Completion], Usage]:
         """Greedy answers, one a prompt, in order, asked for at once. Raises ValueError for a form of more than
-        MAX_CHOICES choices."""
-        pattern = ""
-        if form is not None:
-            if len(form.choices) > MAX_CHOICES:
-                raise ValueError(
-                    f"A server takes a form of at most {MAX_CHOICES} choices; this one has {len(form.choices)}. Name "
-                    "fewer ids."
-                )
-            pattern = form_regex(form)
+        `max_choices` choices; one of more than MAX_CHOICES is that of the catalogue the server was started with."""
         model = self._model(adapter, deadline)
-        extra = {"structured_outputs": {"regex": pattern}} if pattern else {}
+        extra = self._holding(form) if form else {}
 
         def read(message: Any) -> tuple[Completion, Usage]:
             text, finished = message.content, message.response_metadata.get("finish_reason") == "stop"
@@ -170,6 +163,11 @@ class ServerLLM:
                 raise LLMGarbled(f"The LLM server at {self._place} sent an empty answer.")
             # also where the length limit cut it off before the choice was whole
             if form is not None and not follows(form, text.strip()):
+                if extra == HOLD:  # an answer, though not the one that was hoped for
+                    raise LLMError(
+                        f"The LLM server at {self._place} names what is not among the ids: "
+                        f"'{harmless(text, 80)}'. Its catalogue is another one: start recgraph llm serve again."
+                    )
                 raise LLMGarbled(
                     f"The LLM server at {self._place} did not keep to the asked-for form: '{harmless(text, 80)}'."
                 )
@@ -196,6 +194,17 @@ class ServerLLM:
         if not prompts:
             return [], Usage()
         return self._yes_no.score(self._model(adapter, deadline), prompts, answers, deadline)
+
+    def _holding(self, form: Form) -> dict[str, Any]:
+        """What a request is to say so that its answer has the form."""
+        if len(form.choices) <= MAX_CHOICES:
+            return {"structured_outputs": {"regex": form_regex(form)}}
+        if len(form.choices) > self.max_choices:
+            raise ValueError(
+                f"This server takes a form of at most {MAX_CHOICES} choices; this one has {len(form.choices)}. Name "
+                "fewer ids, or start the server with recgraph llm serve --catalogue."
+            )
+        return HOLD
 
     def _model(self, adapter: str | None, deadline: float | None) -> str:
         self.connect(deadline)
