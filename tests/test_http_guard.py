@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 pytest.importorskip("fastapi")
+pytest.importorskip("mcp")  # here: it keeps the stderr it is imported under, and a CliRunner has its own
 
 import httpx
 from serving import Served, copied_shop, serving

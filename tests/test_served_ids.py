@@ -18,7 +18,10 @@ import torch
 from recgraph.errors import SettingsError
 from recgraph.llm import vllm_ids
 from recgraph.llm.catalogue import answer_rows, write_trie
+from recgraph.llm.command import _holding
 from recgraph.llm.launch import VLLM, Launch, holding
+from recgraph.settings import Settings
+from recgraph.store.db import Store
 from recgraph.tools.llm.served_ids import HOLD, names_ids, served_ids
 
 # A tokenizer of single characters, and of one pair that melts: "AB" is a token of its own.
@@ -213,6 +216,23 @@ def test_the_server_is_told_of_the_catalogue_and_tells_of_it() -> None:
     assert "VLLM_USE_V2_MODEL_RUNNER" not in one.environment
     # a vLLM whose second runner takes none is asked to run the first
     assert holding(command((True, False)), Path("/x"), name).environment["VLLM_USE_V2_MODEL_RUNNER"] == "0"
+
+
+def test_a_small_or_missing_store_leaves_the_server_as_it_is_unless_it_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, path = command((True, True)), tmp_path / "shop.duckdb"
+    settings = Settings(store=str(path), cache=str(tmp_path))
+    assert _holding(plain, tmp_path, settings, None) is plain
+    assert "answers are not held to the whole catalogue: " in capsys.readouterr().out
+    with pytest.raises(SettingsError, match="--catalogue cannot be had: "):
+        _holding(plain, tmp_path, settings, True)
+    Store.create(path).close()
+    assert _holding(plain, tmp_path, settings, None) is plain  # a regular expression is enough
+    assert _holding(plain, tmp_path, settings, False) is plain
+    with pytest.raises(SettingsError, match="None of the catalogue's ids"):
+        _holding(plain, tmp_path, settings, True)
+    assert not capsys.readouterr().out
 
 
 def test_a_vllm_or_an_option_that_does_not_allow_it_is_told() -> None:

@@ -267,11 +267,11 @@ def test_answers_name_ids_of_the_whole_catalogue_as_in_process(server: ServerLLM
     form = Form("ID:", tuple(f" {one}" for one in IDS), "\nTitle:")
     prompts = [
         Prompt("Name one product by ID and title.", f"{IDS[place]} Red shirt\n{IDS[-place]} Blue hat\n\nTask: NEXT")
-        for place in range(1, 9)
+        for place in range(1, 4)
     ]
     started = time.monotonic()
     served, _ = server.generate(prompts, max_tokens=40, form=form)
-    timed("eight answers held to 20,000 ids", started)
+    timed("three answers held to 20,000 ids", started)
     assert {answer.text.split("\n")[0].removeprefix("ID: ") for answer in served} <= set(IDS)
     found = [local.generate([prompt], max_tokens=40, form=form)[0][0] for prompt in prompts]
     assert [answer.text for answer in served] == [answer.text for answer in found]

@@ -89,7 +89,7 @@ def _holding(started: Launch, model: Path, settings: Settings, wanted: bool | No
     try:
         with Store.open(settings.store) as opened:
             ids = opened.catalogue().item_ids if wanted or opened.offered() > MAX_CHOICES else ()
-        if not ids:
+        if not ids and not wanted:
             return started
         from recgraph.llm.catalogue import write_catalogue
 
