@@ -31,6 +31,7 @@ import torch
 
 from recgraph.errors import LLMError, LLMTimeout, LLMUnavailable, ModelMissing
 from recgraph.graph.nodes import yes_probability
+from recgraph.llm.catalogue import write_catalogue
 from recgraph.store.db import Store
 from recgraph.tools.llm.adapter_sets import AdapterSet, find_set, portable, served_as
 from recgraph.tools.llm.forms import MAX_CHOICES, form_regex
@@ -105,6 +106,13 @@ class Served:
 IDS = [f"B{number * 7919 % 10**9:09d}" for number in range(20_000)]  # five times what a regular expression takes
 
 
+def vllm_python() -> Path:
+    python = Path(os.environ.get("RECGRAPH_VLLM_PYTHON") or REPOSITORY / ".venv-vllm" / "bin" / "python")
+    if not python.is_file():
+        pytest.skip(f"no Python with vLLM at {python} (set RECGRAPH_VLLM_PYTHON)")
+    return python
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "shop.duckdb"
@@ -118,9 +126,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def supervised(
     folder: Path, tuned: AdapterSet, store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    python = Path(os.environ.get("RECGRAPH_VLLM_PYTHON") or REPOSITORY / ".venv-vllm" / "bin" / "python")
-    if not python.is_file():
-        pytest.skip(f"no Python with vLLM at {python} (set RECGRAPH_VLLM_PYTHON)")
+    python = vllm_python()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -282,6 +288,37 @@ def test_answers_name_ids_of_the_whole_catalogue_as_in_process(server: ServerLLM
         assert all(answer.text.split("\n")[0].removeprefix("ID: ") in IDS for answer in held.result()[0])
         plain = [answer.text for answer in free.result()[0]]
     assert plain == [answer.text for answer in local.generate(prompts, max_tokens=24)[0]]
+
+
+SECOND_RUNNER = """
+from types import SimpleNamespace as Names
+import numpy as np, torch
+from vllm import SamplingParams
+from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, build_custom_logits_processors
+tokens = Names(gpu=torch.zeros((4, 64), dtype=torch.int32))
+states = Names(device="cpu", max_num_reqs=4, vocab_size=49152, all_token_ids=tokens,
+               prompt_len=Names(np=np.full(4, 5)), prefill_len=None, total_len=None)
+config = Names(speculative_config=None)
+[held] = build_custom_logits_processors(config, states, False, ("recgraph_ids:CatalogueIds",))
+asked = [held.add_request(0, SamplingParams()), held.add_request(1, SamplingParams(extra_args={"recgraph_ids": 1}))]
+held.apply_staged_writes()
+batch, zeros = torch.tensor([0, 1]), torch.tensor([0, 0])
+context = LogitsContext(batch, batch, batch.numpy(), zeros, zeros, torch.tensor([4, 4]), np.array([5, 5]))
+print("says", asked, torch.isfinite(held.apply(torch.zeros(2, 49152), context)).sum(1).tolist())
+"""
+
+
+def test_the_second_runner_loads_the_processor_and_asks_it(folder: Path, tmp_path: Path) -> None:
+    """With its own loader and records; the runner itself needs a GPU."""
+    place = write_catalogue(folder, IDS[:50], tmp_path)
+    told = subprocess.run(
+        [vllm_python(), "-c", SECOND_RUNNER],
+        env=os.environ | {"PYTHONPATH": str(place)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "says [False, True] [49152, 1]" in told.stdout
 
 
 def test_ids_the_server_does_not_know_and_a_wrong_word_are_told(server: ServerLLM) -> None:
