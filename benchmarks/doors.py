@@ -4,8 +4,9 @@ as agents and read why (visitors.py).
 It starts `recgraph serve` over a copy of a store and counts from outside: statuses and p50/p95/p99 by path; events that
 were acknowledged and are not in the store afterwards, or twice; products shown that were off sale or just bought; the
 memory of the server each minute. `--rebuild` has another process load products into the store half way. `--llm` starts
-`recgraph llm serve` beside it (RECGRAPH_VLLM_PYTHON names the Python that has vLLM), kills vLLM twice with SIGKILL, and
-counts answers that did without it and did not say so, and how long it took until answers had it again.
+`recgraph llm serve` beside it (RECGRAPH_VLLM_PYTHON names the Python that has vLLM), kills vLLM with SIGKILL twice
+(once, where it is not ready again in time), and counts answers that did without it and did not say so, and how long it
+took until answers had it again.
 
     python benchmarks/doors.py --store shop.duckdb [--minutes 10] [--clients 20] [--think 1] [--rebuild] [--llm]
 
@@ -67,20 +68,22 @@ class Model:
             if line.startswith("ready after"):
                 self.ready.append(time.monotonic())
 
-    async def is_ready(self) -> None:
-        """Waits until it is as often ready as it was started. SystemExit where it does not become so."""
+    async def is_ready(self) -> bool:
+        """Waits until it is as often ready as it was started; False where it does not become so."""
         last = time.monotonic() + STARTING
-        while len(self.ready) <= len(self.killed):
-            if time.monotonic() > last or self.process.poll() is not None:
-                raise SystemExit("\n".join(["recgraph llm serve is not ready:", *self.said[-8:]]))
+        while len(self.ready) <= len(self.killed) and time.monotonic() < last and self.process.poll() is None:
             await asyncio.sleep(0.2)
+        return len(self.ready) > len(self.killed)
 
-    async def kill(self) -> None:
-        """SIGKILL for vLLM, whose parent is to notice and start it again."""
-        await self.is_ready()
-        for child in children(self.process.pid):
-            os.kill(child, signal.SIGKILL)
-        self.killed.append(time.monotonic())
+    async def kill(self, moments: list[float], end: float) -> None:
+        """SIGKILL for vLLM at these moments, or when it is ready again after the one before, but not after the end. Its
+        parent is to notice and start it again."""
+        for moment in moments:
+            await asyncio.sleep(max(0.0, moment - time.monotonic()))
+            if await self.is_ready() and time.monotonic() < end:
+                for child in children(self.process.pid):
+                    os.kill(child, signal.SIGKILL)
+                self.killed.append(time.monotonic())
 
     def report(self, counted: Counted) -> dict[str, Any]:
         """How it went: seconds until it was ready again and until an answer had it, and what answers said meanwhile."""
@@ -169,27 +172,21 @@ async def load(
         living = [tasks.create_task(client.live(begun + seconds)) for client in clients]
         if options.rebuild:
             tasks.create_task(rebuild(store, begun + seconds / 2))
-        if model:
-            tasks.create_task(kill(model, [begun + share * seconds for share in KILLS]))
+        moments = [begun + share * seconds for share in KILLS]
+        killing = tasks.create_task(model.kill(moments, begun + seconds)) if model else None
         while not all(task.done() for task in living):
             await asyncio.wait(living, timeout=min(EVERY, seconds / 3))
             memory.append(memory_of(pid))
-        if model:
+        if model and killing:
+            await killing
             await has_model(model, clients[0])
     return memory
 
 
-async def kill(model: Model, moments: list[float]) -> None:
-    for moment in moments:
-        await asyncio.sleep(max(0.0, moment - time.monotonic()))
-        await model.kill()
-
-
 async def has_model(model: Model, client: Client) -> None:
     """Asks until an answer has the language model again, also where the time of the clients ended before."""
-    while len(model.killed) < len(KILLS):
-        await asyncio.sleep(0.5)
-    await model.is_ready()
+    if not await model.is_ready():
+        return
     seen, last = client.counted.answers, time.monotonic() + BACK
     while time.monotonic() < last and not any(begun > model.ready[-1] and used for begun, _, used, _ in seen):
         await client.ask()
@@ -267,8 +264,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         store = Path(shutil.copyfile(options.store, Path(temporary) / "shop.duckdb"))
         model = servers.enter_context(model_server(store, folder / "llm.log")) if options.llm else None
-        if model:
-            asyncio.run(model.is_ready())
+        if model and not asyncio.run(model.is_ready()):
+            raise SystemExit("\n".join(["recgraph llm serve is not ready:", *model.said[-8:]]))
         measured = measure(folder, store, model, options)
     asked = {name: getattr(options, name) for name in ("clients", "minutes", "think", "deadline", "rebuild")}
     load = [round(before, 1), round(os.getloadavg()[0], 1)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from recgraph import __version__
 from recgraph.errors import LLMError, SettingsError, UnknownRun
+from recgraph.inflight import InFlight
 
 if TYPE_CHECKING:
     from recgraph.graph.assistant.assistant import Assistant
@@ -30,6 +31,7 @@ class Service:
     def __init__(self, recommender: Recommender, chats: str = "") -> None:
         """`chats` is an SQLite file in which several processes keep conversations together."""
         self.recommender, self._chats = recommender, chats
+        self._shoppers, self._threads = InFlight(), InFlight()
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -51,11 +53,12 @@ class Service:
 
         wish = asked.pop("wish", None)
         given = Wish.from_dict(wish) if isinstance(wish, Mapping) else wish
-        for step in self.recommender.stream(user_id, query, wish=given, **asked):
-            if isinstance(step, Recommendation):
-                yield step.to_dict()
-            else:
-                yield {"node": step.node, "ms": round(step.ms, 1), "detail": step.detail}
+        with self._shoppers.among(user_id):
+            for step in self.recommender.stream(user_id, query, wish=given, **asked):
+                if isinstance(step, Recommendation):
+                    yield step.to_dict()
+                else:
+                    yield {"node": step.node, "ms": round(step.ms, 1), "detail": step.detail}
 
     def filters(
         self,
@@ -80,14 +83,15 @@ class Service:
 
     def chat(self, user_id: str, text: str, thread: str = "") -> Iterator[dict[str, Any]]:
         """One turn of a conversation: `{"node", "ms", "detail"}` as each node ends, then the reply, which alone has
-        `products` (graph/assistant/assistant.py, `Reply`)."""
+        `products` (graph/assistant/assistant.py, `Reply`). Turns of one thread are answered one after another."""
         from recgraph.graph.assistant.assistant import Reply
 
-        for step in self.assistant.stream(user_id, text, thread):
-            if isinstance(step, Reply):
-                yield step.to_dict()
-            else:
-                yield {"node": step.node, "ms": round(step.ms, 1), "detail": step.detail}
+        with self._shoppers.among(user_id), self._threads.alone(f"{len(user_id)}:{user_id}:{thread}"):
+            for step in self.assistant.stream(user_id, text, thread):
+                if isinstance(step, Reply):
+                    yield step.to_dict()
+                else:
+                    yield {"node": step.node, "ms": round(step.ms, 1), "detail": step.detail}
 
     @cached_property
     def assistant(self) -> Assistant:
@@ -214,9 +218,11 @@ class Service:
             return False
 
     def forget(self, user_id: str) -> dict[str, int]:
-        """Takes a shopper out of everything that is kept; how much of what went. All 0 for who is not known."""
-        talks = self.assistant.forget(user_id)
-        return {**self.recommender.forget(user_id), **({"conversations": talks} if talks else {})}
+        """Takes a shopper out of everything that is kept, when the answers to them that are worked on have ended; how
+        much of what went. All 0 for who is not known. StoreBusy."""
+        with self._shoppers.alone(user_id):
+            talks = self.assistant.forget(user_id)
+            return {**self.recommender.forget(user_id), **({"conversations": talks} if talks else {})}
 
     # ── How it is ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

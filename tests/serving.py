@@ -47,12 +47,22 @@ class Served:
 
 
 @contextmanager
-def serving(store: Path, limits: Limits | None = None, keys: Keys | None = None, **app: Any) -> Iterator[Served]:
-    """A server over a store, on a port of its own; ends when the block does."""
+def serving(
+    store: Path, limits: Limits | None = None, keys: Keys | None = None, *, agents: bool = False, **app: Any
+) -> Iterator[Served]:
+    """A server over a store, on a port of its own; ends when the block does. `agents`: with the doors of UCP and
+    MCP."""
     settings = replace(Settings(), store=str(store), llm="none")
     keys = keys or Keys.beside(store)
     with Recommender(Store.open(store), settings, FakeEncoder(), None) as recommender:
         service = Service(recommender)
+        if agents:
+            from recgraph.protocols.access import ProtocolOptions
+            from recgraph.protocols.mcp_server import mcp_router
+            from recgraph.protocols.ucp import router
+
+            euros = ProtocolOptions(currency="EUR")
+            app["routers"] = [made(service, keys, euros, limits) for made in (router, mcp_router)]
         server = server_of(create_app(service, keys, limits, **app))
         with listening("127.0.0.1", 0) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

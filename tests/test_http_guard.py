@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 pytest.importorskip("fastapi")
+pytest.importorskip("mcp")  # here: it keeps the stderr it is imported under, and a CliRunner has its own
 
 import httpx
 from serving import Served, copied_shop, serving
@@ -25,7 +26,7 @@ from recgraph.errors import RecgraphError, SettingsError, StoreBusy, StoreReadOn
 from recgraph.http.keys import Keys
 from recgraph.http.limits import Limits
 from recgraph.http.logs import JsonLines
-from recgraph.http.serve import check_open
+from recgraph.http.serve import check_open, listening
 
 
 @pytest.fixture
@@ -226,6 +227,38 @@ def test_a_body_that_is_no_json_or_of_another_type_is_refused(server: Served) ->
         assert refused.headers["content-type"] == "application/problem+json"
 
 
+def test_a_body_of_two_lengths_is_refused(server: Served) -> None:
+    body = b'{"user_id": "U1"}'
+    lengths = b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    told = raw(server, b"POST /v1/recommendations HTTP/1.1\r\nHost: localhost\r\n" + lengths)
+    assert told.startswith("HTTP/1.1 400 ")
+    assert "connection: close" in told.lower()
+
+
+def test_the_parts_of_an_answer_do_not_wait_for_each_other() -> None:
+    with listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/recommendations", {"user_id": "U1", "k": "5"}),
+        ("/v1/recommendations", {"user_id": "U1", "stream": 1}),
+        ("/v1/recommendations", {"user_id": "U1", "filters": {"price": {"at_most": "60"}}}),
+        ("/v1/chat", {"user_id": "U1", "text": "boots", "stream": 0}),
+        ("/v1/items", {"items": [{"item_id": "S2OLIV", "in_stock": "no"}]}),
+        ("/v1/items", {"items": [{"item_id": "S2OLIV", "price": True}]}),
+        ("/v1/events", {"events": [{"user_id": "U1", "action": "search", "query": "x", "ts": 1764244800}]}),
+        ("/v1/events", {"events": [{"user_id": "U1", "action": "search", "query": "x", "ts": "1764244800"}]}),
+    ],
+)
+def test_a_value_of_another_type_is_refused_and_not_guessed(server: Served, path: str, body: dict[str, Any]) -> None:
+    assert server.client.post(path, json=body).status_code == 422
+
+
 def test_half_a_character_is_refused(server: Served) -> None:
     body = b'{"user_id": "U1", "query": "\\ud83d"}'
     assert (
@@ -357,6 +390,7 @@ def test_a_crash_is_a_500_that_tells_nothing(
     monkeypatch.setattr(server.service, "summary", crash)
     answer = server.client.get("/v1/users/U1/summary")
     assert (answer.status_code, answer.json()["type"]) == (500, "urn:recgraph:problem:fault")
+    assert answer.headers["connection"] == "close"  # else the next request of this client is cut off
     assert "secret" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
 

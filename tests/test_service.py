@@ -1,13 +1,17 @@
 """What every door offers: answers, events, products, summaries and runs as plain data."""
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder
 
-from recgraph.errors import SettingsError, UnknownRun, UnknownUser
+from recgraph.errors import SettingsError, StoreBusy, UnknownRun, UnknownUser
+from recgraph.graph.assistant import assistant
 from recgraph.graph.recommender import Recommender
+from recgraph.inflight import InFlight
 from recgraph.service import Service
 from recgraph.settings import Settings
 from recgraph.store.db import Store
@@ -88,6 +92,61 @@ def test_who_is_forgotten_has_no_runs_no_events_and_no_conversation(service: Ser
     with pytest.raises(UnknownUser):
         service.recommend("U3")
     assert sum(service.forget("U3").values()) == 0
+
+
+def begun(pieces: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What is worked on: a part has come, the rest is to come."""
+    next(pieces)
+    return pieces
+
+
+@pytest.mark.parametrize("door", ["chat", "stream"])
+def test_forgetting_waits_for_the_answers_that_are_worked_on_so_that_none_is_kept(service: Service, door: str) -> None:
+    answering = begun(getattr(service, door)("U3", "black boots", thread="t"))
+    gone: list[dict[str, int]] = []
+    forgetting = threading.Thread(target=lambda: gone.append(service.forget("U3")))
+    forgetting.start()
+    forgetting.join(0.3)
+    assert forgetting.is_alive()
+    assert service.recommend("U1", "boots")["items"]  # nobody else waits
+    *_, answer = answering
+    forgetting.join(30)
+    assert gone[0]["events"] == 2
+    with pytest.raises(UnknownRun):
+        service.past(answer["run_id"])
+    assert service.recommender._conversations.last("U3", "t") == (None, ())
+    assert service.assistant.forget("U3") == 0
+
+
+def test_two_turns_of_a_thread_at_once_add_up_one_after_the_other(service: Service) -> None:
+    first = begun(service.chat("U1", "olive shirts", "t"))
+    second: list[dict[str, Any]] = []
+    turn = threading.Thread(target=lambda: second.extend(service.chat("U1", "under 50", "t")))
+    turn.start()
+    assert list(service.chat("U1", "boots", "other"))[-1]["products"]  # another thread does not wait
+    list(first)
+    turn.join(30)
+    assert second[-1]["understood"]["parts"] == ["Olive", "shirts", "under 50"]
+
+
+def test_who_does_not_end_lets_others_try_again() -> None:
+    flight = InFlight(patience=0.05)
+    with flight.among("a"):
+        with flight.among("a"), flight.alone("b"), pytest.raises(StoreBusy), flight.among("b"):
+            pass
+        with pytest.raises(StoreBusy), flight.alone("a"):
+            pass
+        with flight.among("a"):
+            pass
+
+
+def test_conversations_that_are_broken_off_do_not_pile_up(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assistant, "THREADS", 3)
+    for thread in range(8):
+        turn = service.chat("U1", "boots", f"t{thread}")
+        next(turn)
+        turn.close()  # type: ignore[attr-defined]
+    assert len(service.assistant._own.storage) <= 3  # type: ignore[union-attr]
 
 
 def test_users_come_as_a_page(service: Service) -> None:

@@ -1,5 +1,6 @@
 """UCP over REST: every answer is one of the SDK's models, filters are hard, and what cannot be sold is counted."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -45,9 +46,13 @@ def ask(make_store: Callable[..., Store]) -> Iterator[Ask]:
         def answer(operation: str, body: Any, status: int = 200, token: str = "", currency: str = "EUR") -> Any:
             app = FastAPI()
             app.include_router(ucp.router(Service(recommender), Keys.beside(path), ProtocolOptions(currency=currency)))
-            headers = {"UCP-Agent": AGENT, **({"Authorization": f"Bearer {token}"} if token else {})}
+            headers = {
+                "UCP-Agent": AGENT,
+                "Content-Type": "application/json",
+                **({"Authorization": f"Bearer {token}"} if token else {}),
+            }
             with TestClient(app) as client:
-                told = client.post(f"/ucp/catalog/{operation}", json=body, headers=headers)
+                told = client.post(f"/ucp/catalog/{operation}", content=json.dumps(body), headers=headers)
             assert told.status_code == status, told.text
             found = told.json()
             if status == 200:
@@ -56,6 +61,7 @@ def ask(make_store: Callable[..., Store]) -> Iterator[Ask]:
             return found
 
         answer.path = Path(path)  # type: ignore[attr-defined]
+        answer.service = Service(recommender)  # type: ignore[attr-defined]
         yield answer
 
 
@@ -203,6 +209,23 @@ def test_texts_of_the_catalogue_come_cleaned(ask: Ask) -> None:
 def test_what_is_no_request_is_refused_in_ucps_words(ask: Ask) -> None:
     for body in ({}, [], {"query": 5}, {"pagination": {"limit": 0}, "query": "x"}, {"filters": {"price": {"max": -1}}}):
         assert ask("search", body, status=400)["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [("search", '{"query": "\\ud800"}'), ("lookup", '{"ids": ["\\ud800"]}'), ("product", '{"id": "\\udfff"}')],
+)
+def test_half_a_character_is_refused_as_other_bodies_are(ask: Ask, operation: str, body: str) -> None:
+    assert ask(operation, json.loads(body), status=400)["code"] == "invalid_request"
+
+
+def test_a_body_that_is_no_text_is_refused_in_ucps_words(ask: Ask) -> None:
+    app = FastAPI()
+    app.include_router(ucp.router(ask.service, Keys.beside(ask.path)))  # type: ignore[attr-defined]
+    with TestClient(app) as client:
+        headers = {"Content-Type": "application/json"}
+        told = client.post("/ucp/catalog/search", content=b"\x0e#Q\xff", headers=headers)
+    assert (told.status_code, told.json()["code"]) == (400, "invalid_request")
 
 
 def test_a_key_is_asked_for_and_one_that_is_bound_makes_the_answer_personal(ask: Ask) -> None:

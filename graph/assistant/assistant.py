@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -75,12 +76,16 @@ class Assistant:
         """The steps of the recommender, where it is asked, then the reply."""
         asked, config = self._asked(user_id, text, thread)
         state: dict[str, Any] = {}
-        for kind, part in cast(Any, self.graph.stream(asked, config, stream_mode=["custom", "values"], **self._kept)):
-            if kind == "custom":
-                yield Step(**part)
-            else:
-                state = part
-        self._forget_oldest(config)
+        parts = cast(Any, self.graph.stream(asked, config, stream_mode=["custom", "values"], **self._kept))
+        try:
+            with closing(parts):
+                for kind, part in parts:
+                    if kind == "custom":
+                        yield Step(**part)
+                    else:
+                        state = part
+        finally:  # also of a turn that nobody listens to any more
+            self._forget_oldest(config)
         yield reply_of(state)
 
     async def areply(self, user_id: str, text: str, thread: str = "") -> Reply:
@@ -95,12 +100,15 @@ class Assistant:
         asked, config = self._asked(user_id, text, thread)
         state: dict[str, Any] = {}
         parts = cast(Any, self.graph.astream(asked, config, stream_mode=["custom", "values"], **self._kept))
-        async for kind, part in parts:
-            if kind == "custom":
-                yield Step(**part)
-            else:
-                state = part
-        self._forget_oldest(config)
+        try:
+            async with aclosing(parts):
+                async for kind, part in parts:
+                    if kind == "custom":
+                        yield Step(**part)
+                    else:
+                        state = part
+        finally:
+            self._forget_oldest(config)
         yield reply_of(state)
 
     def forget(self, user_id: str) -> int:

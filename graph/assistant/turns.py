@@ -21,11 +21,13 @@ _PLACES = (
 )
 _PLACE_OF = {word: place for place, words in enumerate(_PLACES) for word in words.split()}
 _ORDINAL = "|".join([*_PLACE_OF, "last"])
+_ANY_ORDINAL = rf"{_ORDINAL}|\d{{1,3}}(?:st|nd|rd|th)"  # also of what is never shown; alone it may be a date
+_NO_PLACE = 999  # of what has no product, such as number 0
 _THING = r"(?:ones?|products?|items?|pairs?|options?|suggestions?)"
 _NO_THING = r"(?!\s+(?:time|day|date|week|year|birthday|anniversary|hand|class|half|floor)\b)"
 _POINTED = re.compile(
     rf"(?<!\w)(?:the\s+(?P<named>{_ORDINAL})\b{_NO_THING}(?:\s+{_THING}\b)?"
-    rf"|(?P<bare>{_ORDINAL})\s+{_THING}\b"
+    rf"|(?P<bare>{_ANY_ORDINAL})\s+{_THING}\b"
     r"|(?:(?:number|option|no\.?|nr\.?)\s*|#)(?P<number>\d{1,2})\b"
     rf"|(?P<this>(?:this|that|the same)\s+{_THING}\b))",
     re.IGNORECASE,
@@ -262,7 +264,7 @@ def _pointed(text: str, why: bool, shown: Sequence[Shown], focus: int | None) ->
     found = _POINTED.search(text)
     if found is None:
         if why or not shown:
-            bare = re.search(rf"\b({_ORDINAL})\b", text, re.IGNORECASE) if why else None
+            bare = re.search(rf"\b({_ANY_ORDINAL})\b", text, re.IGNORECASE) if why else None
             return (_place(bare[1], here) if bare else None), text, False
         it = _IT.match(text)
         if it:
@@ -289,8 +291,9 @@ def _joined(before: str, after: str) -> str:
 
 def _place(told: str, here: int) -> int:
     word = told.lower()
-    if word.isdigit():
-        return max(0, int(word) - 1)
+    number = re.match(r"[0-9]+", word)
+    if number and word not in _PLACE_OF:
+        return int(number[0]) - 1 if int(number[0]) else _NO_PLACE
     return -1 if word == "last" else _PLACE_OF.get(word, here)
 
 

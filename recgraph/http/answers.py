@@ -34,6 +34,16 @@ from recgraph.tools.wish.wish import Wish
 RunId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$", examples=["1f0c2b7a9d3e"])]
 UserId = Annotated[Id, Path()]
 LEAST_SECONDS = 0.05  # that an answer is given after it has waited for its turn
+# As OpenAPI describes a stream: what each of its events is.
+SERVER_SENT: dict[str, Any] = {
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "properties": {"event": {"type": "string"}, "data": {"type": "string", "description": "JSON"}},
+            "required": ["event", "data"],
+        }
+    }
+}
 _REFUSED = (400, 401, 403, 408, 413, 422, 429, 500, 503)
 
 
@@ -50,7 +60,7 @@ def router(service: Service, access: Access, answering: Gate, reading: Gate, met
             200: {
                 "model": RecommendationJson,
                 "description": "The answer; with `stream` server-sent events: `node`s, then `answer` or `problem`.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": SERVER_SENT,
             },
             **documented(404),
         },

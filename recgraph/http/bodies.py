@@ -4,10 +4,20 @@ made of them. Ids and texts are bounded here; what they mean is unknown.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    model_validator,
+)
 
 MOST_PRODUCTS = 100  # in one answer
 MOST_ROWS = 1000  # events or products in one request, and ids that are excluded
@@ -22,12 +32,21 @@ def _not_ahead(ts: datetime) -> datetime:
     return ts
 
 
+def _iso(ts: object) -> object:
+    """A bare number is seconds to one and milliseconds to another."""
+    if ts is not None and not (isinstance(ts, str) and re.match(r"[0-9]{4}-", ts)):
+        raise ValueError("is an ISO 8601 time in quotes, such as 2026-03-01T12:00:00Z")
+    return ts
+
+
+Moment = Annotated[datetime, BeforeValidator(_iso)]
+
 # No control characters: an id stands in addresses, prompts and pages.
 Id = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", examples=["U123"])]
 Name = Annotated[str, Field(min_length=1, max_length=60)]
 Word = Annotated[str, Field(min_length=1, max_length=200)]
 Words = Annotated[dict[Name, Annotated[list[Word], Field(max_length=50)]], Field(max_length=20)]
-Amount = Annotated[FiniteFloat, Field(ge=0, le=1e12)]
+Amount = Annotated[FiniteFloat, Field(ge=0, le=1e12, strict=True)]  # strict: neither "5" nor true is a number
 Text = Annotated[str, Field(max_length=1000)]
 
 
@@ -82,12 +101,12 @@ class RecommendationRequest(Strict):
     wish: WishJson | None = None
     filters: FiltersJson | None = None
     exclude: Annotated[list[Id], Field(max_length=MOST_ROWS, description="item ids that are never shown")] = []
-    k: Annotated[int, Field(ge=1, le=MOST_PRODUCTS)] = 10
+    k: Annotated[int, Field(ge=1, le=MOST_PRODUCTS, strict=True)] = 10
     as_of: Annotated[str, Field(max_length=40, description="know nothing later: an ISO time, or an event number")] = ""
-    deadline_ms: Annotated[int | None, Field(ge=50, le=120_000, description="waiting included")] = None
+    deadline_ms: Annotated[int | None, Field(ge=50, le=120_000, strict=True, description="waiting included")] = None
     thread: Annotated[str, Field(max_length=100, description="of a conversation, in which wishes add up")] = ""
-    new_user: Annotated[bool, Field(description="accept a shopper of whom no events are known")] = False
-    stream: Annotated[bool, Field(description="server-sent events: `node` as each ends, then `answer`")] = False
+    new_user: Annotated[StrictBool, Field(description="accept a shopper of whom no events are known")] = False
+    stream: Annotated[StrictBool, Field(description="server-sent events: `node` as each ends, then `answer`")] = False
 
     model_config = ConfigDict(
         extra="forbid",
@@ -106,7 +125,7 @@ class ChatRequest(Strict):
     user_id: Id
     text: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS, examples=["not that brand, and under 90"])]
     thread: Annotated[str, Field(max_length=100, description="of a conversation; it is this shopper's alone")] = ""
-    stream: Annotated[bool, Field(description="server-sent events: `node` as each ends, then `reply`")] = False
+    stream: Annotated[StrictBool, Field(description="server-sent events: `node` as each ends, then `reply`")] = False
 
     model_config = ConfigDict(
         extra="forbid",
@@ -121,8 +140,8 @@ class EventJson(Strict):
     action: Literal["search", "click", "cart", "purchase"]
     item_id: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")] = ""
     query: Text = ""
-    ts: Annotated[datetime, AfterValidator(_not_ahead)] | None = None
-    position: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    ts: Annotated[Moment, AfterValidator(_not_ahead)] | None = None
+    position: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
     event_id: Annotated[str, Field(max_length=200, description="the same id of the same user is written once")] = ""
 
     @model_validator(mode="after")
@@ -168,9 +187,9 @@ class ItemJson(Strict):
     description: Annotated[str, Field(max_length=20_000)] | None = None
     attributes: Annotated[dict[Name, Annotated[str, Field(max_length=2000)]], Field(max_length=100)] | None = None
     parent_id: Annotated[str, Field(max_length=200)] | None = None
-    first_seen: datetime | None = None
-    in_stock: bool = True
-    listed: bool = True
+    first_seen: Moment | None = None
+    in_stock: StrictBool = True
+    listed: StrictBool = True
 
 
 class ItemsRequest(Strict):

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.sse import EventSourceResponse
 
 from recgraph.http.access import Access, check_sees
-from recgraph.http.answers import server_sent
+from recgraph.http.answers import SERVER_SENT, server_sent
 from recgraph.http.bodies import ChatRequest, ReplyJson
 from recgraph.http.keys import Grant
 from recgraph.http.limits import Gate
@@ -34,7 +34,7 @@ def router(service: Service, access: Access, answering: Gate) -> APIRouter:
             200: {
                 "model": ReplyJson,
                 "description": "The reply; with `stream` server-sent events: `node`s, then `reply` or `problem`.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": SERVER_SENT,
             },
             **documented(400, 401, 403, 408, 413, 422, 429, 500, 503),
         },

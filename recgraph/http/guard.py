@@ -78,7 +78,12 @@ class Guard:
     async def _read(self, scope: Scope, receive: Receive) -> bytes | Refusal:
         """The whole body, or the refusal: it is too large by its header or by its chunks, or takes too long."""
         large = Refusal(413, "too-large", f"A request may have {self.body:,} bytes. Send it in parts.")
-        told = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # A proxy in front may go by the other one, and take a part of this body for the next request.
+            close = {"Connection": "close"}
+            return Refusal(400, "length", "Content-Length or Transfer-Encoding, not both.", close)
+        told = headers.get("content-length", "0")
         if told.isdigit() and int(told[:20]) > self.body:
             return large
         parts: list[bytes] = []

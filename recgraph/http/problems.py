@@ -134,4 +134,5 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         detail = "This is a fault of recgraph. Its log has more under the request id."
-        return problem(request, Refusal(500, "fault", detail, dict(SECURITY)))
+        # The server drops the connection after a crash, which a client that keeps it would meet in its next request.
+        return problem(request, Refusal(500, "fault", detail, {**SECURITY, "Connection": "close"}))

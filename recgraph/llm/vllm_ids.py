@@ -35,14 +35,15 @@ class IdTrie:
         kind, *lengths = numbers[:5].tolist()
         if kind != FORMAT or sum(lengths) + 5 != len(numbers):
             raise ValueError(f"{file} is no trie of ids, or one of another version. Start `recgraph llm serve` again.")
-        ends, stops, self.first, self.tokens = numbers[5:].split(lengths)
+        ends, stops, self.first, self.tokens = torch.split(numbers[5:], lengths)
         self.stops = stops.long()
         self.breaks = ends[~torch.isin(ends, stops)].long()
 
     def after(self, node: int) -> torch.Tensor:
         """The tokens that may follow, ascending; none where the title begins."""
         start, end = self.first[node : node + 2].tolist()
-        return self.tokens[start:end]
+        found: torch.Tensor = self.tokens[start:end]
+        return found
 
     def step(self, node: int, token: int) -> int:
         """The place after a token that was written at another place."""

@@ -5,6 +5,7 @@ A `fastapi` router: it reads a request, asks shopping.py, and says errors as UCP
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from ucp_sdk.models.schemas.shopping.catalog_lookup import GetProductRequest, LookupRequest
 from ucp_sdk.models.schemas.shopping.catalog_search import SearchRequest
 
@@ -51,6 +53,7 @@ class _UcpRoute(APIRoute):
 
         async def told(request: Request) -> Response:
             try:
+                await _check_text(request)
                 return await serve(request)
             except RequestValidationError as error:
                 wrong = error.errors()[0]
@@ -60,6 +63,8 @@ class _UcpRoute(APIRoute):
                 return _error(error.status, error.code, str(error))
             except Refusal as error:
                 return _error(error.status, error.kind, error.detail, error.headers)
+            except HTTPException as error:  # of a body that is no text
+                return _error(error.status_code, "invalid_request", error.detail)
             except SettingsError as error:
                 return _error(400, "invalid_request", str(error))
             except RecgraphError as error:
@@ -129,6 +134,16 @@ def _capability(name: str) -> dict[str, str]:
         "spec": f"{_AT}/specification/shopping/catalog/{name}",
         "schema": f"{_AT}/schemas/shopping/catalog_{name}.json",
     }
+
+
+async def _check_text(request: Request) -> None:
+    """Refused for a body with half a character (a lone surrogate), which no database and no answer can hold."""
+    try:
+        json.dumps(await request.json(), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Refused("invalid_request", 400, "body: it holds half a character (a lone surrogate).") from None
+    except (ValueError, RecursionError):
+        return  # no JSON: whoever reads it says so
 
 
 def _fresh(told: dict[str, Any]) -> JSONResponse:
