@@ -57,7 +57,8 @@ demo: $(STORE)  ## a simulated shop and one recommendation, printed
 	@echo "» ten products for shopper U123, who asks for: $(QUERY)"
 	@$(BIN)/recgraph run --store $(STORE) --user U123 --query "$(QUERY)"
 	@echo
-	@echo "» yours to try: $(BIN)/recgraph users, $(BIN)/recgraph run --user U123 --json, $(BIN)/recgraph --help"
+	@echo "» yours to try: $(BIN)/recgraph serve   (the page at http://127.0.0.1:8080)"
+	@echo "                 $(BIN)/recgraph chat --user U123, $(BIN)/recgraph users, $(BIN)/recgraph --help"
 
 $(STORE): | .venv/installed
 	@echo "» a simulated shop in $@, with parts that were trained on it"

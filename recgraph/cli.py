@@ -68,6 +68,7 @@ def main() -> None:
 
     \b
     Try it:     recgraph demo && recgraph run --user U123
+    See it:     recgraph serve, then http://127.0.0.1:8080
     Your data:  recgraph ingest FILES --dry-run, then without --dry-run
     Trouble:    recgraph doctor
 
@@ -115,6 +116,7 @@ def demo(store: str | None, seed: int) -> None:
         console.print(panel.demo(f"{NAME}, seed {seed}", path, opened.counts(), in_words(trained), missing))
     where = f" --store {store}" if store else ""
     say(f'Next: recgraph run --user U123 --query "chunky wool cardigan"{where}')
+    say(f"      recgraph serve{where}   (a page in the browser)")
     say(f"      recgraph users{where}   (who else shops there)")
 
 
