@@ -60,7 +60,7 @@ def test_the_door_does_what_its_description_says(server: Served) -> None:
 
     schema = schemathesis.openapi.from_dict(without_keys(server.client.get("/openapi.json").json()))
     schema.config.update(base_url=server.url)
-    asked = 0
+    asked, refused = 0, list[str]()
     for found in schema.get_all_operations():
         operation = found.ok()
 
@@ -73,8 +73,13 @@ def test_the_door_does_what_its_description_says(server: Served) -> None:
         def ask(case: Any) -> None:
             nonlocal asked
             asked += 1
+            response = case.call()
             checks = [one for one in CHECKS if one not in LAX or not case.path.startswith("/ucp/")]
-            case.call_and_validate(checks=checks)
+            if response.status_code == 503:  # the one that is described: on a busy machine the store may be held
+                checks.remove(not_a_server_error)
+                refused.append(case.path)
+            case.validate_response(response, checks=checks)
 
         ask()
     assert asked > 300
+    assert len(refused) < asked / 100
