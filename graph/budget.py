@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +67,8 @@ class Planner(Protocol):
         """How many of the units to do, and what is left out by that. `deadline` is a moment of `time.monotonic()`;
         `after` are units of the parts that must still follow."""
 
-    def timed(self, part: Part, units: int) -> AbstractContextManager[None]:
-        """Around the work on so many units."""
+    def timed(self, part: Part, units: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Around the work on so many units; what it gives is told of how many were done, where not all of them."""
 
 
 class Costs:
@@ -140,15 +140,15 @@ class TimeBudget:
         return kept, LeftOut(part, kept, units, needed, left)
 
     @contextmanager
-    def timed(self, part: Part, units: int) -> Iterator[None]:
+    def timed(self, part: Part, units: int) -> Iterator[Callable[[int], None]]:
         """Learns what a part costs: also of one that the deadline ended, which costs at least that."""
-        begun = time.perf_counter()
+        begun, done = time.perf_counter(), [units]
         try:
-            yield
+            yield done.append
         except LLMTimeout:
             self.costs.note(part, units, time.perf_counter() - begun)
             raise
-        self.costs.note(part, units, time.perf_counter() - begun)
+        self.costs.note(part, done[-1], time.perf_counter() - begun)
 
 
 class Repeated:
@@ -165,9 +165,9 @@ class Repeated:
         return (units, None) if past is None else (min(past.kept, units), past)
 
     @contextmanager
-    def timed(self, part: Part, units: int) -> Iterator[None]:
+    def timed(self, part: Part, units: int) -> Iterator[Callable[[int], None]]:
         """Learns nothing."""
-        yield
+        yield lambda done: None
 
 
 def _read(file: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:

@@ -348,8 +348,9 @@ class Nodes:
             return {"scored": _in_order(state["candidates"]), "left_out": [left_out] if left_out else []}
         items = [state["items"][candidate.item_id] for candidate in state["candidates"][:fitting]]
         asked = prompts.fit_prompts(self.shared(state), items, wording=s.wording)
-        with self.planner.timed("rerank", len(asked)):
+        with self.planner.timed("rerank", len(asked)) as done:
             pairs, usage = self.llm.score(asked, adapter=s.fit_adapter, deadline=deadline)
+            done(len(pairs))
         scored = blend(state["candidates"][: len(pairs)], pairs, s.rerank_weight)
         lowest = min(line.score for line in scored)
         late = [

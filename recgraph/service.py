@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from recgraph import __version__
-from recgraph.errors import LLMError, SettingsError, UnknownRun
+from recgraph.errors import LLMError, SettingsError
 from recgraph.inflight import InFlight
 
 if TYPE_CHECKING:
@@ -209,13 +209,6 @@ class Service:
     def replay(self, run_id: str) -> dict[str, Any]:
         """The same run again, by the request and the data of then, beside what was answered. UnknownRun, StoreError."""
         return self.recommender.replay(run_id).to_dict()
-
-    def belongs(self, run_id: str, user_id: str) -> bool:
-        """Whether a run is in the log and is this user's."""
-        try:
-            return bool(self.past(run_id).get("user_id") == user_id)
-        except UnknownRun:
-            return False
 
     def forget(self, user_id: str) -> dict[str, int]:
         """Takes a shopper out of everything that is kept, when the answers to them that are worked on have ended; how

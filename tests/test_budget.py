@@ -106,6 +106,16 @@ def test_costs_that_cannot_be_kept_are_no_error(tmp_path: Path) -> None:
     costs = Costs(tmp_path / "file" / "costs.json", "m")
     costs.note("recommend", 1, 1.0)
     costs.keep()
+    assert costs.rate("recommend") == 1.0
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_candidates_that_the_deadline_left_unscored_make_the_others_no_cheaper() -> None:
+    budget = TimeBudget()
+    with budget.timed("rerank", 20) as done:
+        time.sleep(0.02)
+        done(2)
+    assert (budget.costs.rate("rerank") or 0) >= 0.02 / (2 + 8)
 
 
 def test_a_past_choice_is_repeated_whatever_the_time() -> None:

@@ -26,7 +26,6 @@ HELLO = "Hello! What are you looking for? “Black boots under 150” will do, o
 THANKS = "You are welcome. Say so when you would like to see something else."
 BYE = "Goodbye, and enjoy."
 CHAT = "Good to hear. I only know this shop's products: what would you like to see?"
-NOT_HEARD = "I did not get that. What are you looking for?"
 KEPT = "All right, everything stays as it was. What would you like to change?"
 RESTARTED = "All forgotten. What are you looking for now?"
 NOTHING_SHOWN = "I have not shown you anything yet. What are you looking for?"

@@ -477,7 +477,7 @@ class _Nodes:
 
     def _write(self, piece: _Piece, runtime: Runtime[RunContext]) -> _Inside:
         work = piece["work"]
-        counted: AbstractContextManager[None] = nullcontext()  # without a model, in no time
+        counted: AbstractContextManager[object] = nullcontext()  # without a model, in no time
         with counted if self.summarizer.whole else self.planner.timed("summarize", 1):
             written = self.summarizer.write(work, piece["items"], RunContext.of(runtime).deadline)
         summary = Summary(
