@@ -1,13 +1,14 @@
 """Stage `examples`: prompts and answers to learn from, rendered by the very code that serves.
 `recgraph train examples`.
 
-    data/examples/{next,fit,summarize}.parquet
+    data/examples/{recommend,summarize}.parquet
 
-`next` has a row a case: the prompt of task NEXT as the graph would send it at the case's `as_of`, and the target's ID
-and title. `fit` has a group of rows a case: the target, answered Yes, and a pool of products that were not chosen,
-answered No, from which training draws anew each epoch: `random` ones, `alike` ones of the target's category, and
-`shown` ones from the result page the shopper had before them. No variant of the target is ever a negative. The summary
-is that of the history before `as_of`; the query memory knows only whole weeks before it.
+`recommend` has a group of rows a case. One is the prompt of task NEXT as the graph would send it at the case's `as_of`,
+with the target's ID and title; the others, which begin with the same text, are of task FIT: the target, answered Yes,
+and a pool of products that were not chosen, answered No, from which training draws anew each epoch: `random` ones,
+`alike` ones of the target's category, and `shown` ones from the result page the shopper had before them. No variant of
+the target is ever a negative. The summary is that of the history before `as_of`; the query memory knows only whole
+weeks before it.
 
 A seeded share of users is held out: they are in the parts valid and test, with cases of those times, and never in
 train. Which cases are taken depends on the seed and the ids alone, so that the same shop gives the same rows.
@@ -86,6 +87,11 @@ class Row:
     answer: str
     kind: str
 
+    @property
+    def judged(self) -> bool:
+        """Whether it is of task FIT."""
+        return self.answer in ("Yes", "No")
+
 
 def choose(cases: Iterable[Case], limits: Mapping[str, int], held_out: float, seed: int) -> list[Case]:
     """At most `limits[part]` cases of each part in a seeded order (0: all), held-out users in valid and test only, all
@@ -131,8 +137,8 @@ class Writer:
             NodeSettings.of(settings),
         )
 
-    def rows(self, case: Case, group: int) -> tuple[Row, list[Row]]:
-        """The NEXT row and the FIT rows of a case."""
+    def rows(self, case: Case, group: int) -> list[Row]:
+        """The rows of a case, that of NEXT first, then the FIT rows."""
         state = cast(
             State,
             {
@@ -153,21 +159,21 @@ class Writer:
         self._made.update((summary.input_hash, summary) for summary in told.get("made", ()))
         state["summary"] = told.get("summary")
         leaks.check_given(f"example {case.user_id}#{case.seq}", case.as_of, state["history"], state["summary"])
-        prompt, _ = self._nodes.next_prompt(state)
+        context, wording = self._nodes.context(state)[0], self._nodes.settings.wording
         target = self._store.items([case.item_id])[case.item_id]
         pool = self._negatives(case, target)
         items = self._store.items([item_id for item_id, _ in pool])
         known = [(item_id, kind) for item_id, kind in pool if item_id in items]
-        asked = prompts.fit_prompts(
-            self._nodes.shared(state), [target, *(items[i] for i, _ in known)], wording=self._nodes.settings.wording
-        )
+        asked = prompts.fit_prompts(context, [target, *(items[i] for i, _ in known)], wording=wording)
 
         def row(item_id: str, text: Prompt, answer: str, kind: str) -> Row:
             return Row(case.part, case.user_id, case.seq, group, item_id, text.system, text.user, answer, kind)
 
-        fit = [row(case.item_id, asked[0], "Yes", "positive")]
-        fit += [row(item_id, text, "No", kind) for (item_id, kind), text in zip(known, asked[1:], strict=True)]
-        return row(case.item_id, prompt, prompts.answer_text(target), "next"), fit
+        following = prompts.next_prompt(context, wording=wording)
+        found = [row(case.item_id, following, prompts.answer_text(target), "next")]
+        found += [row(case.item_id, asked[0], "Yes", "positive")]
+        found += [row(item_id, text, "No", kind) for (item_id, kind), text in zip(known, asked[1:], strict=True)]
+        return found
 
     def _negatives(self, case: Case, target: Item) -> list[tuple[str, str]]:
         """(item_id, kind), `pool` of each kind where there are so many; no item twice, none of the target's style."""
@@ -237,21 +243,22 @@ def run(params: Params, folder: Path, note: Note) -> None:
         encoder = read_queries(folder, store)
         chat = _chat(find_llm(own.llm))
         writer = Writer(store, encoder, chat, settings, own.pool, seed)
-        following, fit = list[Row](), list[Row]()
-        for group, case in enumerate(progress(cases, "Writing examples")):
-            one, several = writer.rows(case, group)
-            following.append(one)
-            fit += several
+        # in the order of time, for cases of one week share a query memory; written in the order they were chosen in
+        ordered = sorted(enumerate(cases), key=lambda pair: pair[1].as_of)
+        made = {group: writer.rows(case, group) for group, case in progress(ordered, "Writing examples")}
+        recommend = [row for group in range(len(cases)) for row in made[group]]
     plan = Plan(settings.wording, settings.block, settings.merge, held_out=own.held_out / 2)
     with snapshot.open_folder(split / "train") as store:
         told = list(summary_examples(store, plan, seed, own.summary_users))
     told.sort(key=lambda row: _digest(f"{seed}:summary:{row.user_id}:{row.seq}:{row.kind}"))
     summaries = [Row(*(getattr(row, name) for name in Row.__slots__)) for row in told]
-    write_rows(target / "next.parquet", following)
-    write_rows(target / "fit.parquet", fit)
+    write_rows(target / "recommend.parquet", recommend)
     write_rows(target / "summarize.parquet", [replace(row, group=number) for number, row in enumerate(summaries)])
-    counts = {part: sum(row.part == part for row in following) for part in PARTS}
-    sizes = f"{len(following):,} prompts of task NEXT, {len(fit):,} of FIT, {len(summaries):,} summaries to write: "
+    counts = {part: sum(case.part == part for case in cases) for part in PARTS}
+    sizes = (
+        f"{len(cases):,} prompts of task NEXT, {len(recommend) - len(cases):,} of FIT, {len(summaries):,} summaries to "
+        "write: "
+    )
     note(sizes + ", ".join(f"{n:,} cases {part}" for part, n in counts.items()))
 
 
