@@ -4,12 +4,17 @@ generating model (train/shop/judge.py).
     python benchmarks/ceiling.py [--folder .] [--forks 600] [--steps 90] [--tastes 15] [--processes 2] [--cases 0]
 
 Reads params.yaml, data/prepare and data/examples of the folder, trades the year again with its seed, and scores just
-the rows of the part test: of fit.parquet the target and its negatives by log-odds, of next.parquet the product named.
-Prints one JSON line: for each judge AUC over all negatives and by kind, pooled over cases as train/lora/exam.py pools
-them and within each case; how often the most likely product is the target (`exact_id`), also where only a product may
-be named whose id stands in the prompt (`exact_id_shown`); NDCG@10 and Recall@10 over the whole catalogue. Each with the
-2.5 and 97.5 % points of a bootstrap over cases. `shown` says in how many prompts of NEXT the target's id stands, as a
-model that was never taught it can name no other.
+the rows of the part test: those of task FIT, the target and its negatives, by log-odds, and for task NEXT the product
+that is named. Prints one JSON line, for each judge:
+
+- `auc` over all negatives but the `hard` ones and `auc_KIND` by kind, pooled over cases as train/lora/exam.py pools
+  them, and `within`, `within_KIND` in each case;
+- how often the most likely product is the target (`exact_id`), also where only a product may be named whose id stands
+  in the prompt (`exact_id_shown`), and how sure the judge was of it (`expected`);
+- NDCG@10 and Recall@10 over the whole catalogue.
+
+Each with the 2.5 and 97.5 % points of a bootstrap over cases. `shown` says in how many prompts of NEXT the target's id
+stands: a model can name no other, unless it was taught it.
 """
 
 from __future__ import annotations
@@ -33,11 +38,11 @@ from numpy.typing import NDArray
 
 from recgraph import __version__
 from recgraph.evaluation.origin import machine
-from recgraph.store.parquet import read_table
 from recgraph.train.metrics import auc, ndcg, places, recall
 from recgraph.train.params import Params, block, load_params
-from recgraph.train.pipeline import needed, progress, split_folder
+from recgraph.train.pipeline import progress, split_folder
 from recgraph.train.prepare import Case, read_cases
+from recgraph.train.rows import read_rows
 from recgraph.train.shop.judge import Judge, Purchase, Tastes, WatchedTrade, visible
 from recgraph.train.shop.stage import ShopParams
 from recgraph.train.shop.year import LAST_DAY, trade_year
@@ -141,7 +146,7 @@ def measure_fit(scored: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, fl
     within cases (`within`, `within_KIND`)."""
     kinds = sorted({kind for case in scored for kind in case} - {"positive"})
     found: dict[str, float] = {}
-    for name, some in (("", kinds), *((f"_{kind}", [kind]) for kind in kinds)):
+    for name, some in (("", [kind for kind in kinds if kind != "hard"]), *((f"_{kind}", [kind]) for kind in kinds)):
         wrong = [[score for kind in some for score in case.get(kind, ())] for case in scored]
         found[f"auc{name}"] = auc([case["positive"][0] for case in scored], [one for case in wrong for one in case])
         within = [auc(case["positive"], case_wrong) for case, case_wrong in zip(scored, wrong, strict=True)]
@@ -245,17 +250,10 @@ def _by_kind(shop: Shop, one: Sat, odds: Floats) -> dict[str, list[float]]:
 def read_sat(params: Params, folder: Path) -> list[Sat]:
     """The test cases of data/examples, in their order."""
     by_event = {(case.user_id, case.seq): case for case in read_cases(split_folder(params, folder), "test")}
-    columns = [
-        read_table(needed(folder / "data" / "examples" / f"{task}.parquet", "examples")) for task in ("next", "fit")
-    ]
-    (following, fit), judged = columns, dict[tuple[str, int], list[tuple[str, str]]]()
-    for user, seq, item_id, kind in zip(*(fit[name] for name in ("user_id", "seq", "item_id", "kind")), strict=True):
-        judged.setdefault((user, int(seq)), []).append((item_id, kind))
     found = []
-    for part, user, seq, prompt in zip(*(following[name] for name in ("part", "user_id", "seq", "user")), strict=True):
-        if part == "test":
-            item_ids, kinds = zip(*judged[user, int(seq)], strict=True)
-            found.append(Sat(by_event[user, int(seq)], prompt, item_ids, kinds))
+    for following, *fit in read_rows(folder / "data" / "examples" / "recommend.parquet", "test").values():
+        case = by_event[following.user_id, following.seq]
+        found.append(Sat(case, following.user, [row.item_id for row in fit], [row.kind for row in fit]))
     return found
 
 

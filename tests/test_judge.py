@@ -7,6 +7,8 @@ import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from recgraph.train.metrics import auc
+from recgraph.train.prepare import Case
 from recgraph.train.shop import trade as trading
 from recgraph.train.shop import year
 from recgraph.train.shop.catalogue import build_listings, query_words, wording_chance
@@ -150,6 +153,42 @@ def test_in_a_shop_without_chance_the_judge_is_never_wrong(monkeypatch: pytest.M
         wrong.extend(np.delete(chances, product))
     assert len(right) > 5
     assert auc(right, wrong) == 1
+
+
+def sat(ceiling: Any, trade: WatchedTrade, count: int) -> tuple[Any, list[Any]]:
+    """Purchases after a single search as held-out cases, each with five products that were not bought."""
+    first, ids = datetime(2025, 1, 1), [product.item_id for product in trade.listings.products]
+    rng, found = np.random.default_rng(5), []
+    for (second, user, product), one in trade.purchases.items():
+        if len(one.turns) == 1 and len(found) < count:
+            asked, bought = (first + timedelta(seconds=number) for number in (one.turns[0].second, second))
+            case = Case("test", user, asked, one.turns[0].asked.text, ids[product], bought, 1, False)
+            wrong = [ids[row] for row in rng.integers(len(ids), size=6).tolist() if row != product][:5]
+            found.append(
+                ceiling.Sat(
+                    case, f"1. click {ids[product]} Shirt", [ids[product], *wrong], ["positive", *["random"] * 5]
+                )
+            )
+    return ceiling.Shop(trade, first, 365, {item_id: number for number, item_id in enumerate(ids)}), found
+
+
+def test_no_judge_is_worse_than_chance(ceiling: Any, year_of: WatchedTrade) -> None:
+    shop, cases = sat(ceiling, year_of, 15)
+    said = ceiling.judged(shop, [shop.known(one.case) for one in cases], ceiling.Effort(20, 3, 2), 1)
+    found = ceiling.report(shop, cases, said)
+    assert (found["cases"], found["shown"], found["negatives"]) == (15, 15, {"random": 75})
+    for judge in ceiling.JUDGES:
+        told = found[judge]
+        assert 0.5 < told["auc"][1] <= told["auc"][0] <= told["auc"][2] <= 1
+        assert told["within_random"][0] > 0.5
+        assert told["exact_id_shown"][0] == 1  # each prompt shows one id, the target's
+        assert told["ndcg@10"][0] <= told["recall@10"][0]
+
+
+def test_a_case_of_another_shop_is_refused(ceiling: Any, year_of: WatchedTrade) -> None:
+    shop, [one] = sat(ceiling, year_of, 1)
+    with pytest.raises(LookupError, match="another shop"):
+        shop.known(replace(one.case, ts=one.case.ts + timedelta(seconds=1)))
 
 
 def test_auc_is_pooled_over_cases_and_within_each(ceiling: Any) -> None:
