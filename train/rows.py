@@ -6,9 +6,9 @@ only the rest.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -91,4 +91,5 @@ def _read(file: Path) -> Iterator[Row]:
 
 
 def _shared(before: str, text: str) -> int:
-    return len(before) if text.startswith(before) else len(commonprefix([before, text]))
+    most = min(len(before), len(text))
+    return bisect_left(range(most), True, key=lambda place: before[: place + 1] != text[: place + 1])
