@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from recgraph.errors import SettingsError, StoreError
 from recgraph.graph.prompts import answer_text
 from recgraph.tools.llm.protocol import Prompt, Usage
-from recgraph.train.examples import Row, write_rows
 from recgraph.train.lora.exam import measure_fit, measure_next
 from recgraph.train.lora.job import Job, _negatives, train_job
 from recgraph.train.lora.stage import _write_metrics, save_small
 from recgraph.train.lora.training import LoraSettings, TrainedAdapter
+from recgraph.train.rows import Row, write_rows
 
 # ── What an adapter can do ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -249,7 +249,9 @@ def test_missing_examples_name_the_stage_that_writes_them(params: dict[str, Any]
         Job.of(changed(params, "task", "summarize"), tmp_path)
 
 
-def test_an_adapter_for_one_task_learns_from_the_rows_of_that_task_alone(params: dict[str, Any], tmp_path: Path) -> None:
+def test_an_adapter_for_one_task_learns_from_the_rows_of_that_task_alone(
+    params: dict[str, Any], tmp_path: Path
+) -> None:
     row = pool(positive=1, random=2)[0]
     rows = [replace(row, answer="ID: I1\nTitle: Boots", kind="next"), *pool(positive=1, random=2)]
     write_rows(tmp_path / "data" / "examples" / "recommend.parquet", rows)

@@ -5,26 +5,29 @@
 
 `recommend` has a group of rows a case. One is the prompt of task NEXT as the graph would send it at the case's `as_of`,
 with the target's ID and title; the others, which begin with the same text, are of task FIT: the target, answered Yes,
-and a pool of products that were not chosen, answered No, from which training draws anew each epoch: `random` ones,
-`alike` ones of the target's category, and `shown` ones from the result page the shopper had before them. No variant of
-the target is ever a negative. The summary is that of the history before `as_of`; the query memory knows only whole
-weeks before it.
+and a pool of products that were not chosen, answered No, from which training draws anew each epoch
+(train/negatives.py). The summary is that of the history before `as_of`; the query memory knows only whole weeks before
+it.
 
 A seeded share of users is held out: they are in the parts valid and test, with cases of those times, and never in
-train. Which cases are taken depends on the seed and the ids alone, so that the same shop gives the same rows.
+train. Which cases are taken depends on the seed and the ids alone, so that the same shop gives the same rows. Simulated
+shops of other seeds (`examples.shops`) give more cases of the part train, and none of another.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import multiprocessing
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
-
-import numpy as np
 
 from recgraph.graph import prompts
 from recgraph.graph.nodes import Nodes, NodeSettings
@@ -33,8 +36,7 @@ from recgraph.graph.summary.summarize import ProfileSummarizer, build_summarize
 from recgraph.settings import Settings
 from recgraph.store import snapshot
 from recgraph.store.db import Store
-from recgraph.store.parquet import write_table
-from recgraph.store.records import Item, Summary
+from recgraph.store.records import Event, Item, Summary
 from recgraph.tools.embed import Encoder
 from recgraph.tools.llm.chat import ChatText
 from recgraph.tools.llm.places import find_llm
@@ -42,19 +44,24 @@ from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.memory import QueryMemory
 from recgraph.train import leaks
 from recgraph.train.memory import read_queries
+from recgraph.train.negatives import Negatives
 from recgraph.train.params import Params, block
 from recgraph.train.pipeline import Note, progress, split_folder
 from recgraph.train.prepare import PARTS, Case, read_cases
+from recgraph.train.rows import Columns, Row, columns_of, write_columns, write_rows
+from recgraph.train.served import Served
+from recgraph.train.shop.others import build_shop, check_seeds
 from recgraph.train.summary.examples import Plan, summary_examples
 
-POOLS = ("random", "alike", "shown")
+_SLICE = 400  # cases at least that are worth a process of their own, which takes seconds to begin
 
 
 @dataclass(frozen=True)
 class ExamplesParams:
-    """The block `examples` of params.yaml. Cases are targets to learn from (0: all), `held_out` the share of users no
-    adapter learns from, `summary_users` those whose histories are summarised (0: all), `pool` the negatives of each
-    kind, `llm` whose tokens measure the prompts."""
+    """The block `examples` of params.yaml. Cases are targets to learn from (0: all), `train_cases` those of each shop,
+    `held_out` the share of users no adapter learns from, `summary_users` those whose histories are summarised (0: all),
+    `pool` the negatives of each kind, `shops` the seeds of simulated shops to learn from beside the own one, `llm`
+    whose tokens measure the prompts. What is written does not depend on the number of `processes`."""
 
     seed: int
     train_cases: int
@@ -65,32 +72,13 @@ class ExamplesParams:
     pool: int
     wording: Literal["fashion", "general"]
     llm: str
+    shops: tuple[int, ...] = ()
+    processes: int = 1
 
     @property
     def limits(self) -> dict[str, int]:
         """How many cases there are of each part at most."""
         return dict(zip(PARTS, (self.train_cases, self.valid_cases, self.test_cases), strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One prompt and its answer. Rows of one `group` share a case; `kind` says where the item or the summary comes
-    from."""
-
-    part: str
-    user_id: str
-    seq: int
-    group: int
-    item_id: str
-    system: str
-    user: str
-    answer: str
-    kind: str
-
-    @property
-    def judged(self) -> bool:
-        """Whether it is of task FIT."""
-        return self.answer in ("Yes", "No")
 
 
 def choose(cases: Iterable[Case], limits: Mapping[str, int], held_out: float, seed: int) -> list[Case]:
@@ -112,17 +100,17 @@ class Writer:
     """Renders cases over one store that holds everything; what a case may know is cut by its `as_of`."""
 
     def __init__(
-        self, store: Store, encoder: Encoder, chat: ChatText | None, settings: Settings, pool: int, seed: int
+        self,
+        store: Store,
+        encoder: Encoder,
+        chat: ChatText | None,
+        settings: Settings,
+        pool: int,
+        seed: int,
+        served: Served | None = None,
     ) -> None:
-        self._store, self._encoder, self._pool, self._seed = store, encoder, pool, seed
-        catalogue = store.catalogue()
-        self._ids = np.array(catalogue.item_ids)
-        self._parents = dict(zip(catalogue.item_ids, catalogue.parent_ids, strict=True))
-        self._since = catalogue.first_seen
-        self._by_category: dict[str, list[int]] = {}
-        self._category = dict(zip(catalogue.item_ids, catalogue.categories, strict=True))
-        for place, category in enumerate(catalogue.categories):
-            self._by_category.setdefault(category, []).append(place)
+        """`served` is what hard negatives are taken from."""
+        self._store, self._negatives = _Reader(store), Negatives(store, pool, seed, served)
         self._made: dict[str, Summary] = {}
         self._summarize = build_summarize(
             ProfileSummarizer(store.meta("currency") or ""), self._made.get, block=settings.block, group=settings.merge
@@ -130,7 +118,7 @@ class Writer:
         self._paradigm = settings.paradigm
         self._memory = lru_cache(maxsize=8)(lambda before: QueryMemory(store, encoder, before))
         self._nodes = Nodes(
-            store,
+            self._store,
             cast(Any, _Counter(chat)),
             cast(Any, None),
             lambda as_of, until=None: self._memory(_week(as_of)),
@@ -161,7 +149,7 @@ class Writer:
         leaks.check_given(f"example {case.user_id}#{case.seq}", case.as_of, state["history"], state["summary"])
         context, wording = self._nodes.context(state)[0], self._nodes.settings.wording
         target = self._store.items([case.item_id])[case.item_id]
-        pool = self._negatives(case, target)
+        pool = self._negatives.of(case, state["history"], state["memory"])
         items = self._store.items([item_id for item_id, _ in pool])
         known = [(item_id, kind) for item_id, kind in pool if item_id in items]
         asked = prompts.fit_prompts(context, [target, *(items[i] for i, _ in known)], wording=wording)
@@ -175,28 +163,26 @@ class Writer:
         found += [row(item_id, text, "No", kind) for (item_id, kind), text in zip(known, asked[1:], strict=True)]
         return found
 
-    def _negatives(self, case: Case, target: Item) -> list[tuple[str, str]]:
-        """(item_id, kind), `pool` of each kind where there are so many; no item twice, none of the target's style."""
-        draw = np.random.default_rng(int(_digest(f"{self._seed}:pool:{case.user_id}:{case.seq}")[:12], 16))
-        there = self._since < np.datetime64(case.as_of)
-        style = target.parent_id or target.item_id
-        page = [] if not case.query else self._store.shown_at(case.query, case.as_of)
-        alike = np.array(self._by_category.get(self._category.get(target.item_id, ""), []), dtype=np.int64)
-        offers = {
-            "shown": [page[i] for i in draw.permutation(len(page))],
-            "alike": self._ids[draw.permutation(alike[there[alike]])][: 4 * self._pool].tolist(),
-            "random": self._ids[
-                draw.choice(len(self._ids), min(len(self._ids), 4 * self._pool), replace=False)
-            ].tolist(),
-        }
-        taken: dict[str, str] = {}
-        for kind, offered in offers.items():
-            left = self._pool
-            for item_id in offered:
-                if left and item_id not in taken and (self._parents.get(item_id) or item_id) != style:
-                    taken[item_id] = kind
-                    left -= 1
-        return list(taken.items())
+
+class _Reader:
+    """What the nodes read of a store; the products stay in memory, for the cases of a shop ask for the same ones."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._items = store, dict[str, Item]()
+
+    def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
+        if missing := [item_id for item_id in item_ids if item_id not in self._items]:
+            self._items.update(self._store.items(missing))
+        return {item_id: self._items[item_id] for item_id in item_ids if item_id in self._items}
+
+    def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]:
+        return self._store.history(user_id, before, limit)
+
+    def bought(self, user_id: str, before: datetime | None = None) -> list[str]:
+        return self._store.bought(user_id, before)
+
+    def offered(self, before: datetime | None = None) -> int:
+        return self._store.offered(before)
 
 
 class _Counter:
@@ -207,13 +193,6 @@ class _Counter:
 
     def count_tokens(self, text: str) -> int:
         return len(self._chat.encode(text)) if self._chat else (len(text) + 3) // 4
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Writes rows in their order, one Parquet column a field."""
-    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in Row.__slots__}
-    columns |= {name: np.array(columns[name], np.int32) for name in ("seq", "group")}
-    write_table(path, columns)
 
 
 def _week(moment: datetime | None) -> datetime | None:
@@ -232,34 +211,92 @@ def _share(text: str) -> float:
     return int(_digest(text)[:12], 16) / 16**12
 
 
+# ── The stage ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Cases of one shop in order of time, each with its group; `name` goes before the users of another shop than the
+    own one, so that none is taken for one of these."""
+
+    folder: Path
+    split: str
+    name: str
+    cases: Sequence[tuple[int, Case]]
+
+
 def run(params: Params, folder: Path, note: Note) -> None:
-    """Params: split, the fields of `ExamplesParams`. Reads data/prepare and data/memory."""
+    """Params: split, shop, prepare, memory, the fields of `ExamplesParams`. Reads data/prepare, title_embeddings,
+    memory and what the ranking needs."""
     own, split = block(params, "examples", ExamplesParams), split_folder(params, folder)
-    settings, seed = Settings(wording=own.wording), own.seed
-    cases = choose(read_cases(split), own.limits, own.held_out, seed)
-    target = folder / "data" / "examples"
-    target.mkdir(parents=True, exist_ok=True)
-    with snapshot.open_folder(folder / "data" / "prepare" / "all") as store:
-        encoder = read_queries(folder, store)
-        chat = _chat(find_llm(own.llm))
-        writer = Writer(store, encoder, chat, settings, own.pool, seed)
-        # in the order of time, for cases of one week share a query memory; written in the order they were chosen in
-        ordered = sorted(enumerate(cases), key=lambda pair: pair[1].as_of)
-        made = {group: writer.rows(case, group) for group, case in progress(ordered, "Writing examples")}
-        recommend = [row for group in range(len(cases)) for row in made[group]]
+    check_seeds(params, own.shops)
+    settings, target = Settings(wording=own.wording), folder / "data" / "examples"
+    chosen = choose(read_cases(split), own.limits, own.held_out, own.seed)
+    with tempfile.TemporaryDirectory(prefix="recgraph-examples-") as scratch:
+        shops = {"": (folder, chosen)}
+        for seed in own.shops:
+            place = Path(scratch) / str(seed)
+            build_shop(params, folder, seed, place, note)
+            cases = choose(read_cases(split_folder(params, place), "train"), own.limits, 0.0, own.seed)
+            shops[f"shop {seed}: "] = place, cases
+        made = _made(list(_parts(shops, split.name, own)), own, settings)
     plan = Plan(settings.wording, settings.block, settings.merge, held_out=own.held_out / 2)
     with snapshot.open_folder(split / "train") as store:
-        told = list(summary_examples(store, plan, seed, own.summary_users))
-    told.sort(key=lambda row: _digest(f"{seed}:summary:{row.user_id}:{row.seq}:{row.kind}"))
+        told = list(summary_examples(store, plan, own.seed, own.summary_users))
+    told.sort(key=lambda row: _digest(f"{own.seed}:summary:{row.user_id}:{row.seq}:{row.kind}"))
     summaries = [Row(*(getattr(row, name) for name in Row.__slots__)) for row in told]
-    write_rows(target / "recommend.parquet", recommend)
+    write_columns(target / "recommend.parquet", made)
     write_rows(target / "summarize.parquet", [replace(row, group=number) for number, row in enumerate(summaries)])
-    counts = {part: sum(case.part == part for case in cases) for part in PARTS}
-    sizes = (
-        f"{len(cases):,} prompts of task NEXT, {len(recommend) - len(cases):,} of FIT, {len(summaries):,} summaries to "
-        "write: "
-    )
-    note(sizes + ", ".join(f"{n:,} cases {part}" for part, n in counts.items()))
+    counts = Counter(one["part"][0] for one in made)
+    fit = sum(len(one["part"]) - 1 for one in made)
+    sizes = f"{len(made):,} prompts of task NEXT, {fit:,} of FIT, {len(summaries):,} summaries to write: "
+    note(sizes + ", ".join(f"{counts[part]:,} cases {part}" for part in PARTS))
+
+
+def _parts(shops: Mapping[str, tuple[Path, Sequence[Case]]], split: str, own: ExamplesParams) -> Iterator[_Part]:
+    """The cases of all shops, numbered in a seeded order part by part, so that the first are a fair sample; cut for the
+    processes by time, as cases of a week share a query memory."""
+
+    def place(pair: tuple[str, Case]) -> tuple[int, str]:
+        name, case = pair
+        return PARTS.index(case.part), _digest(f"{own.seed}:case:{name}{case.user_id}:{case.seq}")
+
+    ordered = sorted(((name, case) for name, (_, cases) in shops.items() for case in cases), key=place)
+    numbers: dict[str, list[tuple[int, Case]]] = {name: [] for name in shops}
+    for group, (name, case) in enumerate(ordered):
+        numbers[name].append((group, case))
+    for name, (folder, _) in shops.items():
+        some = sorted(numbers[name], key=lambda pair: pair[1].as_of)
+        count = min(own.processes, max(1, len(some) // _SLICE))
+        for low, high in pairwise(round(len(some) * n / count) for n in range(count + 1)):
+            yield _Part(folder, split, name, some[low:high])
+
+
+def _made(parts: Sequence[_Part], own: ExamplesParams, settings: Settings) -> list[Columns]:
+    """The rows of each case, by group."""
+    found: dict[int, Columns] = {}
+    if len(parts) == 1 or own.processes == 1:
+        for part in parts:
+            found.update(_rendered(part, own, settings))
+    else:
+        with ProcessPoolExecutor(own.processes, multiprocessing.get_context("spawn")) as pool:
+            for job in [pool.submit(_rendered, part, own, settings) for part in parts]:
+                found.update(job.result())
+    return [found[group] for group in sorted(found)]
+
+
+def _rendered(part: _Part, own: ExamplesParams, settings: Settings) -> dict[int, Columns]:
+    """The rows of some cases of a shop, by group."""
+    prepared, found = part.folder / "data" / "prepare", dict[int, Columns]()
+    train_folder = prepared / part.split / "train"
+    with snapshot.open_folder(prepared / "all") as store, snapshot.open_folder(train_folder) as train:
+        encoder = read_queries(part.folder, store)
+        served = Served.of(train, encoder, part.folder)
+        writer = Writer(store, encoder, _chat(find_llm(own.llm)), settings, own.pool, own.seed, served)
+        for group, case in progress(part.cases, "Writing examples"):
+            rows = writer.rows(case, group)
+            found[group] = columns_of([replace(row, user_id=part.name + row.user_id) for row in rows])
+    return found
 
 
 def _chat(folder: Path) -> ChatText:

@@ -19,11 +19,11 @@ from recgraph.store.parquet import read_table
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.places import quiet_transformers
 from recgraph.tools.llm.protocol import LLM, Prompt
-from recgraph.train.examples import POOLS
 from recgraph.train.lora.job import Groups, Job, first
 from recgraph.train.lora.model import load_base, perplexities
 from recgraph.train.lora.tokens import Tokens
 from recgraph.train.metrics import auc
+from recgraph.train.negatives import POOLS
 from recgraph.train.summary.checks import summary_report, written
 
 SUMMARIES = 24  # held-out summaries written before and after at most: each is a hundred tokens, one by one
@@ -98,8 +98,9 @@ def measure_next(llm: LLM, groups: Groups, known: Collection[str], adapter: str 
 
 
 def measure_fit(llm: LLM, groups: Groups, adapter: str | None) -> dict[str, float]:
-    """AUC of the Yes/No logit difference: targets against `random` products (T's protocol), against `alike` and `shown`
-    ones, and all; and the perplexity of the right answers, which are one token each (`judged_perplexity`)."""
+    """AUC of the Yes/No logit difference: targets against `random` products (T's protocol), `alike` and `shown` ones,
+    and all of these, and apart against `hard` ones; and the perplexity of the right answers, which are one token each
+    (`judged_perplexity`)."""
     scored: dict[str, list[float]] = {kind: [] for kind in ("positive", *POOLS)}
     surprise: list[float] = []
     for rows in groups.values():
@@ -108,7 +109,7 @@ def measure_fit(llm: LLM, groups: Groups, adapter: str | None) -> dict[str, floa
             scored[row.kind].append(yes - no)
             surprise.append(-(yes if row.answer == "Yes" else no))
     against = {kind: auc(scored["positive"], scored[kind]) for kind in POOLS if scored[kind]}
-    every = [score for kind in POOLS for score in scored[kind]]
+    every = [score for kind in POOLS if kind != "hard" for score in scored[kind]]
     whole = {"cases": float(len(groups)), "prompts": float(len(surprise)), "auc": auc(scored["positive"], every)}
     perplexity = math.exp(sum(surprise) / len(surprise)) if surprise else math.nan
     return whole | {f"auc_{kind}": found for kind, found in against.items()} | {"judged_perplexity": perplexity}

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from recgraph.errors import SettingsError, StoreError
-from recgraph.store.parquet import read_table
 from recgraph.tools.llm.places import find_llm, fingerprint
 from recgraph.tools.llm.protocol import Prompt
-from recgraph.train.examples import POOLS, Row
 from recgraph.train.lora.tokens import Tokens
 from recgraph.train.lora.training import Epoch, LoraSettings, TrainedAdapter, train
+from recgraph.train.negatives import POOLS
 from recgraph.train.params import RESTORE, Params, block, settings_of, text
 from recgraph.train.pipeline import Note, needed
+from recgraph.train.rows import Row, read_rows
 
 Groups = Mapping[int, Sequence[Row]]
 
@@ -98,19 +98,6 @@ def train_job(job: Job, note: Note, after: Callable[[Path], None] | None = None)
     return train(job.base, epochs, job.settings, job.work, note, after)
 
 
-def read_rows(file: Path, part: str) -> dict[int, list[Row]]:
-    """The rows of one part of an examples file, by group, in the file's order."""
-    columns = read_table(needed(file, "examples"))
-    plain = (
-        columns[name].tolist() if isinstance(columns[name], np.ndarray) else columns[name] for name in Row.__slots__
-    )
-    groups: dict[int, list[Row]] = {}
-    for row in zip(*plain, strict=True):
-        if row[0] == part:
-            groups.setdefault(row[3], []).append(Row(*row))
-    return groups
-
-
 def draw(groups: Groups, settings: LoraSettings, epoch: int, tokens: Tokens) -> Epoch:
     """One epoch's examples: the groups in a seeded order, the rows of one together so that they share a trunk.
 
@@ -128,9 +115,7 @@ def draw(groups: Groups, settings: LoraSettings, epoch: int, tokens: Tokens) -> 
             weight = 1.0 / len(wrong) if row.answer == "No" else 1.0
             prompt = Prompt(row.system, row.user)
             silent = (
-                ""
-                if row.judged or settings.unseen_ids or not row.item_id or row.item_id in row.user
-                else row.item_id
+                "" if row.judged or settings.unseen_ids or not row.item_id or row.item_id in row.user else row.item_id
             )
             chosen.append(
                 tokens.example(
