@@ -238,7 +238,9 @@ def test_a_key_has_one_rate_at_all_doors(service: Service, tmp_path: Path) -> No
     with served(application(service, keys, Limits(rate="2/minute"))) as url:
         statuses = [
             httpx2.get(f"{url}/v1/shop", headers={"Authorization": f"Bearer {token}"}).status_code,
-            httpx2.post(f"{url}/ucp/catalog/lookup", json={"ids": ["S1NAVY"]}, headers={"X-API-Key": token}).status_code,
+            httpx2.post(
+                f"{url}/ucp/catalog/lookup", json={"ids": ["S1NAVY"]}, headers={"X-API-Key": token}
+            ).status_code,
             httpx2.post(f"{url}/mcp", json={}, headers={"Authorization": f"Bearer {token}"}).status_code,
         ]
         assert statuses == [200, 200, 429]

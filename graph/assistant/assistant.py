@@ -31,7 +31,7 @@ THREADS = 1000  # conversations kept in memory where no checkpointer is given
 class Reply:
     """What the assistant says. `products` are those this reply shows, as in the public JSON (DESIGN 8) with brand,
     color, category and size; `understood` is the wish that holds now with its `parts` in words; `asked_back` the
-    question it asks, "" for none; `run_id` that of the recommendation, "" where none was made; `degraded` and `plan` are
+    question it asks, "" for none; `run_id` that of the recommendation, "" where none was made, `degraded` and `plan`
     what that did without."""
 
     text: str
