@@ -3,12 +3,15 @@ as agents and read why (visitors.py).
 
 It starts `recgraph serve` over a copy of a store and counts from outside: statuses and p50/p95/p99 by path; events that
 were acknowledged and are not in the store afterwards, or twice; products shown that were off sale or just bought; the
-memory of the server each minute. `--rebuild` has another process load products into the store half way. `--llm` starts
-`recgraph llm serve` beside it (RECGRAPH_VLLM_PYTHON names the Python that has vLLM), kills vLLM with SIGKILL twice
-(once, where it is not ready again in time), and counts answers that did without it and did not say so, and how long it
-took until answers had it again.
+memory of the server each minute. `--rebuild` has another process load products into the store half way. `--kill-worker`
+kills one of several workers with SIGKILL half way, says when there were as many again, and counts connections that broke
+("cut"); a client sends the same event ids once more. `--llm` starts `recgraph llm serve` beside it (RECGRAPH_VLLM_PYTHON
+names the Python that has vLLM), kills vLLM with SIGKILL twice (once, where it is not ready again in time), and counts
+answers that did without it and did not say so, and how long it took until answers had it again.
 
     python benchmarks/doors.py --store shop.duckdb [--minutes 10] [--clients 20] [--think 1] [--rebuild] [--llm]
+    python benchmarks/doors.py --store shop.duckdb --clients 200 --think 4 --acts record=0.9 ask=0.1 --kill-worker \\
+        --minutes 5 -- --workers 4
 
 Prints one line of JSON; what the servers said stays in the folder of --keep.
 """
@@ -37,7 +40,7 @@ from typing import Any
 
 import httpx
 from damage import machine
-from visitors import Client, Counted
+from visitors import ACTS, Client, Counted
 
 from recgraph.store.db import Store
 
@@ -127,6 +130,27 @@ def model_server(store: Path, log: Path) -> Iterator[Model]:
             it.terminate()
             listener.join()
             log.write_text("\n".join(model.said), encoding="utf-8")
+
+
+# ── The workers ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Workers:
+    """The processes that answer for `recgraph serve`, one of which is killed."""
+
+    server: int
+    said: list[dict[str, Any]] = field(default_factory=list)
+
+    async def kill(self, moment: float) -> None:
+        """SIGKILL for one of them; waits until there are as many that listen as before."""
+        await asyncio.sleep(max(0.0, moment - time.monotonic()))
+        before = children(self.server)
+        os.kill(before[0], signal.SIGKILL)
+        killed = time.monotonic()
+        while not (new := set(children(self.server)) - set(before)) and time.monotonic() < killed + BACK:
+            await asyncio.sleep(0.1)
+        self.said.append({"workers": len(before), "another_after_s": round(time.monotonic() - killed, 1) if new else None})
 
 
 # ── The door ──────────────────────────────────────────────────────────────────────────────────────────────────────────
