@@ -6,8 +6,7 @@
 `recommend` has a group of rows a case. One is the prompt of task NEXT as the graph would send it at the case's `as_of`,
 with the target's ID and title; the others, which begin with the same text, are of task FIT: the target, answered Yes,
 and a pool of products that were not chosen, answered No, from which training draws anew each epoch
-(train/negatives.py). The summary is that of the history before `as_of`; the query memory knows only whole weeks before
-it.
+(negatives.py). The summary is that of the history before `as_of`; the query memory knows only whole weeks before it.
 
 A seeded share of users is held out: they are in the parts valid and test, with cases of those times, and never in
 train. Which cases are taken depends on the seed and the ids alone, so that the same shop gives the same rows. Simulated
@@ -43,13 +42,13 @@ from recgraph.tools.llm.places import find_llm
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.memory import QueryMemory
 from recgraph.train import leaks
+from recgraph.train.examples.negatives import Negatives
+from recgraph.train.examples.rows import Columns, Row, columns_of, write_columns, write_rows
+from recgraph.train.examples.served import Served
 from recgraph.train.memory import read_queries
-from recgraph.train.negatives import Negatives
 from recgraph.train.params import Params, block
 from recgraph.train.pipeline import Note, progress, split_folder
 from recgraph.train.prepare import PARTS, Case, read_cases
-from recgraph.train.rows import Columns, Row, columns_of, write_columns, write_rows
-from recgraph.train.served import Served
 from recgraph.train.shop.others import build_shop, check_seeds
 from recgraph.train.summary.examples import Plan, summary_examples
 
@@ -110,7 +109,7 @@ class Writer:
         served: Served | None = None,
     ) -> None:
         """`served` is what hard negatives are taken from."""
-        self._store, self._negatives = _Reader(store), Negatives(store, pool, seed, served)
+        self._store, self._negatives = _KeptItems(store), Negatives(store, pool, seed, served)
         self._made: dict[str, Summary] = {}
         self._summarize = build_summarize(
             ProfileSummarizer(store.meta("currency") or ""), self._made.get, block=settings.block, group=settings.merge
@@ -164,7 +163,7 @@ class Writer:
         return found
 
 
-class _Reader:
+class _KeptItems:
     """What the nodes read of a store; the products stay in memory, for the cases of a shop ask for the same ones."""
 
     def __init__(self, store: Store) -> None:
