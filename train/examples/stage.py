@@ -116,7 +116,7 @@ class Writer:
         )
         self._paradigm = settings.paradigm
         self._memory = lru_cache(maxsize=8)(lambda before: QueryMemory(store, encoder, before))
-        self._nodes = Nodes(
+        self.nodes = Nodes(
             self._store,
             cast(Any, _Counter(chat)),
             cast(Any, None),
@@ -124,8 +124,8 @@ class Writer:
             NodeSettings.of(settings),
         )
 
-    def rows(self, case: Case, group: int) -> list[Row]:
-        """The rows of a case, that of NEXT first, then the FIT rows."""
+    def state(self, case: Case) -> State:
+        """What a run knows of a case when it asks the language model. SettingsError where that is more than it may."""
         state = cast(
             State,
             {
@@ -136,7 +136,7 @@ class Writer:
                 "items": {},
             },
         )
-        for node in (self._nodes.load_history, self._nodes.recall_memory):
+        for node in (self.nodes.load_history, self.nodes.recall_memory):
             update = node(state)
             state = cast(State, {**state, **update, "items": {**state["items"], **update.get("items", {})}})
         told = self._summarize.invoke(
@@ -146,7 +146,12 @@ class Writer:
         self._made.update((summary.input_hash, summary) for summary in told.get("made", ()))
         state["summary"] = told.get("summary")
         leaks.check_given(f"example {case.user_id}#{case.seq}", case.as_of, state["history"], state["summary"])
-        context, wording = self._nodes.context(state)[0], self._nodes.settings.wording
+        return state
+
+    def rows(self, case: Case, group: int) -> list[Row]:
+        """The rows of a case, that of NEXT first, then the FIT rows."""
+        state = self.state(case)
+        context, wording = self.nodes.context(state)[0], self.nodes.settings.wording
         target = self._store.items([case.item_id])[case.item_id]
         pool = self._negatives.of(case, state["history"], state["memory"])
         items = self._store.items([item_id for item_id, _ in pool])
@@ -291,14 +296,15 @@ def _rendered(part: _Part, own: ExamplesParams, settings: Settings) -> dict[int,
     with snapshot.open_folder(prepared / "all") as store, snapshot.open_folder(train_folder) as train:
         encoder = read_queries(part.folder, store)
         served = Served.of(train, encoder, part.folder)
-        writer = Writer(store, encoder, _chat(find_llm(own.llm)), settings, own.pool, own.seed, served)
+        writer = Writer(store, encoder, chat_of(find_llm(own.llm)), settings, own.pool, own.seed, served)
         for group, case in progress(part.cases, "Writing examples"):
             rows = writer.rows(case, group)
             found[group] = columns_of([replace(row, user_id=part.name + row.user_id) for row in rows])
     return found
 
 
-def _chat(folder: Path) -> ChatText:
+def chat_of(folder: Path) -> ChatText:
+    """The tokenizer and the chat template of the model in a folder."""
     from transformers import AutoTokenizer
 
     return ChatText(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
