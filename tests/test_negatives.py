@@ -106,11 +106,11 @@ def test_other_kinds_do_not_depend_on_a_ranking(shop: Store) -> None:
 
 def test_the_product_shows_what_fits_and_was_on_sale(shop: Store) -> None:
     served = Served(Retriever.build(shop, FakeEncoder()), FakeEncoder())
-    found = served.first(CASE, shop.history("U1", ASKED), [], 50)
+    found = [one.item_id for one in served.candidates(CASE, shop.history("U1", ASKED), [], count=50)]
     assert len(found) == len(set(found))
     assert not {"GONE", "LATE", "S05"} & set(found)  # sold out, not yet there, bought
     assert len(found) == 10 + 30 + 1 - 1
-    assert served.first(CASE, [], [], 5) == served.first(CASE, [], [], 50)[:5]
+    assert served.first(CASE, [], []) == [one.item_id for one in served.candidates(CASE, [], [], count=50)][:20]
 
 
 # ── The file ──────────────────────────────────────────────────────────────────────────────────────────────────────────
