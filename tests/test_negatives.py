@@ -17,7 +17,7 @@ from recgraph.errors import SettingsError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.tools.retrieve import Retriever
-from recgraph.train import examples
+from recgraph.train.examples import stage as examples
 from recgraph.train.examples.negatives import POOLS, Negatives
 from recgraph.train.examples.rows import Row, columns_of, read_rows, write_columns, write_rows
 from recgraph.train.examples.served import Served
@@ -149,7 +149,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(others, "chosen_encoder", lambda *_: FakeEncoder())
     monkeypatch.setattr("recgraph.train.memory.chosen_encoder", lambda *_: FakeEncoder())
-    monkeypatch.setattr(examples, "_chat", lambda _: None)
+    monkeypatch.setattr(examples, "chat_of", lambda _: None)
     monkeypatch.setattr(examples, "find_llm", lambda _: Path())
     params = Path(__file__).parent.parent / "params.yaml"
     (tmp_path / "params.yaml").write_text(params.read_text("utf-8"), "utf-8")
