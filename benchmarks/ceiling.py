@@ -38,11 +38,11 @@ from numpy.typing import NDArray
 
 from recgraph import __version__
 from recgraph.evaluation.origin import machine
+from recgraph.train.examples.rows import read_rows
 from recgraph.train.metrics import auc, ndcg, places, recall
 from recgraph.train.params import Params, block, load_params
 from recgraph.train.pipeline import progress, split_folder
 from recgraph.train.prepare import Case, read_cases
-from recgraph.train.rows import read_rows
 from recgraph.train.shop.judge import Judge, Purchase, Tastes, WatchedTrade, visible
 from recgraph.train.shop.stage import ShopParams
 from recgraph.train.shop.year import LAST_DAY, trade_year

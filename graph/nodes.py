@@ -149,7 +149,6 @@ class NodeSettings:
             fit_adapter=tasks.get("fit"),
         )
 
-
     @property
     def asked_of_llm(self) -> Mapping[Part, int]:
         """What a language model is asked after the summary, by part."""

@@ -19,10 +19,10 @@ from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.memory import QueryMemory
-from recgraph.train.examples import Writer, choose
-from recgraph.train.negatives import POOLS
+from recgraph.train.examples.negatives import POOLS
+from recgraph.train.examples.rows import Row, read_rows, write_rows
+from recgraph.train.examples.stage import Writer, choose
 from recgraph.train.prepare import PARTS, Case
-from recgraph.train.rows import Row, read_rows, write_rows
 
 # ── Which cases are taken ─────────────────────────────────────────────────────────────────────────────────────────────
 

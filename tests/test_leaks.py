@@ -45,10 +45,10 @@ from recgraph.train import (
     textformer,
     title_embeddings,
 )
-from recgraph.train.examples import Writer
+from recgraph.train.examples.rows import write_rows
+from recgraph.train.examples.stage import Writer
 from recgraph.train.leaks import Cut
 from recgraph.train.prepare import Case, read_cases
-from recgraph.train.rows import write_rows
 from recgraph.train.task import Cases, Events, Note, Reranker, Scores, System, Task, Within, read_task
 
 pytestmark = pytest.mark.slow  # most fit a pipeline of their own, to plant a leak in it

@@ -23,12 +23,12 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from recgraph.errors import ModelMissing, SettingsError
 from recgraph.tools.llm.places import find_llm
 from recgraph.tools.llm.protocol import Prompt
+from recgraph.train.examples.rows import Row
 from recgraph.train.lora.job import draw, first
 from recgraph.train.lora.tokens import Tokens
 from recgraph.train.lora.training import LoraSettings, train
 from recgraph.train.lora.trees import Example
 from recgraph.train.params import settings_of
-from recgraph.train.rows import Row
 
 pytestmark = [
     pytest.mark.train,

@@ -18,11 +18,11 @@ from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.tools.retrieve import Retriever
 from recgraph.train import examples
-from recgraph.train.negatives import POOLS, Negatives
+from recgraph.train.examples.negatives import POOLS, Negatives
+from recgraph.train.examples.rows import Row, columns_of, read_rows, write_columns, write_rows
+from recgraph.train.examples.served import Served
 from recgraph.train.params import load_params
 from recgraph.train.prepare import Case
-from recgraph.train.rows import Row, columns_of, read_rows, write_columns, write_rows
-from recgraph.train.served import Served
 from recgraph.train.shop.others import build_shop, check_seeds
 
 MakeStore = Callable[..., Store]

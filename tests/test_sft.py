@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from recgraph.errors import SettingsError, StoreError
 from recgraph.graph.prompts import answer_text
 from recgraph.tools.llm.protocol import Prompt, Usage
+from recgraph.train.examples.rows import Row, write_rows
 from recgraph.train.lora.exam import measure_fit, measure_next
 from recgraph.train.lora.job import Job, _negatives, train_job
 from recgraph.train.lora.stage import _write_metrics, save_small
 from recgraph.train.lora.training import LoraSettings, TrainedAdapter
-from recgraph.train.rows import Row, write_rows
 
 # ── What an adapter can do ────────────────────────────────────────────────────────────────────────────────────────────
 

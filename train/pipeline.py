@@ -32,7 +32,7 @@ STAGES: Mapping[str, tuple[str, str]] = {
     "memory": ("recgraph.train.memory", "embed the queries of the query-product memory"),
     "textformer": ("recgraph.train.textformer", "train the text transformer, which reads titles and queries"),
     "ranking": ("recgraph.train.ranking", "learn how far each source of candidates is to be believed"),
-    "examples": ("recgraph.train.examples", "write prompts and answers to learn from"),
+    "examples": ("recgraph.train.examples.stage", "write prompts and answers to learn from"),
     "sft": ("recgraph.train.lora.stage", "train a LoRA adapter for each task"),
     "evaluate": ("recgraph.train.evaluate", "measure retrieval on the held-out cases"),
     "publish": ("recgraph.train.publish", "write the store that `recgraph run` uses"),

@@ -97,8 +97,8 @@ class YesNoSystem(LLMSystem):
 
     def _epochs(self, cases: Cases, settings: Any, tokens: Any) -> list[Any]:
         """The target, answered Yes, among items drawn evenly, answered No."""
+        from recgraph.train.examples.rows import Row
         from recgraph.train.lora.job import draw
-        from recgraph.train.rows import Row
 
         among = drawn(
             self._task, cases, self.settings.seed, count=self._room(cases, settings.negatives * settings.epochs)

@@ -19,11 +19,11 @@ from recgraph.store.parquet import read_table
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.places import quiet_transformers
 from recgraph.tools.llm.protocol import LLM, Prompt
+from recgraph.train.examples.negatives import POOLS
 from recgraph.train.lora.job import Groups, Job, first
 from recgraph.train.lora.model import load_base, perplexities
 from recgraph.train.lora.tokens import Tokens
 from recgraph.train.metrics import auc
-from recgraph.train.negatives import POOLS
 from recgraph.train.summary.checks import summary_report, written
 
 SUMMARIES = 24  # held-out summaries written before and after at most: each is a hundred tokens, one by one

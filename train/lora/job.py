@@ -18,12 +18,12 @@ import torch
 from recgraph.errors import SettingsError, StoreError
 from recgraph.tools.llm.places import find_llm, fingerprint
 from recgraph.tools.llm.protocol import Prompt
+from recgraph.train.examples.negatives import POOLS
+from recgraph.train.examples.rows import Row, read_rows
 from recgraph.train.lora.tokens import Tokens
 from recgraph.train.lora.training import Epoch, LoraSettings, TrainedAdapter, train
-from recgraph.train.negatives import POOLS
 from recgraph.train.params import RESTORE, Params, block, settings_of, text
 from recgraph.train.pipeline import Note, needed
-from recgraph.train.rows import Row, read_rows
 
 Groups = Mapping[int, Sequence[Row]]
 

@@ -1,7 +1,7 @@
 """What was not chosen: the products that task FIT learns to answer with No.
 
 `shown` ones stood on the result page that the shopper had before them, `alike` ones are of the target's category,
-`random` ones any other, `hard` ones are among the first that the product itself would have shown (train/served.py). All
+`random` ones any other, `hard` ones are among the first that the product itself would have shown (served.py). All
 but the shown ones were on sale at the case's moment. None is of the target's style, nor of a style that the same
 shopper took within the same visit: a second purchase of a search is no negative.
 """
@@ -18,8 +18,8 @@ from recgraph.store.db import Store
 from recgraph.store.records import Event
 from recgraph.tools.memory import MemoryHit
 from recgraph.tools.retrieve import eligible
+from recgraph.train.examples.served import Served
 from recgraph.train.prepare import Case
-from recgraph.train.served import Served
 
 POOLS = ("random", "alike", "shown", "hard")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recgraph.store.db import Store
 from recgraph.store.records import Event
+from recgraph.tools.candidates import Candidate
 from recgraph.tools.embed import Encoder
 from recgraph.tools.index import VectorIndex
 from recgraph.tools.memory import MemoryHit
@@ -41,14 +42,25 @@ class Served:
         titles = VectorIndex(catalogue.item_ids, title_vectors(folder, catalogue.item_ids, catalogue.names))
         return cls(Retriever.build(train, encoder, titles=titles), encoder)
 
-    def first(self, case: Case, history: Sequence[Event], memory: Sequence[MemoryHit], count: int = FIRST) -> list[str]:
+    def first(self, case: Case, history: Sequence[Event], memory: Sequence[MemoryHit]) -> list[str]:
         """The ids of the first products, best first."""
+        return [candidate.item_id for candidate in self.candidates(case, history, memory)]
+
+    def candidates(
+        self,
+        case: Case,
+        history: Sequence[Event],
+        memory: Sequence[MemoryHit],
+        predicted: tuple[str, str] = ("", ""),
+        count: int = FIRST,
+    ) -> list[Candidate]:
+        """The first products, best first; `predicted` is the id and the title that a language model expects."""
         asked = RetrievalQuery(
+            *predicted,
             query=case.query,
             history=history,
             memory=memory,
             k=count,
             wish=understand(case.query, self._vocabulary) if case.query else None,
         )
-        found = self._retriever.candidates(asked, among=eligible(self._retriever.catalogue, case.as_of))
-        return [candidate.item_id for candidate in found]
+        return self._retriever.candidates(asked, among=eligible(self._retriever.catalogue, case.as_of))

@@ -6,8 +6,7 @@
 `recommend` has a group of rows a case. One is the prompt of task NEXT as the graph would send it at the case's `as_of`,
 with the target's ID and title; the others, which begin with the same text, are of task FIT: the target, answered Yes,
 and a pool of products that were not chosen, answered No, from which training draws anew each epoch
-(train/negatives.py). The summary is that of the history before `as_of`; the query memory knows only whole weeks before
-it.
+(negatives.py). The summary is that of the history before `as_of`; the query memory knows only whole weeks before it.
 
 A seeded share of users is held out: they are in the parts valid and test, with cases of those times, and never in
 train. Which cases are taken depends on the seed and the ids alone, so that the same shop gives the same rows. Simulated
@@ -43,13 +42,13 @@ from recgraph.tools.llm.places import find_llm
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.memory import QueryMemory
 from recgraph.train import leaks
+from recgraph.train.examples.negatives import Negatives
+from recgraph.train.examples.rows import Columns, Row, columns_of, write_columns, write_rows
+from recgraph.train.examples.served import Served
 from recgraph.train.memory import read_queries
-from recgraph.train.negatives import Negatives
 from recgraph.train.params import Params, block
 from recgraph.train.pipeline import Note, progress, split_folder
 from recgraph.train.prepare import PARTS, Case, read_cases
-from recgraph.train.rows import Columns, Row, columns_of, write_columns, write_rows
-from recgraph.train.served import Served
 from recgraph.train.shop.others import build_shop, check_seeds
 from recgraph.train.summary.examples import Plan, summary_examples
 
@@ -110,14 +109,14 @@ class Writer:
         served: Served | None = None,
     ) -> None:
         """`served` is what hard negatives are taken from."""
-        self._store, self._negatives = _Reader(store), Negatives(store, pool, seed, served)
+        self._store, self._negatives = _KeptItems(store), Negatives(store, pool, seed, served)
         self._made: dict[str, Summary] = {}
         self._summarize = build_summarize(
             ProfileSummarizer(store.meta("currency") or ""), self._made.get, block=settings.block, group=settings.merge
         )
         self._paradigm = settings.paradigm
         self._memory = lru_cache(maxsize=8)(lambda before: QueryMemory(store, encoder, before))
-        self._nodes = Nodes(
+        self.nodes = Nodes(
             self._store,
             cast(Any, _Counter(chat)),
             cast(Any, None),
@@ -125,8 +124,8 @@ class Writer:
             NodeSettings.of(settings),
         )
 
-    def rows(self, case: Case, group: int) -> list[Row]:
-        """The rows of a case, that of NEXT first, then the FIT rows."""
+    def state(self, case: Case) -> State:
+        """What a run knows of a case when it asks the language model. SettingsError where that is more than it may."""
         state = cast(
             State,
             {
@@ -137,7 +136,7 @@ class Writer:
                 "items": {},
             },
         )
-        for node in (self._nodes.load_history, self._nodes.recall_memory):
+        for node in (self.nodes.load_history, self.nodes.recall_memory):
             update = node(state)
             state = cast(State, {**state, **update, "items": {**state["items"], **update.get("items", {})}})
         told = self._summarize.invoke(
@@ -147,7 +146,12 @@ class Writer:
         self._made.update((summary.input_hash, summary) for summary in told.get("made", ()))
         state["summary"] = told.get("summary")
         leaks.check_given(f"example {case.user_id}#{case.seq}", case.as_of, state["history"], state["summary"])
-        context, wording = self._nodes.context(state)[0], self._nodes.settings.wording
+        return state
+
+    def rows(self, case: Case, group: int) -> list[Row]:
+        """The rows of a case, that of NEXT first, then the FIT rows."""
+        state = self.state(case)
+        context, wording = self.nodes.context(state)[0], self.nodes.settings.wording
         target = self._store.items([case.item_id])[case.item_id]
         pool = self._negatives.of(case, state["history"], state["memory"])
         items = self._store.items([item_id for item_id, _ in pool])
@@ -164,7 +168,7 @@ class Writer:
         return found
 
 
-class _Reader:
+class _KeptItems:
     """What the nodes read of a store; the products stay in memory, for the cases of a shop ask for the same ones."""
 
     def __init__(self, store: Store) -> None:
@@ -292,14 +296,15 @@ def _rendered(part: _Part, own: ExamplesParams, settings: Settings) -> dict[int,
     with snapshot.open_folder(prepared / "all") as store, snapshot.open_folder(train_folder) as train:
         encoder = read_queries(part.folder, store)
         served = Served.of(train, encoder, part.folder)
-        writer = Writer(store, encoder, _chat(find_llm(own.llm)), settings, own.pool, own.seed, served)
+        writer = Writer(store, encoder, chat_of(find_llm(own.llm)), settings, own.pool, own.seed, served)
         for group, case in progress(part.cases, "Writing examples"):
             rows = writer.rows(case, group)
             found[group] = columns_of([replace(row, user_id=part.name + row.user_id) for row in rows])
     return found
 
 
-def _chat(folder: Path) -> ChatText:
+def chat_of(folder: Path) -> ChatText:
+    """The tokenizer and the chat template of the model in a folder."""
     from transformers import AutoTokenizer
 
     return ChatText(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))

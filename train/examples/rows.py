@@ -1,4 +1,4 @@
-"""The rows that adapters learn from, and the file that holds them: train/examples.py writes it, train/lora reads it.
+"""The rows that adapters learn from, and the file that holds them: stage.py writes it, train/lora reads it.
 
 A row's text begins as the row's before it, mostly for thousands of characters; the file says for how many, and holds
 only the rest.
