@@ -28,7 +28,7 @@ WRITTEN = "c36589df66e5d63d76e37f8084bae4d4b828a82d09302bdc417c5d08c113ac7a"
 
 
 def watched() -> WatchedTrade:
-    return trade_year(3, days=365, kind=WatchedTrade, **SMALL)[0]
+    return trade_year(WatchedTrade, 3, days=365, **SMALL)[0]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_the_shop_of_a_seed_stays_the_same_to_the_byte(tmp_path: Path) -> None:
 
 
 def test_watching_a_trade_changes_nothing_of_it(year_of: WatchedTrade) -> None:
-    plain, _ = trade_year(3, days=365, **SMALL)
+    plain, _ = trade_year(trading.Trade, 3, days=365, **SMALL)
     assert year_of.events == plain.events
     assert year_of.exposures == plain.exposures
 

@@ -179,7 +179,7 @@ class Judge:
 
     def _beside(self, purchase: Purchase, who: Shopper | None, forks: int) -> Floats:
         """The chances of what comes into the basket beside a purchase."""
-        fork, at = self._fork(purchase, purchase.at, who)
+        fork, at = self._fork(purchase, who)
         counts = np.zeros(len(fork.listings.products))
         for _ in range(forks):
             intent = fork.aim(at, fork.complement(at.who.bought[-1][1], at.who))
@@ -191,8 +191,9 @@ class Judge:
         """The chances of what is taken of all that was seen, and will be seen after a search."""
         assert purchase.intent is not None
         turn = purchase.turns[asked] if asked >= 0 else None
-        noted, intent, seen = (turn, turn.intent, turn.seen) if turn else (purchase, purchase.intent, purchase.seen)
-        fork, at = self._fork(noted, noted.at, who)
+        noted: Turn | Purchase = turn or purchase
+        intent, seen = turn.intent if turn else purchase.intent, noted.seen
+        fork, at = self._fork(noted, who)
         rows, weights = self._in_mind(purchase, asked, who, page)
         counts, meant_for = np.zeros(len(fork.listings.products)), np.zeros(len(fork.listings.products))
         for row, weight in zip(rows.tolist(), weights.tolist(), strict=True):
@@ -209,13 +210,13 @@ class Judge:
                     counts[fork.variant(taken, at.who)] += 1
         return (1 - SMOOTHING) * counts / max(1.0, counts.sum()) + SMOOTHING * meant_for
 
-    def _fork(self, noted: Turn | Purchase, moment: Moment, who: Shopper | None) -> tuple[Trade, Moment]:
+    def _fork(self, noted: Turn | Purchase, who: Shopper | None) -> tuple[Trade, Moment]:
         """A shop of its own as it was, and the moment in it, which is to end in a purchase."""
         fork = Trade.__new__(Trade)
         vars(fork).update(vars(self.trade))
         fork.rng, fork.events, fork.exposures = self.rng, [], []
         fork.today, fork.open_shelves = noted.today, noted.shelves
-        at = felt(moment, who)
+        at = felt(noted.at, who)
         shopper = replace(at.who, bought=at.who.bought[: noted.owned])
         return fork, replace(at, who=shopper, visit=replace(at.visit, buys=True))
 

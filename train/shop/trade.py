@@ -258,7 +258,7 @@ class Trade:
 
     def same(self, target: int | Ints, rows: Ints) -> NDArray[np.bool_]:
         """Which of its facts each listing shares with the one in mind [..., 7]."""
-        return self.listings.codes[rows] == self.listings.codes[target]
+        return np.asarray(self.listings.codes[rows] == self.listings.codes[target])
 
     def ask(self, intent: Intent, wish: Sequence[str], again: bool) -> Question:
         """A search: it names a few of the target's facts at random.
@@ -331,7 +331,7 @@ class Trade:
 
     def pull(self, worth: Floats) -> Floats:
         """How much each place of a page draws the hand, from what is shown there is worth [..., places]."""
-        return worth - POSITION_BIAS * LOG_PLACES[: worth.shape[-1]]
+        return np.asarray(worth - POSITION_BIAS * LOG_PLACES[: worth.shape[-1]])
 
     def others(self, listing: int, intent: Intent, who: Shopper) -> list[int]:
         """The style's other colours that were not seen yet: those in the shopper's size, else all."""
