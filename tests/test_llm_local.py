@@ -28,6 +28,7 @@ from recgraph.errors import LLMError, LLMTimeout, ModelMissing  # noqa: E402
 from recgraph.tools.llm import places  # noqa: E402
 from recgraph.tools.llm.forms import TokenForm, TokenTable, follows, form_regex, tokenize_form  # noqa: E402
 from recgraph.tools.llm.local import LocalLLM  # noqa: E402
+from recgraph.tools.llm.merged import MergedLinear  # noqa: E402
 from recgraph.tools.llm.protocol import LLM, Form, Prompt  # noqa: E402
 
 TEMPLATE = (
@@ -498,6 +499,40 @@ def test_adapters_are_chosen_by_the_call_and_none_is_the_base(
         assert scores["summarize"][0] != pytest.approx(scores["recommend"][0], abs=1e-2)
     with pytest.raises(ValueError, match="'other' is no adapter"):
         llm.score(prompts, adapter="other")
+
+
+def test_merged_adapters_answer_as_those_that_peft_adds_in_every_pass(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("first", "second")
+    folders = {name: str(write_adapter(tiny_folder, tmp_path / name, seed)) for seed, name in enumerate(names)}
+    llm = LocalLLM(tiny_folder, folders, dtype=torch.float32)
+    monkeypatch.setattr("recgraph.tools.llm.merged.LIMIT", 0)
+    large = LocalLLM(tiny_folder, folders, dtype=torch.float32)
+    kinds = [any(isinstance(part, MergedLinear) for part in one._model.modules()) for one in (llm, large)]
+    assert kinds == [True, False]
+    for name in ("first", None, "second", None, "first"):
+        scores = [one.score(candidates(5), adapter=name)[0] for one in (llm, large)]
+        assert np.allclose(*scores, atol=1e-5)
+        texts = [one.generate([Prompt("S", SHARED)], max_tokens=20, form=FORM, adapter=name)[0] for one in (llm, large)]
+        assert texts[0] == texts[1]
+
+
+def test_no_more_merged_weights_are_kept_than_the_limit_allows(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(
+        one.weight.nbytes
+        for one in LlamaForCausalLM.from_pretrained(tiny_folder).modules()
+        if isinstance(one, torch.nn.Linear)
+    )
+    monkeypatch.setattr("recgraph.tools.llm.merged.LIMIT", size)  # that of one set, whatever the head takes
+    llm = LocalLLM(tiny_folder, {"a": str(write_adapter(tiny_folder, tmp_path / "a"))}, dtype=torch.float32)
+    first = llm.score(candidates(2), adapter="a")[0]
+    llm.score(candidates(2))
+    assert llm._adapters._merged is not None
+    assert list(llm._adapters._merged._sets) == [None]
+    assert np.allclose(llm.score(candidates(2), adapter="a")[0], first, atol=1e-6)
 
 
 def test_an_adapter_of_another_base_or_a_bad_folder_says_so(tiny_folder: Path, tmp_path: Path) -> None:
