@@ -116,9 +116,12 @@ class TokenForm:
     free_blank: str
 
     def draft(self, encode: Encode, text: str) -> list[int]:
-        """The tokens of a probable free text, its first line only."""
-        text = text.split("\n")[0].strip(" ")
-        return _after(encode, self.middle_cut, self.middle_cut + self.free_blank + text) if text else []
+        """The tokens of a probable free text, its first line only. It begins with the blank that `middle` ended with;
+        where that ended with none, the text's own blank belongs to it."""
+        text = text.split("\n")[0].rstrip(" ")
+        if self.free_blank:
+            text = self.free_blank + text.lstrip(" ")
+        return _after(encode, self.middle_cut, self.middle_cut + text) if text.strip(" ") else []
 
 
 def tokenize_form(encode: Encode, end: int, form: Form) -> TokenForm:

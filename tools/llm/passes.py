@@ -35,11 +35,11 @@ class Passes:
         for start in range(0, len(tokens), PREFILL_TOKENS):
             piece = tokens[start : start + PREFILL_TOKENS]
             ids = torch.tensor([piece], device=self._device)
+            # places, not a number of them: a slice of the states lies apart, and torch would copy the whole head for it
+            kept = torch.arange(max(0, len(piece) - keep), len(piece), device=self._device)
             with self._timed(len(piece), deadline):
                 rows.append(
-                    self._model(
-                        input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=min(len(piece), keep)
-                    ).logits[0]
+                    self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=kept).logits[0]
                 )
         return torch.cat(rows)[-keep:].float()
 
