@@ -52,7 +52,7 @@ class MergedLinear(torch.nn.Module):
         return packed
 
 
-class Merged:
+class MergedWeights:
     """The linear layers of a model whose weights are exchanged. The sets used last are kept, as many as `LIMIT`
     allows: one is made in about half a second for 135 M parameters, and set in less than a millisecond."""
 
@@ -62,7 +62,7 @@ class Merged:
         self._sets: OrderedDict[str | None, list[torch.Tensor]] = OrderedDict()
 
     @classmethod
-    def of(cls, model: Any) -> Merged | None:
+    def of(cls, model: Any) -> MergedWeights | None:
         """Replaces the layers in a model, but for its head, which reads few rows of many tokens. None, and the model as
         it was, where that would take more memory than `LIMIT` or an adapter changes more than linear layers."""
         found = list(_linear_layers(model, model.get_output_embeddings()))
@@ -103,7 +103,7 @@ def _linear_layers(parent: torch.nn.Module, head: Any) -> Iterator[tuple[torch.n
 
 def _can_pack(weight: torch.Tensor) -> bool:
     """Whether oneDNN multiplies such a weight on this machine."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not torch._C._has_mkldnn:
         return False
     return weight.dtype == torch.float32 or (
         weight.dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
