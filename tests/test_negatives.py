@@ -19,7 +19,7 @@ from recgraph.errors import SettingsError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.tools.retrieve import Retriever
-from recgraph.train import examples
+from recgraph.train.examples import stage as examples
 from recgraph.train.examples.negatives import POOLS, Negatives
 from recgraph.train.examples.rows import Row, columns_of, read_rows, write_columns, write_rows
 from recgraph.train.examples.served import Served
@@ -108,11 +108,11 @@ def test_other_kinds_do_not_depend_on_a_ranking(shop: Store) -> None:
 
 def test_the_product_shows_what_fits_and_was_on_sale(shop: Store) -> None:
     served = Served(Retriever.build(shop, FakeEncoder()), FakeEncoder())
-    found = served.first(CASE, shop.history("U1", ASKED), [], 50)
+    found = [one.item_id for one in served.candidates(CASE, shop.history("U1", ASKED), [], count=50)]
     assert len(found) == len(set(found))
     assert not {"GONE", "LATE", "S05"} & set(found)  # sold out, not yet there, bought
     assert len(found) == 10 + 30 + 1 - 1
-    assert served.first(CASE, [], [], 5) == served.first(CASE, [], [], 50)[:5]
+    assert served.first(CASE, [], []) == [one.item_id for one in served.candidates(CASE, [], [], count=50)][:20]
 
 
 # ── The file ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -151,7 +151,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(others, "chosen_encoder", lambda *_: FakeEncoder())
     monkeypatch.setattr("recgraph.train.memory.chosen_encoder", lambda *_: FakeEncoder())
-    monkeypatch.setattr(examples, "_chat", lambda _: None)
+    monkeypatch.setattr(examples, "chat_of", lambda _: None)
     monkeypatch.setattr(examples, "find_llm", lambda _: Path())
     params = Path(__file__).parent.parent / "params.yaml"
     (tmp_path / "params.yaml").write_text(params.read_text("utf-8"), "utf-8")
