@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -49,6 +50,38 @@ def shop(make_store: Callable[..., Store]) -> Iterator[Recommender]:
 
 def titles(reply: Reply) -> list[str]:
     return [one["title"] for one in reply.products]
+
+
+TURNS = (
+    "an olive shirt with pocket{0}",
+    "not that one",
+    "not black",
+    "something cheaper",
+    "why this?",
+    "forget the price",
+)
+
+
+@pytest.mark.parametrize("kept", ["memory", "file"])
+def test_the_three_hundredth_turn_costs_no_more_than_the_hundredth(
+    shop: Recommender, tmp_path: Path, kept: str
+) -> None:
+    """A file of conversations grew by a whole state with each turn, and what was refused by an id that was there."""
+    file = tmp_path / "chats.sqlite"
+    saver = Checkpoints(file, serializer()) if kept == "file" else None
+    assistant, seconds, sizes, files = Assistant(shop, saver), list[float](), list[int](), list[int]()
+    for number in range(300):
+        begun = time.process_time()
+        assistant.reply("U1", TURNS[number % len(TURNS)].format(number))
+        seconds.append(time.process_time() - begun)
+        state = assistant.graph.get_state(assistant._asked("U1", "", "")[1]).values
+        sizes.append(len(str(state)))
+        files.append(file.stat().st_size if saver else 0)
+    assert statistics.median(seconds[-20:]) < 2 * statistics.median(seconds[100:120])
+    assert max(sizes[-20:]) < 1.2 * max(sizes[100:120])
+    assert files[-1] < 2_000_000
+    if saver:
+        saver.close()
 
 
 # -- turns -------------------------------------------------------------------------------------------------------------
