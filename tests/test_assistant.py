@@ -29,6 +29,7 @@ from langgraph.prebuilt import ToolNode
 from scripted import CONVERSATIONS, HELD_OUT, Scripted, faults
 
 from recgraph.errors import SettingsError
+from recgraph.graph.assistant import assistant as assistant_module
 from recgraph.graph.assistant.assistant import Assistant, Reply
 from recgraph.graph.assistant.turns import read_turn
 from recgraph.graph.checkpoints import Checkpoints
@@ -62,6 +63,7 @@ TURNS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["memory", "file"])
 def test_the_three_hundredth_turn_costs_no_more_than_the_hundredth(
     shop: Recommender, tmp_path: Path, kept: str
@@ -82,6 +84,23 @@ def test_the_three_hundredth_turn_costs_no_more_than_the_hundredth(
     assert files[-1] < 2_000_000
     if saver:
         saver.close()
+
+
+def test_a_file_keeps_the_last_state_of_the_latest_threads_alone(
+    shop: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assistant_module, "THREADS", 2)
+    saver = Checkpoints(tmp_path / "chats.sqlite", serializer())
+    assistant = Assistant(shop, saver)
+    for thread in ("first", "second", "third"):
+        for text in ("olive shirts", "under 50"):
+            reply = assistant.reply("U1", text, thread)
+    kept = [one.config["configurable"]["thread_id"] for one in saver.list(None)]
+    assert len(kept) == len(set(kept)) == 2
+    assert reply.understood["parts"] == ["Olive", "shirts", "under 50"]
+    assert assistant.reply("U1", "not linen", "third").understood["parts"][:2] == ["Olive", "shirts"]
+    assert assistant.reply("U1", "under 50", "first").understood["parts"] == ["under 50"]
+    saver.close()
 
 
 # -- turns -------------------------------------------------------------------------------------------------------------
