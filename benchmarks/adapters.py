@@ -1,4 +1,4 @@
-"""Trains the `next` and `fit` adapters on a real data set and tells what it cost. The script for a GPU host; on a CPU
+"""Trains the adapter `recommend` on a real data set and tells what it cost. The script for a GPU host; on a CPU
 give --cases.
 
     # All data, on a GPU:
@@ -62,8 +62,7 @@ def params_of(repository: Path, data: Path, split: str, preset: str, cases: int,
         "wording": wording,
         "summary_users": 1,
     }
-    for task in ("next", "fit"):
-        params["presets"][preset][task]["cases"] = cases
+    params["presets"][preset]["recommend"]["cases"] = cases
     return params
 
 
@@ -76,7 +75,7 @@ def params_of(repository: Path, data: Path, split: str, preset: str, cases: int,
 )
 @click.option("--preset", default="gpu", show_default=True)
 @click.option("--cases", default=0, help="a seeded sample of so many cases; 0: all")
-@click.option("--task", "tasks", multiple=True, default=("next", "fit"), show_default=True)
+@click.option("--task", "tasks", multiple=True, default=("recommend",), show_default=True)
 def main(
     name: str, source: Path, work: Path, split: str | None, preset: str, cases: int, tasks: tuple[str, ...]
 ) -> None:

@@ -3,12 +3,15 @@ as agents and read why (visitors.py).
 
 It starts `recgraph serve` over a copy of a store and counts from outside: statuses and p50/p95/p99 by path; events that
 were acknowledged and are not in the store afterwards, or twice; products shown that were off sale or just bought; the
-memory of the server each minute. `--rebuild` has another process load products into the store half way. `--llm` starts
-`recgraph llm serve` beside it (RECGRAPH_VLLM_PYTHON names the Python that has vLLM), kills vLLM with SIGKILL twice
-(once, where it is not ready again in time), and counts answers that did without it and did not say so, and how long it
-took until answers had it again.
+memory of the server each minute. `--rebuild` has another process load products into the store half way.
+`--kill-worker` kills one of several workers with SIGKILL half way, in which connections are cut; clients send their
+event ids again. `--llm` starts `recgraph llm serve` beside it (RECGRAPH_VLLM_PYTHON names the Python that has vLLM),
+kills vLLM with SIGKILL twice (once, where it is not ready again in time), and counts answers that did without it and
+did not say so, and how long it took until answers had it again.
 
     python benchmarks/doors.py --store shop.duckdb [--minutes 10] [--clients 20] [--think 1] [--rebuild] [--llm]
+    python benchmarks/doors.py --store shop.duckdb --minutes 5 --clients 200 --think 4 --acts record=9 ask=1 \\
+        --kill-worker -- --workers 4
 
 Prints one line of JSON; what the servers said stays in the folder of --keep.
 """
@@ -37,7 +40,7 @@ from typing import Any
 
 import httpx
 from damage import machine
-from visitors import Client, Counted
+from visitors import ACTS, Client, Counted
 
 from recgraph.store.db import Store
 
@@ -144,39 +147,67 @@ def memory_of(pid: int) -> dict[str, int]:
     return {name: sum(map(int, re.findall(pattern, text, re.MULTILINE))) // 1024 for name, pattern in sizes.items()}
 
 
-async def load(
-    url: str, store: Path, counted: Counted, pid: int, model: Model | None, options: argparse.Namespace
-) -> list[dict[str, int]]:
+@dataclass
+class Door:
+    """A server that runs over a store: where it is reached, its process, and products and shoppers of the shop."""
+
+    url: str
+    pid: int
+    store: Path
+    items: list[str]
+    users: list[str]
+    killed: dict[str, Any] = field(default_factory=dict)
+
+    def is_ready(self, workers: int) -> bool:
+        """Whether each of the workers is, as far as new connections tell, of which the system chooses the worker."""
+        try:
+            return all(httpx.get(f"{self.url}/ready").status_code == 200 for _ in range(10 * workers - 9))
+        except httpx.TimeoutException:  # none of them takes connections yet
+            return False
+
+    async def kill_worker(self, moment: float) -> None:
+        """Ends one of its workers, and waits for another in its place."""
+        await asyncio.sleep(max(0.0, moment - time.monotonic()))
+        before = set(children(self.pid))
+        os.kill(max(before), signal.SIGKILL)
+        begun = time.monotonic()
+        while not set(children(self.pid)) - before and time.monotonic() < begun + BACK:
+            await asyncio.sleep(0.1)
+        again = time.monotonic() - begun if set(children(self.pid)) - before else None
+        self.killed = {"killed_worker": {"of": len(before), "another_after_s": again and round(again, 1)}}
+
+
+async def load(door: Door, counted: Counted, model: Model | None, options: argparse.Namespace) -> list[dict[str, int]]:
     """All clients at once, and what is done to the servers meanwhile; the memory of the door over the time."""
-    with Store.open(store) as opened:
-        items = [item.item_id for item in opened.find_items(limit=2000)]
-        users = [row.user_id for row in opened.users(200)]
     seconds, memory = options.minutes * 60, []
     begun = time.monotonic()
     limits = httpx.Limits(max_connections=options.clients, max_keepalive_connections=options.clients)
-    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as web, asyncio.TaskGroup() as tasks:
+    async with httpx.AsyncClient(base_url=door.url, timeout=120, limits=limits) as web, asyncio.TaskGroup() as tasks:
         clients = [
             Client(
                 f"door-{number}",
                 web,
-                items,
-                items[number :: options.clients],
-                users,
+                door.items,
+                door.items[number :: options.clients],
+                door.users,
                 counted,
                 random.Random(number),
                 options.think,
                 options.deadline,
+                options.acts,
             )
             for number in range(options.clients)
         ]
         living = [tasks.create_task(client.live(begun + seconds)) for client in clients]
         if options.rebuild:
-            tasks.create_task(rebuild(store, begun + seconds / 2))
+            tasks.create_task(rebuild(door.store, begun + seconds / 2))
+        if options.kill_worker:
+            tasks.create_task(door.kill_worker(begun + seconds / 2))
         moments = [begun + share * seconds for share in KILLS]
         killing = tasks.create_task(model.kill(moments, begun + seconds)) if model else None
         while not all(task.done() for task in living):
             await asyncio.wait(living, timeout=min(EVERY, seconds / 3))
-            memory.append(memory_of(pid))
+            memory.append(memory_of(door.pid))
         if model and killing:
             await killing
             await has_model(model, clients[0])
@@ -218,6 +249,9 @@ def measure(folder: Path, store: Path, model: Model | None, options: argparse.Na
     counted = Counted()
     llm = ["--llm-url", model.url] if model else ["--llm", "none"]
     command = [*RECGRAPH, "serve", "--store", str(store), *llm, "--port", "0", "--rate", "1000000/second"]
+    with Store.open(store) as opened:
+        items = [item.item_id for item in opened.find_items(limit=2000)]
+        users = [row.user_id for row in opened.users(200)]
     with (
         open(folder / "serve.log", "wb") as log,
         subprocess.Popen(
@@ -225,22 +259,33 @@ def measure(folder: Path, store: Path, model: Model | None, options: argparse.Na
         ) as server,
     ):
         assert server.stdout is not None
-        url = re.findall(r"http://\S+", server.stdout.readline())[0]
-        begun = time.monotonic()
-        while httpx.get(f"{url}/ready").status_code != 200:
-            time.sleep(0.1)
-        ready, first = time.monotonic() - begun, memory_of(server.pid)
-        memory = asyncio.run(load(url, store, counted, server.pid, model, options))
-        server.send_signal(signal.SIGTERM)
+        try:
+            url = re.findall(r"http://\S+", server.stdout.readline())[0]
+            door, begun = Door(url, server.pid, store, items, users), time.monotonic()
+            while not door.is_ready(int(re.findall(r"--workers (\d+)|$", " ".join(options.serve))[0] or 1)):
+                time.sleep(0.1)
+            ready, first = time.monotonic() - begun, memory_of(server.pid)
+            memory = asyncio.run(load(door, counted, model, options))
+        finally:
+            server.send_signal(signal.SIGTERM)
         ended = server.wait(60)
     return {
         "ready_s": round(ready, 1),
         **counted.report(),
         **kept(store, counted.acknowledged),
         **(model.report(counted) if model else {}),
+        **door.killed,
         "memory_mib": [first, *memory],
         "exit": ended,
     }
+
+
+def act(text: str) -> tuple[str, float]:
+    """What clients do, and which share of their requests it is."""
+    name, _, share = text.partition("=")
+    if name not in ACTS:
+        raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(ACTS)}")
+    return name, float(share or 1)
 
 
 def main() -> None:
@@ -253,6 +298,10 @@ def main() -> None:
     )
     parser.add_argument("--deadline", type=float, default=0.0, help="seconds for a recommendation  [the server's own]")
     parser.add_argument("--rebuild", action="store_true")
+    parser.add_argument("--kill-worker", action="store_true", help="one of the workers of recgraph serve")
+    parser.add_argument(
+        "--acts", nargs="+", type=act, metavar="ACT=SHARE", default=list(ACTS.items()), help=f"of {', '.join(ACTS)}"
+    )
     parser.add_argument("--llm", action="store_true", help="with a language model behind vLLM, which is killed twice")
     parser.add_argument("--keep", type=Path, help="a folder for what the servers said")
     parser.add_argument("serve", nargs="*", help="more options of recgraph serve, after --")
@@ -267,7 +316,8 @@ def main() -> None:
         if model and not asyncio.run(model.is_ready()):
             raise SystemExit("\n".join(["recgraph llm serve is not ready:", *model.said[-8:]]))
         measured = measure(folder, store, model, options)
-    asked = {name: getattr(options, name) for name in ("clients", "minutes", "think", "deadline", "rebuild")}
+    named = ("clients", "minutes", "think", "deadline", "rebuild", "serve")
+    asked = {**{name: getattr(options, name) for name in named}, "acts": dict(options.acts)}
     load = [round(before, 1), round(os.getloadavg()[0], 1)]
     print(json.dumps({**machine(), "commit": commit.stdout.strip(), "load": load, **asked, **measured}))
 

@@ -30,7 +30,10 @@ class Counted:
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     statuses: Counter[str] = field(default_factory=Counter)
-    bad: Counter[str] = field(default_factory=Counter)  # 5xx without a reason to come again, and no answer at all
+    bad: Counter[str] = field(default_factory=Counter)  # 5xx without a reason to come again
+    cut: Counter[str] = field(default_factory=Counter)  # connections that broke, by path
+    again: int = 0  # batches of events that were sent again
+    unseen: int = 0  # events that the history read after them did not have
     acknowledged: list[str] = field(default_factory=list)  # ids of events
     degraded: Counter[str] = field(default_factory=Counter)
     answers: list[tuple[float, float, bool, bool]] = field(default_factory=list)  # begun, ended, with an LLM, marked
@@ -43,6 +46,7 @@ class Counted:
             "requests": sum(map(len, self.seconds.values())),
             "statuses": dict(sorted(self.statuses.items())),
             "bad": dict(self.bad),
+            "cut": dict(self.cut),
             "ms": {
                 path: {
                     **{f"p{q}": round(float(np.percentile(times, q)) * 1000) for q in (50, 95, 99)},
@@ -54,6 +58,8 @@ class Counted:
             "shown_off_sale": self.shown_off_sale,
             "shown_bought": self.shown_bought,
             "events": len(self.acknowledged),
+            "sent_again": self.again,
+            "unseen": self.unseen,
         }
 
 
@@ -71,15 +77,17 @@ class Client:
     draw: random.Random
     think: float  # seconds between two requests, at the mean
     deadline: float  # seconds for an answer; 0: the server's own
+    acts: list[tuple[str, float]]  # what it does, and which share of its requests it is
     bought: set[str] = field(default_factory=set)
     run_id: str = ""
     thread: str = ""
     turns: list[str] = field(default_factory=list)
 
     async def live(self, until: float) -> None:
+        names, shares = zip(*self.acts, strict=True)
         await asyncio.sleep(self.draw.random() * self.think)
         while time.monotonic() < until:
-            await getattr(self, self.draw.choices(list(ACTS), list(ACTS.values()))[0])()
+            await getattr(self, self.draw.choices(names, shares)[0])()
             await asyncio.sleep(self.draw.expovariate(1 / self.think))
 
     async def ask(self) -> None:
@@ -122,20 +130,30 @@ class Client:
             self.judge(offered, (), begun, "")
 
     async def record(self) -> None:
-        """A purchase or some clicks; sent again under the same ids where the answer did not come, as a shop does."""
+        """A purchase or some clicks; sent again under the same ids where the answer did not come, as a shop does. The
+        history has them at once."""
         action = "purchase" if self.draw.random() < 0.1 else "click"
         count = 1 if action == "purchase" else self.draw.randint(1, 3)
         events = [
             {"event_id": uuid.uuid4().hex, "user_id": self.user_id, "action": action, "item_id": item_id}
             for item_id in self.draw.sample(self.items, count)
         ]
-        for _ in range(10):
+        for tried in range(10):
+            self.counted.again += tried > 0
             if await self.call("POST /v1/events", json={"events": events}) is not None:
                 self.counted.acknowledged += [f"{len(self.user_id)}:{self.user_id}:{one['event_id']}" for one in events]
                 if action == "purchase":
                     self.bought.add(events[0]["item_id"])
+                await self.look({one["item_id"] for one in events})
                 return
             await asyncio.sleep(1)
+
+    async def look(self, recorded: set[str]) -> None:
+        """Reads the newest events, which must be those just recorded, whichever process answers."""
+        path = f"/v1/users/{self.user_id}/history?limit={len(recorded)}"
+        answer = await self.call("GET /v1/users/{id}/history", path)
+        if answer is not None:
+            self.counted.unseen += len(recorded - {event["item_id"] for event in answer.json()["events"]})
 
     async def change(self) -> None:
         """A new price, or a product that is sold out, or is there again."""
@@ -178,7 +196,7 @@ class Client:
             answer = await self.web.request(method, path or template, **given)
         except httpx.HTTPError as error:
             self.counted.statuses[f"{name} {type(error).__name__}"] += 1
-            self.counted.bad[f"{name} {type(error).__name__}"] += 1
+            self.counted.cut[name] += 1
             return None
         self.counted.seconds[name].append(time.monotonic() - begun)
         self.counted.statuses[f"{name} {answer.status_code}"] += 1

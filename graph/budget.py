@@ -146,7 +146,9 @@ class TimeBudget:
         try:
             yield done.append
         except LLMTimeout:
-            self.costs.note(part, units, time.perf_counter() - begun)
+            taken, rate = time.perf_counter() - begun, self.costs.rate(part)
+            if rate is None or taken > rate * (units + _SHARED[part]):  # else the request came late, which says nothing
+                self.costs.note(part, units, taken)
             raise
         self.costs.note(part, done[-1], time.perf_counter() - begun)
 

@@ -12,7 +12,7 @@ import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
@@ -148,7 +148,6 @@ class NodeSettings:
             next_adapter=tasks.get("next"),
             fit_adapter=tasks.get("fit"),
         )
-
 
     @property
     def asked_of_llm(self) -> Mapping[Part, int]:
@@ -347,7 +346,7 @@ class Nodes:
         if not fitting:
             return {"scored": _in_order(state["candidates"]), "left_out": [left_out] if left_out else []}
         items = [state["items"][candidate.item_id] for candidate in state["candidates"][:fitting]]
-        asked = prompts.fit_prompts(self.shared(state), items, wording=s.wording)
+        asked = prompts.fit_prompts(self.context(state)[0], items, wording=s.wording)
         with self.planner.timed("rerank", len(asked)) as done:
             pairs, usage = self.llm.score(asked, adapter=s.fit_adapter, deadline=deadline)
             done(len(pairs))
@@ -405,30 +404,29 @@ class Nodes:
         recent = [event for event in events[cut:] if event.item_id]
         return [*events[:cut], *(event for event in events[cut:] if not event.item_id)], recent
 
-    def shared(self, state: State) -> str:
-        """What both tasks' prompts share; training writes its examples with it too."""
-        summary = state.get("summary")
-        _, recent = self._recent(state)
-        return prompts.shared_text(summary.text if summary else "", state.get("query") or "", recent, state["items"])
-
     def next_prompt(self, state: State) -> tuple[Prompt, list[str]]:
-        """The prompt, cut to `prompt_tokens` by dropping the oldest events, and the ids it shows, in the order
-        shown."""
+        """The prompt of task NEXT and the ids it shows, in the order shown."""
+        context, shown = self.context(state)
+        return prompts.next_prompt(context, wording=self.settings.wording), shown
+
+    def context(self, state: State) -> tuple[str, list[str]]:
+        """What both tasks' prompts begin with, the same for both, so that it is read once; training writes its examples
+        with it too. Cut to `prompt_tokens` by dropping the oldest events. And the ids it shows, in the order shown."""
         assert self.llm is not None
+        s, summary, known = self.settings, state.get("summary"), state["items"]
         earlier, recent = self._recent(state)
-        shown_earlier = earlier[-self.settings.history :] if self.settings.history else []
-        shared = self.shared(state)
+        shown_earlier = earlier[-s.history :] if s.history else []
+        shared = prompts.shared_text(summary.text if summary else "", state.get("query") or "", recent, known)
+        facts = prompts.facts_text(state.get("as_of") or datetime.now(UTC), state["history"], known)
         while True:
-            prompt = prompts.next_prompt(
-                shared, shown_earlier, state["memory"], state["items"], wording=self.settings.wording
-            )
-            if self.llm.count_tokens(prompt.system + prompt.user) <= self.settings.prompt_tokens or not shown_earlier:
+            context = prompts.context_text(shared, facts, shown_earlier, state["memory"], known)
+            prompt = prompts.next_prompt(context, wording=s.wording)
+            if self.llm.count_tokens(prompt.system + prompt.user) <= s.prompt_tokens or not shown_earlier:
                 break
             shown_earlier = shown_earlier[1:]
         remembered = [item_id for hit in state["memory"] for item_id in hit.item_ids]
         shown = [*remembered, *(event.item_id for event in [*recent, *shown_earlier] if event.item_id)]
-        known = state["items"]
-        return prompt, [item_id for item_id in dict.fromkeys(shown) if item_id in known and nameable(item_id)]
+        return context, [item_id for item_id in dict.fromkeys(shown) if item_id in known and nameable(item_id)]
 
     def _choices(self, retriever: Retriever, shown: Sequence[str]) -> Sequence[str]:
         if self.settings.constrain == "off":

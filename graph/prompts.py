@@ -1,10 +1,10 @@
 """Every prompt recgraph sends, and the parsers of the answers. Training renders these very texts.
 
 Two rules shape them. First, what calls share stands first: the system text is the same for every shopper, then comes
-what the two recommendation tasks share (summary, search, most recent items), then the task, and the candidate last, so
-that a prefix cache computes the shared part once. Second, catalogue and query text is data: `clean` makes one line of
-it in which no chat control token and no section heading can stand. An id that is not clean is never shown, because an
-answer has to give it back letter by letter.
+what the two recommendation tasks share (summary, search, events, what similar searches found), then the task, and the
+candidate last, so that a prefix cache computes the shared part once. Second, catalogue and query text is data: `clean`
+makes one line of it in which no chat control token and no section heading can stand. An id that is not clean is never
+shown, because an answer has to give it back letter by letter.
 
 Sources: F 4.2 (task, execution requirements, output format, product ids and titles), T figures 3-8.
 """
@@ -12,7 +12,9 @@ Sources: F 4.2 (task, execution requirements, output format, product ids and tit
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from difflib import SequenceMatcher
 
 from recgraph.graph.state import Prediction
@@ -21,21 +23,30 @@ from recgraph.tools.llm.protocol import Form, Prompt
 from recgraph.tools.llm.untrusted import harmless, nameable
 from recgraph.tools.memory import MemoryHit
 
-# Of each task's prompts. A version goes up when the bytes of its prompts change: it is part of what cached summaries
-# are known by, and stands on the cards of adapters. Another task's stays, and so do its caches.
-VERSIONS: Mapping[str, str] = {"next": "1", "fit": "1", "summarize": "1", "tallrec": "1", "llamarec": "1"}
+# Of the prompts that each adapter is for. A version goes up when their bytes change: it is part of what cached
+# summaries are known by, and stands on the cards of adapters. Another's stays, and so do its caches.
+VERSIONS: Mapping[str, str] = {
+    "recommend": "1",
+    "next": "2",
+    "fit": "2",
+    "summarize": "1",
+    "tallrec": "1",
+    "llamarec": "1",
+}
 TITLE_LIMIT = (
     90  # characters of a title in a prompt: about 22 tokens; catalogue titles run to 500 characters of key words
 )
 QUERY_LIMIT = 120
 ASKED_LIMIT = 200  # characters of a query that are read at all
 ID_LEAD, TITLE_LEAD = "ID:", "\nTitle:"
+_MONTHS = "January February March April May June July August September October November December".split()
+_SIZED, _SIZES = 100, 5  # events that sizes are read from, the newest; categories whose sizes are told
 
 
 # What the prompts' own lines begin with; a title stands on a line of its own, and would be one of them.
 _HEADINGS = re.compile(
     r"\[[\[\s]*((?:current|earlier|recent|historical|next|top|user|previous)?\s*(?:preferences?|summar(?:y|ies)|search(?:es)?|"
-    r"items?|events?|data|task|candidates|results)\b[^\[\]]{0,40})(\]?)",
+    r"items?|events?|facts?|data|task|candidates|results)\b[^\[\]]{0,40})(\]?)",
     re.IGNORECASE,
 )
 _LEADS = re.compile(r"\b(task|id|title|answer)(?:\s*:)+", re.IGNORECASE)
@@ -90,6 +101,9 @@ _TASKS = (
 )
 
 
+_TASK_NEXT, _TASK_FIT = "[Task]\nNEXT", "[Task]\nFIT\n\n[Next Item]\n"
+
+
 def system_text(wording: str) -> str:
     """The system text both recommendation tasks share; the same for every user, so a warm process has it in its prefix
     cache."""
@@ -120,7 +134,7 @@ def _numbered(lines: Sequence[str]) -> str:
 
 
 def shared_text(summary: str, query: str, recent: Sequence[Event], items: Mapping[str, Item]) -> str:
-    """What both tasks share, of one user: long-term summary, current search, the most recent items (T figure 8, T
+    """What both tasks read first of one user: long-term summary, current search, the most recent items (T figure 8, T
     5.4)."""
     parts = []
     if summary:
@@ -132,11 +146,29 @@ def shared_text(summary: str, query: str, recent: Sequence[Event], items: Mappin
     return "\n\n".join(parts)
 
 
-def next_prompt(
-    shared: str, earlier: Sequence[Event], memory: Sequence[MemoryHit], items: Mapping[str, Item], *, wording: str
-) -> Prompt:
-    """Task NEXT (F 4.2): the shared part, earlier events, and what shoppers with this query saw on top."""
-    parts = [shared] if shared else []
+def facts_text(today: datetime | None, history: Sequence[Event], items: Mapping[str, Item]) -> str:
+    """What a shop knows without any summary: the day, and the size this person takes in each category, those of the
+    latest events first; a purchase tells more of it than a look."""
+    taken: dict[str, Counter[str]] = {}
+    for event in reversed(history[-_SIZED:]):
+        item = items.get(event.item_id)
+        if item and item.size and item.category:
+            taken.setdefault(item.category, Counter())[item.size] += 3 if event.action == "purchase" else 1
+    sizes = [
+        f"{clean(category.replace('_', ' '), 30)} {clean(found.most_common(1)[0][0], 20)}"
+        for category, found in list(taken.items())[:_SIZES]
+    ]
+    lines = [f"Date: {today.day} {_MONTHS[today.month - 1]}"] if today else []
+    return "\n".join([*lines, *([f"Sizes: {'; '.join(sizes)}"] if sizes else [])])
+
+
+def context_text(
+    shared: str, facts: str, earlier: Sequence[Event], memory: Sequence[MemoryHit], items: Mapping[str, Item]
+) -> str:
+    """All that stands before the task (F 4.2): `shared_text`, `facts_text`, earlier events, and what shoppers with this
+    query saw on top. T's Yes/No prompt has the first part alone; here both tasks read the whole, so that it is read
+    once."""
+    parts = [text for text in (shared, f"[Facts]\n{facts}" if facts else "") if text]
     if earlier:
         parts.append("[Earlier Events]\n" + _numbered([event_text(event, items) for event in earlier]))
     shown: set[str] = set()
@@ -148,20 +180,21 @@ def next_prompt(
                 lines.append(f"{item_id} {clean(items[item_id].name)}")
     if lines:
         parts.append("[Top Results of Similar Searches]\n" + _numbered(lines))
-    parts.append("[Task]\nNEXT")
-    return Prompt(system_text(wording), "\n\n".join(parts))
+    return "\n\n".join(parts)
 
 
-def fit_prompts(shared: str, candidates: Sequence[Item], *, wording: str) -> list[Prompt]:
+def next_prompt(context: str, *, wording: str) -> Prompt:
+    """Task NEXT (F 4.2)."""
+    return Prompt(system_text(wording), f"{context}\n\n{_TASK_NEXT}" if context else _TASK_NEXT)
+
+
+def fit_prompts(context: str, candidates: Sequence[Item], *, wording: str) -> list[Prompt]:
     """Task FIT (T figure 8), one prompt a candidate, the candidate last so that everything before it is shared.
 
     A candidate is its title, as in the figure: this line is read once for each of twenty candidates, so every token of
     it counts.
     """
-    system, head = (
-        system_text(wording),
-        f"{shared}\n\n[Task]\nFIT\n\n[Next Item]\n" if shared else "[Task]\nFIT\n\n[Next Item]\n",
-    )
+    system, head = system_text(wording), f"{context}\n\n{_TASK_FIT}" if context else _TASK_FIT
     return [Prompt(system, head + clean(item.name)) for item in candidates]
 
 

@@ -106,6 +106,7 @@ class Recommender:
         self._reader = KeptReader(store, remembering.forget)
         own = {task: task for task in TASKS if llm is not None and task in llm.adapters}
         self.adapters = adapters or InUse(settings.adapter, own)
+        self.observers: list[Callable[[Recommendation], object]] = []  # each is told of every answer, whoever asked
         self._exit = ExitStack()
         self._exit.callback(store.close)
         if store.counts()["items"] == 0:
@@ -389,7 +390,10 @@ class Recommender:
         models = {**self.models, "store_revision": conditions["revision"]}
         found = Recommendation.of(state, timings, models, self.currency)
         note = self._log(found, request_of(asked, settings, conditions, begun, state))
-        yield found if note is None else replace(found, degraded=(*found.degraded, note))
+        found = found if note is None else replace(found, degraded=(*found.degraded, note))
+        for tell in self.observers:
+            tell(found)
+        yield found
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
         """Input and config of a run. With checkpoints, the same unfinished request goes on where it stopped (input

@@ -308,7 +308,12 @@ def export(folder: Path, before: str | None, store: str | None) -> None:
 
 @main.command()
 @click.argument("stage", metavar="STAGE")
-@click.option("--task", metavar="NAME", default="", help="for the stage sft: next, fit or summarize  [default: all]")
+@click.option(
+    "--task",
+    metavar="NAME",
+    default="",
+    help="for the stage sft: recommend, summarize, next or fit  [default: the first two]",
+)
 @click.option(
     "--folder",
     metavar="FOLDER",
@@ -333,9 +338,9 @@ def train(stage: str, task: str, folder: Path) -> None:
 def adapters() -> None:
     """List, inspect, compare and choose LoRA adapters.
 
-    A set is a folder adapters/SET with the tasks next, fit and summarize. Sets are looked for beside the store, in the
-    current folder and in recgraph's own checkout; a SET may also be given as a folder, or as one task of it:
-    default/next.
+    A set is a folder adapters/SET with the adapters recommend (tasks next and fit) and summarize; next and fit may also
+    have one each. Sets are looked for beside the store, in the current folder and in recgraph's own checkout; a SET may
+    also be given as a folder, or as one adapter of it: default/summarize.
     """
 
 

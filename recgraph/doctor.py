@@ -339,7 +339,7 @@ def _adapters(settings: Settings) -> Iterator[Check]:
     if wrong := problem(one, base_here(settings.llm, settings.cache_folder)):
         yield Check("adapters", False if asked else None, wrong, choose)
         return
-    old = [task for task, card in one.cards.items() if card.prompt_version not in ("", VERSIONS.get(task, ""))]
+    old = [name for name, card in one.cards.items() if card.prompt_version not in ("", VERSIONS.get(name, ""))]
     found = f"{one.label} ({', '.join(one.tasks)}) in {one.folder}"
     if old:
         yield Check("adapters", None, f"{found}; {', '.join(old)} learnt other prompts than today's", "dvc repro")
@@ -410,7 +410,7 @@ def _server(settings: Settings) -> Iterator[Check]:
             "llm server", False, f"{found}, but not '{settings.llm}'", f"RECGRAPH_LLM must be among: {', '.join(names)}"
         )
     elif settings.adapter not in ("", "none") and not served_names(settings.adapter, names):
-        serve = f"--enable-lora --lora-modules {Path(settings.adapter).name}-next=FOLDER …"
+        serve = f"--enable-lora --lora-modules {Path(settings.adapter).name}-recommend=FOLDER …"
         mend = f"start it with {serve} (docs/adapters.md, 'Adapters on a server')"
         yield Check("llm server", False, f"{found}, but no adapter of the set '{settings.adapter}'", mend)
     else:

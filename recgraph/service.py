@@ -6,7 +6,10 @@ and may take as long as an answer does; a door calls them in threads. Errors are
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,27 @@ if TYPE_CHECKING:
 
 SUMMARY_SECONDS = 10.0  # that a summary may take, where an LLM writes it; then it is counted
 MOST_USERS = 1000  # shoppers on one page of them
+LEAST_SECONDS = 0.05  # that an answer has where its time was up before its turn came: retrieval alone
+_WORKING = 0.1, 0.5  # of its time an answer keeps this share for itself, but not more seconds than these
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time of one answer, which runs from when the request came in: waiting for its turn is in it."""
+
+    until: float  # a moment of time.monotonic()
+    patience: float  # seconds that it may wait for its turn
+
+    @classmethod
+    def of(cls, seconds: float) -> Clock:
+        """Starts it."""
+        share, most = _WORKING
+        return cls(time.monotonic() + seconds, seconds - min(most, share * seconds))
+
+    @property
+    def left(self) -> float:
+        """Seconds, and some for who comes late."""
+        return max(LEAST_SECONDS, self.until - time.monotonic())
 
 
 class Service:
@@ -35,6 +59,11 @@ class Service:
 
     # ── Answers ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def clock(self, seconds: float | None = None, most: float = math.inf) -> Clock:
+        """That of an answer which may take so long, or as long as the settings say, and `most` at the most. A door
+        starts it when the request comes in."""
+        return Clock.of(min(seconds or self.recommender.settings.deadline, most))
+
     def recommend(self, user_id: str, query: str = "", **asked: Any) -> dict[str, Any]:
         """The public JSON of one recommendation (DESIGN 8). Keywords as in `stream`."""
         for told in self.stream(user_id, query, **asked):
@@ -46,15 +75,17 @@ class Service:
         """`{"node", "ms", "detail"}` as each node ends, the public JSON last, which alone has `items`.
 
         Keywords: `wish` (a `Wish`, or the JSON of one), `exclude` (item ids), `k`, `as_of` (text or a datetime),
-        `deadline` (seconds), `thread`, `new_user`, `mode`, `paradigm`. UnknownUser, SettingsError.
+        `clock` (a `Clock`; the settings' deadline, from now on, without), `thread`, `new_user`, `mode`, `paradigm`.
+        UnknownUser, SettingsError.
         """
         from recgraph.graph.recommendation import Recommendation
         from recgraph.tools.wish.wish import Wish
 
         wish = asked.pop("wish", None)
         given = Wish.from_dict(wish) if isinstance(wish, Mapping) else wish
+        clock: Clock = asked.pop("clock", None) or self.clock()
         with self._shoppers.among(user_id):
-            for step in self.recommender.stream(user_id, query, wish=given, **asked):
+            for step in self.recommender.stream(user_id, query, wish=given, deadline=clock.left, **asked):
                 if isinstance(step, Recommendation):
                     yield step.to_dict()
                 else:
@@ -81,13 +112,15 @@ class Service:
         """Products by their ids; an unknown id is left out."""
         return self.recommender.store.items(item_ids)
 
-    def chat(self, user_id: str, text: str, thread: str = "") -> Iterator[dict[str, Any]]:
+    def chat(self, user_id: str, text: str, thread: str = "", clock: Clock | None = None) -> Iterator[dict[str, Any]]:
         """One turn of a conversation: `{"node", "ms", "detail"}` as each node ends, then the reply, which alone has
-        `products` (graph/assistant/assistant.py, `Reply`). Turns of one thread are answered one after another."""
+        `products` (graph/assistant/assistant.py, `Reply`). Turns of one thread are answered one after another; waiting
+        for the one before is in the time of the clock."""
         from recgraph.graph.assistant.assistant import Reply
 
+        clock = clock or self.clock()
         with self._shoppers.among(user_id), self._threads.alone(f"{len(user_id)}:{user_id}:{thread}"):
-            for step in self.assistant.stream(user_id, text, thread):
+            for step in self.assistant.stream(user_id, text, thread, clock.left):
                 if isinstance(step, Reply):
                     yield step.to_dict()
                 else:
@@ -220,8 +253,9 @@ class Service:
     # ── How it is ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def warm_up(self) -> None:
-        """Makes ready what the first answer needs."""
+        """Makes ready what the first answers need."""
         self.recommender.warm_up()
+        _ = self.assistant
 
     def shop(self) -> dict[str, Any]:
         """What a page tells of the shop; `simulated` is the sentence that says so, "" for a real one."""

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from recgraph.errors import ModelMissing
 from recgraph.terminal import printable
+from recgraph.tools.llm.adapter_sets import ADAPTERS, adapter_fingerprint
 
 if TYPE_CHECKING:
     from recgraph.evaluation.result import Ablation, Against, Figure, Line, Result
@@ -63,14 +64,15 @@ def listed(sets: Sequence[AdapterSet], default: str, problems: Mapping[str, str]
 def shown(one: AdapterSet) -> RenderableType:
     """The cards of a set: what each adapter was made from, and its metrics before and after training."""
     parts: list[RenderableType] = [Text.assemble((one.label, "bold"), f"  {one.folder}  {one.bytes / 1e6:.1f} MB")]
-    for task, folder in one.tasks.items():
-        card = one.cards.get(task)
+    for name, folder in one.adapters.items():
+        card = one.cards.get(name)
         if card is None:
-            parts.append(Text.assemble("\n", (task, "bold cyan"), f"  {folder.name}: without a card (recgraph.json)"))
+            parts.append(Text.assemble("\n", (name, "bold cyan"), f"  {folder.name}: without a card (recgraph.json)"))
             continue
-        facts = {name: value for name, value in card.flat().items() if not name.startswith("metrics.")}
+        facts = {key: value for key, value in card.flat().items() if not key.startswith("metrics.")}
+        tasks = f"  tasks {' and '.join(ADAPTERS[name])}" if len(ADAPTERS[name]) > 1 else ""
         parts += [
-            Text.assemble("\n", (task, "bold cyan"), f"  weights {one.weights[task] or 'unreadable'}"),
+            Text.assemble("\n", (name, "bold cyan"), f"  weights {adapter_fingerprint(folder) or 'unreadable'}{tasks}"),
             _facts(facts),
             _metrics(card),
         ]
@@ -82,10 +84,12 @@ def side_by_side(first: AdapterSet, second: AdapterSet) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("", "", first.name, second.name):
         table.add_column(name, overflow="fold")
-    for task in dict.fromkeys([*first.tasks, *second.tasks]):
+    for adapter in dict.fromkeys([*first.adapters, *second.adapters]):
         table.add_section()
-        table.add_row("", Text(task, style="bold cyan"), first.weights.get(task, "–"), second.weights.get(task, "–"))
-        left, right = (one.cards[task].flat() if task in one.cards else {} for one in (first, second))
+        folders = [one.adapters.get(adapter) for one in (first, second)]
+        weights = [adapter_fingerprint(folder) if folder else "–" for folder in folders]
+        table.add_row("", Text(adapter, style="bold cyan"), *weights)
+        left, right = (one.cards[adapter].flat() if adapter in one.cards else {} for one in (first, second))
         for name in dict.fromkeys([*left, *right]):
             values = [_cell(facts.get(name)) for facts in (left, right)]
             style = "yellow" if values[0] != values[1] else "dim"

@@ -13,7 +13,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -233,7 +233,9 @@ class Database:
             self._owners -= 1
             if self._owners == 0:
                 Database._shared.pop(os.path.realpath(self.path), None)
-                self._switch(None)
+                # A connection that is closed under the write of another thread takes the process with it.
+                with nullcontext() if self.in_transaction else self._turn:
+                    self._switch(None)
 
     def _switch(self, write: bool | None, patience: float | None = None) -> None:
         """Closes the connection once no reader uses it, and opens it in the given mode (None and False: at the next

@@ -28,7 +28,7 @@ def latest_events(store: Store, before: datetime | None = None) -> Columns:
 
 
 def latest_learnt(store: Store, file: Path) -> Columns:
-    """The same of the events that the rows of part `train` in a Parquet file name by user_id and seq (train/examples.py)."""
+    """The same of the events that the rows of part `train` in a Parquet file name by user_id and seq (train/examples/stage.py)."""
     with store._database.opened_for(Terms(file.parent)):
         columns = store._columns(
             """SELECT user_id AS who, max(ts) AS ts, arg_max(CASE action WHEN 'search' THEN query ELSE item_id END, (ts, seq)) AS what

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from recgraph.http.serve import listening, server_of
 from recgraph.service import Service
 from recgraph.settings import Settings
 from recgraph.store.db import Store
+from recgraph.tools.llm.protocol import LLM
 
 
 def copied_shop(loaded_stores: Callable[[str, Path], Path], folder: Path) -> Path:
@@ -48,13 +50,20 @@ class Served:
 
 @contextmanager
 def serving(
-    store: Path, limits: Limits | None = None, keys: Keys | None = None, *, agents: bool = False, **app: Any
+    store: Path,
+    limits: Limits | None = None,
+    keys: Keys | None = None,
+    *,
+    agents: bool = False,
+    llm: LLM | None = None,
+    deadline: float = 30.0,
+    **app: Any,
 ) -> Iterator[Served]:
-    """A server over a store, on a port of its own; ends when the block does. `agents`: with the doors of UCP and
-    MCP."""
-    settings = replace(Settings(), store=str(store), llm="none")
+    """A server over a store, on a port of its own; ends when the block does. `agents`: with the doors of UCP and MCP;
+    `deadline`: seconds that the settings give an answer."""
+    settings = replace(Settings(), store=str(store), llm="none", deadline=deadline)
     keys = keys or Keys.beside(store)
-    with Recommender(Store.open(store), settings, FakeEncoder(), None) as recommender:
+    with Recommender(Store.open(store), settings, FakeEncoder(), llm) as recommender:
         service = Service(recommender)
         if agents:
             from recgraph.protocols.access import ProtocolOptions
@@ -62,7 +71,7 @@ def serving(
             from recgraph.protocols.ucp import router
 
             euros = ProtocolOptions(currency="EUR")
-            app["routers"] = [made(service, keys, euros, limits) for made in (router, mcp_router)]
+            app["doors"] = [partial(made, options=euros) for made in (router, mcp_router)]
         server = server_of(create_app(service, keys, limits, **app))
         with listening("127.0.0.1", 0) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

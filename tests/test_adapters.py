@@ -19,6 +19,7 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
 from recgraph import doctor
 from recgraph.cli import main
 from recgraph.errors import ModelMissing
+from recgraph.graph.prompts import VERSIONS
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.summary.grounding import CatalogueWords
 from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer
@@ -83,7 +84,7 @@ def card(task: str, base: Base | None = None, **more: Any) -> AdapterCard:
         "preset": "default",
         "settings": {"r": 2, "lr": 1e-4},
         "data": {"source": "simulated"},
-        "prompt_version": "1",
+        "prompt_version": VERSIONS[task],
     } | more
     return AdapterCard(task, base.name if base else "little", base.fingerprint if base else "", **facts)
 
@@ -135,7 +136,7 @@ def test_unknown_keys_of_a_card_are_passed_over_and_missing_ones_are_empty(here:
     [
         ('{"task": "fit", "metrics": [1]}', "metrics is a list; it must be a dict"),
         ('{"task": "fit", "base": {"name": 3}}', "base.name is a int; it must be a str"),
-        ('{"task": "guess"}', "task is 'guess'; it must be one of next, fit, summarize"),
+        ('{"task": "guess"}', "task is 'guess'; it must be one of recommend, next, fit, summarize"),
         ("[]", "holds a list; it must be a JSON object"),
         ("{", "is not JSON"),
     ],
@@ -188,7 +189,19 @@ def test_a_set_beside_the_store_goes_before_one_in_the_current_folder(here: Path
 
 
 def test_an_adapter_of_no_told_task_serves_next_and_fit(here: Path) -> None:
-    assert list(find_set(str(write_adapter(here / "both"))).tasks) == ["next", "fit"]
+    found = find_set(str(write_adapter(here / "both")))
+    assert (found.names, list(found.adapters)) == ({"next": "recommend", "fit": "recommend"}, ["recommend"])
+
+
+def test_an_adapter_for_both_tasks_is_one_adapter_and_one_for_a_task_alone_goes_before_it(here: Path) -> None:
+    both = write_adapter(here / "adapters" / "mine" / "recommend", card=card("recommend"))
+    assert find_set("mine").names == {"next": "recommend", "fit": "recommend"}
+    assert find_set("mine").tasks == {"next": both, "fit": both}
+    assert len(set(find_set("mine").weights.values())) == 1
+    assert find_set("mine/recommend").names == {"next": "recommend", "fit": "recommend"}
+    alone = write_adapter(here / "adapters" / "mine" / "fit", fill=1, card=card("fit"))
+    assert find_set("mine").names == {"next": "recommend", "fit": "fit"}
+    assert find_set("mine").tasks == {"next": both, "fit": alone}
 
 
 def test_a_missing_set_lists_the_places_and_what_to_do(here: Path) -> None:
@@ -222,6 +235,18 @@ def test_other_weights_and_another_scaling_have_another_label(pair: Path) -> Non
         ("adapters/mine/fit", ["mine-next", "mine-fit"], {"fit": "mine-fit"}),
         ("mine-fit", ["mine-next", "mine-fit"], {"fit": "mine-fit"}),
         ("old", ["old", "next"], {"next": "old", "fit": "old"}),
+        ("mine", ["mine-recommend"], {"next": "mine-recommend", "fit": "mine-recommend"}),
+        (
+            "mine",
+            ["mine-0123abcd-recommend", "mine-0123abcd-summarize"],
+            {
+                "next": "mine-0123abcd-recommend",
+                "fit": "mine-0123abcd-recommend",
+                "summarize": "mine-0123abcd-summarize",
+            },
+        ),
+        ("mine/recommend", ["mine-recommend"], {"next": "mine-recommend", "fit": "mine-recommend"}),
+        ("mine", ["recommend", "fit"], {"next": "recommend", "fit": "fit"}),
         ("mine", ["yours-next"], {}),
     ],
 )

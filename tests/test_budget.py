@@ -79,6 +79,14 @@ def test_what_the_deadline_ended_costs_at_least_that() -> None:
     assert budget.costs.rate("rerank") is None
 
 
+def test_a_request_that_came_late_makes_nothing_cheaper() -> None:
+    budget = costing(recommend=9.0)
+    for _ in range(LATEST):
+        with suppress(LLMTimeout), budget.timed("recommend", 1):
+            raise LLMTimeout("late")
+    assert budget.costs.rate("recommend") == 9.0
+
+
 def test_costs_outlive_the_process_and_another_model_has_its_own(tmp_path: Path) -> None:
     file = tmp_path / "cache" / "costs.json"
     for key, seconds in (("small", 0.5), ("large", 3.0)):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from recgraph.train.pipeline import TASKS
+from recgraph.train.pipeline import TRAINED
 
 pytestmark = [pytest.mark.dvc, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,7 +95,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     shipped ones."""
     made = Project(tmp_path_factory.mktemp("project"))
     made.repro("evaluate", "examples", "summarize", "parts")
-    for task in TASKS:
+    for task in TRAINED:
         for name in (
             f"adapters/default/{task}/adapter_config.json",
             f"metrics/sft/default/{task}.json",
@@ -138,7 +138,7 @@ def test_the_rank_of_an_adapter_concerns_its_training_alone(project: Project) ->
     file = project.folder / "params.yaml"
     before = file.read_text()
     params = project.params.load(before)
-    params["presets"]["default"]["next"]["rank"] = 3
+    params["presets"]["default"]["recommend"]["rank"] = 3
     with file.open("w") as opened:
         project.params.dump(params, opened)
     try:
@@ -160,9 +160,9 @@ def test_metrics_plots_and_params_can_be_asked_for(project: Project) -> None:
         name.split("::")[-1] for name in _plots(project)
     }
     artifact = project.call(
-        "python", "-c", "from dvc.repo import Repo; print(Repo('.').artifacts.read()['dvc.yaml']['next'].path)"
+        "python", "-c", "from dvc.repo import Repo; print(Repo('.').artifacts.read()['dvc.yaml']['recommend'].path)"
     )
-    assert artifact.strip() == "adapters/default/next"
+    assert artifact.strip() == "adapters/default/recommend"
 
 
 def _plots(project: Project) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.memory import QueryMemory
-from recgraph.train.examples import POOLS, Row, Writer, choose, write_rows
-from recgraph.train.lora.job import read_rows
+from recgraph.train.examples.negatives import POOLS
+from recgraph.train.examples.rows import Row, read_rows, write_rows
+from recgraph.train.examples.stage import Writer, choose
 from recgraph.train.prepare import PARTS, Case
 
 # ── Which cases are taken ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,9 +142,11 @@ def shop(make_store: MakeStore) -> Store:
 
 @pytest.mark.slow
 def test_the_prompt_knows_what_was_done_strictly_before_the_search_and_nothing_else(shop: Store) -> None:
-    following, fit = writer(shop).rows(BOUGHT, 0)
+    following, *fit = writer(shop).rows(BOUGHT, 0)
     shown = sections(following.user)
-    order = "Preference Summary, Current Search, Recent Items, Earlier Events, Top Results of Similar Searches, Task"
+    order = (
+        "Preference Summary, Current Search, Recent Items, Facts, Earlier Events, Top Results of Similar Searches, Task"
+    )
     assert list(shown) == [f"[{heading}]" for heading in order.split(", ")]
     assert [line.split()[1:3] for line in shown["[Recent Items]"]] == [
         ["click", "N01"],
@@ -170,8 +173,8 @@ def test_the_prompt_knows_what_was_done_strictly_before_the_search_and_nothing_e
 
 
 def test_a_target_without_a_search_knows_nothing_of_its_own_moment(shop: Store) -> None:
-    following, fit = writer(shop).rows(EARLIER, 3)
-    assert list(sections(following.user)) == ["[Preference Summary]", "[Recent Items]", "[Task]"]
+    following, *fit = writer(shop).rows(EARLIER, 3)
+    assert list(sections(following.user)) == ["[Preference Summary]", "[Recent Items]", "[Facts]", "[Task]"]
     assert "N02" not in following.user
     assert "olive boots" not in following.user
     assert "shown" not in {row.kind for row in fit}
@@ -181,24 +184,24 @@ def test_a_target_without_a_search_knows_nothing_of_its_own_moment(shop: Store) 
 def test_the_query_memory_knows_earlier_weeks_only(shop: Store) -> None:
     [hit] = QueryMemory(shop, FakeEncoder(), ASKED).lookup("linen shirt", 1, 2)
     assert "TARGET" in hit.item_ids  # as of the search itself it would have told
-    following, _ = writer(shop).rows(BOUGHT, 0)
+    following, *_ = writer(shop).rows(BOUGHT, 0)
     lines = sections(following.user)["[Top Results of Similar Searches]"]
     assert [line.split()[1] for line in lines] == ["N03", "N04"]
 
 
 def test_a_week_begins_on_monday_and_is_then_in_the_past(shop: Store) -> None:
     for moment, first in ((datetime(2025, 3, 16, 23, 59, 59), "N03"), (datetime(2025, 3, 17), "TARGET")):
-        following, _ = writer(shop).rows(replace(BOUGHT, as_of=moment, user_id="U2"), 0)
+        following, *_ = writer(shop).rows(replace(BOUGHT, as_of=moment, user_id="U2"), 0)
         assert sections(following.user)["[Top Results of Similar Searches]"][0].split()[1] == first
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_negatives_are_other_styles_each_once_and_of_their_kind(shop: Store, seed: int) -> None:
-    _, fit = writer(shop, seed=seed).rows(BOUGHT, 0)
+    _, *fit = writer(shop, seed=seed).rows(BOUGHT, 0)
     target, *wrong = fit
     assert (target.item_id, target.kind, target.answer) == ("TARGET", "positive", "Yes")
     assert {row.answer for row in wrong} == {"No"}
-    assert {row.kind for row in wrong} == set(POOLS)
+    assert {row.kind for row in wrong} == set(POOLS) - {"hard"}  # those need a ranking
     chosen = [row.item_id for row in wrong]
     assert len(chosen) == len(set(chosen))
     assert not {"TARGET", "TWIN", "THIRD"} & set(chosen)
@@ -210,7 +213,7 @@ def test_negatives_are_other_styles_each_once_and_of_their_kind(shop: Store, see
 
 
 def test_a_pool_holds_so_many_of_each_kind(shop: Store) -> None:
-    _, fit = writer(shop, pool=2).rows(BOUGHT, 0)
+    _, *fit = writer(shop, pool=2).rows(BOUGHT, 0)
     assert Counter(row.kind for row in fit) == {"positive": 1, "shown": 2, "alike": 2, "random": 2}
 
 
@@ -219,11 +222,11 @@ def test_a_case_gives_the_same_rows_whatever_was_rendered_before(shop: Store) ->
     again.rows(EARLIER, 0)
     again.rows(BOUGHT, 1)
     assert alone.rows(BOUGHT, 2) == again.rows(BOUGHT, 2)
-    assert alone.rows(BOUGHT, 2)[1] != other.rows(BOUGHT, 2)[1]
+    assert alone.rows(BOUGHT, 2)[2:] != other.rows(BOUGHT, 2)[2:]
 
 
 def test_answers_and_shared_beginnings(shop: Store) -> None:
-    following, fit = writer(shop).rows(BOUGHT, 0)
+    following, *fit = writer(shop).rows(BOUGHT, 0)
     items = shop.items([row.item_id for row in fit])
     assert following.answer == answer_text(items["TARGET"]) == "ID: TARGET\nTitle: Harrow Placket Tunic Teal"
     assert (following.kind, following.part, following.user_id, following.seq) == ("next", "train", "U1", 11)
@@ -231,16 +234,16 @@ def test_answers_and_shared_beginnings(shop: Store) -> None:
     assert len({head(row) for row in fit}) == 1
     assert [row.user.rpartition("\n")[2] for row in fit] == [items[row.item_id].title for row in fit]
     assert head(fit[0]).endswith("\n\n[Task]\nFIT\n\n[Next Item]")
-    shared = head(fit[0]).removesuffix("\n\n[Task]\nFIT\n\n[Next Item]")
-    assert following.user.startswith(shared + "\n\n")
-    assert fit_prompts(shared, [items["TARGET"]], wording="fashion") == [Prompt(fit[0].system, fit[0].user)]
+    context = head(fit[0]).removesuffix("\n\n[Task]\nFIT\n\n[Next Item]")
+    assert following.user == f"{context}\n\n[Task]\nNEXT"  # so that one reading serves both
+    assert fit_prompts(context, [items["TARGET"]], wording="fashion") == [Prompt(fit[0].system, fit[0].user)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [BOUGHT, EARLIER])
 def test_training_reads_the_prompts_that_a_run_sends(make_store: MakeStore, case: Case) -> None:
     store = make_store(ITEMS, EVENTS, EXPOSURES)  # nothing shown in the week of the search: there a run knows more
-    following, fit = writer(store).rows(case, 0)
+    following, *fit = writer(store).rows(case, 0)
     store.close()
     llm = FakeLLM("ID: N03\nTitle: Plain Garment 03")
     settings = load_settings({}, "/nonexistent", store=str(store.path), candidates=50)
@@ -269,7 +272,7 @@ def rows() -> list[Row]:
 
 
 def test_rows_come_back_as_they_were_by_part_and_group(tmp_path: Path) -> None:
-    file = tmp_path / "fit.parquet"
+    file = tmp_path / "recommend.parquet"
     write_rows(file, rows())
     for part, groups in (("train", [4, 2]), ("test", [1]), ("valid", [])):
         found = read_rows(file, part)
@@ -285,10 +288,10 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_no_rows_are_a_file_too(tmp_path: Path) -> None:
-    write_rows(tmp_path / "fit.parquet", [])
-    assert read_rows(tmp_path / "fit.parquet", "train") == {}
+    write_rows(tmp_path / "recommend.parquet", [])
+    assert read_rows(tmp_path / "recommend.parquet", "train") == {}
 
 
 def test_a_missing_file_names_the_stage_that_writes_it(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="recgraph train examples"):
-        read_rows(tmp_path / "fit.parquet", "train")
+        read_rows(tmp_path / "recommend.parquet", "train")

@@ -45,7 +45,8 @@ from recgraph.train import (
     textformer,
     title_embeddings,
 )
-from recgraph.train.examples import Writer, write_rows
+from recgraph.train.examples.rows import write_rows
+from recgraph.train.examples.stage import Writer
 from recgraph.train.leaks import Cut
 from recgraph.train.prepare import Case, read_cases
 from recgraph.train.task import Cases, Events, Note, Reranker, Scores, System, Task, Within, read_task
@@ -266,8 +267,7 @@ def write_examples(folder: Path, cases: list[Case]) -> None:
         rows = [
             Writer(store, FakeEncoder(), None, Settings(), 2, 7).rows(case, number) for number, case in enumerate(cases)
         ]
-    write_rows(folder / "data" / "examples" / "next.parquet", [following for following, _ in rows])
-    write_rows(folder / "data" / "examples" / "fit.parquet", [row for _, fit in rows for row in fit])
+    write_rows(folder / "data" / "examples" / "recommend.parquet", [row for one in rows for row in one])
 
 
 def test_sft_examples_with_a_planted_purchase_are_refused(folder: Path) -> None:
@@ -277,7 +277,7 @@ def test_sft_examples_with_a_planted_purchase_are_refused(folder: Path) -> None:
     leaks.check_folder(folder, folder / "data" / "prepare" / "time")
     write_examples(folder, [replace(held, part="train")])
     with pytest.raises(
-        SettingsError, match=r"^SFT examples \(fit\) knows what user u1 did with 'PLANT'.*recgraph train examples"
+        SettingsError, match=r"^SFT examples \(recommend\) knows what user u1 did with 'PLANT'.*recgraph train examples"
     ):
         run(publish, folder)
     assert not (folder / "recgraph.duckdb").exists()

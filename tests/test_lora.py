@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from recgraph.errors import ModelMissing, SettingsError
 from recgraph.tools.llm.places import find_llm
 from recgraph.tools.llm.protocol import Prompt
-from recgraph.train.examples import Row
+from recgraph.train.examples.rows import Row
 from recgraph.train.lora.job import draw, first
 from recgraph.train.lora.tokens import Tokens
 from recgraph.train.lora.training import LoraSettings, train

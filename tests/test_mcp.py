@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ from ucp_sdk.models.schemas.shopping.catalog_lookup import GetProductResponse, L
 from ucp_sdk.models.schemas.shopping.catalog_search import SearchResponse
 
 from recgraph.graph.recommender import Recommender
+from recgraph.http.access import Entrance
 from recgraph.http.app import create_app
 from recgraph.http.keys import Grant, Keys
 from recgraph.http.limits import Limits
+from recgraph.protocols import ucp
 from recgraph.protocols.access import ProtocolOptions
 from recgraph.protocols.mcp_server import APP, mcp_router, server
 from recgraph.service import Service
@@ -56,7 +59,7 @@ def service(make_store: Callable[..., Store]) -> Iterator[Service]:
 
 def in_process(service: Service, grant: Grant, ask: Asking) -> None:
     async def talk() -> None:
-        async with Client(server(service, lambda headers: grant, EUROS)) as client:
+        async with Client(server(service, Entrance(Keys("none.json")), EUROS, lambda headers: grant)) as client:
             await ask(client)
 
     anyio.run(talk)
@@ -110,7 +113,7 @@ def served(app: FastAPI) -> Iterator[str]:
 
 
 def application(service: Service, keys: Keys, limits: Limits | None = None) -> FastAPI:
-    return create_app(service, keys, limits, routers=[mcp_router(service, keys, EUROS, limits)])
+    return create_app(service, keys, limits, doors=[partial(made, options=EUROS) for made in (mcp_router, ucp.router)])
 
 
 @pytest.mark.parametrize("mode", ["2026-07-28", "auto", "legacy"])
@@ -172,7 +175,7 @@ def test_a_bound_key_answers_for_its_shopper_and_for_no_other(service: Service) 
 def test_a_key_opens_what_its_scopes_say(service: Service) -> None:
     async def ask(client: Client) -> None:
         await told(client, "search_catalog", catalog={"query": "shirt"})
-        with pytest.raises(MCPError, match="scope 'events'"):
+        with pytest.raises(MCPError, match="scope events"):
             await client.call_tool("record_event", {"action": "click", "item_id": "S1OLIV", "user_id": "U1"})
 
     in_process(service, Grant(frozenset({"recommend"})), ask)
@@ -227,6 +230,20 @@ def test_a_key_that_asks_too_often_is_told_to_wait(service: Service, tmp_path: P
         answers = [httpx2.post(f"{url}/mcp", json={}) for _ in range(2)]
         assert answers[1].status_code == 429
         assert int(answers[1].headers["Retry-After"]) > 0
+
+
+def test_a_key_has_one_rate_at_all_doors(service: Service, tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    token = keys.add("mine", ["recommend"])
+    with served(application(service, keys, Limits(rate="2/minute"))) as url:
+        statuses = [
+            httpx2.get(f"{url}/v1/shop", headers={"Authorization": f"Bearer {token}"}).status_code,
+            httpx2.post(
+                f"{url}/ucp/catalog/lookup", json={"ids": ["S1NAVY"]}, headers={"X-API-Key": token}
+            ).status_code,
+            httpx2.post(f"{url}/mcp", json={}, headers={"Authorization": f"Bearer {token}"}).status_code,
+        ]
+        assert statuses == [200, 200, 429]
 
 
 def test_a_page_that_rebinds_its_name_to_this_machine_is_refused(service: Service, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from recgraph.errors import SettingsError
 from recgraph.train.evaluate import EvaluateParams
-from recgraph.train.examples import ExamplesParams
+from recgraph.train.examples.stage import ExamplesParams
 from recgraph.train.lora.job import SftParams
 from recgraph.train.lora.training import LoraSettings
 from recgraph.train.memory import MemoryParams

@@ -21,7 +21,7 @@ from recgraph.tools.index import VectorIndex
 from recgraph.tools.trained import META
 from recgraph.train import publish
 from recgraph.train.params import block, load_params
-from recgraph.train.pipeline import STAGES, TASKS, progress, run_stage, split_folder
+from recgraph.train.pipeline import STAGES, TRAINED, progress, run_stage, split_folder
 from recgraph.train.prepare import PrepareParams
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,7 +53,7 @@ def test_dvc_runs_these_stages_in_this_order() -> None:
     assert list(DVC["stages"]) == list(STAGES)
     for stage, entry in DVC["stages"].items():
         assert entry["cmd"] == f"recgraph train {stage}" + (" --task ${item.task}" if stage == "sft" else "")
-    assert DVC["stages"]["sft"]["matrix"] == {"task": list(TASKS)}
+    assert DVC["stages"]["sft"]["matrix"] == {"task": list(TRAINED)}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -61,7 +61,7 @@ def test_a_stage_depends_on_its_code_its_params_and_on_what_others_write(stage: 
     outs = {out for other in DVC["stages"] for kind in ("outs", "metrics", "plots") for out in paths(other, kind)}
     deps = paths(stage, "deps")
     for dep in deps:
-        tasks = [dep.replace("/" + task, "/${item.task}") for task in TASKS] + [dep]
+        tasks = [dep.replace("/" + task, "/${item.task}") for task in TRAINED] + [dep]
         made = (
             any(one == out or one.startswith(out + "/") for one in tasks for out in outs)
             or dep == "data/examples/${item.task}.parquet"
@@ -79,12 +79,12 @@ def test_a_stage_depends_on_its_code_its_params_and_on_what_others_write(stage: 
 def test_params_has_a_block_for_each_stage_and_preset_and_nothing_else() -> None:
     assert set(PARAMS) == {"data", "split", "preset", "presets", "baselines", *STAGES}
     for name, preset in PARAMS["presets"].items():
-        assert set(preset) == set(TASKS), f"preset {name}"
+        assert set(preset) == set(TRAINED), f"preset {name}"
     assert PARAMS["preset"] in PARAMS["presets"]
 
 
 def test_the_three_adapters_are_artifacts() -> None:
-    assert {entry["path"] for entry in DVC["artifacts"].values()} == {"adapters/${preset}/" + task for task in TASKS}
+    assert {entry["path"] for entry in DVC["artifacts"].values()} == {"adapters/${preset}/" + task for task in TRAINED}
     assert {entry["type"] for entry in DVC["artifacts"].values()} == {"model"}
 
 

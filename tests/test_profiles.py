@@ -2,9 +2,13 @@
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +17,7 @@ pytest.importorskip("ucp_sdk")
 
 from recgraph.protocols import profiles as module
 from recgraph.protocols.access import Refused
-from recgraph.protocols.profiles import VERSION, Profiles, profile_of_header
+from recgraph.protocols.profiles import VERSION, Profiles, _public, profile_of_header
 
 AGENT = "https://agent.example/profile.json"
 SEARCH = "dev.ucp.shopping.catalog.search"
@@ -93,7 +97,8 @@ def test_what_is_no_plain_https_address_is_refused(address: str) -> None:
 @pytest.mark.parametrize(
     "inside",
     ["127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "::1", "fe80::1%eth0", "fd00::1",
-     "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "224.0.0.1", "nonsense"],
+     "::ffff:10.0.0.1", "::ffff:0:10.0.0.1", "::127.0.0.1", "64:ff9b::a00:1", "64:ff9b:1::a00:1", "2002:a00:1::", "fec0::1",
+     "3fff::1", "ff02::1", "224.0.0.1", "127.1", "2130706433", "nonsense"],
 )  # fmt: skip
 def test_a_name_that_leads_inside_is_refused_before_a_connection(agent: Callable[..., Any], inside: str) -> None:
     profiles = agent(http(platform()), resolved=(PUBLIC, inside))
@@ -138,3 +143,147 @@ def test_the_header_names_the_profile() -> None:
     assert profile_of_header(f'profile="{AGENT}"') == AGENT
     assert profile_of_header(f'version="1", profile="{AGENT}";a=1') == AGENT
     assert profile_of_header("profile=token") == profile_of_header("") == ""
+
+
+# ── A real server, over TLS, that means harm ──────────────────────────────────────────────────────────────────────────
+
+
+class Hostile:
+    """An https server of this machine whose certificate the fetch trusts; what it sends is up to `behave`."""
+
+    def __init__(self, certificate: Path, behave: Callable[[socket.socket], None]) -> None:
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate)
+        self.listener, self.behave, self.met = socket.create_server(("127.0.0.1", 0)), behave, 0
+        self.port = self.listener.getsockname()[1]
+        self.address = f"https://agent.example:{self.port}/profile.json"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                plain, _ = self.listener.accept()
+                self.met += 1
+                with suppress(OSError), self.context.wrap_socket(plain, server_side=True) as end:
+                    end.recv(4096)
+                    self.behave(end)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hostile]]:
+    """hostile(behave) -> a server that the name agent.example leads to, as if its address were a public one."""
+    certificate, servers, known, trusting = tmp_path / "agent.pem", list[Hostile](), _public, ssl.create_default_context
+    certificate.write_bytes(certificate_of("agent.example"))
+    monkeypatch.setattr(module, "_public", lambda address: address == "127.0.0.1" or known(address))
+    monkeypatch.setattr(module, "_resolved", lambda host, port: ["127.0.0.1"])
+    monkeypatch.setattr(module.ssl, "create_default_context", lambda: trusting(cafile=str(certificate)))
+
+    def make(behave: Callable[[socket.socket], None]) -> Hostile:
+        servers.append(Hostile(certificate, behave))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.listener.close()
+
+
+def certificate_of(name: str) -> bytes:
+    """A key and a certificate that it signed itself, as PEM."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    made = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    plain, pem = serialization.NoEncryption(), serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    return private + bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
+
+
+def refused_by(address: str) -> Refused:
+    with pytest.raises(Refused) as refused:
+        Profiles([address]).capabilities(address)
+    return refused.value
+
+
+def test_a_profile_is_fetched_over_tls(hostile: Callable[..., Hostile]) -> None:
+    server = hostile(lambda end: end.sendall(http(platform())))
+    assert Profiles([server.address]).capabilities(server.address) == {SEARCH}
+
+
+def test_a_redirect_is_not_followed(hostile: Callable[..., Hostile]) -> None:
+    inside = hostile(lambda end: end.sendall(http(platform())))
+    leads_inside = http({}, "302 Found", f"Location: {inside.address}\r\n")
+    assert refused_by(hostile(lambda end: end.sendall(leads_inside)).address).code == "profile_unreachable"
+    assert inside.met == 0
+
+
+def test_an_endless_body_is_read_to_its_limit_and_no_further(hostile: Callable[..., Hostile]) -> None:
+    sent = 0
+
+    def pour(end: socket.socket) -> None:
+        nonlocal sent
+        end.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            end.sendall(b" " * 65_536)
+            sent += 65_536
+
+    assert refused_by(hostile(pour).address).code == "profile_malformed"
+    assert sent < 20_000_000  # what lies in buffers on the way
+
+
+def test_a_certificate_of_another_name_is_refused(
+    hostile: Callable[..., Hostile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = hostile(lambda end: end.sendall(http(platform())))
+    assert refused_by(server.address.replace("agent.example", "other.example")).code == "profile_unreachable"
+
+
+def test_a_handshake_that_never_ends_frees_its_place(
+    hostile: Callable[..., Hostile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte of it would have had the whole time anew, and four such servers all the places there are."""
+    monkeypatch.setattr(module, "SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            end, _ = listener.accept()
+            with end, suppress(OSError):
+                end.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16 KB, a byte at a time
+                for _ in range(100):
+                    time.sleep(0.05)
+                    end.sendall(b"\x02")
+
+        hostile(lambda end: None)  # whose names and certificate count
+        threading.Thread(target=drip, daemon=True).start()
+        address = f"https://agent.example:{listener.getsockname()[1]}/profile.json"
+        profiles = Profiles([address])
+        with pytest.raises(Refused):
+            profiles.capabilities(address)
+        end = time.monotonic() + 2
+        while profiles._free._value < module._AT_ONCE:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def test_a_name_that_changes_its_answer_is_asked_once_and_the_address_looked_at_is_dialled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DNS rebinding: public for the check, inside for the connection."""
+    answers, dialled = [PUBLIC, "127.0.0.1"], list[tuple[str, int]]()
+
+    def asked(host: str, port: int, **_: Any) -> list[Any]:
+        assert host == "agent.example"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answers.pop(0), port))]
+
+    def dial(place: tuple[str, int], timeout: float) -> socket.socket:
+        dialled.append(place)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(module.socket, "getaddrinfo", asked)
+    monkeypatch.setattr(module.socket, "create_connection", dial)
+    assert refused_by(AGENT).code == "profile_unreachable"
+    assert dialled == [(PUBLIC, 443)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -73,17 +74,31 @@ def test_candidates_share_everything_but_the_last_line() -> None:
     assert heads.pop().endswith("[Next Item]")
 
 
-def test_both_tasks_share_the_system_text_and_the_users_part() -> None:
+def test_both_tasks_share_all_that_stands_before_the_task() -> None:
     items = {"A": item("A"), "B": item("B")}
     shared = prompts.shared_text("Likes linen.", "shirt", [click(2, "A")], items)
-    following = prompts.next_prompt(
-        shared, [search(1, "linen")], [MemoryHit("linen", 0.9, ("B",))], items, wording="fashion"
-    )
-    [fit] = prompts.fit_prompts(shared, [items["B"]], wording="fashion")
+    context = prompts.context_text(shared, "Date: 1 May", [search(1, "linen")], [MemoryHit("linen", 0.9, ("B",))], items)
+    following = prompts.next_prompt(context, wording="fashion")
+    [fit] = prompts.fit_prompts(context, [items["B"]], wording="fashion")
     assert following.system == fit.system
-    assert following.user.startswith(shared)
-    assert fit.user.startswith(shared)
+    assert context.startswith(shared)
+    assert following.user == f"{context}\n\n[Task]\nNEXT"
+    assert fit.user.startswith(f"{context}\n\n[Task]\nFIT\n")
     assert "1. B Title of B" in following.user
+
+
+def test_the_facts_are_the_day_and_the_size_that_each_category_was_taken_in() -> None:
+    items = {
+        "A": item("A", category="boots", size="EU 38"),
+        "B": item("B", category="tops_blouses", size="M"),
+        "C": item("C", category="boots", size="EU 39"),
+        "D": item("D", category="boots", size=""),
+    }
+    looked = [click(1, "B"), click(2, "C"), click(3, "C"), click(4, "A", "purchase"), click(5, "D"), click(6, "X")]
+    told = prompts.facts_text(datetime(2025, 7, 14), looked, items)
+    assert told == "Date: 14 July\nSizes: boots EU 38; tops blouses M"
+    assert prompts.facts_text(None, [], {}) == ""
+    assert "Sizes" not in prompts.facts_text(datetime(2025, 7, 14), looked, {})
 
 
 def test_attributes_are_named_once() -> None:
@@ -155,15 +170,14 @@ def every_prompt(task: str) -> list[Prompt]:
     events = [search(1, "boots"), click(2, "A"), click(3, "B", "purchase")]
     shared = prompts.shared_text("Likes boots.", "wool hat", events[1:], items)
     lines = [prompts.event_text(event, items, with_id=False) for event in events]
+    context = prompts.context_text(shared, "Date: 1 May", events[:1], [MemoryHit("hat", 1.0, ("B",))], items)
     found = []
     for wording in ("fashion", "general"):
-        if task == "next":
-            found.append(
-                prompts.next_prompt(shared, events[:1], [MemoryHit("hat", 1.0, ("B",))], items, wording=wording)
-            )
-        elif task == "fit":
-            found += prompts.fit_prompts(shared, list(items.values()), wording=wording)
-        else:
+        if task in ("next", "recommend"):
+            found.append(prompts.next_prompt(context, wording=wording))
+        if task in ("fit", "recommend"):
+            found += prompts.fit_prompts(context, list(items.values()), wording=wording)
+        if task == "summarize":
             found.append(prompts.block_prompt(lines, wording=wording))
             found.append(prompts.recurrent_prompt("Likes boots.", lines, wording=wording))
             found.append(prompts.merge_prompt(["Boots.", "Hats."], wording=wording))
@@ -171,13 +185,19 @@ def every_prompt(task: str) -> list[Prompt]:
 
 
 @pytest.mark.parametrize(
-    ("task", "digest"), [("next", "e4e4fb7e3bf24bb4"), ("fit", "12f5fd834a0a1b58"), ("summarize", "33e523d426a301cd")]
+    ("adapter", "version", "digest"),
+    [
+        ("recommend", "1", "b994f24273ad2444"),
+        ("next", "2", "3affdd361576c10b"),
+        ("fit", "2", "8336beed035e7ea8"),
+        ("summarize", "1", "33e523d426a301cd"),
+    ],
 )
-def test_a_prompt_changes_only_with_the_version_of_its_task(task: str, digest: str) -> None:
-    """The shipped adapters were trained on these bytes. Where they change, the task's version goes up, and the digest
-    here with it."""
-    text = "\0".join(f"{prompt.system}\0{prompt.user}" for prompt in every_prompt(task))
-    assert (prompts.VERSIONS[task], hashlib.sha256(text.encode()).hexdigest()[:16]) == ("1", digest)
+def test_a_prompt_changes_only_with_the_version_of_its_adapter(adapter: str, version: str, digest: str) -> None:
+    """The shipped adapters were trained on these bytes. Where they change, the version goes up, and the digest here
+    with it."""
+    text = "\0".join(f"{prompt.system}\0{prompt.user}" for prompt in every_prompt(adapter))
+    assert (prompts.VERSIONS[adapter], hashlib.sha256(text.encode()).hexdigest()[:16]) == (version, digest)
 
 
 def test_the_shipped_adapters_learnt_todays_prompts() -> None:
@@ -186,5 +206,5 @@ def test_the_shipped_adapters_learnt_todays_prompts() -> None:
         for path in Path(__file__).parents[1].glob("adapters/default/*/recgraph.json")
     ]
     assert {card["task"]: card["prompt_version"] for card in cards} == {
-        task: prompts.VERSIONS[task] for task in ("next", "fit", "summarize")
+        name: prompts.VERSIONS[name] for name in ("recommend", "summarize")
     }

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from recgraph.errors import SettingsError, StoreError
 from recgraph.graph.prompts import answer_text
 from recgraph.tools.llm.protocol import Prompt, Usage
-from recgraph.train.examples import Row, write_rows
+from recgraph.train.examples.rows import Row, write_rows
 from recgraph.train.lora.exam import measure_fit, measure_next
 from recgraph.train.lora.job import Job, _negatives, train_job
 from recgraph.train.lora.stage import _write_metrics, save_small
@@ -134,7 +134,7 @@ def test_fit_is_measured_by_hand() -> None:
         "auc_random": 3 / 4,  # 2 > -1, 2 > 1, 0 > -1, but 0 < 1
         "auc_alike": (1 / 2 + 1 / 2) / 4,  # 2 = 2 twice; 0 < 2 twice
         # the level, less the score where the answer is Yes
-        "perplexity": pytest.approx(math.exp((1 + 8 + 13 + 3 + 8 + 13) / 6)),
+        "judged_perplexity": pytest.approx(math.exp((1 + 8 + 13 + 3 + 8 + 13) / 6)),
     }  # no `shown` product, so nothing is said about them
 
 
@@ -148,14 +148,14 @@ def test_a_constant_scorer_is_worth_a_half() -> None:
         "auc_shown": 0.5,
     }
     # the fake says e^-1 to Yes and e^-0.5 to No
-    assert found["perplexity"] == pytest.approx(math.exp((5 * 1 + 30 * 0.5) / 35))
+    assert found["judged_perplexity"] == pytest.approx(math.exp((5 * 1 + 30 * 0.5) / 35))
 
 
 def test_nobody_held_out_gives_no_number_and_no_error() -> None:
     found = measure_fit(FakeLLM(), {}, None)
     assert (found["cases"], found["prompts"]) == (0, 0)
     assert math.isnan(found["auc"])
-    assert math.isnan(found["perplexity"])
+    assert math.isnan(found["judged_perplexity"])
 
 
 # ── What it learns from ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -200,8 +200,8 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def params(base: Path, tmp_path: Path) -> dict[str, Any]:
-    write_rows(tmp_path / "data" / "examples" / "fit.parquet", pool(positive=1, random=2))
-    presets = {"default": {"next": {"rank": 16}, "fit": {"rank": 4}}, "small": {"fit": {"rank": 4}}}
+    write_rows(tmp_path / "data" / "examples" / "recommend.parquet", pool(positive=1, random=2))
+    presets = {"default": {"recommend": {"rank": 16}, "fit": {"rank": 4}}, "small": {"recommend": {"rank": 4}}}
     return {
         "task": "fit",
         "preset": "default",
@@ -245,8 +245,23 @@ def test_wrong_params_are_named(params: dict[str, Any], tmp_path: Path, where: s
 
 
 def test_missing_examples_name_the_stage_that_writes_them(params: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"next\.parquet.*recgraph train examples"):
-        Job.of(changed(params, "task", "next"), tmp_path)
+    with pytest.raises(StoreError, match=r"summarize\.parquet.*recgraph train examples"):
+        Job.of(changed(params, "task", "summarize"), tmp_path)
+
+
+def test_an_adapter_for_one_task_learns_from_the_rows_of_that_task_alone(
+    params: dict[str, Any], tmp_path: Path
+) -> None:
+    row = pool(positive=1, random=2)[0]
+    rows = [replace(row, answer="ID: I1\nTitle: Boots", kind="next"), *pool(positive=1, random=2)]
+    write_rows(tmp_path / "data" / "examples" / "recommend.parquet", rows)
+    kinds = {
+        task: [row.kind for row in Job.of(changed(params, "task", task), tmp_path).groups("test")[0]]
+        for task in ("recommend", "next", "fit")
+    }
+    fit = ["positive", "random", "random"]
+    assert kinds == {"recommend": ["next", *fit], "next": ["next"], "fit": fit}
+    assert Job.of(changed(params, "task", "next"), tmp_path).settings.rank == 16  # as the one for both tasks
 
 
 def test_what_decides_the_weights_decides_the_work_folder(params: dict[str, Any], base: Path, tmp_path: Path) -> None:
@@ -262,7 +277,7 @@ def test_what_decides_the_weights_decides_the_work_folder(params: dict[str, Any]
     }
     assert len(others | {work}) == 5
     for where, to in (
-        ("presets.default.next", {"rank": 99}),
+        ("presets.default.recommend", {"rank": 99}),
         ("presets.default.summarize", {"rank": 2}),
         ("presets.other", {}),
         ("presets.default.fit.eval_cases", 3),
@@ -270,7 +285,7 @@ def test_what_decides_the_weights_decides_the_work_folder(params: dict[str, Any]
     ):
         assert Job.of(changed(params, where, to), tmp_path).work == work
     assert Job.of(changed(params, "presets.default.fit.alpha", 16), tmp_path).work == work  # the default, spelled out
-    write_rows(tmp_path / "data" / "examples" / "fit.parquet", pool(positive=1, random=3))
+    write_rows(tmp_path / "data" / "examples" / "recommend.parquet", pool(positive=1, random=3))
     more = Job.of(params, tmp_path).work
     save_file({"weight": torch.ones(4)}, base / "model.safetensors")
     assert len({work, more, Job.of(params, tmp_path).work}) == 3

@@ -402,6 +402,30 @@ def test_a_closed_store_says_so(make_store: MakeStore) -> None:
         store.counts()
 
 
+def test_a_store_is_closed_when_the_write_of_another_thread_has_ended(make_store: MakeStore) -> None:
+    """A server that was stopped while it warmed up closed the connection under the embeddings that it was writing, and
+    died of it."""
+    store, writes, go = make_store(ITEMS, EVENTS), threading.Event(), threading.Event()
+    left: list[float] = []
+
+    def write() -> None:
+        with store._database.writing() as cursor:
+            writes.set()
+            go.wait(10)
+            cursor.execute("SELECT count(*) FROM items").fetchall()
+            left.append(time.monotonic())
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    writes.wait(10)
+    threading.Timer(0.1, go.set).start()
+    store.close()
+    closed = time.monotonic()
+    thread.join()
+    assert left
+    assert left[0] < closed
+
+
 def test_the_run_log_is_a_file_of_its_own_and_gives_runs_back_newest_first(make_store: MakeStore) -> None:
     store = make_store(ITEMS)
     log = RunLog(store.path)

@@ -56,6 +56,21 @@ def test_a_tree_has_the_gradient_of_its_examples_one_by_one(model: LlamaForCausa
     assert torch.allclose(together, one_by_one, atol=1e-6)
 
 
+def test_attention_in_plain_products_has_the_loss_and_the_gradient_of_torchs_own(model: LlamaForCausalLM) -> None:
+    def found(kind: str) -> tuple[float, torch.Tensor]:
+        model.set_attn_implementation(kind)
+        model.zero_grad()
+        loss = tree_loss(model, build(CASES).tensors()).sum()
+        loss.backward()
+        weight = model.model.layers[0].self_attn.k_proj.weight.grad
+        assert weight is not None
+        return loss.item(), weight.clone()
+
+    (plain, gradient), (own, same) = found("tree"), found("sdpa")
+    assert plain == pytest.approx(own, rel=1e-6)
+    assert torch.allclose(gradient, same, atol=1e-7)
+
+
 def test_what_prompts_share_is_computed_once_and_nothing_is_padded() -> None:
     tree = build(CASES)
     # 1 2 | 3 4 5 (50+1), 3 4 6 50, 3 4 7 51 | 8 4 5, 8 4 6; the last token of an example predicts nothing

@@ -21,6 +21,7 @@ from ucp_sdk.models.schemas.shopping.catalog_lookup import GetProductResponse, L
 from ucp_sdk.models.schemas.shopping.catalog_search import SearchResponse
 
 from recgraph.graph.recommender import Recommender
+from recgraph.http.access import Entrance
 from recgraph.http.keys import Keys
 from recgraph.protocols import ucp
 from recgraph.protocols.access import ProtocolOptions
@@ -45,7 +46,8 @@ def ask(make_store: Callable[..., Store]) -> Iterator[Ask]:
 
         def answer(operation: str, body: Any, status: int = 200, token: str = "", currency: str = "EUR") -> Any:
             app = FastAPI()
-            app.include_router(ucp.router(Service(recommender), Keys.beside(path), ProtocolOptions(currency=currency)))
+            entrance = Entrance(Keys.beside(path))
+            app.include_router(ucp.router(Service(recommender), entrance, ProtocolOptions(currency=currency)))
             headers = {
                 "UCP-Agent": AGENT,
                 "Content-Type": "application/json",
@@ -84,7 +86,7 @@ def test_the_profile_names_both_transports_and_both_capabilities(ask: Ask) -> No
 
 @pytest.mark.parametrize(("url", "kept"), [("https://shop.example", "public, max-age=300"), ("", "no-store")])
 def test_a_profile_that_a_request_names_the_place_of_is_not_cached(url: str, kept: str) -> None:
-    app, nothing = FastAPI(), Keys("none.json")
+    app, nothing = FastAPI(), Entrance(Keys("none.json"))
     app.include_router(ucp.router(cast(Service, None), nothing, ProtocolOptions(url=url)))
     told = TestClient(app, base_url="http://evil.example").get("/.well-known/ucp")
     assert told.headers["Cache-Control"] == kept
@@ -221,7 +223,7 @@ def test_half_a_character_is_refused_as_other_bodies_are(ask: Ask, operation: st
 
 def test_a_body_that_is_no_text_is_refused_in_ucps_words(ask: Ask) -> None:
     app = FastAPI()
-    app.include_router(ucp.router(ask.service, Keys.beside(ask.path)))  # type: ignore[attr-defined]
+    app.include_router(ucp.router(ask.service, Entrance(Keys.beside(ask.path))))  # type: ignore[attr-defined]
     with TestClient(app) as client:
         headers = {"Content-Type": "application/json"}
         told = client.post("/ucp/catalog/search", content=b"\x0e#Q\xff", headers=headers)

@@ -132,7 +132,7 @@ def test_an_id_that_could_act_is_in_no_prompt() -> None:
     items = {one: item(one, "Boots") for one in [*BAD_IDS, "P7"]}
     events = [click(seq, one) for seq, one in enumerate(items, 1)]
     shared = prompts.shared_text("", "", events, items)
-    text = prompts.next_prompt(shared, events, [MemoryHit("q", 1.0, tuple(items))], items, wording="fashion").user
+    text = prompts.context_text(shared, "", events, [MemoryHit("q", 1.0, tuple(items))], items)
     assert not any(acts(line) for line in text.split("\n"))
     assert text.count("P7 Boots") == 3
     assert text.count("click Boots") == 2 * len(BAD_IDS)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from recgraph.errors import SettingsError, StoreError
+from recgraph.tools.llm.adapter_sets import ADAPTERS
 from recgraph.train.params import Params, load_params, text
 
 Note = Callable[[str], None]
@@ -31,30 +32,30 @@ STAGES: Mapping[str, tuple[str, str]] = {
     "memory": ("recgraph.train.memory", "embed the queries of the query-product memory"),
     "textformer": ("recgraph.train.textformer", "train the text transformer, which reads titles and queries"),
     "ranking": ("recgraph.train.ranking", "learn how far each source of candidates is to be believed"),
-    "examples": ("recgraph.train.examples", "write prompts and answers to learn from"),
+    "examples": ("recgraph.train.examples.stage", "write prompts and answers to learn from"),
     "sft": ("recgraph.train.lora.stage", "train a LoRA adapter for each task"),
     "evaluate": ("recgraph.train.evaluate", "measure retrieval on the held-out cases"),
     "publish": ("recgraph.train.publish", "write the store that `recgraph run` uses"),
     "parts": ("recgraph.train.shop.parts", "pack the trained parts that `recgraph demo` ships"),
 }
-TASKS = ("next", "fit", "summarize")
+TRAINED = ("recommend", "summarize")  # the adapters that are trained where none is named
 SPLITS = ("time", "loo")
 _EVERY = 30.0  # seconds between two lines where nobody watches a bar
 
 
 def run_stage(stage: str, folder: str | Path = ".", task: str = "", note: Note = lambda _: None) -> None:
-    """Runs one stage in `folder`. `task` is for `sft` alone, which finds it as params["task"]; without one all three
-    are trained in turn.
+    """Runs one stage in `folder`. `task`, an adapter's name, is for `sft` alone, which finds it as params["task"];
+    without one those of TRAINED are trained in turn.
 
     Raises SettingsError for a wrong name, StoreError for a missing input, and what the stage raises.
     """
     if stage not in STAGES:
         raise SettingsError(f"'{stage}' is no stage. Stages: {', '.join(STAGES)}.")
-    if task and (stage != "sft" or task not in TASKS):
-        raise SettingsError(f"--task is '{task}'; it is for the stage sft and one of {', '.join(TASKS)}.")
+    if task and (stage != "sft" or task not in ADAPTERS):
+        raise SettingsError(f"--task is '{task}'; it is for the stage sft and one of {', '.join(ADAPTERS)}.")
     params = load_params(folder)
     module = importlib.import_module(STAGES[stage][0])
-    for each in (task,) if task or stage != "sft" else TASKS:
+    for each in (task,) if task or stage != "sft" else TRAINED:
         module.run({**params, "task": each} if each else params, Path(folder), note)
 
 

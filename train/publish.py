@@ -21,12 +21,12 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.store.ingest.side import take_place
-from recgraph.tools.llm.adapter_sets import AdapterCard, adapter_fingerprint
+from recgraph.tools.llm.adapter_sets import ADAPTERS, AdapterCard, adapter_fingerprint
 from recgraph.tools.trained import FOLDERS, META, TrainedParts, published_facts
 from recgraph.train import leaks
 from recgraph.train.memory import read_queries
 from recgraph.train.params import Params, block, text
-from recgraph.train.pipeline import TASKS, Note, needed, split_folder
+from recgraph.train.pipeline import Note, needed, split_folder
 from recgraph.train.prepare import read_cases, read_facts
 from recgraph.train.summarize import SummarizeParams, check_summaries
 from recgraph.train.title_embeddings import encoder_place, sample
@@ -57,13 +57,13 @@ def check_replaceable(path: Path) -> None:
 
 
 def adapters_of(folder: Path, preset: str) -> dict[str, dict[str, Any]]:
-    """What is known of the adapters of a preset: task → fingerprint and fitted_before, of those that are there."""
+    """What is known of the adapters of a preset: name → fingerprint and fitted_before, of those that are there."""
     found: dict[str, dict[str, Any]] = {}
-    for task in TASKS:
-        place = folder / "adapters" / preset / task
+    for name in ADAPTERS:
+        place = folder / "adapters" / preset / name
         card = AdapterCard.read(place)
         if card is not None:
-            found[task] = {
+            found[name] = {
                 "weights": adapter_fingerprint(place),
                 "fitted_before": card.data.get("fitted_before"),
                 "source": card.data.get("source"),

@@ -97,7 +97,7 @@ class YesNoSystem(LLMSystem):
 
     def _epochs(self, cases: Cases, settings: Any, tokens: Any) -> list[Any]:
         """The target, answered Yes, among items drawn evenly, answered No."""
-        from recgraph.train.examples import Row
+        from recgraph.train.examples.rows import Row
         from recgraph.train.lora.job import draw
 
         among = drawn(

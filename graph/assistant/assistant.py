@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, closing
@@ -19,7 +20,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 
 from recgraph.graph.assistant.agent import SECONDS
-from recgraph.graph.assistant.talk import SHOWS, build_talk
+from recgraph.graph.assistant.talk import SHOWS, TurnContext, build_talk
 from recgraph.graph.recommender import Recommender, Step
 from recgraph.tools.wish.understand import MOST_LETTERS
 
@@ -30,7 +31,8 @@ THREADS = 1000  # conversations kept in memory where no checkpointer is given
 class Reply:
     """What the assistant says. `products` are those this reply shows, as in the public JSON (DESIGN 8) with brand,
     color, category and size; `understood` is the wish that holds now with its `parts` in words; `asked_back` the
-    question it asks, "" for none; `run_id` that of the recommendation, "" where none was made."""
+    question it asks, "" for none; `run_id` that of the recommendation, "" where none was made, `degraded` and `plan`
+    what that did without."""
 
     text: str
     products: list[dict[str, Any]] = field(default_factory=list)
@@ -38,6 +40,7 @@ class Reply:
     understood: dict[str, Any] = field(default_factory=dict)
     relaxed: list[dict[str, Any]] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
+    plan: list[str] = field(default_factory=list)
     asked_back: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,18 +68,20 @@ class Assistant:
         self.graph = build_talk(recommender, self.checkpointer, shows, model, seconds)
         self._threads, self._lock = OrderedDict[str, None](), threading.Lock()
 
-    def reply(self, user_id: str, text: str, thread: str = "") -> Reply:
-        """The answer to what a user says in a thread."""
-        for step in self.stream(user_id, text, thread):
+    def reply(self, user_id: str, text: str, thread: str = "", deadline: float | None = None) -> Reply:
+        """The answer to what a user says in a thread, within `deadline` seconds, or those of the settings."""
+        for step in self.stream(user_id, text, thread, deadline):
             if isinstance(step, Reply):
                 return step
         raise AssertionError("a turn ends in a reply")
 
-    def stream(self, user_id: str, text: str, thread: str = "") -> Iterator[Step | Reply]:
+    def stream(
+        self, user_id: str, text: str, thread: str = "", deadline: float | None = None
+    ) -> Iterator[Step | Reply]:
         """The steps of the recommender, where it is asked, then the reply."""
         asked, config = self._asked(user_id, text, thread)
         state: dict[str, Any] = {}
-        parts = cast(Any, self.graph.stream(asked, config, stream_mode=["custom", "values"], **self._kept))
+        parts = cast(Any, self.graph.stream(asked, config, stream_mode=["custom", "values"], **self._kept(deadline)))
         try:
             with closing(parts):
                 for kind, part in parts:
@@ -88,18 +93,20 @@ class Assistant:
             self._forget_oldest(config)
         yield reply_of(state)
 
-    async def areply(self, user_id: str, text: str, thread: str = "") -> Reply:
+    async def areply(self, user_id: str, text: str, thread: str = "", deadline: float | None = None) -> Reply:
         """As `reply`."""
-        async for step in self.astream(user_id, text, thread):
+        async for step in self.astream(user_id, text, thread, deadline):
             if isinstance(step, Reply):
                 return step
         raise AssertionError("a turn ends in a reply")
 
-    async def astream(self, user_id: str, text: str, thread: str = "") -> AsyncIterator[Step | Reply]:
+    async def astream(
+        self, user_id: str, text: str, thread: str = "", deadline: float | None = None
+    ) -> AsyncIterator[Step | Reply]:
         """As `stream`."""
         asked, config = self._asked(user_id, text, thread)
         state: dict[str, Any] = {}
-        parts = cast(Any, self.graph.astream(asked, config, stream_mode=["custom", "values"], **self._kept))
+        parts = cast(Any, self.graph.astream(asked, config, stream_mode=["custom", "values"], **self._kept(deadline)))
         try:
             async with aclosing(parts):
                 async for kind, part in parts:
@@ -120,9 +127,9 @@ class Assistant:
             saver.delete_thread(thread)
         return len(threads)
 
-    @property
-    def _kept(self) -> dict[str, Any]:
-        return {"durability": "exit"}  # one checkpoint a turn
+    def _kept(self, deadline: float | None) -> dict[str, Any]:
+        until = None if deadline is None else time.monotonic() + deadline
+        return {"durability": "exit", "context": TurnContext(until)}  # one checkpoint a turn
 
     def _asked(self, user_id: str, text: str, thread: str) -> tuple[Any, Any]:
         words = text[: MOST_LETTERS + 1].encode("utf-8", "replace").decode()  # lone surrogates stop checkpoints

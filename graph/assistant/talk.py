@@ -8,8 +8,9 @@ subject, how wishes add up sums.py's, the sentences are in sentences.py; with a 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, cast
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage
@@ -17,6 +18,7 @@ from langgraph.config import get_stream_writer
 from langgraph.errors import NodeError
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
+from langgraph.runtime import Runtime
 from langgraph.types import Command
 from typing_extensions import TypedDict  # of typing, pydantic takes it from Python 3.12 on alone
 
@@ -39,6 +41,7 @@ from recgraph.tools.wish.words import SOFT
 SHOWS = 5  # products of one reply
 MOST_MESSAGES = 100  # of a thread that are kept, the latest
 _MOST_ASKED = 100  # candidates of one run, out of which what was shown before is left out
+_LEAST = 0.05  # seconds that a turn has whose time was up before
 _NEAR = 40  # candidates among which the other colours of a style are looked for
 _FINDS = ("wish", "suggest", "more", "refuse", "undo", "yes")
 
@@ -70,6 +73,20 @@ class ChatState(TypedDict, total=False):
     run_id: str
     turn: dict[str, Any]
     found: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TurnContext:
+    """What a turn is given beside its state: until when it is to be answered, a moment of `time.monotonic()`; as long
+    as the settings say for None."""
+
+    until: float | None = None
+
+    @classmethod
+    def seconds_of(cls, runtime: Runtime[TurnContext]) -> float | None:
+        """What is left; also where a client of another kind gives no context, or one of its own."""
+        until = runtime.context.until if isinstance(runtime.context, cls) else None
+        return None if until is None else max(_LEAST, until - time.monotonic())
 
 
 class Talk:
@@ -155,14 +172,14 @@ class Talk:
 
     # -- recommend ---------------------------------------------------------------------------------------------------
 
-    def recommend(self, state: ChatState) -> ChatState:
+    def recommend(self, state: ChatState, runtime: Runtime[TurnContext]) -> ChatState:
         """The products of this turn: all of the wish holds for each, none is shown twice for one wish, and one of a
         style is enough. Tells a stream of the recommender's steps."""
         wish, turn = wish_of(state), state["turn"]
         go_by = wish.like.item_id if wish.like else ""
         out = {*(state.get("refused") or []), *((state.get("offered") or []) if turn["does"] == "more" else []), go_by}
         asked = min(_MOST_ASKED, _NEAR + len(out))
-        found = self._run(state.get("user_id") or "", wish, asked)
+        found = self._run(state.get("user_id") or "", wish, asked, TurnContext.seconds_of(runtime))
         chosen = self._chosen(found, out, go_by)
         unknown = _unknown(found, chosen, wish)
         only_unknown = unknown and not replace(wish, text="")
@@ -173,6 +190,7 @@ class Talk:
             "products": products,
             "relaxed": [{"part": part, "more": more[part]} for part in by_ease(list(more))],
             "degraded": [one for one in found.degraded if not one.startswith(NOTHING_LEFT)],  # the sentences say it
+            "plan": [str(one) for one in found.left_out],
             "known": bool(found.history),
             "unknown": unknown,
             "only_unknown": bool(only_unknown),
@@ -186,9 +204,9 @@ class Talk:
             update["offered"] = [*(state.get("offered") or []), *(one["item_id"] for one in products)][-_MOST_ASKED:]
         return update
 
-    def _run(self, user_id: str, wish: Wish, k: int) -> Recommendation:
+    def _run(self, user_id: str, wish: Wish, k: int, deadline: float | None) -> Recommendation:
         write = get_stream_writer()
-        for step in self.shop.stream(user_id, search_words(wish), k=k, wish=wish, new_user=True):
+        for step in self.shop.stream(user_id, search_words(wish), k=k, wish=wish, new_user=True, deadline=deadline):
             if isinstance(step, Recommendation):
                 return step
             write({"node": step.node, "ms": step.ms, "detail": step.detail})
@@ -241,6 +259,7 @@ class Talk:
             "understood": {**wish_of(state).to_dict(), "parts": wish_of(state).parts(self.shop.currency)},
             "relaxed": found.get("relaxed", []),
             "degraded": found.get("degraded", []),
+            "plan": found.get("plan", []),
             "asked_back": asks,
         }
 
@@ -342,7 +361,7 @@ class Speaker:
     def __init__(self, talk: Talk, model: Any, seconds: float = SECONDS) -> None:
         self.talk, self.model, self.seconds = talk, model, seconds
 
-    def speak(self, state: ChatState) -> ChatState:
+    def speak(self, state: ChatState, runtime: Runtime[TurnContext]) -> ChatState:
         """The model's reply in place of the written one. Raises what `write` raises."""
         update = self.talk.answer(state)
         draft = update["messages"][-1]
@@ -358,7 +377,9 @@ class Speaker:
         )
         finds = self._finds(state, wish)
         must = bool(facts["products"])
-        text = write(self.model, state["messages"], draft.text, found, finds, must_cite=must, seconds=self.seconds)
+        left = TurnContext.seconds_of(runtime)
+        seconds = self.seconds if left is None else min(self.seconds, left)
+        text = write(self.model, state["messages"], draft.text, found, finds, must_cite=must, seconds=seconds)
         if facts["products"] or not set(found.cited) <= {one["item_id"] for one in given}:
             facts["products"] = [dict(found.products[item_id]) for item_id in found.cited]
             update["products"] = facts["products"]
@@ -391,7 +412,7 @@ def build_talk(
     """Wires the conversation. `checkpointer` as LangGraph's `compile` takes it; with a chat `model`, that writes the
     replies, and has so many seconds for one."""
     talk = Talk(shop, shows)
-    graph = StateGraph(ChatState)
+    graph = StateGraph(ChatState, TurnContext)
     graph.add_node("listen", talk.listen)
     graph.add_node("recommend", talk.recommend)
     if model is None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
 
 from recgraph.errors import RecgraphError, StoreBusy, StoreError, UnknownRun
-from recgraph.http.access import Access, check_sees, check_unbound
+from recgraph.http.access import Entrance, check_sees, check_unbound
 from recgraph.http.bodies import (
     HistoryJson,
     Id,
@@ -25,15 +24,12 @@ from recgraph.http.bodies import (
     UsersJson,
 )
 from recgraph.http.keys import Grant
-from recgraph.http.limits import Gate
-from recgraph.http.metrics import Meters
 from recgraph.http.problems import Refusal, documented, problem_json, refusal_of
-from recgraph.service import Service
+from recgraph.service import Clock, Service
 from recgraph.tools.wish.wish import Wish
 
 RunId = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$", examples=["1f0c2b7a9d3e"])]
 UserId = Annotated[Id, Path()]
-LEAST_SECONDS = 0.05  # that an answer is given after it has waited for its turn
 # As OpenAPI describes a stream: what each of its events is.
 SERVER_SENT: dict[str, Any] = {
     "text/event-stream": {
@@ -47,10 +43,10 @@ SERVER_SENT: dict[str, Any] = {
 _REFUSED = (400, 401, 403, 408, 413, 422, 429, 500, 503)
 
 
-def router(service: Service, access: Access, answering: Gate, reading: Gate, meters: Meters) -> APIRouter:
+def router(service: Service, entrance: Entrance) -> APIRouter:
     """These endpoints over one service."""
     routes = APIRouter(prefix="/v1", responses=documented(*_REFUSED))
-    may = Depends(access.asks("recommend"))
+    may, answering, reading = Depends(entrance.access.asks("recommend")), entrance.answering, entrance.writing
 
     @routes.post(
         "/recommendations",
@@ -69,11 +65,11 @@ def router(service: Service, access: Access, answering: Gate, reading: Gate, met
         """Ten (or `k`) products for a shopper, best first, each with its reason, its source and the events behind it.
         What had to be done without stands in `degraded`; the wish's hard parts hold all the same."""
         check_sees(grant, body.user_id)
-        until = None if body.deadline_ms is None else time.monotonic() + body.deadline_ms / 1000
-        asked = partial(_asked, service, body, until)
+        clock = service.clock(body.deadline_ms and body.deadline_ms / 1000)
+        asked = partial(_asked, service, body, clock)
         if not body.stream:
-            return JSONResponse(await answering.run(_last, asked, meters))
-        pieces = answering.stream(partial(_counted, asked, meters))
+            return JSONResponse(await answering.run(last, asked, clock=clock))
+        pieces = answering.stream(asked, clock)
         first = await anext(pieces)  # what is refused, is so before the answer begins
         return EventSourceResponse(server_sent(request, first, pieces))
 
@@ -109,9 +105,7 @@ def router(service: Service, access: Access, answering: Gate, reading: Gate, met
         response_class=JSONResponse,
         responses={200: {"model": HistoryJson}, **documented(404)},
     )
-    async def history(
-        user_id: UserId, limit: Annotated[int, Query(ge=1, le=500)] = 40, grant: Grant = may
-    ) -> Response:
+    async def history(user_id: UserId, limit: Annotated[int, Query(ge=1, le=500)] = 40, grant: Grant = may) -> Response:
         """The newest events, oldest first."""
         check_sees(grant, user_id)
         return JSONResponse({"events": await reading.run(service.history, user_id, limit)})
@@ -144,8 +138,8 @@ def router(service: Service, access: Access, answering: Gate, reading: Gate, met
     return routes
 
 
-def _asked(service: Service, body: RecommendationRequest, until: float | None) -> Iterator[dict[str, Any]]:
-    """The steps and the answer; what is left of the deadline is counted when its turn has come."""
+def _asked(service: Service, body: RecommendationRequest, clock: Clock) -> Iterator[dict[str, Any]]:
+    """The steps and the answer."""
     wish = Wish.from_dict(body.wish.model_dump()) if body.wish else None
     if body.filters:
         price = body.filters.price.model_dump()
@@ -158,21 +152,15 @@ def _asked(service: Service, body: RecommendationRequest, until: float | None) -
         exclude=body.exclude,
         k=body.k,
         as_of=body.as_of or None,
-        deadline=None if until is None else max(LEAST_SECONDS, until - time.monotonic()),
+        clock=clock,
         thread=body.thread,
         new_user=body.new_user,
     )
 
 
-def _counted(asked: partial[Iterator[dict[str, Any]]], meters: Meters) -> Iterator[dict[str, Any]]:
-    for told in asked():
-        if "items" in told:
-            meters.answer(told)
-        yield told
-
-
-def _last(asked: partial[Iterator[dict[str, Any]]], meters: Meters) -> dict[str, Any]:
-    *_, answer = _counted(asked, meters)
+def last(asked: Callable[[], Iterator[dict[str, Any]]]) -> dict[str, Any]:
+    """The answer, without the steps to it."""
+    *_, answer = asked()
     return answer
 
 

@@ -1,12 +1,13 @@
 """The HTTP application: endpoints, guard, keys and counters put together over one `Service`.
 
-It opens and closes nothing; `recgraph serve` (serve.py) does. Further doors are given to it as `routers` (UCP, MCP).
+It opens and closes nothing; `recgraph serve` (serve.py) does. Further doors (UCP, MCP) are given to it; all share one
+entrance.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -19,15 +20,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from recgraph import __version__
 from recgraph.errors import RecgraphError
 from recgraph.http import answers, chat, page, writes
-from recgraph.http.access import Access
+from recgraph.http.access import Entrance
 from recgraph.http.bodies import StateJson
 from recgraph.http.guard import Guard
 from recgraph.http.keys import Grant, Keys
-from recgraph.http.limits import Gate, Limits, Rates
-from recgraph.http.metrics import Meters
+from recgraph.http.limits import Gate, Limits
 from recgraph.http.problems import RETRY_AFTER, Refusal, add_handlers, documented
 from recgraph.service import Service
 
+Door = Callable[[Service, Entrance], APIRouter]
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _AGAIN = 5.0  # seconds until warming up is tried again
 _log = logging.getLogger(__name__)
@@ -39,16 +40,12 @@ def create_app(
     limits: Limits | None = None,
     *,
     hosts: Sequence[str] = LOOPBACK,
-    routers: Sequence[APIRouter] = (),
+    doors: Sequence[Door] = (),
 ) -> FastAPI:
     """The application. `hosts` are the names it answers to (a page that rebinds its own name to this machine has
     another), ("*",) for any."""
-    limits, meters = limits or Limits(), Meters()
-    access = Access(keys, Rates(limits.rate))
-    answering, writing = Gate(limits.answering, limits.queue), Gate(limits.writing, limits.queue)
-    meters.watch("answering", lambda: answering.inside)
-    meters.watch("writing", lambda: writing.inside)
-    ready = anyio.Event()
+    entrance, ready = Entrance(keys, limits), anyio.Event()
+    service.recommender.observers.append(entrance.meters.answer)
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
@@ -67,19 +64,14 @@ def create_app(
         redirect_slashes=False,
         telemetry={"tracing": False},  # spans hold paths, and these ids
     )
-    app.include_router(_states(service, ready, writing))
-    app.include_router(_metrics(access, meters))
-    app.include_router(answers.router(service, access, answering, writing, meters))
-    app.include_router(writes.router(service, access, writing, meters))
-    app.include_router(chat.router(service, access, answering))
+    app.include_router(_states(service, ready, entrance.writing))
+    app.include_router(_metrics(entrance))
     app.include_router(page.router())
-    for router in routers:
-        app.include_router(router)
+    for door in (answers.router, writes.router, chat.router, *doors):
+        app.include_router(door(service, entrance))
     add_handlers(app)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    app.add_middleware(
-        Guard, meters=meters, body=limits.body, seconds=limits.body_seconds, same_origin=not keys.required
-    )
+    app.add_middleware(Guard, meters=entrance.meters, limits=entrance.limits, same_origin=not keys.required)
     return app
 
 
@@ -106,8 +98,8 @@ def _states(service: Service, ready: anyio.Event, reading: Gate) -> APIRouter:
     return routes
 
 
-def _metrics(access: Access, meters: Meters) -> APIRouter:
-    routes, any_key = APIRouter(), Depends(access.asks())
+def _metrics(entrance: Entrance) -> APIRouter:
+    routes, any_key = APIRouter(), Depends(entrance.access.asks())
 
     @routes.get(
         "/metrics",
@@ -117,7 +109,7 @@ def _metrics(access: Access, meters: Meters) -> APIRouter:
     )
     async def metrics(_: Grant = any_key) -> Response:
         """For any key."""
-        return Response(meters.text(), media_type="text/plain; version=0.0.4")
+        return Response(entrance.meters.text(), media_type="text/plain; version=0.0.4")
 
     return routes
 

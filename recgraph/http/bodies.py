@@ -296,6 +296,7 @@ class ReplyJson(Open):
     asked_back: str
     run_id: str
     degraded: list[str]
+    plan: list[str]
 
 
 class UsersJson(Open):

@@ -5,26 +5,23 @@ What the words mean and which products are shown is the assistant's (graph/assis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.sse import EventSourceResponse
 
-from recgraph.http.access import Access, check_sees
-from recgraph.http.answers import SERVER_SENT, server_sent
+from recgraph.http.access import Entrance, check_sees
+from recgraph.http.answers import SERVER_SENT, last, server_sent
 from recgraph.http.bodies import ChatRequest, ReplyJson
 from recgraph.http.keys import Grant
-from recgraph.http.limits import Gate
 from recgraph.http.problems import documented
 from recgraph.service import Service
 
 
-def router(service: Service, access: Access, answering: Gate) -> APIRouter:
+def router(service: Service, entrance: Entrance) -> APIRouter:
     """This endpoint over one service."""
-    routes, may = APIRouter(prefix="/v1"), Depends(access.asks("recommend"))
+    routes, may = APIRouter(prefix="/v1"), Depends(entrance.access.asks("recommend"))
 
     @routes.post(
         "/chat",
@@ -43,15 +40,11 @@ def router(service: Service, access: Access, answering: Gate) -> APIRouter:
         """One turn of a conversation. Wishes add up within a `thread`: every product shown fits all that was said in
         it; where nothing does, the reply asks back. Needs no language model."""
         check_sees(grant, body.user_id)
-        asked = partial(service.chat, body.user_id, body.text, body.thread)
+        clock = service.clock()
+        asked = partial(service.chat, body.user_id, body.text, body.thread, clock)
         if not body.stream:
-            return JSONResponse(await answering.run(_reply, asked))
-        pieces = answering.stream(asked)
+            return JSONResponse(await entrance.answering.run(last, asked, clock=clock))
+        pieces = entrance.answering.stream(asked, clock)
         return EventSourceResponse(server_sent(request, await anext(pieces), pieces))
 
     return routes
-
-
-def _reply(asked: partial[Iterator[dict[str, Any]]]) -> dict[str, Any]:
-    *_, reply = asked()
-    return reply

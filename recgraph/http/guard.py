@@ -18,6 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from recgraph.http.limits import Limits
 from recgraph.http.metrics import Meters
 from recgraph.http.problems import SECURITY, Refusal, problem, request_id_of
 
@@ -32,10 +33,11 @@ _log = logging.getLogger("recgraph.http.requests")
 class Guard:
     """The outermost layer of the application but for what turns a crash into an answer."""
 
-    def __init__(self, app: ASGIApp, *, meters: Meters, body: int, seconds: float, same_origin: bool) -> None:
+    def __init__(self, app: ASGIApp, *, meters: Meters, limits: Limits, same_origin: bool) -> None:
         """`same_origin` refuses what a page of another site sends: where no key is asked for, any page of a browser on
         this machine could."""
-        self.app, self.meters, self.body, self.seconds, self.same_origin = app, meters, body, seconds, same_origin
+        self.app, self.meters, self.same_origin = app, meters, same_origin
+        self.body, self.seconds = limits.body, limits.body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

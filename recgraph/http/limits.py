@@ -1,27 +1,32 @@
 """How much is let in: sizes, rates a key, and how many requests are worked on and wait.
 
 Answers and writes are worked on in threads, so many at a time; behind them so many wait, and who comes then is asked to
-come again. What they do is unknown here.
+come again. Who has waited as long as its time allows is let in beside the others, to answer with what can be had at
+once. What they do is unknown here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import anyio
 import anyio.to_thread
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, Semaphore
 from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from recgraph.errors import SettingsError
 from recgraph.http.problems import RETRY_AFTER, Refusal
+from recgraph.service import Clock
 
 Result = TypeVar("Result")
 
@@ -58,11 +63,13 @@ class Rates:
 
 
 class Gate:
-    """Lets some work on in threads, some wait, and refuses the rest with 503."""
+    """Lets some work on in threads, some wait, and refuses the rest with 503. As many again are let in late: those
+    whose time would be up before their turn, who answer without what takes long."""
 
     def __init__(self, working: int, queue: int) -> None:
         self._most, self._inside = working + queue, 0
-        self._threads = CapacityLimiter(working)
+        self._turns, self._late = Semaphore(working), Semaphore(working)
+        self._threads = CapacityLimiter(math.inf)  # the turns count them
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -70,17 +77,33 @@ class Gate:
         """How many are worked on or wait."""
         return self._inside
 
-    async def run(self, work: Callable[..., Result], *args: object, **named: object) -> Result:
-        """What `work` gives, done in a thread when its turn has come."""
+    async def run(
+        self, work: Callable[..., Result], *args: object, clock: Clock | None = None, **named: object
+    ) -> Result:
+        """What `work` gives, done in a thread when its turn has come, or when the clock says that it is time."""
         if self._inside >= self._most:
             raise Refusal(503, "full", "More requests wait than can be worked on. Ask again.", RETRY_AFTER)
         self._inside += 1
         try:
-            return await anyio.to_thread.run_sync(partial(work, *args, **named), limiter=self._threads)
+            async with self._turn(math.inf if clock is None else clock.patience):
+                return await anyio.to_thread.run_sync(partial(work, *args, **named), limiter=self._threads)
         finally:
             self._inside -= 1
 
-    async def stream(self, work: Callable[[], Iterator[Result]]) -> AsyncIterator[Result]:
+    @asynccontextmanager
+    async def _turn(self, patience: float) -> AsyncIterator[None]:
+        turns = self._turns
+        with anyio.move_on_after(patience) as waited:
+            await turns.acquire()
+        if waited.cancelled_caught:
+            turns = self._late
+            await turns.acquire()
+        try:
+            yield
+        finally:
+            turns.release()
+
+    async def stream(self, work: Callable[[], Iterator[Result]], clock: Clock | None = None) -> AsyncIterator[Result]:
         """What `work` yields, each as it comes; all of it in one thread, which stops at the next piece when nobody
         reads on."""
         loop, pieces, left = asyncio.get_running_loop(), asyncio.Queue[Result | None](), threading.Event()
@@ -91,7 +114,7 @@ class Gate:
                     return
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        task: asyncio.Task[None] = asyncio.create_task(self.run(pass_on))
+        task: asyncio.Task[None] = asyncio.create_task(self.run(pass_on, clock=clock))
         self._tasks.add(task)  # a task that nobody holds may be collected
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: pieces.put_nowait(None))

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from recgraph.graph.recommendation import NODES
+from recgraph.graph.recommendation import NODES, Recommendation
 
 # The first word of a note in `degraded`, up to its colon; "other" stands for what is none of these.
 KINDS = (*NODES, "adapter", "save", "store")
@@ -37,17 +37,16 @@ class Meters:
         self._requests.labels(method if method in _METHODS else "other", path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
-    def answer(self, told: Mapping[str, Any]) -> None:
-        """A recommendation was given: its public JSON."""
+    def answer(self, told: Recommendation) -> None:
+        """A recommendation was given, to whoever asked at whichever door."""
         for node in NODES:
-            if milliseconds := told["timings_ms"].get(node):
+            if milliseconds := told.timings_ms.get(node):
                 self._nodes.labels(node).observe(milliseconds / 1000)
-        kinds = {note.partition(":")[0] for note in told["degraded"]}
+        kinds = {note.partition(":")[0] for note in told.degraded}
         for kind in {kind if kind in KINDS else "other" for kind in kinds}:
             self._degraded.labels(kind).inc()
-        tokens = told["tokens"]
-        self._tokens.labels("cached").inc(tokens["cached"])
-        self._tokens.labels("computed").inc(max(0, tokens["prompt"] - tokens["cached"]))
+        self._tokens.labels("cached").inc(told.tokens.cached)
+        self._tokens.labels("computed").inc(max(0, told.tokens.prompt - told.tokens.cached))
 
     def recorded(self, told: Mapping[str, int]) -> None:
         """Events came in."""

@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,8 +159,8 @@ def serve(
         with recommender:
             log_as_json()
             service = Service(recommender, given["chats"])
-            routers = [made(service, keys, options, limits) for made in (ucp_router, mcp_router)]
-            server = server_of(create_app(service, keys, limits, hosts=hosts, routers=routers))
+            doors = [partial(made, options=options) for made in (ucp_router, mcp_router)]
+            server = server_of(create_app(service, keys, limits, hosts=hosts, doors=doors))
             if number is None:
                 _tell(listener, settings.store, keys)
                 if not currency_code(options.currency or recommender.currency):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path
 from fastapi.responses import JSONResponse, Response
 
-from recgraph.http.access import Access, check_sees, check_unbound
+from recgraph.http.access import Entrance, check_sees, check_unbound
 from recgraph.http.bodies import (
     ChangedJson,
     EventsRequest,
@@ -19,8 +19,6 @@ from recgraph.http.bodies import (
     WrittenJson,
 )
 from recgraph.http.keys import Grant
-from recgraph.http.limits import Gate
-from recgraph.http.metrics import Meters
 from recgraph.http.problems import Refusal, documented
 from recgraph.service import Service
 from recgraph.store.records import as_utc
@@ -28,10 +26,10 @@ from recgraph.store.records import as_utc
 _REFUSED = (400, 401, 403, 408, 413, 422, 429, 500, 503)
 
 
-def router(service: Service, access: Access, writing: Gate, meters: Meters) -> APIRouter:
+def router(service: Service, entrance: Entrance) -> APIRouter:
     """These endpoints over one service."""
-    routes = APIRouter(prefix="/v1", responses=documented(*_REFUSED))
-    records, writes, erases = (Depends(access.asks(scope)) for scope in ("events", "catalog", "erase"))
+    routes, writing = APIRouter(prefix="/v1", responses=documented(*_REFUSED)), entrance.writing
+    records, writes, erases = (Depends(entrance.access.asks(scope)) for scope in ("events", "catalog", "erase"))
 
     @routes.post(
         "/events",
@@ -46,7 +44,7 @@ def router(service: Service, access: Access, writing: Gate, meters: Meters) -> A
         for event in body.events:
             check_sees(grant, event.user_id)
         told = await writing.run(_record, service, body, grant)
-        meters.recorded(told)
+        entrance.meters.recorded(told)
         return JSONResponse(told, 202)
 
     @routes.post(

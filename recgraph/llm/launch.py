@@ -203,11 +203,11 @@ def _environment(vllm: VLLM, key: str) -> dict[str, str]:
 
 def _modules(one: AdapterSet, base: Base, cache: Path) -> dict[str, Path]:
     """Served name → folder, whose own name is the same."""
-    for folder in one.tasks.values():
+    for folder in one.adapters.values():
         check_fit(one.name, folder, base)
     return {
-        served_as(one.name, task, folder): _kept_copy(folder, cache / "served" / served_as(one.name, task, folder))
-        for task, folder in one.tasks.items()
+        served_as(one.name, name, folder): _kept_copy(folder, cache / "served" / served_as(one.name, name, folder))
+        for name, folder in one.adapters.items()
     }
 
 

@@ -1,17 +1,18 @@
-"""Who asks at a protocol's door, what its operator has set, and the one way to refuse. Knows no operation."""
+"""Who asks at a protocol's door, what its operator has set, and the one way to refuse. Which keys there are is the
+entrance's subject (http/access.py). Knows no operation."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from recgraph.errors import RecgraphError, SettingsError
+from recgraph.http.keys import Grant
+from recgraph.http.problems import Refusal
 from recgraph.protocols.money import currency_code
 
-if TYPE_CHECKING:
-    from recgraph.http.keys import Grant, Keys
+_CODES = {"no-key": "unauthorized", "scope": "insufficient_scope", "other-user": "insufficient_scope"}
 
 
 class Refused(RecgraphError):
@@ -57,22 +58,6 @@ class Caller:
         return cls(grant, profile, grant.user_id)
 
 
-def grant_of(keys: Keys, headers: Mapping[str, str], scope: str = "") -> Grant:
-    """What the caller of a request with these headers may do (`Authorization: Bearer`, or `X-API-Key`). Refused without
-    a known key, or without the `scope`."""
-    kind, _, token = headers.get("authorization", "").partition(" ")
-    told = token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "").strip()
-    try:
-        grant = keys.grant(told)
-    except SettingsError:
-        raise Refused("unavailable", 503, "The file of keys cannot be read. Its operator has to act.") from None
-    if grant is None:
-        raise Refused("unauthorized", 401, "Give a key of this server: Authorization: Bearer rg_...")
-    return require(grant, scope)
-
-
-def require(grant: Grant, scope: str) -> Grant:
-    """The grant, where it has the scope. Refused."""
-    if scope and not grant.may(scope):
-        raise Refused("insufficient_scope", 403, f"This key does not have the scope '{scope}'.")
-    return grant
+def refused(refusal: Refusal) -> Refused:
+    """A refusal at the entrance, in UCP's words."""
+    return Refused(_CODES.get(refusal.kind, refusal.kind), refusal.status, refusal.detail)

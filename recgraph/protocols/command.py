@@ -31,17 +31,19 @@ def mcp(user: str, key: str, llm: str | None, llm_url: str | None, store: str | 
     one_thread_an_answer()
     from recgraph.errors import SettingsError
     from recgraph.graph.recommender import Recommender
+    from recgraph.http.access import Entrance
     from recgraph.http.keys import Grant, Keys
     from recgraph.protocols.mcp_server import server
     from recgraph.service import Service
     from recgraph.settings import load_settings
 
     place = load_settings(store=store).store
-    grant = Keys.beside(place).grant(key) if key else Grant()
+    keys = Keys.beside(place)
+    grant = keys.grant(key) if key else Grant()
     if grant is None:
         raise SettingsError("This key is not one of the store's: recgraph keys list")
     if user and not grant.sees(user):
         raise SettingsError("This key is for another shopper than --user names.")
     chosen = Grant(grant.scopes, user or grant.user_id, grant.key)
     with Recommender.open(place, llm=llm, llm_url=llm_url) as recommender:
-        server(Service(recommender), lambda headers: chosen).run("stdio")
+        server(Service(recommender), Entrance(keys), who=lambda headers: chosen).run("stdio")

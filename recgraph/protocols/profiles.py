@@ -11,13 +11,15 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import os
 import re
 import socket
 import ssl
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +36,7 @@ MOST_BYTES = 128 * 1024
 _LONGEST = 2048  # characters of an address
 _KEPT_SECONDS, _FAILED_SECONDS = 300.0, 60.0
 _AT_ONCE = 4  # fetches under way, whoever asks
+_NAT64, _UNICAST, _EXAMPLES = map(ipaddress.IPv6Network, ("64:ff9b::/96", "2000::/3", "3fff::/20"))
 _AGENT = re.compile(r'(?:^|,)\s*profile\s*=\s*"([^"\\]{0,2048})"')
 
 Resolve = Callable[[str, int], Sequence[str]]
@@ -106,16 +109,11 @@ class Profiles:
         found = self.resolve(host, port)
         if not found or not all(map(_public, found)):
             raise Refused("invalid_profile_url", 400, "The agent's profile is not at a public address.")
-        opened = self.dial(found[0], host, port, max(until - time.monotonic(), 0.01))
-        # A server that sends a byte a second never runs into a socket's own timeout.
-        clock = threading.Timer(max(until - time.monotonic(), 0.01), _cut, [opened])
-        clock.daemon = True
-        clock.start()
-        try:
+        with (
+            self.dial(found[0], host, port, max(until - time.monotonic(), 0.01)) as opened,
+            _cut_after(until - time.monotonic(), opened),
+        ):
             return _got(opened, parts.path + (f"?{parts.query}" if parts.query else ""), parts.netloc)
-        finally:
-            clock.cancel()
-            opened.close()
 
 
 def _check(address: str) -> None:
@@ -141,29 +139,46 @@ def _public(address: str) -> bool:
         return False
     if isinstance(told, ipaddress.IPv6Address):
         inner = told.ipv4_mapped or told.sixtofour or (told.teredo[1] if told.teredo else None)
-        if told in ipaddress.ip_network("64:ff9b::/96"):
+        if told in _NAT64:
             inner = ipaddress.IPv4Address(int(told) & 0xFFFFFFFF)
         if inner is not None:
             return _public(str(inner))
+        # Of the other forms that carry an IPv4 address, and of site-local ones, Python says that they are global.
+        if told not in _UNICAST or told in _EXAMPLES:
+            return False
     return told.is_global and not told.is_multicast
 
 
 def _dialled(address: str, host: str, port: int, seconds: float) -> socket.socket:
     """A TLS connection to an IP address, whose certificate has to be the host's."""
+    begun = time.monotonic()
     plain = socket.create_connection((address, port), timeout=seconds)
     try:
-        return ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+        with _cut_after(begun + seconds - time.monotonic(), plain):
+            return ssl.create_default_context().wrap_socket(plain, server_hostname=host)
     except BaseException:
         plain.close()
         raise
 
 
-def _cut(opened: socket.socket) -> None:
-    """Ends what another thread is reading."""
-    try:
-        opened.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return
+@contextmanager
+def _cut_after(seconds: float, opened: socket.socket) -> Iterator[None]:
+    """Ends what the block reads: a server that sends a byte a second never runs into a socket's own timeout."""
+
+    def cut() -> None:
+        with suppress(OSError):
+            descriptor.shutdown(socket.SHUT_RDWR)
+
+    # Of its own, because TLS takes the other one's away while it shakes hands.
+    with socket.socket(fileno=os.dup(opened.fileno())) as descriptor:
+        clock = threading.Timer(max(seconds, 0.01), cut)
+        clock.daemon = True
+        clock.start()
+        try:
+            yield
+        finally:
+            clock.cancel()
+            clock.join()
 
 
 def _got(opened: socket.socket, path: str, host: str) -> bytes:

@@ -25,7 +25,7 @@ from recgraph.protocols.access import Caller, ProtocolOptions, Refused
 from recgraph.protocols.catalog import Shelf, info, options_of, product_id, product_options, warning
 from recgraph.protocols.money import major_units
 from recgraph.protocols.profiles import VERSION, Profiles
-from recgraph.service import Service
+from recgraph.service import Clock, Service
 from recgraph.store.records import Item
 from recgraph.tools.llm.untrusted import ID_LIMIT, harmless
 from recgraph.tools.wish.spelling import fold
@@ -36,7 +36,7 @@ MOST_IDS = 50  # of one look-up
 PAGE, MOST_PAGE = 10, 50  # products
 FOUND = 100  # items that a search ranks; its pages end there
 MOST_VARIANTS = 200  # of one product
-SECONDS = 5.0  # that a search may take
+SECONDS = 5.0  # that a search may take, waiting included
 _TEXT = 300  # characters of a reason
 
 
@@ -47,7 +47,7 @@ class UcpCatalogue:
         self.service, self.options = service, options or ProtocolOptions.from_environment()
         self.profiles = Profiles(self.options.profiles)
 
-    def search(self, asked: SearchRequest, caller: Caller) -> dict[str, Any]:
+    def search(self, asked: SearchRequest, caller: Caller, clock: Clock) -> dict[str, Any]:
         """Products for a query, filters, or both, the best first; a page of them."""
         if (wrong := self._incompatible(SEARCH, caller)) is not None:
             return wrong
@@ -60,9 +60,7 @@ class UcpCatalogue:
         wish = self._wish(filters, asked.context, shelf)
         if wish is None or not shelf.currency:
             return _answer(SEARCH, shelf, {"products": [], "pagination": {"has_next_page": False}})
-        found = self.service.recommend(
-            caller.user_id, query or intent, wish=wish, k=FOUND, deadline=SECONDS, new_user=True
-        )
+        found = self.service.recommend(caller.user_id, query or intent, wish=wish, k=FOUND, clock=clock, new_user=True)
         products = self._ranked(found, shelf)
         shown, more = products[start : start + size], len(products) > start + size
         page: dict[str, Any] = {"has_next_page": more}
@@ -240,6 +238,7 @@ def _run(found: Mapping[str, Any]) -> dict[str, Any]:
         "run_id": found["run_id"],
         "understood": [harmless(part, _TEXT) for part in found["understood"]["parts"]],
         "relaxed": [{"part": harmless(one["part"], _TEXT), "more": one["more"]} for one in found["relaxed"]],
+        "plan": [harmless(one, _TEXT) for one in found["plan"]],
         "degraded": [harmless(one, _TEXT) for one in degraded],
     }
 

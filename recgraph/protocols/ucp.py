@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -18,12 +19,11 @@ from ucp_sdk.models.schemas.shopping.catalog_lookup import GetProductRequest, Lo
 from ucp_sdk.models.schemas.shopping.catalog_search import SearchRequest
 
 from recgraph.errors import RecgraphError, SettingsError
-from recgraph.http.keys import Keys
-from recgraph.http.limits import Gate, Limits, Rates
+from recgraph.http.access import Entrance, with_scope
 from recgraph.http.problems import Refusal, refusal_of
-from recgraph.protocols.access import Caller, ProtocolOptions, Refused, grant_of
+from recgraph.protocols.access import Caller, ProtocolOptions, Refused, refused
 from recgraph.protocols.profiles import VERSION, profile_of_header
-from recgraph.protocols.shopping import LOOKUP, SEARCH, UcpCatalogue
+from recgraph.protocols.shopping import LOOKUP, SEARCH, SECONDS, UcpCatalogue
 from recgraph.service import Service
 from recgraph.tools.llm.untrusted import one_line
 
@@ -62,7 +62,7 @@ class _UcpRoute(APIRoute):
             except Refused as error:
                 return _error(error.status, error.code, str(error))
             except Refusal as error:
-                return _error(error.status, error.kind, error.detail, error.headers)
+                return _error(error.status, refused(error).code, error.detail, error.headers)
             except HTTPException as error:  # of a body that is no text
                 return _error(error.status_code, "invalid_request", error.detail)
             except SettingsError as error:
@@ -74,12 +74,9 @@ class _UcpRoute(APIRoute):
         return told
 
 
-def router(
-    service: Service, keys: Keys, options: ProtocolOptions | None = None, limits: Limits | None = None
-) -> APIRouter:
+def router(service: Service, entrance: Entrance, options: ProtocolOptions | None = None) -> APIRouter:
     """The routes of a shop. `options` come from the environment where none are given."""
-    catalogue, limits = UcpCatalogue(service, options), limits or Limits()
-    gate, rates = Gate(limits.answering, limits.queue), Rates(limits.rate)
+    catalogue, reading = UcpCatalogue(service, options), entrance.writing
     errors: dict[int | str, dict[str, Any]] = {
         status: {"description": what, "content": {"application/json": {"schema": _ERROR}}}
         for status, what in _STATUS.items()
@@ -94,21 +91,22 @@ def router(
         return JSONResponse(business_profile(url), headers={"Cache-Control": kept})
 
     def caller(request: Request) -> Caller:
-        grant = grant_of(keys, request.headers, "recommend")
-        rates.count(grant.key)
+        grant = with_scope(entrance.access.admitted(request.scope), "recommend")
         return Caller.of(grant, profile_of_header(request.headers.get("ucp-agent", "")))
 
     @made.post("/ucp/catalog/search", summary="Search products")
     async def search(request: Request, body: SearchRequest) -> JSONResponse:
-        return _fresh(await gate.run(catalogue.search, body, caller(request)))
+        clock = service.clock(most=SECONDS)
+        ask = partial(catalogue.search, body, caller(request), clock)
+        return _fresh(await entrance.answering.run(ask, clock=clock))
 
     @made.post("/ucp/catalog/lookup", summary="Products and variants by their ids")
     async def lookup(request: Request, body: LookupRequest) -> JSONResponse:
-        return _fresh(await gate.run(catalogue.lookup, body, caller(request)))
+        return _fresh(await reading.run(catalogue.lookup, body, caller(request)))
 
     @made.post("/ucp/catalog/product", summary="One product with its options")
     async def product(request: Request, body: GetProductRequest) -> JSONResponse:
-        return _fresh(await gate.run(catalogue.product, body, caller(request)))
+        return _fresh(await reading.run(catalogue.product, body, caller(request)))
 
     return made
 

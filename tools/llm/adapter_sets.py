@@ -1,4 +1,4 @@
-"""Adapter sets on disk: `adapters/<set>/<task>/`, the card beside each adapter, finding a set, and whether it fits a
+"""Adapter sets on disk: `adapters/<set>/<adapter>/`, the card beside each adapter, finding a set, and whether it fits a
 base model.
 
 An adapter is a PEFT LoRA folder (adapter_config.json, adapter_model.safetensors) with a card, `recgraph.json`, that
@@ -23,6 +23,14 @@ from recgraph.errors import ModelMissing
 from recgraph.tools.llm.places import fingerprint, locate_llm, model_title
 
 TASKS = ("next", "fit", "summarize")  # name the next item; would they buy this, yes or no; write a summary
+# What an adapter may be trained for, and the tasks it does then. Where two do the same, the later one is asked for it.
+# One for two tasks reads what their prompts share once: the caches of prefixes are kept for each adapter apart.
+ADAPTERS: Mapping[str, tuple[str, ...]] = {
+    "recommend": ("next", "fit"),
+    "next": ("next",),
+    "fit": ("fit",),
+    "summarize": ("summarize",),
+}
 LEAST_KEPT = 0.8  # share of an adapter's summaries that a run keeps, for it to be taken by itself
 CARD = "recgraph.json"
 CONFIG = "adapter_config.json"
@@ -65,8 +73,8 @@ class AdapterCard:
             | {"base": (dict, str), "task": str, "preset": str, "prompt_version": (str, int)},
         )
         _check_kinds(file, base, {"name": str, "fingerprint": str}, "base.")
-        if facts.get("task") not in TASKS:
-            raise ModelMissing(f"{file}: task is {facts.get('task')!r}; it must be one of {', '.join(TASKS)}.")
+        if facts.get("task") not in ADAPTERS:
+            raise ModelMissing(f"{file}: task is {facts.get('task')!r}; it must be one of {', '.join(ADAPTERS)}.")
         return cls(
             task=facts["task"],
             base_name=base.get("name", ""),
@@ -92,22 +100,29 @@ class AdapterCard:
 
 @dataclass(frozen=True)
 class AdapterSet:
-    """Adapters that belong together: `tasks` maps next, fit and summarize, those that are there, to their PEFT
-    folders."""
+    """Adapters that belong together: `adapters` maps their names to their PEFT folders, `names` each task that one of
+    them does to its name."""
 
     name: str
     folder: Path
-    tasks: Mapping[str, Path]
+    adapters: Mapping[str, Path]
+    names: Mapping[str, str]
+
+    @property
+    def tasks(self) -> dict[str, Path]:
+        """The folder of the adapter that does each task."""
+        return {task: self.adapters[name] for task, name in self.names.items()}
 
     @cached_property
     def cards(self) -> dict[str, AdapterCard]:
-        """The cards of the tasks that have one. Raises ModelMissing for a card that cannot be read."""
-        return {task: card for task, folder in self.tasks.items() if (card := AdapterCard.read(folder))}
+        """The cards of the adapters that have one. Raises ModelMissing for a card that cannot be read."""
+        return {name: card for name, folder in self.adapters.items() if (card := AdapterCard.read(folder))}
 
     @cached_property
     def weights(self) -> dict[str, str]:
         """The fingerprint of each task's adapter."""
-        return {task: adapter_fingerprint(folder) for task, folder in self.tasks.items()}
+        found = {name: adapter_fingerprint(folder) for name, folder in self.adapters.items()}
+        return {task: found[name] for task, name in self.names.items()}
 
     @property
     def label(self) -> str:
@@ -118,7 +133,7 @@ class AdapterSet:
     def bytes(self) -> int:
         """Size of the weights."""
         return sum(
-            (folder / WEIGHTS).stat().st_size for folder in set(self.tasks.values()) if (folder / WEIGHTS).is_file()
+            (folder / WEIGHTS).stat().st_size for folder in self.adapters.values() if (folder / WEIGHTS).is_file()
         )
 
 
@@ -174,7 +189,8 @@ def roots(store: str | Path | None = None) -> list[Path]:
 
 
 def find_set(wanted: str, store: str | Path | None = None) -> AdapterSet:
-    """A set by its name ("default"), its folder, or one task's folder or name ("default/next"); names come first.
+    """A set by its name ("default"), its folder, or one adapter's folder or name ("default/summarize"); names come
+    first.
 
     A PEFT folder of which neither card nor name tells the task serves both next and fit. Raises ModelMissing with every
     place.
@@ -209,17 +225,23 @@ def all_sets(store: str | Path | None = None) -> list[AdapterSet]:
 def _set_in(place: Path) -> AdapterSet | None:
     if (place / CONFIG).is_file():
         card = AdapterCard.read(place)
-        task = card.task if card else place.name
-        name = f"{place.resolve().parent.name}/{place.name}" if place.name in TASKS else place.name
-        return AdapterSet(name, place, dict.fromkeys((task,) if task in TASKS else ("next", "fit"), place))
-    tasks = {task: place / task for task in TASKS if (place / task / CONFIG).is_file()}
-    return AdapterSet(place.resolve().name, place, tasks) if tasks else None
+        own = card.task if card else place.name if place.name in ADAPTERS else "recommend"
+        name = f"{place.resolve().parent.name}/{place.name}" if place.name in ADAPTERS else place.name
+        return AdapterSet(name, place, {own: place}, dict.fromkeys(ADAPTERS[own], own))
+    found = {name: place / name for name in ADAPTERS if (place / name / CONFIG).is_file()}
+    return AdapterSet(place.resolve().name, place, found, _who_does(found)) if found else None
 
 
-def served_as(name: str, task: str, folder: str | Path) -> str:
-    """The name a server is given for an adapter: other weights have another one ("default-2c82af14-next"), so that no
-    cache of theirs is taken for these."""
-    return f"{PurePath(name).parts[0]}-{adapter_fingerprint(folder)}-{task}"
+def _who_does(adapters: Collection[str]) -> dict[str, str]:
+    """Which of these adapters does which task, in the order of TASKS."""
+    doing = {task: name for name, tasks in ADAPTERS.items() if name in adapters for task in tasks}
+    return {task: doing[task] for task in TASKS if task in doing}
+
+
+def served_as(name: str, adapter: str, folder: str | Path) -> str:
+    """The name a server is given for an adapter: other weights have another one ("default-2c82af14-recommend"), so that
+    no cache of theirs is taken for these."""
+    return f"{PurePath(name).parts[0]}-{adapter_fingerprint(folder)}-{adapter}"
 
 
 def served_weights(served: str, root: str = "") -> str:
@@ -233,28 +255,26 @@ def served_names(wanted: str, served: Collection[str]) -> dict[str, str]:
     """Which served adapter does which task, for a set asked for by name or folder, out of the names a server answers
     to.
 
-    vLLM knows adapters by flat names: `<set>-<fingerprint>-next` and so on (`served_as`), `<set>-next`, or plain
-    `next`, `fit`, `summarize` where the server has one set only. An adapter served under `wanted` itself does the task
-    its name
-    ends in, else both next and fit. {} for none.
+    vLLM knows adapters by flat names: `<set>-<fingerprint>-recommend` and so on (`served_as`), `<set>-recommend`, or
+    plain `recommend`, `next`, `fit`, `summarize` where the server has one set only. An adapter served under `wanted`
+    itself does what its name ends in, else both next and fit. {} for none.
     """
     parts = PurePath(wanted).parts or ("",)
     name = parts[-1]
-    if len(parts) > 1 and name in TASKS:  # one task's folder
+    if len(parts) > 1 and name in ADAPTERS:  # one adapter's folder
         names = [*_of_set(parts[-2], name, served), name]
-        return next(({name: here} for here in names if here in served), {})
-    if own := {task: names[0] for task in TASKS if (names := _of_set(name, task, served))}:
-        return own
+        return next((dict.fromkeys(ADAPTERS[name], here) for here in names if here in served), {})
+    if own := {adapter: names[0] for adapter in ADAPTERS if (names := _of_set(name, adapter, served))}:
+        return {task: own[adapter] for task, adapter in _who_does(own).items()}
     if name in served:
-        task = name.rpartition("-")[2]
-        return dict.fromkeys((task,) if task in TASKS else ("next", "fit"), name)
-    return {task: task for task in TASKS if task in served}
+        return dict.fromkeys(ADAPTERS.get(name.rpartition("-")[2], ADAPTERS["recommend"]), name)
+    return _who_does(served)
 
 
-def _of_set(name: str, task: str, served: Collection[str]) -> list[str]:
+def _of_set(name: str, adapter: str, served: Collection[str]) -> list[str]:
     """The served names of a set's adapter, the plain one first."""
-    marked = re.compile(re.escape(name) + r"-[0-9a-f]{8}-" + task)
-    return [here for here in sorted(served, key=len) if here == f"{name}-{task}" or marked.fullmatch(here)]
+    marked = re.compile(re.escape(name) + r"-[0-9a-f]{8}-" + adapter)
+    return [here for here in sorted(served, key=len) if here == f"{name}-{adapter}" or marked.fullmatch(here)]
 
 
 # ── Does it fit? ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -275,7 +295,7 @@ def problem(one: AdapterSet, base: Base | None) -> str:
     try:
         _ = one.cards
         if base is not None:
-            for folder in one.tasks.values():
+            for folder in one.adapters.values():
                 check_fit(one.name, folder, base)
     except ModelMissing as error:
         return str(error)

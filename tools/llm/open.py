@@ -112,15 +112,14 @@ def open_adapted(
         try:
             found = find_set(wanted, store)
             identity = Base.of(base)
-            notes = {check_fit(found.name, folder, identity): None for folder in found.tasks.values()}
-            names = {task: task for task in found.tasks}
+            notes = {check_fit(found.name, folder, identity): None for folder in found.adapters.values()}
             said = tuple(f"adapter: {text}" for text in notes if text)
-            used = InUse(found.label, names, found.weights, said, _summarizes(found.tasks.get("summarize")))
+            used = InUse(found.label, found.names, found.weights, said, _summarizes(found.tasks.get("summarize")))
         except ModelMissing as error:
             if asked:
                 raise
             found, used = None, InUse(notes=(f"adapter: untrained answers. {error}",))
-    folders = {task: str(folder) for task, folder in found.tasks.items()} if found else None
+    folders = {name: str(folder) for name, folder in found.adapters.items()} if found else None
     return open_llm(str(base), adapters=folders, cache=cache), used
 
 
@@ -140,7 +139,7 @@ def keep_default(
         _served(server, wanted, must=True)
     elif wanted != NONE:
         found, base = find_set(wanted, store.path), Base.of(find_llm(model, cache))
-        for folder in found.tasks.values():
+        for folder in found.adapters.values():
             check_fit(found.name, folder, base)
         named = next((one for one in all_sets(store.path) if one.name == found.name), None)
         kept = found.name if named and named.folder.samefile(found.folder) else str(found.folder.absolute())

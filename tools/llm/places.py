@@ -39,6 +39,8 @@ DTYPE_VARIABLE, DTYPES = "RECGRAPH_DTYPE", ("float32", "bfloat16")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "1_Pooling/*"]
 _log = logging.getLogger(__name__)
+# Where it is installed, peft imports it, and it tells every process that a kernel of 4 bits is not there.
+logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
 
 
 def find_llm(name: str = "", cache: Path | None = None, note: Callable[[str], None] | None = None) -> Path:

@@ -19,7 +19,7 @@ from recgraph.store.parquet import read_table
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.places import quiet_transformers
 from recgraph.tools.llm.protocol import LLM, Prompt
-from recgraph.train.examples import POOLS
+from recgraph.train.examples.negatives import POOLS
 from recgraph.train.lora.job import Groups, Job, first
 from recgraph.train.lora.model import load_base, perplexities
 from recgraph.train.lora.tokens import Tokens
@@ -36,7 +36,9 @@ class Exam:
         cases = job.settings.eval_cases
         self._job = job
         limit = min(cases, SUMMARIES) if job.task == "summarize" else cases
-        self._groups = first(job.groups("test") or job.groups("valid"), limit)
+        groups = first(job.groups("test") or job.groups("valid"), limit)
+        self._written = {name: [row for row in rows if not row.judged] for name, rows in groups.items()}
+        self._judged = {name: [row for row in rows if row.judged] for name, rows in groups.items()}
         items = read_table(folder / "data" / "prepare" / "all" / "items.parquet")
         self._known = frozenset(items["item_id"])
         self._vocabulary = CatalogueWords({name: set(items[name]) - {""} for name in ("brand", "category", "color")})
@@ -46,17 +48,16 @@ class Exam:
         if self._job.sft.threads:
             torch.set_num_threads(self._job.sft.threads)
         task, name = self._job.task, "exam" if adapter else None
-        found: dict[str, float]
+        found: dict[str, float] = {}
         llm = LocalLLM(self._job.base, adapters={"exam": str(adapter)} if adapter else None)
-        if task == "next":
-            found = {**measure_next(llm, self._groups, self._known, name), "perplexity": self._perplexity(adapter)}
-        elif task == "fit":
-            found = measure_fit(llm, self._groups, name)
-        else:
-            found = {
-                **measure_summaries(llm, self._groups, self._vocabulary, name),
-                "perplexity": self._perplexity(adapter),
-            }
+        if task == "summarize":
+            found |= measure_summaries(llm, self._written, self._vocabulary, name)
+        elif task != "fit":
+            found |= measure_next(llm, self._written, self._known, name)
+        if task != "fit":
+            found["perplexity"] = self._perplexity(adapter)
+        if task in ("recommend", "fit"):
+            found |= measure_fit(llm, self._judged, name)
         return {key: round(number, 6) for key, number in found.items()}
 
     def _perplexity(self, adapter: Path | None) -> float:
@@ -64,7 +65,7 @@ class Exam:
         tokens, base = Tokens(self._job.base), load_base(self._job.base)
         with quiet_transformers():
             model = base if adapter is None else PeftModel.from_pretrained(base, adapter)
-        rows = [row for group in self._groups.values() for row in group]
+        rows = [row for group in self._written.values() for row in group]
         found = perplexities(model, [tokens.example(Prompt(row.system, row.user), row.answer) for row in rows])
         return math.exp(sum(map(math.log, found)) / len(found)) if found else math.nan
 
@@ -97,8 +98,9 @@ def measure_next(llm: LLM, groups: Groups, known: Collection[str], adapter: str 
 
 
 def measure_fit(llm: LLM, groups: Groups, adapter: str | None) -> dict[str, float]:
-    """AUC of the Yes/No logit difference: targets against `random` products (T's protocol), against `alike` and `shown`
-    ones, and all; and the perplexity of the right answers, which are one token each."""
+    """AUC of the Yes/No logit difference: targets against `random` products (T's protocol), `alike` and `shown` ones,
+    and all of these, and apart against `hard` ones; and the perplexity of the right answers, which are one token each
+    (`judged_perplexity`)."""
     scored: dict[str, list[float]] = {kind: [] for kind in ("positive", *POOLS)}
     surprise: list[float] = []
     for rows in groups.values():
@@ -107,10 +109,10 @@ def measure_fit(llm: LLM, groups: Groups, adapter: str | None) -> dict[str, floa
             scored[row.kind].append(yes - no)
             surprise.append(-(yes if row.answer == "Yes" else no))
     against = {kind: auc(scored["positive"], scored[kind]) for kind in POOLS if scored[kind]}
-    every = [score for kind in POOLS for score in scored[kind]]
+    every = [score for kind in POOLS if kind != "hard" for score in scored[kind]]
     whole = {"cases": float(len(groups)), "prompts": float(len(surprise)), "auc": auc(scored["positive"], every)}
     perplexity = math.exp(sum(surprise) / len(surprise)) if surprise else math.nan
-    return whole | {f"auc_{kind}": found for kind, found in against.items()} | {"perplexity": perplexity}
+    return whole | {f"auc_{kind}": found for kind, found in against.items()} | {"judged_perplexity": perplexity}
 
 
 def measure_summaries(llm: LLM, groups: Groups, vocabulary: CatalogueWords, adapter: str | None) -> dict[str, float]:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from recgraph.errors import SettingsError, StoreError
-from recgraph.store.parquet import read_table
 from recgraph.tools.llm.places import find_llm, fingerprint
 from recgraph.tools.llm.protocol import Prompt
-from recgraph.train.examples import POOLS, Row
+from recgraph.train.examples.negatives import POOLS
+from recgraph.train.examples.rows import Row, read_rows
 from recgraph.train.lora.tokens import Tokens
 from recgraph.train.lora.training import Epoch, LoraSettings, TrainedAdapter, train
 from recgraph.train.params import RESTORE, Params, block, settings_of, text
@@ -42,7 +42,8 @@ class SftParams:
 
 @dataclass(frozen=True)
 class Job:
-    """One adapter to train: everything that decides what comes out."""
+    """One adapter to train: everything that decides what comes out. `task` is its name, of ADAPTERS: `next` and `fit`
+    learn from their own rows of the examples of `recommend`, and are set as it is where they have no settings."""
 
     task: str
     preset: str
@@ -59,9 +60,11 @@ class Job:
         if not isinstance(presets := params.get("presets"), Mapping):
             raise SettingsError(f"params.yaml has no block `presets:`. {RESTORE}")
         preset = text(params, "preset", *presets)
-        settings = settings_of(LoraSettings, presets[preset].get(task, {}), f"presets.{preset}.{task}")
+        file = "summarize" if task == "summarize" else "recommend"
+        named = task if task in presets[preset] else file
+        settings = settings_of(LoraSettings, presets[preset].get(named, {}), f"presets.{preset}.{named}")
         base = find_llm(sft.llm)
-        examples = needed(folder / "data" / "examples" / f"{task}.parquet", "examples")
+        examples = needed(folder / "data" / "examples" / f"{file}.parquet", "examples")
         decisive = {name: given for name, given in asdict(settings).items() if name not in ("eval_cases", "save_steps")}
         # A step of two processes is another one: their checkpoints must not be taken up by one, nor the other way
         # round.
@@ -73,8 +76,11 @@ class Job:
         return cls(task, preset, settings, sft, base, examples, work)
 
     def groups(self, part: str) -> dict[int, list[Row]]:
-        """The rows of a part, by group."""
-        return read_rows(self.examples, part)
+        """The rows of a part that the adapter is for, by group."""
+        every = read_rows(self.examples, part)
+        if self.task not in ("next", "fit"):
+            return every
+        return {name: [row for row in rows if row.judged == (self.task == "fit")] for name, rows in every.items()}
 
 
 def train_job(job: Job, note: Note, after: Callable[[Path], None] | None = None) -> TrainedAdapter:
@@ -92,45 +98,32 @@ def train_job(job: Job, note: Note, after: Callable[[Path], None] | None = None)
     return train(job.base, epochs, job.settings, job.work, note, after)
 
 
-def read_rows(file: Path, part: str) -> dict[int, list[Row]]:
-    """The rows of one part of an examples file, by group, in the file's order."""
-    columns = read_table(needed(file, "examples"))
-    plain = (
-        columns[name].tolist() if isinstance(columns[name], np.ndarray) else columns[name] for name in Row.__slots__
-    )
-    groups: dict[int, list[Row]] = {}
-    for row in zip(*plain, strict=True):
-        if row[0] == part:
-            groups.setdefault(row[3], []).append(Row(*row))
-    return groups
-
-
 def draw(groups: Groups, settings: LoraSettings, epoch: int, tokens: Tokens) -> Epoch:
     """One epoch's examples: the groups in a seeded order, the rows of one together so that they share a trunk.
 
-    Of a FIT case the target and `negatives` drawn from its pool, kinds in turn (T draws one); the target weighs as much
-    as its negatives together, so that Yes and No are equally frequent. Only tasks that write learn to stop.
+    Of the FIT rows of a case the target and `negatives` drawn from its pool, kinds in turn (T draws one); the target
+    weighs as much as its negatives together, so that Yes and No are equally frequent. Only tasks that write learn to
+    stop.
     """
     random = np.random.default_rng([settings.seed, epoch])
     names = sorted(groups)
     chosen: list[Any] = []
     for name in [names[place] for place in random.permutation(len(names))]:
         rows = groups[name]
-        judged = rows[0].answer in ("Yes", "No")
-        if judged:
-            wrong = _negatives([row for row in rows if row.answer == "No"], settings.negatives, random)
-            rows = [*(row for row in rows if row.answer == "Yes"), *wrong]
-        for row in rows:
-            weight = 1.0 if not judged or row.answer == "Yes" else 1.0 / max(1, len(rows) - 1)
+        wrong = _negatives([row for row in rows if row.answer == "No"], settings.negatives, random)
+        for row in [*(row for row in rows if row.answer != "No"), *wrong]:
+            weight = 1.0 / len(wrong) if row.answer == "No" else 1.0
             prompt = Prompt(row.system, row.user)
-            silent = "" if judged or settings.unseen_ids or not row.item_id or row.item_id in row.user else row.item_id
+            silent = (
+                "" if row.judged or settings.unseen_ids or not row.item_id or row.item_id in row.user else row.item_id
+            )
             chosen.append(
                 tokens.example(
                     prompt,
                     row.answer,
                     weight=weight,
                     group=name,
-                    stop=not judged,
+                    stop=not row.judged,
                     limit=settings.max_tokens,
                     silent=silent,
                 )

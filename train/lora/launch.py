@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from recgraph.errors import LLMError, SettingsError
+from recgraph.tools.llm.adapter_sets import ADAPTERS
 from recgraph.tools.llm.places import placement
 from recgraph.train.lora.job import Job, train_job
 from recgraph.train.lora.training import TrainedAdapter
 from recgraph.train.params import load_params
-from recgraph.train.pipeline import TASKS, Note
+from recgraph.train.pipeline import Note
 
 
 def launch(job: Job, folder: Path, note: Note) -> TrainedAdapter:
@@ -71,7 +72,7 @@ def _silent(line: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in TASKS:
+    if len(sys.argv) != 3 or sys.argv[1] not in ADAPTERS:
         raise SystemExit(
             "usage: python -m recgraph.train.lora.launch TASK FOLDER (started by accelerate; use `recgraph train sft`)"
         )

@@ -10,16 +10,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AttentionInterface, AutoModelForCausalLM, BitsAndBytesConfig
 
 from recgraph.tools.llm.places import placement, quiet_transformers
 from recgraph.train.lora.trees import Example, build, grow
 
 
+def tree_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of one row under a mask bool[1, 1, n, m], in plain matrix products: on a processor the backward pass of
+    torch's own takes four times as long (42 against 11 ms for 700 tokens), which is a fifth of a training step."""
+    heads, tokens, size = query.shape[1:]
+    shared = heads // key.shape[1]  # query heads of one key head, laid end to end
+    bias = torch.zeros_like(attention_mask[0, 0], dtype=query.dtype).masked_fill_(~attention_mask[0, 0], -torch.inf)
+    asked = query[0].reshape(key.shape[1], shared * tokens, size)
+    weights = torch.baddbmm(bias.repeat(shared, 1), asked, key[0].transpose(1, 2), alpha=scaling).softmax(-1)
+    found = (weights @ value[0]).reshape(1, heads, tokens, size)
+    return found.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("tree", tree_attention)
+
+
 def load_base(folder: Path, quantize: str = "none") -> Any:
     """The base model, ready to be trained on: bf16 where the hardware multiplies it, or its weights in 4 bits (nf4,
     doubly quantised)."""
-    _, dtype = placement()
+    device, dtype = placement()
     config = None
     if quantize == "nf4":
         packed: Any = BitsAndBytesConfig
@@ -28,7 +51,11 @@ def load_base(folder: Path, quantize: str = "none") -> Any:
         )
     with quiet_transformers():
         return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", quantization_config=config, trust_remote_code=False
+            folder,
+            dtype=dtype,
+            attn_implementation="tree" if device == "cpu" else "sdpa",
+            quantization_config=config,
+            trust_remote_code=False,
         )
 
 

@@ -1,4 +1,4 @@
-"""Stage `sft`: one LoRA adapter, trained and measured. `recgraph train sft --task next|fit|summarize`.
+"""Stage `sft`: one LoRA adapter, trained and measured. `recgraph train sft --task recommend|next|fit|summarize`.
 
     adapters/<preset>/<task>/        the adapter in bf16, with its card recgraph.json
     metrics/sft/<preset>/<task>.json before and after, on held-out users; <task>_loss.csv the loss of each step;

@@ -7,8 +7,9 @@ Title, description and price belong to the style (`parent_id`), colour and size 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -253,34 +254,81 @@ def _typo(rng: np.random.Generator, text: str) -> str:
     return " ".join(words)
 
 
-def _usual(rng: np.random.Generator, words: str | Sequence[str], plain: bool) -> str:
-    """One of several words for a thing, the first ones more often; the very first if `plain`."""
-    options = words.lower().split("|") if isinstance(words, str) else words
-    return options[0] if plain else options[int(len(options) * rng.random() ** 2)]
+def _usual_place(count: int, drawn: Floats | float) -> Ints:
+    """Which of `count` words uniform draws choose: the first ones more often."""
+    return np.asarray(count * np.square(drawn), np.int64)
 
 
-def word_query(
-    rng: np.random.Generator, style: Style, colour: str, named: Sequence[str], typos: float = 0.03, plain: bool = False
-) -> str:
-    """One of many ways to ask for a style (C4): synonyms, word orders, a slip now and then, always lower case.
+def _usual(rng: np.random.Generator, options: Sequence[str], plain: bool) -> str:
+    """One of several words for a thing; the very first if `plain`."""
+    return options[0] if plain else options[int(_usual_place(len(options), rng.random()))]
 
-    `named` says what the shopper mentions beside the noun, out of colour, shape, material, brand, occasion, department.
-    `plain` takes the usual words in the usual order.
-    """
-    said = {
-        "colour": _usual(rng, ASKED_COLOUR.get(colour, colour), plain),
-        "shape": _usual(rng, ASKED_SHAPE.get(style.shape, style.shape.replace("-", " ")), plain),
-        "material": _usual(rng, MATERIALS[style.material].asked, plain),
-        "brand": style.brand.lower() if rng.random() < 0.5 else style.brand.lower().replace("&", "and"),
-        "occasion": _usual(rng, ASKED_OCCASION.get(style.occasion, ""), plain),
+
+_EVEN = (np.arange(20_000) + 0.5) / 20_000
+
+
+@lru_cache(maxsize=4096)
+def _said_chances(options: Sequence[str]) -> dict[str, float]:
+    """How often each of several words for a thing is said."""
+    counts = np.bincount(_usual_place(len(options), _EVEN), minlength=len(options)) / len(_EVEN)
+    chances: dict[str, float] = {}
+    for word, chance in zip(options, counts.tolist(), strict=True):
+        chances[word] = chances.get(word, 0.0) + chance
+    return chances
+
+
+def _ways(style: Style, colour: str) -> dict[str, tuple[str, ...]]:
+    """The words there are for each fact of a style and for what it is (`noun`), the usual first."""
+    asked = {
+        "colour": ASKED_COLOUR.get(colour, colour),
+        "shape": ASKED_SHAPE.get(style.shape, style.shape.replace("-", " ")),
+        "material": "|".join(MATERIALS[style.material].asked),
+        "occasion": ASKED_OCCASION.get(style.occasion, ""),
+        "noun": "|".join(style.cut.asked),
     }
-    noun = _usual(rng, style.cut.asked, plain)
-    words = {key: said[key] for key in said if key in named and not (key == "material" and said[key] in noun)}
-    who = (
-        pick(rng, ("mens", "men's", "for men") if style.department == "M" else ("womens", "women's", "ladies"))
-        if "department" in named
-        else ""
-    )
+    return {kind: tuple(words.lower().split("|")) for kind, words in asked.items()}
+
+
+def wording_chance(style: Style, colour: str, words: Mapping[str, str]) -> float:
+    """How likely it is that somebody who means this style in this colour, and names these kinds of facts, says just
+    these words (`query_words`)."""
+    ways, chance = _ways(style, colour), 1.0
+    for kind, word in words.items():
+        if kind in ways:
+            chance *= _said_chances(ways[kind]).get(word, 0.0)
+        else:
+            options = _brand_words(style) if kind == "brand" else _who_words(style)
+            chance *= options.count(word) / len(options)
+    return chance
+
+
+def _brand_words(style: Style) -> tuple[str, str]:
+    return style.brand.lower(), style.brand.lower().replace("&", "and")
+
+
+def _who_words(style: Style) -> tuple[str, ...]:
+    return ("mens", "men's", "for men") if style.department == "M" else ("womens", "women's", "ladies")
+
+
+def query_words(
+    rng: np.random.Generator, style: Style, colour: str, named: Sequence[str], plain: bool = False
+) -> dict[str, str]:
+    """What is said of a style: the `noun`, and a word for each of the kinds that are `named` beside it, out of colour,
+    shape, material, brand, occasion, department. `plain` takes the usual words."""
+    ways = _ways(style, colour)
+    said = {kind: _usual(rng, ways[kind], plain) for kind in ("colour", "shape", "material")}
+    said["brand"] = _brand_words(style)[0 if rng.random() < 0.5 else 1]
+    said["occasion"] = _usual(rng, ways["occasion"], plain)
+    noun = _usual(rng, ways["noun"], plain)
+    words = {kind: said[kind] for kind in said if kind in named and not (kind == "material" and said[kind] in noun)}
+    if "department" in named:
+        words["department"] = pick(rng, _who_words(style))
+    return {**words, "noun": noun}
+
+
+def arrange_words(rng: np.random.Generator, words: Mapping[str, str], typos: float = 0.03, plain: bool = False) -> str:
+    """The words of `query_words` in one of many orders, a slip now and then; in the usual order if `plain`."""
+    noun, who = words["noun"], words.get("department", "")
     colour_word, brand, occasion = words.get("colour", ""), words.get("brand", ""), words.get("occasion", "")
     like = [words[key] for key in ("shape", "material") if key in words]
     after, before = (who, "") if who == "for men" else ("", who)
@@ -305,3 +353,10 @@ def word_query(
         )
     text = " ".join(part for part in parts if part)
     return _typo(rng, text) if rng.random() < typos else text
+
+
+def word_query(
+    rng: np.random.Generator, style: Style, colour: str, named: Sequence[str], typos: float = 0.03, plain: bool = False
+) -> str:
+    """One of many ways to ask for a style (C4): synonyms, word orders, a slip now and then, always lower case."""
+    return arrange_words(rng, query_words(rng, style, colour, named, plain), typos, plain)

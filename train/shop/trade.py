@@ -28,13 +28,13 @@ characteristics of F 3. Planted here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recgraph.train.shop.catalogue import Floats, Ints, Listings, pick, word_query
+from recgraph.train.shop.catalogue import Floats, Ints, Listings, Style, arrange_words, pick, query_words
 from recgraph.train.shop.words import CATEGORIES, CATEGORY_SEASON, COMPLEMENTS, FAMILIES, FEATURES, SIZE_SYSTEM
 
 # how much a like counts, in the order of a listing's codes: brand, colour, category, shape, material, noun, tier
@@ -50,6 +50,7 @@ SHOWN, RANK_NOISE, POSITION_BIAS = 8, 0.8, 0.9
 COMPARE, ON_PAGE = 0.36, 0.15
 GUESTS, WRONG_SIZE = 0.3, 3.0
 COMPLEMENT, BASKET, AGAIN = 0.4, 0.16, 0.12
+RANKED = (("brand", 0, 3.0), ("colour", 1, 2.0), ("shape", 3, 1.4), ("material", 4, 1.8))  # if named: code, weight
 RESUME, DIRECT = 0.7, 0.35
 BUYS, BUYS_RESUMED, CARTS, ABANDONS = 0.52, 0.75, 0.38, 0.16
 BROWSES, WISH, OWNED = 0.12, 4.0, 3.0
@@ -87,15 +88,26 @@ class Shopper:
 @dataclass(slots=True)
 class Intent:
     """What a visit is for: a listing in mind, its category's shelf `rows`, and for each of them its `charm`, what it
-    has in common with the target (`same` [n, 7]) and, by listing number, what both are `worth` together."""
+    has in common with the target (`same` [n, 7]) and, by listing number, what both are `worth` together. `lean` is what
+    the target was chosen by, before chance."""
 
     target: int
     rows: Ints
     charm: Floats
+    lean: Floats
     same: NDArray[np.bool_]
     worth: Floats
     resumed: bool
     seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A search as it is asked: its text, the kinds of facts it names and the words it has for them."""
+
+    text: str
+    named: Sequence[str]
+    words: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,18 +244,24 @@ class Trade:
         if not len(rows):
             return None
         charm = self.charm(rows, at)
+        lean = charm if extra is None else charm + extra[self.listings.codes[rows]].sum(axis=1)
         if target < 0:
-            worth = charm + self.rng.gumbel(size=len(rows))
-            target = int(
-                rows[np.argmax(worth if extra is None else worth + extra[self.listings.codes[rows]].sum(axis=1))]
-            )
-        same = self.listings.codes[rows] == self.listings.codes[target]
+            target = int(rows[np.argmax(lean + self.rng.gumbel(size=len(rows)))])
+        return self.around(target, rows, charm, lean, seen)
+
+    def around(self, target: int, rows: Ints, charm: Floats, lean: Floats, seen: Seen | None = None) -> Intent:
+        """The intent of who has this listing in mind; `seen` is what an earlier visit looked at."""
+        same = self.same(target, rows)
         worth = np.full(len(self.heat), -np.inf)
         worth[rows] = charm + same @ NEARNESS
-        return Intent(target, rows, charm, same, worth, seen is not None, seen or {})
+        return Intent(target, rows, charm, lean, same, worth, seen is not None, seen or {})
 
-    def ask(self, intent: Intent, wish: Sequence[str], again: bool) -> tuple[str, list[str]]:
-        """The words of a search, and the kinds of facts it names: a few of the target's at random.
+    def same(self, target: int | Ints, rows: Ints) -> NDArray[np.bool_]:
+        """Which of its facts each listing shares with the one in mind [..., 7]."""
+        return np.asarray(self.listings.codes[rows] == self.listings.codes[target])
+
+    def ask(self, intent: Intent, wish: Sequence[str], again: bool) -> Question:
+        """A search: it names a few of the target's facts at random.
 
         A chosen visit names what is wished in plain words, and the colour too when it asks again.
         """
@@ -252,14 +270,16 @@ class Trade:
         if wish:
             facts = {"colour": product.colour, "shape": style.shape, "material": style.material}
             named = [kind for kind, fact in facts.items() if fact in wish or (kind == "colour" and again)]
-            return word_query(rng, style, product.colour, named, 0.0, plain=True), named
-        chances = (
-            MENTIONS
-            if style.cut.departments == "WM"
-            else {kind: chance for kind, chance in MENTIONS.items() if kind != "department"}
-        )
-        named = [kind for kind, chance in chances.items() if rng.random() < chance]
-        return word_query(rng, style, product.colour, named, TYPOS), named
+            words = query_words(rng, style, product.colour, named, plain=True)
+            return Question(arrange_words(rng, words, 0.0, plain=True), named, words)
+        named = [kind for kind, chance in self.mentions(style).items() if rng.random() < chance]
+        words = query_words(rng, style, product.colour, named)
+        return Question(arrange_words(rng, words, TYPOS), named, words)
+
+    def mentions(self, style: Style) -> dict[str, float]:
+        """The chance that a search for the style names each kind of fact."""
+        either = style.cut.departments == "WM"
+        return {kind: chance for kind, chance in MENTIONS.items() if either or kind != "department"}
 
     def rank(self, intent: Intent, named: Sequence[str], at: Moment) -> list[int]:
         """The listings a search shows, best first, at most two colours of a style."""
@@ -270,7 +290,7 @@ class Trade:
             + 0.5 * np.log1p(self.heat[rows])
             + self.rng.normal(0.0, RANK_NOISE, len(rows))
         )
-        for kind, column, weight in (("brand", 0, 3.0), ("colour", 1, 2.0), ("shape", 3, 1.4), ("material", 4, 1.8)):
+        for kind, column, weight in RANKED:
             if kind in named:
                 score += weight * intent.same[:, column]
         score += 0.5 * self.summer(at.day) * shop.season[rows]
@@ -296,7 +316,7 @@ class Trade:
         """Clicks from top to bottom: eyes tire on the way down, liked ones draw the hand; then, at times, the style's
         other colours."""
         rng, rows = self.rng, np.array(shown)
-        pull = intent.worth[rows] - POSITION_BIAS * LOG_PLACES[: len(rows)] + rng.gumbel(size=len(rows))
+        pull = self.pull(intent.worth[rows]) + rng.gumbel(size=len(rows))
         count = max(2 if at.visit.wish else 0, int(np.searchsorted(CLICKS, rng.random())))
         for place in sorted(np.argsort(-pull, kind="stable")[:count].tolist()):
             listing = shown[place]
@@ -309,6 +329,10 @@ class Trade:
                     self.log(at.who, "click", self.variant(other, at.who, at.guest), query, None, 8, 60)
                     intent.seen[other] = (self.events[-1][3], query, None)
 
+    def pull(self, worth: Floats) -> Floats:
+        """How much each place of a page draws the hand, from what is shown there is worth [..., places]."""
+        return np.asarray(worth - POSITION_BIAS * LOG_PLACES[: worth.shape[-1]])
+
     def others(self, listing: int, intent: Intent, who: Shopper) -> list[int]:
         """The style's other colours that were not seen yet: those in the shopper's size, else all."""
         here = [n for n in self.siblings[int(self.listings.style[listing])] if n not in intent.seen and self.on_sale(n)]
@@ -316,24 +340,31 @@ class Trade:
 
     def decide(self, intent: Intent, at: Moment) -> bool:
         """Buys one of what was seen (own size, whatever was clicked), or leaves, perhaps with something in the cart."""
-        rng, who, options = self.rng, at.who, list(intent.seen)
+        rng, who = self.rng, at.who
         buys = rng.random() < (BUYS_RESUMED if intent.resumed else BUYS) if at.visit.buys is None else at.visit.buys
-        if not options:
+        if not intent.seen:
             return False
-        owned = {listing for _, listing in who.bought}
-        unfit = np.array([n in owned or self.listings.stock[n, self.step(n, who)] < 0 for n in options])
-        bias = -0.3 * POSITION_BIAS * np.log([intent.seen[n][2] or 3 for n in options]) - OWNED * unfit
-        best = options[int(np.argmax(intent.worth[options] + bias + 0.8 * rng.gumbel(size=len(options))))]
-        _, query, position = intent.seen[best]
-        if buys and not at.visit.wish and rng.random() < ON_PAGE:
-            others = self.others(best, intent, who)
-            best, position = (others[int(rng.integers(len(others)))], None) if others else (best, position)
+        best, query, position = self.take(intent, at, swaps=buys and not at.visit.wish)
         product = self.variant(best, who)
         if rng.random() < (CARTS if buys else 0.0 if at.visit.wish else ABANDONS):
             self.log(who, "cart", product, query, position, 15, 100)
         if buys:
             self.buy(best, query, position, at)
         return buys
+
+    def take(self, intent: Intent, at: Moment, swaps: bool) -> tuple[int, str, int | None]:
+        """The listing that is taken of what was seen, and the query and the position that led there; `swaps`: at times
+        in another colour, chosen on its page."""
+        options, rng = list(intent.seen), self.rng
+        owned = {listing for _, listing in at.who.bought}
+        unfit = np.array([n in owned or self.listings.stock[n, self.step(n, at.who)] < 0 for n in options])
+        bias = -0.3 * POSITION_BIAS * np.log([intent.seen[n][2] or 3 for n in options]) - OWNED * unfit
+        best = options[int(np.argmax(intent.worth[options] + bias + 0.8 * rng.gumbel(size=len(options))))]
+        _, query, position = intent.seen[best]
+        if swaps and rng.random() < ON_PAGE:
+            others = self.others(best, intent, at.who)
+            best, position = (others[int(rng.integers(len(others)))], None) if others else (best, position)
+        return best, query, position
 
     def buy(self, listing: int, query: str, position: int | None, at: Moment) -> None:
         self.log(at.who, "purchase", self.variant(listing, at.who), query, position, 40, 300)
@@ -358,13 +389,22 @@ class Trade:
 
     def search(self, intent: Intent, at: Moment, again: bool) -> None:
         """One search, what it showed, and the clicks it led to."""
-        query, named = self.ask(intent, at.visit.wish, again)
-        shown = self.rank(intent, named, at)
-        self.log(at.who, "search", -1, query, None, 15, 90)
+        asked = self.ask(intent, at.visit.wish, again)
+        shown = self.rank(intent, asked.named, at)
+        self.log(at.who, "search", -1, asked.text, None, 15, 90)
         self.exposures.extend(
-            (self.clock, query, self.variant(n, at.who, at.guest), place) for place, n in enumerate(shown, 1)
+            (self.clock, asked.text, self.variant(n, at.who, at.guest), place) for place, n in enumerate(shown, 1)
         )
-        self.look(intent, shown, query, at)
+        self.answered(intent, asked, shown, at)
+        self.look(intent, shown, asked.text, at)
+
+    def answered(self, intent: Intent, asked: Question, shown: list[int], at: Moment) -> None:
+        """Told of each search as its page appears. The shop needs to know nothing of it; who measures what can be known
+        of its shoppers overrides this (train/shop/judge.py)."""
+
+    def turns(self) -> int:
+        """How often a visit asks."""
+        return 1 + int(self.rng.random() < REFINE) + int(self.rng.random() < REFINE / 3)
 
     def visit(self, visit: Visit) -> None:
         """One visit from the first search to the purchase or the way out."""
@@ -383,7 +423,7 @@ class Trade:
             for listing in list(intent.seen)[-2:]:
                 self.log(who, "click", self.variant(listing, who), "", None, 10, 60)
         else:
-            turns = 1 + int(rng.random() < REFINE) + int(rng.random() < REFINE / 3)
+            turns = self.turns()
             for turn in range((2 - bool(visit.buys)) if visit.wish else turns):
                 self.search(intent, at, again=turn > 0)
         bought = self.decide(intent, at)

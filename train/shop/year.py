@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -63,6 +64,7 @@ STORY: tuple[tuple[float, float, str, bool], ...] = (
 )
 
 Progress = Callable[[str], None]
+AnyTrade = TypeVar("AnyTrade", bound=Trade)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def _draw_taste(rng: np.random.Generator, personas: Sequence[str]) -> Floats:
     return shared + own + rng.normal(0.0, TASTE_NOISE, len(FEATURES))
 
 
-def _draw_shoppers(rng: np.random.Generator, count: int, days: int) -> list[Shopper]:
+def draw_shoppers(rng: np.random.Generator, count: int, days: int) -> list[Shopper]:
     """The shoppers, U123 first."""
     numbers = rng.permutation(np.setdiff1d(np.arange(101, max(10_000, 3 * count)), [int(SHOPPER[1:])]))[: count - 1]
     names, shoppers = tuple(PERSONAS), []
@@ -172,6 +174,36 @@ def _item_row(product: Product, first: datetime) -> tuple[object, ...]:
     return (*head, json.dumps(facts), style.parent_id, seen.isoformat(" "), str(product.left == float("inf")).lower())
 
 
+def trade_year(
+    kind: type[AnyTrade],
+    seed: int,
+    shoppers: int,
+    products: int,
+    events: int,
+    days: int,
+    tell: Progress = lambda text: None,
+) -> tuple[AnyTrade, datetime]:
+    """The year as it was traded, and midnight of its first day; `kind` is who trades. SettingsError for a shop too
+    small to trade."""
+    for name, value, least in (
+        ("shoppers", shoppers, 1),
+        ("products", products, 200),
+        ("events", events, 1),
+        ("days", days, 28),
+    ):
+        if value < least:
+            raise SettingsError(f"{name} is {value}; the simulated shop needs at least {least}.")
+    rng = np.random.default_rng(seed)
+    first = LAST_DAY - timedelta(days=days - 1)
+    tell(f"making {products:,} products")
+    listings = build_listings(rng, products, days)
+    trade = kind(rng, listings, draw_shoppers(rng, shoppers, days), days)
+    tell(f"letting {shoppers:,} shoppers shop for {days} days")
+    for visit in _plan(rng, shoppers, events, days):
+        trade.visit(visit)
+    return trade, first
+
+
 def write_shop(
     folder: str | Path,
     seed: int = 7,
@@ -187,33 +219,19 @@ def write_shop(
     The last day is 2025-12-31. `products` is exact, `events` is met within a few per cent. `progress` is told each
     stage in words. Raises SettingsError for a shop too small to trade.
     """
-    for name, value, least in (
-        ("shoppers", shoppers, 1),
-        ("products", products, 200),
-        ("events", events, 1),
-        ("days", days, 28),
-    ):
-        if value < least:
-            raise SettingsError(f"{name} is {value}; the simulated shop needs at least {least}.")
     tell = progress or (lambda text: None)
-    rng = np.random.default_rng(seed)
-    first = LAST_DAY - timedelta(days=days - 1)
-    tell(f"making {products:,} products")
-    listings = build_listings(rng, products, days)
-    trade = Trade(rng, listings, _draw_shoppers(rng, shoppers, days), days)
-    tell(f"letting {shoppers:,} shoppers shop for {days} days")
-    for visit in _plan(rng, shoppers, events, days):
-        trade.visit(visit)
+    trade, first = trade_year(Trade, seed, shoppers, products, events, days, tell)
     tell("writing the tables")
     trade.events.sort(key=lambda event: event[0])
     trade.exposures.sort(key=lambda exposure: exposure[0])
-    _write_tables(Path(folder), trade, listings.products, first)
+    _write_tables(Path(folder), trade, first)
     return _facts(trade, products, first)
 
 
-def _write_tables(target: Path, trade: Trade, products: Sequence[Product], first: datetime) -> None:
+def _write_tables(target: Path, trade: Trade, first: datetime) -> None:
     """items.csv by item_id, events.csv and exposures.csv by time; `first` is midnight of the first day."""
     target.mkdir(parents=True, exist_ok=True)
+    products = trade.listings.products
     ids = [product.item_id for product in products]
 
     def when(second: int) -> str:

@@ -1,0 +1,1 @@
+"""What adapters learn from: cases as prompts with their answers, and the products that were not chosen."""
