@@ -12,7 +12,7 @@ from typing import Any
 
 from recgraph.errors import ModelMissing
 from recgraph.tools.llm.adapter_sets import WEIGHTS, Base, check_fit
-from recgraph.tools.llm.merged import Merged
+from recgraph.tools.llm.merged import MergedWeights
 from recgraph.tools.llm.places import INSTALL_LOCAL
 
 
@@ -33,7 +33,7 @@ class Adapters:
             self._load(model, name, Path(os.path.expanduser(folder)))
         if self._peft is not None:
             self._peft.base_model.disable_adapter_layers()
-        self._merged = Merged.of(model)
+        self._merged = MergedWeights.of(model)
 
     def use(self, name: str | None) -> None:
         """Switches to an adapter, or to the bare base model for None."""

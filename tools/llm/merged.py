@@ -52,7 +52,7 @@ class MergedLinear(torch.nn.Module):
         return packed
 
 
-class Merged:
+class MergedWeights:
     """The linear layers of a model whose weights are exchanged. The sets used last are kept, as many as `LIMIT`
     allows: one is made in about half a second for 135 M parameters, and set in less than a millisecond."""
 
@@ -62,7 +62,7 @@ class Merged:
         self._sets: OrderedDict[str | None, list[torch.Tensor]] = OrderedDict()
 
     @classmethod
-    def of(cls, model: Any) -> Merged | None:
+    def of(cls, model: Any) -> MergedWeights | None:
         """Replaces the layers in a model, but for its head, which reads few rows of many tokens. None, and the model as
         it was, where that would take more memory than `LIMIT` or an adapter changes more than linear layers."""
         found = list(_linear_layers(model, model.get_output_embeddings()))
