@@ -26,7 +26,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast 
 
 from recgraph.errors import LLMError, LLMTimeout, ModelMissing  # noqa: E402
 from recgraph.tools.llm import places  # noqa: E402
-from recgraph.tools.llm.forms import TokenForm, TokenTable, follows, form_regex, tokenize_form  # noqa: E402
+from recgraph.tools.llm.forms import (  # noqa: E402
+    TokenForm,
+    TokenTable,
+    follows,
+    form_regex,
+    likely_rest,
+    tokenize_form,
+)
 from recgraph.tools.llm.local import LocalLLM  # noqa: E402
 from recgraph.tools.llm.merged import MergedLinear  # noqa: E402
 from recgraph.tools.llm.protocol import LLM, Form, Prompt  # noqa: E402
@@ -296,8 +303,44 @@ def test_a_right_draft_is_read_in_one_pass(tiny: LocalLLM, monkeypatch: pytest.M
     assert len(greedy) > 20
     monkeypatch.setattr(TokenForm, "draft", lambda form, tokenizer, text: greedy)
     passes = count_passes(tiny, monkeypatch)
-    assert tiny.generate([prompt], max_tokens=40, form=FORM)[0][0] == plain
+    drafted = replace(FORM, drafts=dict.fromkeys(FORM.choices, "any"))
+    assert tiny.generate([prompt], max_tokens=40, form=drafted)[0][0] == plain
     assert len(passes) == 2  # the prompt and what leads to the forks among the ids; the draft
+
+
+def test_the_rest_of_an_answer_is_looked_for_in_every_draft() -> None:
+    drafts = [[1, 2, 3, 4, 5], [9, 2, 3, 7, 8]]
+    assert likely_rest([1, 2, 3], drafts) == [4, 5]
+    assert likely_rest([9, 2, 3], drafts) == [7, 8]
+    assert likely_rest([6, 3], drafts, most=1) == [4]
+    assert likely_rest([6], drafts) == likely_rest([5], drafts) == likely_rest([], drafts) == []
+
+
+def test_a_title_of_another_choice_is_read_in_few_passes(tiny: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = Prompt("Name the next product.", "0 blue")
+    plain = tiny.generate([prompt], max_tokens=40, form=FORM)[0][0]
+    chosen, title = plain.text.removeprefix("ID: ").split("\nTitle: ")
+    other = next(choice for choice in FORM.choices if choice != chosen)
+    greedy = tiny._chat.encode(" " + title)
+    drafts = {"wrong": [greedy[0] + 1], "right": greedy}
+    monkeypatch.setattr(TokenForm, "draft", lambda form, tokenizer, text: drafts[text])
+    passes = count_passes(tiny, monkeypatch)
+    form = replace(FORM, drafts={chosen: "wrong", other: "right"})
+    assert tiny.generate([prompt], max_tokens=40, form=form)[0][0] == plain
+    alone = len(passes)
+    tiny.generate([prompt], max_tokens=40, form=replace(FORM, drafts={chosen: "wrong"}))
+    assert alone < len(passes) - alone
+
+
+def test_a_draft_begins_with_the_blank_that_its_form_leaves_to_it(tiny: LocalLLM) -> None:
+    """Bug: the recommender's forms end in 'Title:', drafts lost their blank, and every title was written token by
+    token."""
+    encode, end = tiny._chat.encode_all, tiny._chat.end
+    for form in (FORM, Form("ID:", (" B001", " 7"), "\nTitle:")):
+        tokens = tokenize_form(encode, end, form)
+        drafted = tokens.draft(encode, "Red shirt" if form is FORM else " Red shirt")
+        lead = tiny._chat.encode(f"ID: {form.choices[0].strip()}\nTitle:")
+        assert [*lead, *drafted] == tiny._chat.encode(f"ID: {form.choices[0].strip()}\nTitle: Red shirt")
 
 
 def count_passes(llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:

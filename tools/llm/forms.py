@@ -142,6 +142,20 @@ def tokenize_form(encode: Encode, end: int, form: Form) -> TokenForm:
     return TokenForm(form, lead, table, tuple(middle), middle_cut, free_blank)
 
 
+def likely_rest(written: Sequence[int], drafts: Sequence[Sequence[int]], most: int = 16) -> list[int]:
+    """What follows in one of the drafts after the longest end of what was written, at most so many tokens: an answer
+    that leaves one title goes on as another, or comes back to the first after a colour of its own."""
+    best, found = 0, list[int]()
+    for draft in drafts:
+        for end in range(1, len(draft)):
+            length = 0
+            while length < min(end, len(written)) and draft[end - 1 - length] == written[-1 - length]:
+                length += 1
+            if length > best:
+                best, found = length, list(draft[end : end + most])
+    return found
+
+
 def _escape(text: str) -> str:
     """`re.escape` for grammar engines too: only what is special is escaped (they refuse "\\ " and "\\-"), a line end is
     written out."""

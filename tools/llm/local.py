@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from recgraph.errors import LLMError, LLMTimeout, ModelMissing
 from recgraph.tools.llm.adapter_sets import Base
 from recgraph.tools.llm.adapters import Adapters
 from recgraph.tools.llm.chat import ChatText
-from recgraph.tools.llm.forms import TokenForm, TokenTable, tokenize_form
+from recgraph.tools.llm.forms import TokenForm, TokenTable, likely_rest, tokenize_form
 from recgraph.tools.llm.passes import PREFILL_TOKENS, Passes, check, packs
 from recgraph.tools.llm.places import placement, quiet_transformers
 from recgraph.tools.llm.prefix import PrefixCache, common_prefix, cut, is_plain, stack_left_padded, working_cache
@@ -31,6 +32,7 @@ from recgraph.tools.llm.protocol import Completion, Form, Prompt, Usage
 PACK_TOKENS = 640  # tokens of one pass over candidates; a pass costs about 70 ms on two cores before its first token
 # of a shared prefix: fewer are read as the root of the candidates' tree, more in a pass of their own that is kept
 FEW_TOKENS = 32
+DRAFTS = 32  # texts in which the rest of an answer is looked for
 GENERATE_ROWS = 16  # prompts decoded together
 # tokens that lead to the forks of a form's choices: so many are read with the prompt, to choose in one pass
 FORK_TOKENS = 96
@@ -276,11 +278,11 @@ class LocalLLM:
             return Completion(head, True), Usage(len(prompt), written - 1, reused)
         pending += form.middle[1:]
         written += len(form.middle) - 1
-        draft = form.draft(self._chat.encode_all, drafts.get(form.form.choices[choice], ""))[
-            : max(0, max_tokens - written)
-        ]
+        likely = dict.fromkeys([form.form.choices[choice], *drafts])  # the choice's own text first
+        texts = [drafts[name] for name in islice(likely, DRAFTS) if name in drafts]
+        guesses = [form.draft(self._chat.encode_all, text)[: max(0, max_tokens - written)] for text in texts]
         free, finished = [], False
-        for token in self._continue(cache, pending, draft, bool(form.free_blank), deadline):
+        for token in self._continue(cache, pending, guesses, bool(form.free_blank), deadline):
             if finished := token in self._stops or token in self._chat.line_ends:
                 break
             free.append(token)
@@ -323,21 +325,22 @@ class LocalLLM:
         return low, len(taken), pending
 
     def _continue(
-        self, cache: Any, pending: list[int], draft: list[int], blank: bool, deadline: float | None
+        self, cache: Any, pending: list[int], drafts: Sequence[list[int]], blank: bool, deadline: float | None
     ) -> Iterator[int]:
-        """Greedy tokens after `pending`. The draft is read in the same pass and kept as far as greedy decoding would
-        have written it."""
-        logits = self._passes.feed(cache, [*pending, *draft], len(draft) + 1, deadline)
-        if blank:  # the blank that ends the form's middle belongs to this token
-            logits[0].masked_fill_(~self._chat.blank_mask(logits.shape[1]).to(self.device), float("-inf"))
-        greedy = logits.argmax(-1).tolist()
-        kept = common_prefix(greedy, draft)
-        cut(cache, cache.get_seq_length() - (len(draft) - kept))
-        yield from greedy[: kept + 1]
-        token = greedy[kept]
+        """Greedy tokens after `pending`. The first draft is read in the same pass and kept as far as greedy decoding
+        would have written it; so is what then follows in any of them."""
+        written: list[int] = []
+        draft = drafts[0] if drafts else []
         while True:
-            token = int(self._passes.feed(cache, [token], 1, deadline)[0].argmax())
-            yield token
+            logits = self._passes.feed(cache, [*pending, *draft], len(draft) + 1, deadline)
+            if blank and not written:  # the blank that ends the form's middle belongs to this token
+                logits[0].masked_fill_(~self._chat.blank_mask(logits.shape[1]).to(self.device), float("-inf"))
+            greedy = logits.argmax(-1).tolist()
+            kept = common_prefix(greedy, draft)
+            cut(cache, cache.get_seq_length() - (len(draft) - kept))
+            yield from greedy[: kept + 1]
+            written += greedy[: kept + 1]
+            pending, draft = greedy[kept : kept + 1], likely_rest(written, drafts)
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
