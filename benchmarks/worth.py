@@ -35,8 +35,10 @@ from scipy.optimize import minimize
 from recgraph import __version__
 from recgraph.evaluation.origin import machine
 from recgraph.graph import prompts
+from recgraph.graph.nodes import blend
 from recgraph.settings import Settings
 from recgraph.store import snapshot
+from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.adapter_sets import find_set
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.places import find_llm
@@ -51,6 +53,7 @@ from recgraph.train.prepare import Case, read_cases
 Floats = NDArray[np.float64]
 PENALTY = 1e-2  # on squared weights, for few cases
 DRAWS = 2000
+SERVED = (0.0, 0.1, 0.25, 0.5, 0.75)  # `rerank_weight`: below 1 nothing moves more than a few places
 # the features of each way to rank, beside the place
 WAYS: Mapping[str, tuple[str, ...]] = {
     "place alone": (),
@@ -144,6 +147,16 @@ def place_of(one: Answered, weights: Floats, names: Sequence[str]) -> int:
     return int(np.flatnonzero(order == one.candidates.index(one.target))[0])
 
 
+def served_place(one: Answered, weight: float) -> int:
+    """The same where the product reranks with a `rerank_weight`."""
+    lines = [
+        Candidate(item_id, 0.0, "sequence", ("sequence",), fits)
+        for item_id, fits in zip(one.candidates, one.fits, strict=True)
+    ]
+    order = [line.candidate.item_id for line in blend(lines, [(logit, 0.0) for logit in one.logits], weight)]
+    return order.index(one.target) if one.target in order else -1
+
+
 def gains(places: Sequence[int]) -> tuple[Floats, Floats]:
     """NDCG@10 and MRR of each case."""
     at = np.array(places)
@@ -170,10 +183,21 @@ def ranked(cases: Sequence[Answered]) -> dict[str, tuple[list[int], list[Floats]
     for way, names in WAYS.items():
         weights = [learn([one for one in cases if (one.user_id in halves) != half], names) for half in (False, True)]
         found[way] = [place_of(one, weights[one.user_id in halves], names) for one in cases], weights
+    served = {weight: [served_place(one, weight) for one in cases] for weight in SERVED}
+    best = [best_weight(cases, served, halves, half) for half in (False, True)]
+    held = [served[best[one.user_id in halves]][number] for number, one in enumerate(cases)]
+    found["Yes/No as it is served"] = held, [np.array([best[half]]) for half in (False, True)]
     own = [one.candidates.index(one.target) if one.target in one.candidates else -1 for one in cases]
     voted = [one.voted.index(one.target) if one.target in one.voted else -1 for one in cases]
     yes = [place_of(one, np.array([0.0, 1.0]), ("yes",)) for one in cases]
     return {"the ranking": (own, []), **found, "votes of the named product": (voted, []), "Yes/No alone": (yes, [])}
+
+
+def best_weight(cases: Sequence[Answered], served: Mapping[float, list[int]], halves: set[str], half: bool) -> float:
+    """The best of SERVED for the other half of the users."""
+    other = [number for number, one in enumerate(cases) if (one.user_id in halves) != half]
+    means = {weight: gains([places[number] for number in other])[0].mean() for weight, places in served.items()}
+    return max(means, key=lambda weight: float(means[weight]))
 
 
 def report(cases: Sequence[Answered]) -> dict[str, Any]:
