@@ -25,7 +25,7 @@ from recgraph.tools.llm.places import find_llm
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples.rows import Row
 from recgraph.train.lora.job import draw, first
-from recgraph.train.lora.tokens import Tokens
+from recgraph.train.lora.tokens import Lesson, Tokens
 from recgraph.train.lora.training import LoraSettings, train
 from recgraph.train.lora.trees import Example
 from recgraph.train.params import settings_of
@@ -70,13 +70,14 @@ def examples(base: Path, count: int = 24) -> list[Example]:
     """Shoppers who like an even or an odd number, and products that have one."""
     tokens = Tokens(base)
     pairs = [(number // 4, number) for number in range(count)]
-    return [
-        tokens.example(
-            Prompt("A shop.", f"Shopper {who} likes {who % 2}. Product {what}"), answer, group=who, stop=False
-        )
-        for who, what in pairs
-        for answer in ("Yes" if who % 2 == what % 2 else "No",)
-    ]
+    told = [Prompt("A shop.", f"Shopper {who} likes {who % 2}. Product {what}") for who, what in pairs]
+    answers = ["Yes" if who % 2 == what % 2 else "No" for who, what in pairs]
+    return tokens.examples(
+        [
+            Lesson(prompt, answer, group=who, stop=False)
+            for prompt, answer, (who, _) in zip(told, answers, pairs, strict=True)
+        ]
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -243,7 +244,7 @@ def test_fewer_cases_are_the_first_ones() -> None:
 
 def test_an_example_that_would_have_to_be_cut_is_an_error(base: Path) -> None:
     with pytest.raises(SettingsError, match="max_tokens is 16"):
-        Tokens(base).example(Prompt("A shop.", "word " * 40), "Yes", limit=16)
+        Tokens(base).examples([Lesson(Prompt("A shop.", "word " * 40), "Yes")], 16)
 
 
 def test_settings_of_an_adapter_are_checked() -> None:
