@@ -69,7 +69,9 @@ AttentionInterface.register("tree_flex", flex_tree_attention)
 
 def tree_mask(enter: torch.Tensor, leave: torch.Tensor) -> torch.Tensor:
     """bool[1, 1, n, n]: whether a token (row) sees another (column), which is itself or an ancestor of it."""
-    return ((enter[None, :] <= enter[:, None]) & (enter[:, None] < leave[None, :]))[None, None]
+    seen = enter[None, :] <= enter[:, None]
+    seen &= enter[:, None] < leave[None, :]
+    return seen[None, None]
 
 
 def tree_blocks(enter: torch.Tensor, leave: torch.Tensor) -> BlockMask:
@@ -94,7 +96,8 @@ def flex_works(device: str, dtype: torch.dtype) -> bool:
     """Whether FlexAttention compiles here (it needs Triton and a C compiler) and gives what torch's own attention does,
     forward and backward. Tried once, in some seconds."""
     torch.manual_seed(0)
-    enter, leave = torch.arange(256, device=device), torch.full((256,), 256, device=device)  # a chain
+    enter = torch.arange(256, device=device, dtype=torch.int32)
+    leave = torch.full_like(enter, 256)  # a chain
     drawn = torch.randn(3, 1, 2, 256, 64, device=device, dtype=dtype)
     results = []
     try:

@@ -78,7 +78,8 @@ class Tokens:
 
 
 def _texts(lesson: Lesson, prompt: str) -> list[str]:
-    """The rendered prompt with the answer; and, where a part of it is silent, with what stands before it and with both."""
+    """The rendered prompt with the answer; and where a part of it is silent, what stands before that, and
+    both."""
     whole = [prompt + lesson.answer]
     if not lesson.silent:
         return whole

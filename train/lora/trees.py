@@ -84,7 +84,7 @@ class Tree:
         self.examples += 1
 
     def tensors(self, multiple: int = 1) -> dict[str, torch.Tensor]:
-        """Model inputs of a batch of one: input_ids and position_ids int64[1, n]; enter and leave int64[n], by which a
+        """Model inputs of a batch of one: input_ids and position_ids int64[1, n]; enter and leave int32[n], by which a
         token sees itself and its ancestors: those k with enter[k] <= enter[q] < leave[k]; and what to predict:
         positions int64[m] ascending, each once, and `rows` (into positions), labels, weights [t].
 
@@ -98,8 +98,8 @@ class Tree:
         return {
             "input_ids": torch.tensor([self.tokens + [0] * empty]),
             "position_ids": torch.tensor([self.depths + [0] * empty]),
-            "enter": torch.tensor([*enter, *more]),
-            "leave": torch.tensor([*leave, *(place + 1 for place in more)]),
+            "enter": torch.tensor([*enter, *more], dtype=torch.int32),
+            "leave": torch.tensor([*leave, *(place + 1 for place in more)], dtype=torch.int32),
             "positions": torch.tensor(positions),
             "rows": torch.tensor([row[place] for place, _, _ in self.targets]),
             "labels": torch.tensor([label for _, label, _ in self.targets]),
