@@ -9,8 +9,7 @@ Clients are threads of one process over one recommender, each asking again as so
 with a seed among those with at least five events, each searches for what they searched last. Yes/No: lists of 20
 candidates of the shop for the same shoppers, as the reranker asks, in three ways: a list in one request; a request a
 candidate; and a request a candidate under a salt of its own, so that the server finds nothing in its prefix cache. A
-server on another machine of a host without a package index: shared/gpu-bundle packs one. Works on a copy of the store.
-Prints one JSON object a line.
+GPU host without a package index: benchmarks/gpu.sh. Works on a copy of the store. Prints one JSON object a line.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ from recgraph.evaluation.origin import machine
 from recgraph.graph import prompts
 from recgraph.graph.recommender import Recommender
 from recgraph.store.db import Store
+from recgraph.tools.llm.adapter_sets import served_names
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.llm.server import ServerLLM
 
@@ -126,10 +126,13 @@ def rate(ask: Callable[[list[Prompt]], None], asked: Iterator[list[Prompt]], sec
     return {"candidates": done, "a_second": round(done / (time.perf_counter() - begun), 1)}
 
 
-def yes_no(llm: ServerLLM, url: str, key: str, store: Store, users: list[tuple[str, str]], seconds: float) -> None:
-    """Prints the rates of the three ways for the base model and for each adapter that judges."""
+def yes_no(
+    llm: ServerLLM, adapter_set: str, url: str, key: str, store: Store, users: list[tuple[str, str]], seconds: float
+) -> None:
+    """Prints the rates of the three ways for the base model and for the adapter of the set that judges."""
     plan = lists(store, users, seed=7)
-    names = [(None, llm.name), *((name, name) for name in llm.adapters if name.endswith("fit"))]
+    judge = served_names(adapter_set, llm.adapters).get("fit")
+    names = [(None, llm.name), *([(judge, judge)] if judge else [])]
     with ThreadPoolExecutor(LISTED) as pool:
         for adapter, model in names:
             llm.score(next(plan), adapter=adapter)  # compiles
@@ -175,7 +178,8 @@ def main() -> None:
                 told = closed_loop(clients, given.seconds, ask)
                 print(json.dumps({"what": "recommendations", **told}), flush=True)
             if isinstance(shop.llm, ServerLLM):
-                yes_no(shop.llm, given.url, key, shop.store, users, given.seconds)
+                wanted = given.adapter or shop.store.meta("adapter") or "default"
+                yes_no(shop.llm, wanted, given.url, key, shop.store, users, given.seconds)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ a processor, by dry runs and stand-ins."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -79,3 +80,12 @@ def test_a_card_that_builds_an_index_builds_the_same_and_is_let_go(
     built.save(tmp_path, "titles")  # reads nothing of what is gone
     for query in vectors[:20]:
         assert built.nearest(query, 10)[0].tolist() == plain.nearest(query, 10)[0].tolist()
+
+
+def test_the_script_for_a_gpu_host_can_be_read_by_bash_and_leaves_eight_files_at_most() -> None:
+    script = REPOSITORY / "benchmarks" / "gpu.sh"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    text = script.read_text(encoding="utf-8")
+    named = set(re.findall(r"\$OUT\"?/(\w+\.\w+)", text))
+    named |= set(re.findall(r"step \w+ \d+ (\w+\.\w+) ", text))
+    assert named == {"steps.txt", "about.txt", "server.jsonl", "training.txt", "latency.txt", "logs.txt", "vllm.log"}

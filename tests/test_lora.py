@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import make_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from recgraph.errors import ModelMissing, SettingsError
 from recgraph.tools.llm.places import find_llm
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples.rows import Row
+from recgraph.train.lora import exam, training
 from recgraph.train.lora.job import draw, first
 from recgraph.train.lora.tokens import Lesson, Tokens
 from recgraph.train.lora.training import LoraSettings, train
@@ -235,6 +238,47 @@ def test_an_id_that_the_prompt_does_not_show_is_not_learnt_on_request(base: Path
     assert shown.silent == (0, 0)
     assert tokens.tokenizer.decode(list(hidden.answer)[slice(*hidden.silent)]) == " SX4ZT6"
     assert draw({1: [row("1. another")]}, LoraSettings(), 0, tokens)[0].silent == (0, 0)
+
+
+def test_examples_in_a_batch_are_those_one_by_one_and_no_text_is_read_twice(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, answer = Tokens(base), "ID: SX4ZT6\nTitle: Red Boots"
+    prompts = [Prompt("Sell.", f"{number}. another") for number in (1, 2, 3)]
+    lessons = [Lesson(prompt, answer, silent=silent) for prompt in prompts for silent in ("", "SX4ZT6")]
+    lessons += [Lesson(prompts[0], "Yes", weight=0.5, group=7, stop=False)]
+    alone = [tokens.examples([lesson])[0] for lesson in lessons]
+    read: list[str] = []
+
+    def counted(texts: Sequence[str]) -> list[list[int]]:
+        read.extend(texts)
+        return [list(one) for one in tokens.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+    monkeypatch.setattr(tokens._chat, "encode_all", counted)
+    assert tokens.examples(lessons) == alone
+    # The prompts of seven lessons as they come; three answers and what stands before and up to their ids; "Yes".
+    assert len(read) == len(lessons) + 3 * 3 + 1
+
+
+def test_the_exam_asks_for_perplexity_where_models_run(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ran on the processor of a host with a card."""
+    moved: list[str] = []
+    fake = SimpleNamespace(to=lambda device: moved.append(device))
+    monkeypatch.setattr(exam, "load_base", lambda _: fake)
+    monkeypatch.setattr(exam, "placement", lambda: ("cuda", torch.bfloat16))
+    monkeypatch.setattr(exam, "perplexities", lambda _, examples: [4.0] * len(examples))
+    sat = exam.Exam.__new__(exam.Exam)
+    sat._job = SimpleNamespace(base=base)  # type: ignore[assignment]
+    sat._written = rows(2)
+    assert sat._perplexity(None) == pytest.approx(4.0)
+    assert moved == ["cuda"]
+
+
+def test_recomputing_has_the_name_that_the_installed_transformers_knows() -> None:
+    new = make_dataclass("New", ["activation_checkpointing", "gradient_checkpointing"])
+    old = make_dataclass("Old", ["gradient_checkpointing"])
+    assert training._recomputing(new) == "activation_checkpointing"
+    assert training._recomputing(old) == "gradient_checkpointing"
 
 
 def test_fewer_cases_are_the_first_ones() -> None:

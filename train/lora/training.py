@@ -321,9 +321,6 @@ def _flops(model: Any, layers: int) -> float:
 def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, world: int) -> SFTConfig:
     """trl's settings for one phase: `a_step` trees a step and process, `steps` in all, `world` processes."""
     on_gpu, dtype = placement()[0] == "cuda", placement()[1]
-    # transformers before 5.20 or so knows the older name alone; there trl's default is to recompute.
-    names = {field.name for field in fields(SFTConfig)}
-    recomputing = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
     return SFTConfig(
         output_dir=str(work),
         per_device_train_batch_size=1,
@@ -347,8 +344,15 @@ def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, worl
         max_length=None,
         dataloader_pin_memory=on_gpu,
         ddp_find_unused_parameters=False if world > 1 else None,
-        **{recomputing: settings.checkpointing},
+        **{_recomputing(SFTConfig): settings.checkpointing},
     )
+
+
+def _recomputing(config: Any) -> str:
+    """What the setting is called that recomputes activations: transformers 5.17 knows the older name alone, which v6 is
+    to drop, and trl sets it where nobody does."""
+    names = {field.name for field in fields(config)}
+    return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
 
 
 def _last_checkpoint(work: Path) -> str | None:
