@@ -97,7 +97,7 @@ class Shop:
     def of(cls, params: ShopParams, heat_from: float = 0.0) -> Shop:
         WatchedTrade.heat_from = heat_from
         trade, first = trade_year(
-            params.seed, params.shoppers, params.products, params.events, params.days, kind=WatchedTrade
+            WatchedTrade, params.seed, params.shoppers, params.products, params.events, params.days
         )
         place = {product.item_id: number for number, product in enumerate(trade.listings.products)}
         return cls(trade, first, params.days, place)
@@ -154,12 +154,12 @@ def measure_fit(scored: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, fl
     return found
 
 
-def measure_next(chances: Sequence[Floats], target: Sequence[int], shown: Sequence[Sequence[int]]) -> dict[str, Floats]:
+def measure_next(chances: Sequence[Floats], target: Sequence[int], shown: Sequence[list[int]]) -> dict[str, Floats]:
     """By name what each case adds: `exact_id`, `exact_id_shown`, `ndcg@10`, `recall@10` and `expected`, the chance that
     the judge itself gives its first."""
     wanted = np.array(target)
     at = places(np.stack(chances), wanted)
-    best = [max(some, key=said.__getitem__, default=-1) for some, said in zip(shown, chances, strict=True)]
+    best = [some[int(said[some].argmax())] if some else -1 for some, said in zip(shown, chances, strict=True)]
     return {
         "exact_id": np.array([said.argmax() == one for said, one in zip(chances, target, strict=True)], float),
         "exact_id_shown": (np.array(best) == wanted).astype(float),

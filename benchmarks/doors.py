@@ -268,7 +268,7 @@ def measure(folder: Path, store: Path, model: Model | None, options: argparse.Na
             memory = asyncio.run(load(door, counted, model, options))
         finally:
             server.send_signal(signal.SIGTERM)
-        ended = server.wait(60)
+        ended = server.wait(180)
     return {
         "ready_s": round(ready, 1),
         **counted.report(),

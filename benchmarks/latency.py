@@ -3,6 +3,7 @@ alone; whole processes and `--help`.
 
     recgraph demo --store recgraph.duckdb
     python benchmarks/latency.py --store recgraph.duckdb [--users 30] [--llm none | --llm-url URL]
+    python benchmarks/latency.py --store recgraph.duckdb --dtype bfloat16 --dtype float32 --runs 0
 
 Warm: the process is up, the summary is cached, and as many other users were served in between as `--users` says, so
 that nothing of the user's own prompt but the instruction is left in the prefix cache. Users are drawn with a seed among
@@ -10,11 +11,16 @@ those with at least five events; with a model each searches for what they search
 `--rounds` times without a query, with one that the process has seen, and with one that nobody ever typed; then an event
 of theirs is recorded and they ask again. Wall time is what a shopper waits; on a machine that does other work too, CPU
 time (of all threads) says more. Works on a copy of the store. Prints machine, load, date, command and quantiles.
+
+With a model in process it also says how many passes and tokens an answer takes, what they come to at the rates that
+this machine reaches in a product of large matrices and in reading memory, and how much memory is the process's own;
+--dtype names number formats, to be shown one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import os
 import random
@@ -23,17 +29,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from timeit import repeat
 
 import numpy as np
+import torch
 
 from recgraph import __version__
 from recgraph.evaluation.origin import machine
 from recgraph.graph.recommendation import NODES, Recommendation
 from recgraph.graph.recommender import Recommender
 from recgraph.store.records import Event
+from recgraph.tools.llm.places import DTYPE_VARIABLE, DTYPES
+from recgraph.tools.llm.protocol import LLM
 from recgraph.tools.retrieve import RetrievalQuery
 
 KNOWN = "black boots"
@@ -110,9 +120,64 @@ def after_events(shop: Recommender, users: list[str], item_ids: list[str]) -> No
     print(line("the answer after it", [wall for wall, _, _ in answers], [cpu for _, cpu, _ in answers]))
 
 
+def rates(dtype: torch.dtype) -> tuple[float, float]:
+    """Multiplications and additions a second in a large product, bytes a second in reading memory: the best of some."""
+    with torch.inference_mode():
+        square, large = torch.ones((2048, 2048), dtype=dtype), torch.ones(64 << 20)
+        product, read = (min(repeat(work, number=1, repeat=5)) for work in (lambda: square @ square, large.sum))
+    return 2 * 2048**3 / product, large.nbytes / read
+
+
+def own_memory() -> int:
+    """MiB that belong to this process alone and are not a file's."""
+    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8")
+    return int(rollup.split("Private_Dirty:")[1].split()[0]) >> 10
+
+
+@contextlib.contextmanager
+def counted(llm: LLM | None) -> Iterator[list[int]]:
+    """The tokens of every forward pass of a model in process."""
+    passes: list[int] = []
+    model = getattr(llm, "_model", None)
+    if model is None:
+        yield passes
+        return
+
+    def count(_: object, __: object, given: dict[str, torch.Tensor]) -> None:
+        passes.append(given["input_ids"].numel())
+
+    hook = model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield passes
+    finally:
+        hook.remove()
+
+
+def told_work(llm: LLM, passes: list[int], answers: int) -> None:
+    """What the model computed for an answer on the mean, and how long that takes at this machine's rates."""
+    model = getattr(llm, "_model")  # noqa: B009
+    layers = (llm.parameters or 0) - model.get_input_embeddings().weight.numel()
+    tokens, dtype = sum(passes) / answers, model.get_input_embeddings().weight.dtype
+    flops, size = 2 * layers * tokens, layers * dtype.itemsize * len(passes) / answers
+    product, read = rates(dtype)
+    print(
+        f"  {len(passes) / answers:.1f} passes over {tokens:.0f} tokens an answer: {flops / 1e9:.0f} GFLOP in the"
+        f" layers, {flops / product * 1000:.0f} ms at the {product / 1e9:.0f} GFLOP/s measured; {size / 1e9:.2f} GB of"
+        f" weights, {size / read * 1000:.0f} ms at {read / 1e9:.0f} GB/s"
+    )
+    print(f"  {dtype}, {torch.get_num_threads()} threads; memory of the process's own: {own_memory()} MiB")
+
+
 def warm(recommender: Recommender, users: list[tuple[str, str]]) -> None:
     for user, query in users:
         recommender.recommend(user, query)
+    with counted(recommender.llm) as passes:
+        answer_warm(recommender, users)
+    if recommender.llm is not None and passes:
+        told_work(recommender.llm, passes, len(users))
+
+
+def answer_warm(recommender: Recommender, users: list[tuple[str, str]]) -> None:
     found: list[Recommendation] = [recommender.recommend(user, query) for user, query in users]
     assert all(one.cached_blocks == one.blocks for one in found), "summaries should be cached on the second round"
     print(f"\nWarm process, cached summary, {len(found)} users, k=10, 20 candidates reranked: median (5 % to 95 %)")
@@ -120,7 +185,10 @@ def warm(recommender: Recommender, users: list[tuple[str, str]]) -> None:
         print(f"  {node:<14}{quantiles([one.timings_ms.get(node, 0.0) for one in found])}")
     tokens = [(one.tokens.prompt, one.tokens.cached, one.tokens.completion) for one in found]
     prompt, cached, completion = (int(np.median(column)) for column in zip(*tokens, strict=True))
-    print(f"  tokens at the median: {prompt} prompt, of which {cached} cached; {completion} completion")
+    print(
+        f"  tokens at the median: {prompt} prompt, of which {cached} cached and {prompt - cached} computed; "
+        f"{completion} completion"
+    )
     print(f"  degraded runs: {sum(bool(one.degraded) for one in found)} of {len(found)}")
 
 
@@ -160,6 +228,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--runs", type=int, default=5, help="runs of each whole process")
+    parser.add_argument("--dtype", action="append", choices=DTYPES, help=f"as {DTYPE_VARIABLE}; may be given twice")
     parser.add_argument("--rounds", type=int, default=5, help="answers to each user without a language model")
     parser.add_argument("--llm", default="", help="as RECGRAPH_LLM; none: no model, no whole processes")
     parser.add_argument("--llm-url", default="")
@@ -175,13 +244,16 @@ def main() -> None:
             without_llm(recommender, users, asked.rounds, asked.seed)
     if asked.llm == "none":
         return
-    with Recommender.open(asked.store, llm=asked.llm or None, llm_url=asked.llm_url or None) as recommender:
-        print(f"models: {recommender.models}")
-        recommender.warm_up()
-        searches = pick_users(recommender, asked.users, asked.seed)
-        warm(recommender, searches)
-        retrieval(recommender, searches)
-    processes(asked.store, asked.runs)
+    for dtype in asked.dtype or [os.environ.get(DTYPE_VARIABLE, "")]:
+        os.environ[DTYPE_VARIABLE] = dtype
+        with Recommender.open(asked.store, llm=asked.llm or None, llm_url=asked.llm_url or None) as recommender:
+            print(f"\nmodels: {recommender.models}, load {os.getloadavg()[0]:.1f}")
+            recommender.warm_up()
+            searches = pick_users(recommender, asked.users, asked.seed)
+            warm(recommender, searches)
+            retrieval(recommender, searches)
+    if asked.runs:
+        processes(asked.store, asked.runs)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMet
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
+from recgraph.store.care.checkpoints import keep_latest
+
 Given = TypeVar("Given")
 _SUM = 4  # bytes of a checksum
 # What reading a damaged row raises: SQLite's errors, and those of decoding what is no value of ours.
@@ -125,6 +127,15 @@ class Checkpoints(SqliteSaver):
         """As SqliteSaver's."""
         delete = super().delete_thread
         self._kept(lambda: delete(thread_id))
+
+    def keep_latest(self, thread: str, kind: str, threads: int) -> None:
+        """As that of store/care/checkpoints.py: a file would grow by a whole state with each turn."""
+
+        def work() -> None:
+            with self.lock:
+                keep_latest(self.conn, thread, kind, threads)
+
+        self._kept(work)
 
     # ── The same for async runs, in threads: SQLite's own calls block ────────────────────────────────────────────────
 

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from langgraph.prebuilt import ToolNode
 from scripted import CONVERSATIONS, HELD_OUT, Scripted, faults
 
 from recgraph.errors import SettingsError
+from recgraph.graph.assistant import assistant as assistant_module
 from recgraph.graph.assistant.assistant import Assistant, Reply
 from recgraph.graph.assistant.turns import read_turn
 from recgraph.graph.checkpoints import Checkpoints
@@ -49,6 +51,56 @@ def shop(make_store: Callable[..., Store]) -> Iterator[Recommender]:
 
 def titles(reply: Reply) -> list[str]:
     return [one["title"] for one in reply.products]
+
+
+TURNS = (
+    "an olive shirt with pocket{0}",
+    "not that one",
+    "not black",
+    "something cheaper",
+    "why this?",
+    "forget the price",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", ["memory", "file"])
+def test_the_three_hundredth_turn_costs_no_more_than_the_hundredth(
+    shop: Recommender, tmp_path: Path, kept: str
+) -> None:
+    """A file of conversations grew by a whole state with each turn, and what was refused by an id that was there."""
+    file = tmp_path / "chats.sqlite"
+    saver = Checkpoints(file, serializer()) if kept == "file" else None
+    assistant, seconds, sizes, files = Assistant(shop, saver), list[float](), list[int](), list[int]()
+    for number in range(300):
+        begun = time.process_time()
+        assistant.reply("U1", TURNS[number % len(TURNS)].format(number))
+        seconds.append(time.process_time() - begun)
+        state = assistant.graph.get_state(assistant._asked("U1", "", "")[1]).values
+        sizes.append(len(str(state)))
+        files.append(file.stat().st_size if saver else 0)
+    assert statistics.median(seconds[-20:]) < 2 * statistics.median(seconds[100:120])
+    assert max(sizes[-20:]) < 1.2 * max(sizes[100:120])
+    assert files[-1] < 2_000_000
+    if saver:
+        saver.close()
+
+
+def test_a_file_keeps_the_last_state_of_the_latest_threads_alone(
+    shop: Recommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assistant_module, "THREADS", 2)
+    saver = Checkpoints(tmp_path / "chats.sqlite", serializer())
+    assistant = Assistant(shop, saver)
+    for thread in ("first", "second", "third"):
+        for text in ("olive shirts", "under 50"):
+            reply = assistant.reply("U1", text, thread)
+    kept = [one.config["configurable"]["thread_id"] for one in saver.list(None)]
+    assert len(kept) == len(set(kept)) == 2
+    assert reply.understood["parts"] == ["Olive", "shirts", "under 50"]
+    assert assistant.reply("U1", "not linen", "third").understood["parts"][:2] == ["Olive", "shirts"]
+    assert assistant.reply("U1", "under 50", "first").understood["parts"] == ["under 50"]
+    saver.close()
 
 
 # -- turns -------------------------------------------------------------------------------------------------------------

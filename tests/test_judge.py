@@ -20,7 +20,7 @@ from recgraph.train.prepare import Case
 from recgraph.train.shop import trade as trading
 from recgraph.train.shop import year
 from recgraph.train.shop.catalogue import build_listings, query_words, wording_chance
-from recgraph.train.shop.judge import Judge, Purchase, Tastes, Turn, WatchedTrade, _log_clicked, visible
+from recgraph.train.shop.judge import Judge, Purchase, Searched, Tastes, WatchedTrade, _log_clicked, visible
 from recgraph.train.shop.year import trade_year, write_shop
 
 SMALL: dict[str, int] = {"shoppers": 60, "products": 400, "events": 1500}
@@ -28,7 +28,7 @@ WRITTEN = "c36589df66e5d63d76e37f8084bae4d4b828a82d09302bdc417c5d08c113ac7a"
 
 
 def watched() -> WatchedTrade:
-    return trade_year(3, days=365, kind=WatchedTrade, **SMALL)[0]
+    return trade_year(WatchedTrade, 3, days=365, **SMALL)[0]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_the_shop_of_a_seed_stays_the_same_to_the_byte(tmp_path: Path) -> None:
 
 
 def test_watching_a_trade_changes_nothing_of_it(year_of: WatchedTrade) -> None:
-    plain, _ = trade_year(3, days=365, **SMALL)
+    plain, _ = trade_year(trading.Trade, 3, days=365, **SMALL)
     assert year_of.events == plain.events
     assert year_of.exposures == plain.exposures
 
@@ -127,7 +127,7 @@ def test_a_judge_does_not_see_what_its_search_will_lead_to(year_of: WatchedTrade
 
 def test_tastes_that_explain_what_was_done_are_nearer_to_the_true_one(year_of: WatchedTrade) -> None:
     busiest = max(year_of.threads, key=lambda user: len(year_of.threads[user]) if user != "U123" else 0)
-    threads: list[list[Turn]] = year_of.threads[busiest]
+    threads: list[list[Searched]] = year_of.threads[busiest]
     tastes = Tastes(Judge(year_of, 1, 1), 365, 1, shoppers=400)
     who = next(one for one in year_of.shoppers if one.user_id == busiest)
     drawn = tastes.draw(who, threads, 30, 10)

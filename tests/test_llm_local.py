@@ -26,8 +26,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast 
 
 from recgraph.errors import LLMError, LLMTimeout, ModelMissing  # noqa: E402
 from recgraph.tools.llm import places  # noqa: E402
-from recgraph.tools.llm.forms import TokenForm, follows, form_regex, tokenize_form  # noqa: E402
+from recgraph.tools.llm.forms import (  # noqa: E402
+    TokenForm,
+    TokenTable,
+    follows,
+    form_regex,
+    likely_rest,
+    tokenize_form,
+)
 from recgraph.tools.llm.local import LocalLLM  # noqa: E402
+from recgraph.tools.llm.merged import MergedLinear  # noqa: E402
 from recgraph.tools.llm.protocol import LLM, Form, Prompt  # noqa: E402
 
 TEMPLATE = (
@@ -295,8 +303,44 @@ def test_a_right_draft_is_read_in_one_pass(tiny: LocalLLM, monkeypatch: pytest.M
     assert len(greedy) > 20
     monkeypatch.setattr(TokenForm, "draft", lambda form, tokenizer, text: greedy)
     passes = count_passes(tiny, monkeypatch)
-    assert tiny.generate([prompt], max_tokens=40, form=FORM)[0][0] == plain
-    assert len(passes) <= 4
+    drafted = replace(FORM, drafts=dict.fromkeys(FORM.choices, "any"))
+    assert tiny.generate([prompt], max_tokens=40, form=drafted)[0][0] == plain
+    assert len(passes) == 2  # the prompt and what leads to the forks among the ids; the draft
+
+
+def test_the_rest_of_an_answer_is_looked_for_in_every_draft() -> None:
+    drafts = [[1, 2, 3, 4, 5], [9, 2, 3, 7, 8]]
+    assert likely_rest([1, 2, 3], drafts) == [4, 5]
+    assert likely_rest([9, 2, 3], drafts) == [7, 8]
+    assert likely_rest([6, 3], drafts, most=1) == [4]
+    assert likely_rest([6], drafts) == likely_rest([5], drafts) == likely_rest([], drafts) == []
+
+
+def test_a_title_of_another_choice_is_read_in_few_passes(tiny: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = Prompt("Name the next product.", "0 blue")
+    plain = tiny.generate([prompt], max_tokens=40, form=FORM)[0][0]
+    chosen, title = plain.text.removeprefix("ID: ").split("\nTitle: ")
+    other = next(choice for choice in FORM.choices if choice != chosen)
+    greedy = tiny._chat.encode(" " + title)
+    drafts = {"wrong": [greedy[0] + 1], "right": greedy}
+    monkeypatch.setattr(TokenForm, "draft", lambda form, tokenizer, text: drafts[text])
+    passes = count_passes(tiny, monkeypatch)
+    form = replace(FORM, drafts={chosen: "wrong", other: "right"})
+    assert tiny.generate([prompt], max_tokens=40, form=form)[0][0] == plain
+    alone = len(passes)
+    tiny.generate([prompt], max_tokens=40, form=replace(FORM, drafts={chosen: "wrong"}))
+    assert alone < len(passes) - alone
+
+
+def test_a_draft_begins_with_the_blank_that_its_form_leaves_to_it(tiny: LocalLLM) -> None:
+    """Bug: the recommender's forms end in 'Title:', drafts lost their blank, and every title was written token by
+    token."""
+    encode, end = tiny._chat.encode_all, tiny._chat.end
+    for form in (FORM, Form("ID:", (" B001", " 7"), "\nTitle:")):
+        tokens = tokenize_form(encode, end, form)
+        drafted = tokens.draft(encode, "Red shirt" if form is FORM else " Red shirt")
+        lead = tiny._chat.encode(f"ID: {form.choices[0].strip()}\nTitle:")
+        assert [*lead, *drafted] == tiny._chat.encode(f"ID: {form.choices[0].strip()}\nTitle: Red shirt")
 
 
 def count_passes(llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -310,6 +354,39 @@ def count_passes(llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(llm._model, "forward", counted)
     return passes
+
+
+def test_the_forks_among_choices_are_found_unless_they_are_many() -> None:
+    table = TokenTable.build([[1, 2, 3, 9], [1, 2, 4, 9], [1, 2, 4, 5, 9], [6, 9]])
+    assert sorted(table.forks(5) or ()) == [[], [1, 2], [1, 2, 4]]
+    assert table.forks(4) is None
+    assert TokenTable.build([[7, 8, 9]]).forks(0) == []
+    assert TokenTable.build([[token] for token in range(5)]).forks(4) is None
+
+
+def test_few_choices_are_chosen_from_in_the_pass_that_reads_the_prompt_and_many_token_by_token(
+    tiny: LocalLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = Form("ID: ", tuple(f"B{number:04d}" for number in range(0, 9000, 700)), "")
+    many = Form("ID: ", tuple(f"B{number:04d}" for number in range(3000)), "")
+    for form, most in ((few, 1), (many, 6)):
+        for number in range(4):
+            prompt = Prompt("Name the next product.", f"{number} {SHARED[: number * 9]}")
+            titled = constrained_plainly(tiny, prompt, replace(form, middle="\nTitle: "), 15)
+            passes = count_passes(tiny, monkeypatch)
+            assert tiny.generate([prompt], max_tokens=30, form=form)[0][0].text == titled.split("\nTitle: ")[0]
+            assert 1 <= len(passes) <= most
+            monkeypatch.undo()
+
+
+def test_a_long_prompt_is_read_in_pieces_before_its_choices(tiny: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recgraph.tools.llm.local.PREFILL_TOKENS", 32)
+    monkeypatch.setattr("recgraph.tools.llm.passes.PREFILL_TOKENS", 32)
+    prompt = Prompt("Name the next product.", SHARED)
+    expected = constrained_plainly(tiny, prompt, FORM, 30)
+    passes = count_passes(tiny, monkeypatch)
+    assert tiny.generate([prompt], max_tokens=30, form=FORM)[0][0].text == expected
+    assert max(passes) <= 32
 
 
 def test_one_choice_costs_no_pass_of_its_own(tiny: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,7 +478,8 @@ def test_a_pass_that_would_end_after_the_deadline_is_not_begun_and_the_scores_so
         return forward(*args, **options)
 
     monkeypatch.setattr(tiny._model, "forward", slow)
-    monkeypatch.setattr("recgraph.tools.llm.local.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for module in ("local", "passes"):
+        monkeypatch.setattr(f"recgraph.tools.llm.{module}.time", SimpleNamespace(monotonic=lambda: clock[0]))
     found, usage = tiny.score(asked, deadline=1.1)
     assert 0 < len(found) < len(asked)
     assert np.allclose(found, whole[: len(found)], atol=1e-5)
@@ -464,6 +542,40 @@ def test_adapters_are_chosen_by_the_call_and_none_is_the_base(
         assert scores["summarize"][0] != pytest.approx(scores["recommend"][0], abs=1e-2)
     with pytest.raises(ValueError, match="'other' is no adapter"):
         llm.score(prompts, adapter="other")
+
+
+def test_merged_adapters_answer_as_those_that_peft_adds_in_every_pass(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("first", "second")
+    folders = {name: str(write_adapter(tiny_folder, tmp_path / name, seed)) for seed, name in enumerate(names)}
+    llm = LocalLLM(tiny_folder, folders, dtype=torch.float32)
+    monkeypatch.setattr("recgraph.tools.llm.merged.LIMIT", 0)
+    large = LocalLLM(tiny_folder, folders, dtype=torch.float32)
+    kinds = [any(isinstance(part, MergedLinear) for part in one._model.modules()) for one in (llm, large)]
+    assert kinds == [True, False]
+    for name in ("first", None, "second", None, "first"):
+        scores = [one.score(candidates(5), adapter=name)[0] for one in (llm, large)]
+        assert np.allclose(*scores, atol=1e-5)
+        texts = [one.generate([Prompt("S", SHARED)], max_tokens=20, form=FORM, adapter=name)[0] for one in (llm, large)]
+        assert texts[0] == texts[1]
+
+
+def test_no_more_merged_weights_are_kept_than_the_limit_allows(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(
+        one.weight.nbytes
+        for one in LlamaForCausalLM.from_pretrained(tiny_folder).modules()
+        if isinstance(one, torch.nn.Linear)
+    )
+    monkeypatch.setattr("recgraph.tools.llm.merged.LIMIT", size)  # that of one set, whatever the head takes
+    llm = LocalLLM(tiny_folder, {"a": str(write_adapter(tiny_folder, tmp_path / "a"))}, dtype=torch.float32)
+    first = llm.score(candidates(2), adapter="a")[0]
+    llm.score(candidates(2))
+    assert llm._adapters._merged is not None
+    assert list(llm._adapters._merged._sets) == [None]
+    assert np.allclose(llm.score(candidates(2), adapter="a")[0], first, atol=1e-6)
 
 
 def test_an_adapter_of_another_base_or_a_bad_folder_says_so(tiny_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ product itself would have shown."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import FakeEncoder
 
@@ -17,11 +19,11 @@ from recgraph.errors import SettingsError
 from recgraph.store import snapshot
 from recgraph.store.db import Store
 from recgraph.tools.retrieve import Retriever
-from recgraph.train import examples
+from recgraph.train.examples import stage as examples
 from recgraph.train.examples.negatives import POOLS, Negatives
 from recgraph.train.examples.rows import Row, columns_of, read_rows, write_columns, write_rows
 from recgraph.train.examples.served import Served
-from recgraph.train.params import load_params
+from recgraph.train.params import load_params, settings_of
 from recgraph.train.prepare import Case
 from recgraph.train.shop.others import build_shop, check_seeds
 
@@ -149,7 +151,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(others, "chosen_encoder", lambda *_: FakeEncoder())
     monkeypatch.setattr("recgraph.train.memory.chosen_encoder", lambda *_: FakeEncoder())
-    monkeypatch.setattr(examples, "_chat", lambda _: None)
+    monkeypatch.setattr(examples, "chat_of", lambda _: None)
     monkeypatch.setattr(examples, "find_llm", lambda _: Path())
     params = Path(__file__).parent.parent / "params.yaml"
     (tmp_path / "params.yaml").write_text(params.read_text("utf-8"), "utf-8")
@@ -175,6 +177,34 @@ def test_a_seed_that_is_the_demos_or_named_twice_is_refused(pipeline: Path) -> N
         check_seeds(params, (4, 3))
     with pytest.raises(SettingsError, match=r"examples\.shops names 4 twice"):
         check_seeds(params, (4, 4))
+
+
+def test_processes_share_the_cases_of_each_shop_by_time_and_change_no_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examples, "_SLICE", 4)
+    rng = np.random.default_rng(1)
+    shops = {
+        name: (tmp_path, [replace(CASE, seq=n, as_of=ASKED + timedelta(days=int(rng.integers(90)))) for n in range(10)])
+        for name in ("", "shop 4: ")
+    }
+    own = settings_of(examples.ExamplesParams, load_params(Path(__file__).parent.parent)["examples"], "examples")
+    one, three = (list(examples._parts(shops, "time", replace(own, processes=count))) for count in (1, 3))
+    assert [(part.name, len(part.cases)) for part in one] == [("", 10), ("shop 4: ", 10)]
+    assert [len(part.cases) for part in three] == [5, 5, 5, 5]  # in fours there are two of each shop
+    assert [pair for part in three for pair in part.cases] == [pair for part in one for pair in part.cases]
+    assert sorted(group for part in one for group, _ in part.cases) == list(range(20))
+    for part in three:
+        assert [case.as_of for _, case in part.cases] == sorted(case.as_of for _, case in part.cases)
+
+
+def test_processes_are_begun_with_one_thread_and_the_setting_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with examples._one_thread():
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "1"
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+    assert "MKL_NUM_THREADS" not in os.environ
 
 
 @pytest.mark.slow

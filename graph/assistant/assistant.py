@@ -21,10 +21,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from recgraph.graph.assistant.agent import SECONDS
 from recgraph.graph.assistant.talk import SHOWS, TurnContext, build_talk
+from recgraph.graph.checkpoints import Checkpoints
 from recgraph.graph.recommender import Recommender, Step
 from recgraph.tools.wish.understand import MOST_LETTERS
 
-THREADS = 1000  # conversations kept in memory where no checkpointer is given
+THREADS = 1000  # conversations kept, in memory where no checkpointer is given, or in a file of ours
+_KIND = "chat-"  # how the names of their threads begin
 
 
 @dataclass(frozen=True)
@@ -134,16 +136,18 @@ class Assistant:
     def _asked(self, user_id: str, text: str, thread: str) -> tuple[Any, Any]:
         words = text[: MOST_LETTERS + 1].encode("utf-8", "replace").decode()  # lone surrogates stop checkpoints
         config = {
-            "configurable": {"thread_id": f"chat-{_key(user_id)}-{_key(thread)}"},
+            "configurable": {"thread_id": f"{_KIND}{_key(user_id)}-{_key(thread)}"},
             "metadata": {"chat_user": _key(user_id)},
         }
         return {"messages": [HumanMessage(words)], "user_id": user_id}, config
 
     def _forget_oldest(self, config: Any) -> None:
-        """Keeps the memory of a long-lived process small."""
+        """Keeps the memory of a long-lived process small, and the file in which several keep conversations."""
+        thread = config["configurable"]["thread_id"]
+        if isinstance(self.checkpointer, Checkpoints):
+            self.checkpointer.keep_latest(thread, _KIND, THREADS)
         if self._own is None:
             return
-        thread = config["configurable"]["thread_id"]
         with self._lock:
             last = self._own.get_tuple(config)
             if last is not None:  # of a thread only its last state is gone on from

@@ -41,6 +41,7 @@ from recgraph.tools.wish.words import SOFT
 SHOWS = 5  # products of one reply
 MOST_MESSAGES = 100  # of a thread that are kept, the latest
 _MOST_ASKED = 100  # candidates of one run, out of which what was shown before is left out
+_MOST_REFUSED = 500  # products of a thread that are not shown again, the latest
 _LEAST = 0.05  # seconds that a turn has whose time was up before
 _NEAR = 40  # candidates among which the other colours of a style are looked for
 _FINDS = ("wish", "suggest", "more", "refuse", "undo", "yes")
@@ -132,7 +133,8 @@ class Talk:
         else:
             summed = wish
         if does == "refuse":
-            update["refused"] = [*(state.get("refused") or []), shown[update["turn"]["place"] or 0]["item_id"]]
+            refused = dict.fromkeys([*(state.get("refused") or []), shown[update["turn"]["place"] or 0]["item_id"]])
+            update["refused"] = [*refused][-_MOST_REFUSED:]
         changed = not same(summed, wish)
         if changed:
             update |= {"wish": summed.to_dict(), "before": wish.to_dict(), "offered": []}

@@ -110,3 +110,19 @@ def _open(file: Path) -> Iterator[sqlite3.Connection]:
             f"The checkpoints {file} cannot be used ({error}). Nothing but resuming runs hangs on them: to set them "
             f"aside: recgraph doctor --deep --mend --checkpoint {file}"
         ) from error
+
+
+def keep_latest(opened: sqlite3.Connection, thread: str, kind: str, threads: int) -> None:
+    """Of a thread only its last state, which alone is gone on from; and of all threads whose names begin with `kind` the
+    latest so many."""
+    oldest = opened.execute(
+        "SELECT thread_id FROM checkpoints WHERE substr(thread_id, 1, ?) = ? GROUP BY thread_id"
+        " ORDER BY max(checkpoint_id) DESC LIMIT -1 OFFSET ?",
+        (len(kind), kind, threads),
+    ).fetchall()
+    last = "(SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ?)"
+    for table in ("checkpoints", "writes"):
+        past = f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_id < {last}"  # noqa: S608 - names of ours
+        opened.execute(past, (thread, thread))
+        opened.executemany(f"DELETE FROM {table} WHERE thread_id = ?", oldest)  # noqa: S608
+    opened.commit()

@@ -80,6 +80,23 @@ class TokenTable:
         starts = np.flatnonzero(np.r_[True, column[1:] != column[:-1]])
         return [int(token) for token in column[starts] if token >= 0]
 
+    def forks(self, limit: int) -> list[list[int]] | None:
+        """The tokens that lead to each node where more than one token may follow; None where they are more than `limit`
+        in all: thousands of ids fork at thousands of nodes."""
+        found: list[list[int]] = []
+        nodes: list[tuple[int, int, list[int]]] = [(0, len(self.rows), [])]
+        read = 0
+        while nodes:
+            low, high, path = nodes.pop()
+            options = self.next_tokens(low, high, len(path)) if high - low > 1 else []
+            if len(options) > 1:
+                found.append(path)
+                read += len(path)
+            if read > limit or len(options) > limit:
+                return None
+            nodes += [(*self.step(low, high, len(path), token), [*path, token]) for token in options]
+        return found
+
     def step(self, low: int, high: int, depth: int, token: int) -> tuple[int, int]:
         """The range of rows below a node that go on with a token."""
         column = self.rows[low:high, depth]
@@ -99,9 +116,12 @@ class TokenForm:
     free_blank: str
 
     def draft(self, encode: Encode, text: str) -> list[int]:
-        """The tokens of a probable free text, its first line only."""
-        text = text.split("\n")[0].strip(" ")
-        return _after(encode, self.middle_cut, self.middle_cut + self.free_blank + text) if text else []
+        """The tokens of a probable free text, its first line only. It begins with the blank that `middle` ended with;
+        where that ended with none, the text's own blank belongs to it."""
+        text = text.split("\n")[0].rstrip(" ")
+        if self.free_blank:
+            text = self.free_blank + text.lstrip(" ")
+        return _after(encode, self.middle_cut, self.middle_cut + text) if text.strip(" ") else []
 
 
 def tokenize_form(encode: Encode, end: int, form: Form) -> TokenForm:
@@ -120,6 +140,20 @@ def tokenize_form(encode: Encode, end: int, form: Form) -> TokenForm:
     closing = [end] if not middle else middle[:1]
     table = TokenTable.build([[*(sequence or []), *closing] for sequence in sequences])
     return TokenForm(form, lead, table, tuple(middle), middle_cut, free_blank)
+
+
+def likely_rest(written: Sequence[int], drafts: Sequence[Sequence[int]], most: int = 16) -> list[int]:
+    """What follows in one of the drafts after the longest end of what was written, at most so many tokens: an answer
+    that leaves one title goes on as another, or comes back to the first after a colour of its own."""
+    best, found = 0, list[int]()
+    for draft in drafts:
+        for end in range(1, len(draft)):
+            length = 0
+            while length < min(end, len(written)) and draft[end - 1 - length] == written[-1 - length]:
+                length += 1
+            if length > best:
+                best, found = length, list(draft[end : end + most])
+    return found
 
 
 def _escape(text: str) -> str:

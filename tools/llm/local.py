@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,19 @@ from recgraph.errors import LLMError, LLMTimeout, ModelMissing
 from recgraph.tools.llm.adapter_sets import Base
 from recgraph.tools.llm.adapters import Adapters
 from recgraph.tools.llm.chat import ChatText
-from recgraph.tools.llm.forms import TokenForm, tokenize_form
+from recgraph.tools.llm.forms import TokenForm, TokenTable, likely_rest, tokenize_form
+from recgraph.tools.llm.passes import PREFILL_TOKENS, Passes, check, packs
 from recgraph.tools.llm.places import placement, quiet_transformers
 from recgraph.tools.llm.prefix import PrefixCache, common_prefix, cut, is_plain, stack_left_padded, working_cache
 from recgraph.tools.llm.protocol import Completion, Form, Prompt, Usage
 
-PREFILL_TOKENS = 768  # tokens of one forward pass of a long prompt: the deadline is looked at in between
 PACK_TOKENS = 640  # tokens of one pass over candidates; a pass costs about 70 ms on two cores before its first token
 # of a shared prefix: fewer are read as the root of the candidates' tree, more in a pass of their own that is kept
 FEW_TOKENS = 32
+DRAFTS = 32  # texts in which the rest of an answer is looked for
 GENERATE_ROWS = 16  # prompts decoded together
-# from so many tokens on, a pass tells how long the next one will take; a pass of few is bound by other things
-TIMED_TOKENS = 64
+# tokens that lead to the forks of a form's choices: so many are read with the prompt, to choose in one pass
+FORK_TOKENS = 96
 
 
 class LocalLLM:
@@ -82,7 +84,7 @@ class LocalLLM:
         self._stops = _stop_tokens(model, tokenizer)
         self._prefixes = cache or PrefixCache()
         self._lock = threading.Lock()
-        self._pace = 0.0  # seconds a token took in the last long pass; read and written under the lock
+        self._passes = Passes(model, self.device)  # used under the lock
         self._forms = lru_cache(maxsize=16)(self._tokenized)
 
     def _tokenized(self, lead: str, choices: tuple[str, ...], middle: str) -> TokenForm:
@@ -173,9 +175,9 @@ class LocalLLM:
                 root = reused
             limit = PACK_TOKENS if self.on_cpu else PREFILL_TOKENS * 8
             found: list[torch.Tensor] = []
-            for pack in _packs([row[root:] for row in rows], limit):
+            for pack in packs([row[root:] for row in rows], limit):
                 try:
-                    found.append(self._score_tree(pack, working_cache(self._model.config, known), root, deadline))
+                    found.append(self._passes.tree(pack, working_cache(self._model.config, known), deadline))
                 except LLMTimeout:
                     if not found:
                         raise
@@ -188,7 +190,7 @@ class LocalLLM:
         """One call at a time, with its adapter, without gradients."""
         if adapter is not None and adapter not in self.adapters:
             raise ValueError(f"'{adapter}' is no adapter of {self.name}; it has {', '.join(self.adapters) or 'none'}.")
-        _check(deadline)
+        check(deadline)
         if not self._lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic())):
             raise LLMTimeout("The deadline passed while another request used the language model.")
         try:
@@ -205,20 +207,6 @@ class LocalLLM:
                 "Shorten the history."
             )
 
-    def _feed(self, cache: Any, tokens: Sequence[int], keep: int, deadline: float | None) -> torch.Tensor:
-        """Appends tokens to a cache of one row; logits float32[keep, vocabulary] of the last `keep` of them."""
-        rows: list[torch.Tensor] = []
-        for start in range(0, len(tokens), PREFILL_TOKENS):
-            piece = tokens[start : start + PREFILL_TOKENS]
-            ids = torch.tensor([piece], device=self.device)
-            with self._timed(len(piece), deadline):
-                rows.append(
-                    self._model(
-                        input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=min(len(piece), keep)
-                    ).logits[0]
-                )
-        return torch.cat(rows)[-keep:].float()
-
     def _prefill(
         self, tokens: Sequence[int], adapter: str | None, deadline: float | None, *, logits: bool = True
     ) -> tuple[Any, torch.Tensor, int]:
@@ -226,47 +214,9 @@ class LocalLLM:
         prefix cache."""
         states, reused = self._prefixes.longest(adapter, tokens[:-1] if logits else tokens)
         cache = working_cache(self._model.config, states)
-        following = self._feed(cache, tokens[reused:], 1, deadline) if reused < len(tokens) else torch.empty(0)
+        following = self._passes.feed(cache, tokens[reused:], 1, deadline) if reused < len(tokens) else torch.empty(0)
         self._prefixes.put(adapter, tokens, cache)
         return cache, following, reused
-
-    @contextmanager
-    def _timed(self, tokens: int, deadline: float | None) -> Iterator[None]:
-        """One pass over so many tokens. LLMTimeout where, at the pace of the last one, it would end after the
-        deadline."""
-        started = time.monotonic()
-        _check(None if deadline is None else deadline - tokens * self._pace * (tokens >= TIMED_TOKENS))
-        yield
-        if tokens >= TIMED_TOKENS:
-            self._pace = (time.monotonic() - started) / tokens
-
-    def _score_tree(self, suffixes: list[list[int]], cache: Any, root: int, deadline: float | None) -> torch.Tensor:
-        """Logits [len(suffixes), vocabulary] after each suffix, all in one pass over the tree of their tokens.
-
-        What suffixes begin with alike (the variants of one style) is a branch they share and is computed once. Each
-        token attends to the cached prefix of `root` tokens and to its own ancestors, so the numbers are those of a pass
-        for each suffix.
-        """
-        tokens, parents, ends = _tree(suffixes)
-        depth = torch.zeros(len(tokens), dtype=torch.long)
-        mask = torch.zeros((len(tokens), root + len(tokens)), dtype=torch.bool)
-        mask[:, :root] = True
-        for place, parent in enumerate(parents):
-            if parent >= 0:
-                mask[place] |= mask[parent]
-                depth[place] = depth[parent] + 1
-            mask[place, root + place] = True
-        order = sorted(set(ends))
-        with self._timed(len(tokens), deadline):
-            logits: torch.Tensor = self._model(
-                input_ids=torch.tensor([tokens], device=self.device),
-                attention_mask=mask[None, None].to(self.device),
-                position_ids=(root + depth)[None].to(self.device),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=torch.tensor(order, device=self.device),
-            ).logits[0]
-        return logits[[order.index(end) for end in ends]].float()
 
     def _decode(
         self, rows: list[list[int]], max_tokens: int, adapter: str | None, deadline: float | None
@@ -289,7 +239,7 @@ class LocalLLM:
                     written[row].append(token)
             if not open_rows or max(map(len, written)) >= max_tokens:
                 break
-            _check(deadline)
+            check(deadline)
             mask = torch.cat([mask, mask.new_ones((len(rows), 1))], dim=1)
             logits = self._model(
                 input_ids=following[:, None],
@@ -314,36 +264,25 @@ class LocalLLM:
         adapter: str | None,
         deadline: float | None,
     ) -> tuple[Completion, Usage]:
-        """Lead forced, the choice by the token table (a pass only where several tokens are possible), middle forced,
-        then free text."""
-        pending = self._chat.encode(rendered + form.lead)
-        self._fits(len(pending), max_tokens)
-        whole = list(pending)
+        """Lead forced, the choice by the token table, middle forced, then free text."""
+        whole = self._chat.encode(rendered + form.lead)
+        self._fits(len(whole), max_tokens)
         states, reused = self._prefixes.longest(adapter, prompt[:-1])
         cache = working_cache(self._model.config, states)
-        pending = pending[reused:]
-        low, high, depth, written = 0, len(form.table.rows), 0, len(whole) - len(prompt)
-        while options := form.table.next_tokens(low, high, depth):
-            token = options[0]
-            if len(options) > 1:
-                logits = self._feed(cache, pending, 1, deadline)[0]
-                token, pending = options[int(logits[options].argmax())], []
-            pending.append(token)
-            written += 1
-            low, high = form.table.step(low, high, depth, token)
-            depth += 1
-        choice = int(form.table.order[low])
+        row, taken, pending = self._choose(cache, whole[reused:], form.table, deadline)
+        written = len(whole) - len(prompt) + taken
+        choice = int(form.table.order[row])
         head = form.form.lead + form.form.choices[choice] + form.form.middle
         if not form.middle:
             self._prefixes.put(adapter, whole[: cache.get_seq_length()], cache)
             return Completion(head, True), Usage(len(prompt), written - 1, reused)
         pending += form.middle[1:]
         written += len(form.middle) - 1
-        draft = form.draft(self._chat.encode_all, drafts.get(form.form.choices[choice], ""))[
-            : max(0, max_tokens - written)
-        ]
+        likely = dict.fromkeys([form.form.choices[choice], *drafts])  # the choice's own text first
+        texts = [drafts[name] for name in islice(likely, DRAFTS) if name in drafts]
+        guesses = [form.draft(self._chat.encode_all, text)[: max(0, max_tokens - written)] for text in texts]
         free, finished = [], False
-        for token in self._continue(cache, pending, draft, bool(form.free_blank), deadline):
+        for token in self._continue(cache, pending, guesses, bool(form.free_blank), deadline):
             if finished := token in self._stops or token in self._chat.line_ends:
                 break
             free.append(token)
@@ -354,59 +293,54 @@ class LocalLLM:
         body = (head.rstrip(" ") if form.free_blank else head) + text.rstrip()
         return Completion(body, finished), Usage(len(prompt), written + len(free), reused)
 
+    def _choose(
+        self, cache: Any, pending: list[int], table: TokenTable, deadline: float | None
+    ) -> tuple[int, int, list[int]]:
+        """The row of the choice that greedy decoding takes after `pending`, its number of tokens, and the tokens that
+        the cache does not hold yet.
+
+        A pass is needed only where several tokens are possible. Where those places are few, `pending` and what leads to
+        all of them is one tree; else it is a pass for each token chosen.
+        """
+        low, high, taken = 0, len(table.rows), list[int]()
+        forks = table.forks(FORK_TOKENS)
+        seen: dict[tuple[int, ...], torch.Tensor] = {}
+        if forks:
+            if len(pending) > PREFILL_TOKENS:  # so that the deadline is looked at in between
+                self._passes.feed(cache, pending[:-1], 1, deadline)
+                pending = pending[-1:]
+            length = cache.get_seq_length() + len(pending)
+            logits = self._passes.tree([[*pending, *path] for path in forks], cache, deadline)
+            seen, pending = dict(zip(map(tuple, forks), logits, strict=True)), []
+            cut(cache, length)
+        while options := table.next_tokens(low, high, len(taken)):
+            token = options[0]
+            if len(options) > 1:
+                if forks is None:
+                    seen[tuple(taken)], pending = self._passes.feed(cache, pending, 1, deadline)[0], []
+                token = options[int(seen[tuple(taken)][options].argmax())]
+            low, high = table.step(low, high, len(taken), token)
+            pending.append(token)
+            taken.append(token)
+        return low, len(taken), pending
+
     def _continue(
-        self, cache: Any, pending: list[int], draft: list[int], blank: bool, deadline: float | None
+        self, cache: Any, pending: list[int], drafts: Sequence[list[int]], blank: bool, deadline: float | None
     ) -> Iterator[int]:
-        """Greedy tokens after `pending`. The draft is read in the same pass and kept as far as greedy decoding would
-        have written it."""
-        logits = self._feed(cache, [*pending, *draft], len(draft) + 1, deadline)
-        if blank:  # the blank that ends the form's middle belongs to this token
-            logits[0].masked_fill_(~self._chat.blank_mask(logits.shape[1]).to(self.device), float("-inf"))
-        greedy = logits.argmax(-1).tolist()
-        kept = common_prefix(greedy, draft)
-        cut(cache, cache.get_seq_length() - (len(draft) - kept))
-        yield from greedy[: kept + 1]
-        token = greedy[kept]
+        """Greedy tokens after `pending`. The first draft is read in the same pass and kept as far as greedy decoding
+        would have written it; so is what then follows in any of them."""
+        written: list[int] = []
+        draft = drafts[0] if drafts else []
         while True:
-            token = int(self._feed(cache, [token], 1, deadline)[0].argmax())
-            yield token
-
-
-def _check(deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() >= deadline:
-        raise LLMTimeout("The deadline passed before the language model had answered.")
-
-
-def _tree(rows: list[list[int]]) -> tuple[list[int], list[int], list[int]]:
-    """The prefix tree of token rows: tokens, the place of each one's parent (-1 at the root, always before it), and
-    each row's last place."""
-    tokens: list[int] = []
-    parents: list[int] = []
-    places: dict[tuple[int, int], int] = {}
-    ends = []
-    for row in rows:
-        place = -1
-        for token in row:
-            key = (place, token)
-            if key not in places:
-                places[key] = len(tokens)
-                tokens.append(token)
-                parents.append(place)
-            place = places[key]
-        ends.append(place)
-    return tokens, parents, ends
-
-
-def _packs(suffixes: list[list[int]], limit: int) -> Iterator[list[list[int]]]:
-    """Groups of suffixes, in order, whose trees have at most `limit` tokens (a single longer suffix is a group of its
-    own)."""
-    pack: list[list[int]] = []
-    for suffix in suffixes:
-        if pack and len(_tree([*pack, suffix])[0]) > limit:
-            yield pack
-            pack = []
-        pack.append(suffix)
-    yield pack
+            logits = self._passes.feed(cache, [*pending, *draft], len(draft) + 1, deadline)
+            if blank and not written:  # the blank that ends the form's middle belongs to this token
+                logits[0].masked_fill_(~self._chat.blank_mask(logits.shape[1]).to(self.device), float("-inf"))
+            greedy = logits.argmax(-1).tolist()
+            kept = common_prefix(greedy, draft)
+            cut(cache, cache.get_seq_length() - (len(draft) - kept))
+            yield from greedy[: kept + 1]
+            written += greedy[: kept + 1]
+            pending, draft = greedy[kept : kept + 1], likely_rest(written, drafts)
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -256,7 +256,7 @@ def _typo(rng: np.random.Generator, text: str) -> str:
 
 def _usual_place(count: int, drawn: Floats | float) -> Ints:
     """Which of `count` words uniform draws choose: the first ones more often."""
-    return (count * np.square(drawn)).astype(np.int64)
+    return np.asarray(count * np.square(drawn), np.int64)
 
 
 def _usual(rng: np.random.Generator, options: Sequence[str], plain: bool) -> str:

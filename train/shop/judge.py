@@ -24,7 +24,7 @@ from itertools import permutations
 import numpy as np
 
 from recgraph.train.shop.catalogue import Floats, Ints, wording_chance
-from recgraph.train.shop.trade import FEATURE_WEIGHTS, NEARNESS, RANKED, Intent, Moment, Question, Seen, Shopper, Trade
+from recgraph.train.shop.trade import FEATURE_WEIGHTS, NEARNESS, RANKED, Intent, Moment, Seen, Shopper, Trade, Worded
 from recgraph.train.shop.year import draw_shoppers
 
 NOUN = 5  # the code of a listing that every search names
@@ -33,12 +33,12 @@ SMOOTHING = 0.02  # the share of a chance that is given by what was in mind: for
 
 
 @dataclass(eq=False)
-class Turn:
+class Searched:
     """A search as it was, with what the shop was just then; `clicked` are the places of the page that were clicked,
     `number` counts the turns of its visit, `owned` what its shopper has bought."""
 
     second: int
-    asked: Question
+    asked: Worded
     shown: list[int]
     intent: Intent
     at: Moment
@@ -50,7 +50,7 @@ class Turn:
     shelves: dict[tuple[str, str], Ints]
     clicked: list[int] = field(default_factory=list)
 
-    def unanswered(self) -> Turn:
+    def unanswered(self) -> Searched:
         """The same as of its own moment, before anything was clicked."""
         return replace(self, clicked=[])
 
@@ -61,7 +61,7 @@ class Purchase:
     the product that lay in the cart or was looked at on its page just before, -1 if none; `intent` is None for what
     came into the basket of another purchase, the last of the `owned`."""
 
-    turns: tuple[Turn, ...]
+    turns: tuple[Searched, ...]
     at: Moment
     intent: Intent | None
     seen: Seen
@@ -79,11 +79,11 @@ class WatchedTrade(Trade):
 
     def __init__(self, *given: object) -> None:
         super().__init__(*given)  # type: ignore[arg-type]
-        self.threads: dict[str, list[list[Turn]]] = {}
+        self.threads: dict[str, list[list[Searched]]] = {}
         self.purchases: dict[tuple[int, str, int], Purchase] = {}
         self._at_till: tuple[Intent, Seen, int] | None = None
 
-    def answered(self, intent: Intent, asked: Question, shown: list[int], at: Moment) -> None:
+    def answered(self, intent: Intent, asked: Worded, shown: list[int], at: Moment) -> None:
         threads = self.threads.setdefault(at.who.user_id, [])
         last = threads[-1][-1] if threads else None
         if last is None or (last.intent is not intent and not intent.resumed):
@@ -91,7 +91,7 @@ class WatchedTrade(Trade):
         number = last.number + 1 if last is not None and last.intent is intent else 0
         heat = self.heat.copy() if at.day >= self.heat_from else None
         threads[-1].append(
-            Turn(
+            Searched(
                 self.clock,
                 asked,
                 shown,
@@ -175,24 +175,25 @@ class Judge:
                 found += self._beside(purchase, who, forks)
             else:
                 found += self._taken(purchase, asked, who, page, forks)
-        return found / max(found.sum(), 1e-300)
+        return np.asarray(found / max(found.sum(), 1e-300))
 
     def _beside(self, purchase: Purchase, who: Shopper | None, forks: int) -> Floats:
         """The chances of what comes into the basket beside a purchase."""
-        fork, at = self._fork(purchase, purchase.at, who)
+        fork, at = self._fork(purchase, who)
         counts = np.zeros(len(fork.listings.products))
         for _ in range(forks):
             intent = fork.aim(at, fork.complement(at.who.bought[-1][1], at.who))
             if intent:
                 counts[fork.variant(intent.target, at.who)] += 1
-        return counts / max(1.0, counts.sum())
+        return np.asarray(counts / max(1.0, counts.sum()))
 
     def _taken(self, purchase: Purchase, asked: int, who: Shopper | None, page: bool, forks: int) -> Floats:
         """The chances of what is taken of all that was seen, and will be seen after a search."""
         assert purchase.intent is not None
         turn = purchase.turns[asked] if asked >= 0 else None
-        noted, intent, seen = (turn, turn.intent, turn.seen) if turn else (purchase, purchase.intent, purchase.seen)
-        fork, at = self._fork(noted, noted.at, who)
+        noted: Searched | Purchase = turn or purchase
+        intent, seen = turn.intent if turn else purchase.intent, noted.seen
+        fork, at = self._fork(noted, who)
         rows, weights = self._in_mind(purchase, asked, who, page)
         counts, meant_for = np.zeros(len(fork.listings.products)), np.zeros(len(fork.listings.products))
         for row, weight in zip(rows.tolist(), weights.tolist(), strict=True):
@@ -207,22 +208,22 @@ class Judge:
                 taken, query, _ = fork.take(meant, at, swaps=not at.visit.wish)
                 if turn is None or query == turn.asked.text:
                     counts[fork.variant(taken, at.who)] += 1
-        return (1 - SMOOTHING) * counts / max(1.0, counts.sum()) + SMOOTHING * meant_for
+        return np.asarray((1 - SMOOTHING) * counts / max(1.0, counts.sum()) + SMOOTHING * meant_for)
 
-    def _fork(self, noted: Turn | Purchase, moment: Moment, who: Shopper | None) -> tuple[Trade, Moment]:
+    def _fork(self, noted: Searched | Purchase, who: Shopper | None) -> tuple[Trade, Moment]:
         """A shop of its own as it was, and the moment in it, which is to end in a purchase."""
         fork = Trade.__new__(Trade)
         vars(fork).update(vars(self.trade))
         fork.rng, fork.events, fork.exposures = self.rng, [], []
         fork.today, fork.open_shelves = noted.today, noted.shelves
-        at = felt(moment, who)
+        at = felt(noted.at, who)
         shopper = replace(at.who, bought=at.who.bought[: noted.owned])
         return fork, replace(at, who=shopper, visit=replace(at.visit, buys=True))
 
     def _in_mind(self, purchase: Purchase, asked: int, who: Shopper | None, page: bool) -> tuple[Ints, Floats]:
         """Listings and how likely each is the one in mind, after what was asked and clicked by then."""
         if asked >= 0:
-            turns: list[Turn] = [*purchase.turns[:asked], purchase.turns[asked].unanswered()]
+            turns: list[Searched] = [*purchase.turns[:asked], purchase.turns[asked].unanswered()]
         else:
             turns = list(purchase.turns)
         if turns:
@@ -238,7 +239,7 @@ class Judge:
         weights = np.exp(logs - logs.max())
         return rows, weights / weights.sum()
 
-    def log_chances(self, turns: Sequence[Turn], who: Shopper | None) -> Floats:
+    def log_chances(self, turns: Sequence[Searched], who: Shopper | None) -> Floats:
         """For each listing of the shelf how likely it is that it came to mind and led to these searches and clicks."""
         first = turns[0]
         rows = first.intent.rows
@@ -252,7 +253,7 @@ class Judge:
                 logs = logs + _log_clicked(pull, turn.clicked)
         return np.asarray(logs)
 
-    def _clue(self, turn: Turn, rows: Ints) -> tuple[Floats, Floats]:
+    def _clue(self, turn: Searched, rows: Ints) -> tuple[Floats, Floats]:
         """For each listing how likely it is said in just these words [n], and what it lends to a page [n, places]."""
         key = id(turn.asked)
         if key not in self._clues:
@@ -262,7 +263,7 @@ class Judge:
             self._clues[key] = np.log(np.maximum(said, 1e-30)), near
         return self._clues[key]
 
-    def _said(self, listing: int, asked: Question) -> float:
+    def _said(self, listing: int, asked: Worded) -> float:
         product = self.trade.listings.products[self.trade.listings.default[listing]]
         chance = wording_chance(product.style, product.colour, asked.words)
         for kind, named in self.trade.mentions(product.style).items():
@@ -270,7 +271,7 @@ class Judge:
         return chance
 
 
-def _go_on(fork: Trade, meant: Intent, turn: Turn, at: Moment, page: bool) -> None:
+def _go_on(fork: Trade, meant: Intent, turn: Searched, at: Moment, page: bool) -> None:
     """The rest of a visit from a search on, of whose page nothing is known unless `page`."""
     shown = turn.shown if page else fork.rank(meant, turn.asked.named, at)
     fork.look(meant, shown, turn.asked.text, at)
@@ -317,7 +318,7 @@ class Tastes:
         self.spread = np.linalg.cholesky(np.cov(both.T) + 1e-6 * np.eye(both.shape[1]))
         self._last: dict[str, tuple[Floats, float]] = {}
 
-    def draw(self, who: Shopper, threads: Sequence[Sequence[Turn]], steps: int, kept: int) -> list[Shopper]:
+    def draw(self, who: Shopper, threads: Sequence[Sequence[Searched]], steps: int, kept: int) -> list[Shopper]:
         """`kept` tastes, of the later two thirds of `steps`; a shopper's next draw goes on from the last one."""
         state, turn = self._last.get(who.user_id, (np.zeros(len(self.mean)), float(np.median(self.turns))))
         now, found = self._log_chance(who, threads, state, turn), []
@@ -335,12 +336,12 @@ class Tastes:
         before, after = np.split(self.mean + state, 2)
         return replace(who, before=before, after=after, turn=turn)
 
-    def _log_chance(self, who: Shopper, threads: Sequence[Sequence[Turn]], state: Floats, turn: float) -> float:
+    def _log_chance(self, who: Shopper, threads: Sequence[Sequence[Searched]], state: Floats, turn: float) -> float:
         one = self._shopper(who, state, turn)
         return float(sum(_log_sum(self.judge.log_chances(thread, one))[0] for thread in threads))
 
     def _slice(
-        self, who: Shopper, threads: Sequence[Sequence[Turn]], state: Floats, turn: float, now: float
+        self, who: Shopper, threads: Sequence[Sequence[Searched]], state: Floats, turn: float, now: float
     ) -> tuple[Floats, float]:
         """One step on the ellipse through the state and a draw from the prior (Murray, Adams, MacKay 2010)."""
         other = self.spread @ self.rng.normal(size=len(state))
@@ -356,7 +357,7 @@ class Tastes:
             angle = float(self.rng.uniform(low, high))
 
 
-def visible(threads: Sequence[Sequence[Turn]], before: int) -> list[list[Turn]]:
+def visible(threads: Sequence[Sequence[Searched]], before: int) -> list[list[Searched]]:
     """What was asked and clicked until a second; of a search in that very second only that it was asked."""
     kept = [
         [turn if turn.second < before else turn.unanswered() for turn in thread if turn.second <= before]

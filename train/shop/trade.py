@@ -102,7 +102,7 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Worded:
     """A search as it is asked: its text, the kinds of facts it names and the words it has for them."""
 
     text: str
@@ -258,9 +258,9 @@ class Trade:
 
     def same(self, target: int | Ints, rows: Ints) -> NDArray[np.bool_]:
         """Which of its facts each listing shares with the one in mind [..., 7]."""
-        return self.listings.codes[rows] == self.listings.codes[target]
+        return np.asarray(self.listings.codes[rows] == self.listings.codes[target])
 
-    def ask(self, intent: Intent, wish: Sequence[str], again: bool) -> Question:
+    def ask(self, intent: Intent, wish: Sequence[str], again: bool) -> Worded:
         """A search: it names a few of the target's facts at random.
 
         A chosen visit names what is wished in plain words, and the colour too when it asks again.
@@ -271,10 +271,10 @@ class Trade:
             facts = {"colour": product.colour, "shape": style.shape, "material": style.material}
             named = [kind for kind, fact in facts.items() if fact in wish or (kind == "colour" and again)]
             words = query_words(rng, style, product.colour, named, plain=True)
-            return Question(arrange_words(rng, words, 0.0, plain=True), named, words)
+            return Worded(arrange_words(rng, words, 0.0, plain=True), named, words)
         named = [kind for kind, chance in self.mentions(style).items() if rng.random() < chance]
         words = query_words(rng, style, product.colour, named)
-        return Question(arrange_words(rng, words, TYPOS), named, words)
+        return Worded(arrange_words(rng, words, TYPOS), named, words)
 
     def mentions(self, style: Style) -> dict[str, float]:
         """The chance that a search for the style names each kind of fact."""
@@ -331,7 +331,7 @@ class Trade:
 
     def pull(self, worth: Floats) -> Floats:
         """How much each place of a page draws the hand, from what is shown there is worth [..., places]."""
-        return worth - POSITION_BIAS * LOG_PLACES[: worth.shape[-1]]
+        return np.asarray(worth - POSITION_BIAS * LOG_PLACES[: worth.shape[-1]])
 
     def others(self, listing: int, intent: Intent, who: Shopper) -> list[int]:
         """The style's other colours that were not seen yet: those in the shopper's size, else all."""
@@ -398,7 +398,7 @@ class Trade:
         self.answered(intent, asked, shown, at)
         self.look(intent, shown, asked.text, at)
 
-    def answered(self, intent: Intent, asked: Question, shown: list[int], at: Moment) -> None:
+    def answered(self, intent: Intent, asked: Worded, shown: list[int], at: Moment) -> None:
         """Told of each search as its page appears. The shop needs to know nothing of it; who measures what can be known
         of its shoppers overrides this (train/shop/judge.py)."""
 

@@ -175,13 +175,13 @@ def _item_row(product: Product, first: datetime) -> tuple[object, ...]:
 
 
 def trade_year(
+    kind: type[AnyTrade],
     seed: int,
     shoppers: int,
     products: int,
     events: int,
     days: int,
     tell: Progress = lambda text: None,
-    kind: type[AnyTrade] = Trade,  # type: ignore[assignment]
 ) -> tuple[AnyTrade, datetime]:
     """The year as it was traded, and midnight of its first day; `kind` is who trades. SettingsError for a shop too
     small to trade."""
@@ -220,7 +220,7 @@ def write_shop(
     stage in words. Raises SettingsError for a shop too small to trade.
     """
     tell = progress or (lambda text: None)
-    trade, first = trade_year(seed, shoppers, products, events, days, tell)
+    trade, first = trade_year(Trade, seed, shoppers, products, events, days, tell)
     tell("writing the tables")
     trade.events.sort(key=lambda event: event[0])
     trade.exposures.sort(key=lambda exposure: exposure[0])
