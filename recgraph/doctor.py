@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -254,6 +255,7 @@ def _gpu(torch: Any) -> Check:
     return Check("gpu", None, f"none that {build} can use; everything runs on the CPU")
 
 
+@cache
 def nvidia_cards() -> tuple[str, ...]:
     """The cards that the driver knows, whatever torch can use; none where there is no driver of NVIDIA's."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch.nn.attention.flex_attention import create_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from recgraph.train.lora.model import attention_on, flex_works, perplexities, tree_blocks, tree_loss, tree_mask
@@ -158,6 +159,24 @@ def test_a_card_that_cannot_compile_reads_trees_under_a_dense_mask(monkeypatch: 
     assert attention_on("cuda", torch.bfloat16) == "sdpa"
     monkeypatch.setattr("recgraph.train.lora.model.flex_works", lambda *_: True)
     assert attention_on("cuda", torch.bfloat16) == "tree_flex"
+    flex_works.cache_clear()
+
+
+def test_a_card_whose_kernels_give_something_else_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attention(wrong: float) -> Callable[..., torch.Tensor]:
+        def found(query: torch.Tensor, *others: torch.Tensor, block_mask: BlockMask, enable_gqa: bool) -> torch.Tensor:
+            mask = create_mask(block_mask.mask_mod, 1, 1, 256, 256, device="cpu")
+            true = torch.nn.functional.scaled_dot_product_attention(
+                query, *others, attn_mask=mask, enable_gqa=enable_gqa
+            )
+            return true * (1 + wrong)
+
+        return found
+
+    for wrong, works in ((0.0, True), (0.1, False)):
+        monkeypatch.setattr("recgraph.train.lora.model.compiled_flex", lambda wrong=wrong: attention(wrong))
+        flex_works.cache_clear()
+        assert flex_works("cpu", torch.float32) is works
     flex_works.cache_clear()
 
 

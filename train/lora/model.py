@@ -95,26 +95,25 @@ def attention_on(device: str, dtype: torch.dtype) -> str:
 def flex_works(device: str, dtype: torch.dtype) -> bool:
     """Whether FlexAttention compiles here (it needs Triton and a C compiler) and gives what torch's own attention does,
     forward and backward. Tried once, in some seconds."""
-    torch.manual_seed(0)
+    draw = torch.Generator().manual_seed(0)
+    asked, known, values = (torch.randn(1, heads, 256, 64, generator=draw) for heads in (3, 1, 1))
     enter = torch.arange(256, device=device, dtype=torch.int32)
-    leave = torch.full_like(enter, 256)  # a chain
-    drawn = torch.randn(3, 1, 2, 256, 64, device=device, dtype=dtype)
+    leave = (enter + 50).clamp(max=256)
     results = []
     try:
         for flex in (True, False):
-            query, key, value = (one.detach().requires_grad_() for one in drawn)
+            query, key, value = (one.to(device, dtype).requires_grad_() for one in (asked, known, values))
             if flex:
                 found = compiled_flex()(query, key, value, block_mask=tree_blocks(enter, leave), enable_gqa=True)
             else:
-                mask = tree_mask(enter, leave)
-                found = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            found.float().square().sum().backward()
-            results.append(
-                torch.cat([found.detach(), *(one.grad for one in (query, key, value) if one.grad is not None)])
-            )
+                found = torch.nn.functional.scaled_dot_product_attention(
+                    query, key, value, attn_mask=tree_mask(enter, leave), enable_gqa=True
+                )
+            gradients = torch.autograd.grad(found.float().square().sum(), (query, key, value))
+            results.append(torch.cat([one.detach().float().flatten() for one in (found, *gradients)]))
     except (RuntimeError, ImportError, OSError, ValueError):  # whatever a compiler that is not all there raises
         return False
-    return torch.allclose(results[0].float(), results[1].float(), atol=0.1, rtol=0.05)
+    return bool((results[0] - results[1]).abs().mean() < 0.02 * results[1].abs().mean())
 
 
 def length_step(model: Any, tree_tokens: int) -> int:
