@@ -56,7 +56,7 @@ if [ $mode = pack ]; then pack; exit; fi
 
 OUT=${OUT:-$root/build/gpu-results}
 mkdir -p "$OUT" "$WORK/logs" && cd "$WORK" || exit 1
-TOTAL=${TOTAL:-470}
+TOTAL=${TOTAL:-455}  # the server then has 15 s to end
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 VLLM_NO_USAGE_STATS=1 VLLM_USE_FLASHINFER_SAMPLER=0 PYTHONUNBUFFERED=1
 url=http://127.0.0.1:8123/v1 server=""
 
@@ -82,11 +82,15 @@ step() {  # NAME SECONDS RESULT COMMAND...: what the command prints goes into $O
   return $code
 }
 
-end_server() {
+end_server() {  # gently; what is left after 15 s (a server that still compiles) with its group
   [ -n "$server" ] || return 0
+  local groups group
+  groups=$(ps -o pid= --ppid "$server")
   kill "$server" 2> /dev/null
   for _ in $(seq 15); do kill -0 "$server" 2> /dev/null || break; sleep 1; done
-  kill -9 "$server" 2> /dev/null; server=""
+  kill -9 "$server" 2> /dev/null
+  for group in $groups; do kill -9 -- "-$group" 2> /dev/null; done
+  wait "$server" 2> /dev/null; server=""
 }
 trap 'end_server; bring_home' EXIT
 : > "$OUT/steps.txt"; rm -f "$OUT"/{about.txt,server.jsonl,training.txt,latency.txt}
@@ -135,6 +139,7 @@ export root parts WORK
 if [ $mode = dry ]; then
   python=$root/.venv/bin/python beauty=$WORK/beauty
   note "dry: nothing is unpacked, and what is measured is this processor"
+  [ -d "$BEAUTY" ] || note "no $BEAUTY: name the folder of the data set in BEAUTY; there is no training without it"
   mkdir -p beauty && cp "$BEAUTY"/*.tsv beauty && head -n 400 "$BEAUTY/user_sequence.txt" > beauty/user_sequence.txt
   [ -f demo.duckdb ] || step demo 120 "" "$python" -m recgraph.cli demo --store demo.duckdb
   clients=1,2 seconds=4 cases=6 exam=2 preset=small latency=(--users 3 --rounds 1 --runs 1) memory=()
