@@ -134,7 +134,9 @@ if [ $mode = dry ]; then
   python=$root/.venv/bin/python beauty=$WORK/beauty
   note "dry: nothing is unpacked, and what is measured is this processor"
   [ -d "$BEAUTY" ] || note "no $BEAUTY: name the folder of the data set in BEAUTY; there is no training without it"
-  mkdir -p beauty && cp "$BEAUTY"/*.tsv beauty && head -n 400 "$BEAUTY/user_sequence.txt" > beauty/user_sequence.txt
+  mkdir -p beauty && head -n 150 "$BEAUTY/user_sequence.txt" > beauty/user_sequence.txt  # and the products they bought
+  awk 'NR == FNR { for (i = 2; i <= NF; i++) bought[$i]; next } FNR == 1 || $1 in bought' \
+    beauty/user_sequence.txt "$BEAUTY/items.tsv" > beauty/items.tsv
   [ -f demo.duckdb ] || step demo 120 "" "$python" -m recgraph.cli demo --store demo.duckdb
   clients=1,2 seconds=4 cases=6 exam=2 preset=small latency=(--users 3 --rounds 1 --runs 1) memory=()
 else
