@@ -112,7 +112,9 @@ def draw(groups: Groups, settings: LoraSettings, epoch: int, tokens: Tokens) -> 
         rows = groups[name]
         wrong = _negatives([row for row in rows if row.answer == "No"], settings.negatives, random)
         for row in [*(row for row in rows if row.answer != "No"), *wrong]:
-            weight = 1.0 / len(wrong) if row.answer == "No" else 1.0
+            weight = settings.fit_weight if row.judged else 1.0
+            if row.answer == "No":
+                weight /= len(wrong)
             prompt = Prompt(row.system, row.user)
             silent = (
                 "" if row.judged or settings.unseen_ids or not row.item_id or row.item_id in row.user else row.item_id

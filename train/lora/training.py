@@ -59,6 +59,7 @@ class LoraSettings:
     # NEXT: also learn ids that their prompt does not show; a small model cannot, and makes ids up instead
     unseen_ids: bool = True
     negatives: int = 8  # FIT: drawn anew for each case and epoch; T: 1
+    fit_weight: float = 1.0  # what a judgement counts, where the answer to NEXT counts 1
     batch: int = 16  # examples a step (T: 64)
     max_tokens: int = 1024  # longest prompt with answer; a longer one is an error, never cut
     tree_tokens: int = 1536  # tokens of one forward pass
