@@ -52,8 +52,11 @@ def peak_flops() -> float:
     return 2 * size**3 / best
 
 
-def params_of(repository: Path, data: Path, split: str, preset: str, cases: int, wording: str) -> dict[str, Any]:
-    """The repository's params.yaml, pointed at this store; `cases` limits examples and training (0: all)."""
+def params_of(
+    repository: Path, data: Path, split: str, preset: str, cases: int, wording: str, exam: int
+) -> dict[str, Any]:
+    """The repository's params.yaml, pointed at this store; `cases` limits examples and training (0: all), `exam` the
+    held-out cases that are measured (0: the preset's)."""
     params: dict[str, Any] = YAML(typ="safe", pure=True).load((repository / "params.yaml").read_text(encoding="utf-8"))
     params |= {"data": str(data.resolve()), "split": split, "preset": preset}
     params["examples"] |= {
@@ -63,6 +66,8 @@ def params_of(repository: Path, data: Path, split: str, preset: str, cases: int,
         "summary_users": 1,
     }
     params["presets"][preset]["recommend"]["cases"] = cases
+    if exam:
+        params["presets"][preset]["recommend"]["eval_cases"] = exam
     return params
 
 
@@ -75,11 +80,23 @@ def params_of(repository: Path, data: Path, split: str, preset: str, cases: int,
 )
 @click.option("--preset", default="gpu", show_default=True)
 @click.option("--cases", default=0, help="a seeded sample of so many cases; 0: all")
+@click.option("--exam", default=0, help="so many held-out cases before and after; 0: as the preset says")
+@click.option("--prepare", is_flag=True, help="only what comes before the training")
 @click.option("--task", "tasks", multiple=True, default=("recommend",), show_default=True)
 def main(
-    name: str, source: Path, work: Path, split: str | None, preset: str, cases: int, tasks: tuple[str, ...]
+    name: str,
+    source: Path,
+    work: Path,
+    split: str | None,
+    preset: str,
+    cases: int,
+    exam: int,
+    prepare: bool,
+    tasks: tuple[str, ...],
 ) -> None:
     from recgraph.store.ingest.load import ingest
+    from recgraph.tools.llm.places import placement
+    from recgraph.train.lora.model import attention_on
     from recgraph.train.pipeline import run_stage
 
     format_, wording = FORMATS[name]
@@ -89,7 +106,7 @@ def main(
         click.echo(f"ingesting {source}")
         ingest(store, format_, [source])
     chosen = split or ("loo" if name == "beauty" else "time")
-    params = params_of(Path(__file__).resolve().parent.parent, store, chosen, preset, cases, wording)
+    params = params_of(Path(__file__).resolve().parent.parent, store, chosen, preset, cases, wording, exam)
     with (work / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(params, file)
     identity = work / "stages.json"
@@ -102,6 +119,8 @@ def main(
             run_stage(stage, work, note=click.echo)
             click.echo(f"» {stage}: {time.monotonic() - started:.0f} s")
         identity.write_text(wanted, encoding="utf-8")
+    if prepare:
+        return
     speed = peak_flops()
     rows = []
     for task in tasks:
@@ -114,7 +133,7 @@ def main(
     shutil.rmtree(work / "data" / "sft", ignore_errors=True)
     click.echo(
         f"\n{name}, split {chosen}, preset {preset}, {date.today()}; {machine()}; matrix products {speed / 1e12:.2f} "
-        "TFLOP/s"
+        f"TFLOP/s; attention '{attention_on(*placement())}'"
     )
     click.echo(
         "| task | examples | tokens | tok/s | of peak | peak memory | minutes | before → after "

@@ -9,8 +9,7 @@ Clients are threads of one process over one recommender, each asking again as so
 with a seed among those with at least five events, each searches for what they searched last. Yes/No: lists of 20
 candidates of the shop for the same shoppers, as the reranker asks, in three ways: a list in one request; a request a
 candidate; and a request a candidate under a salt of its own, so that the server finds nothing in its prefix cache. A
-server on another machine of a host without a package index: shared/gpu-bundle packs one. Works on a copy of the store.
-Prints one JSON object a line.
+GPU host without a package index: benchmarks/gpu.sh. Works on a copy of the store. Prints one JSON object a line.
 """
 
 from __future__ import annotations
@@ -38,10 +37,9 @@ from recgraph.evaluation.origin import machine
 from recgraph.graph import prompts
 from recgraph.graph.recommender import Recommender
 from recgraph.store.db import Store
+from recgraph.tools.llm.adapter_sets import served_names
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.llm.server import ServerLLM
-
-LISTED = 20  # candidates a list
 
 
 def processor() -> str:
@@ -106,31 +104,32 @@ def judged(url: str, key: str, model: str, prompt: Prompt, salt: str) -> None:
         answer.read()
 
 
-def lists(store: Store, users: list[tuple[str, str]], seed: int) -> Iterator[list[Prompt]]:
-    """Lists of candidates as the reranker asks about them, each with another history."""
+def lists(store: Store, users: list[tuple[str, str]], seed: int, listed: int) -> Iterator[list[Prompt]]:
+    """Lists of so many candidates as the reranker asks about them, each with another history."""
     draw = random.Random(seed)
     items = store.items(store.catalogue().item_ids)
     known = list(items.values())
     for user, _ in cycle(users):
         history = [event for event in store.history(user, limit=60) if event.item_id]
         told = "\n".join(prompts.event_text(event, items) for event in history[-40:])
-        yield prompts.fit_prompts(f"[Recent Items]\n{told}", draw.sample(known, LISTED), wording="fashion")
+        yield prompts.fit_prompts(f"[Recent Items]\n{told}", draw.sample(known, listed), wording="fashion")
 
 
 def rate(ask: Callable[[list[Prompt]], None], asked: Iterator[list[Prompt]], seconds: float) -> dict[str, Any]:
     """Candidates a second."""
     begun, done = time.perf_counter(), 0
     while time.perf_counter() - begun < seconds:
-        ask(next(asked))
-        done += LISTED
+        some = next(asked)
+        ask(some)
+        done += len(some)
     return {"candidates": done, "a_second": round(done / (time.perf_counter() - begun), 1)}
 
 
-def yes_no(llm: ServerLLM, url: str, key: str, store: Store, users: list[tuple[str, str]], seconds: float) -> None:
-    """Prints the rates of the three ways for the base model and for each adapter that judges."""
-    plan = lists(store, users, seed=7)
-    names = [(None, llm.name), *((name, name) for name in llm.adapters if name.endswith("fit"))]
-    with ThreadPoolExecutor(LISTED) as pool:
+def yes_no(llm: ServerLLM, adapter_set: str, url: str, key: str, plan: Iterator[list[Prompt]], seconds: float) -> None:
+    """Prints the rates of the three ways for the base model and for the adapter of the set that judges."""
+    judge = served_names(adapter_set, llm.adapters).get("fit")
+    names = [(None, llm.name), *([(judge, judge)] if judge else [])]
+    with ThreadPoolExecutor(20) as pool:
         for adapter, model in names:
             llm.score(next(plan), adapter=adapter)  # compiles
 
@@ -154,8 +153,9 @@ def main() -> None:
     options.add_argument("--store", default="recgraph.duckdb")
     options.add_argument("--url", default="http://127.0.0.1:8000/v1")
     options.add_argument("--adapter", default="")
-    options.add_argument("--clients", default="1,8,32,128")
-    options.add_argument("--seconds", type=float, default=10.0)
+    options.add_argument("--clients", default="1,8,32,128", help='"" for Yes/No alone')
+    options.add_argument("--listed", type=int, default=20, help="candidates a list of Yes/No")
+    options.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     given = options.parse_args()
     key = os.environ.get("RECGRAPH_LLM_API_KEY", "")
     origin = {"what": "origin", "processor": processor(), "recgraph": __version__, "load": os.getloadavg()[0]}
@@ -165,17 +165,21 @@ def main() -> None:
         with Recommender.open(Path(folder) / Path(given.store).name, llm_url=given.url, adapter=given.adapter) as shop:
             print(json.dumps({**origin, **shop.models, "summarizer": shop.summarizer.name}), flush=True)
             users = shoppers(shop.store, seed=7)
-            shop.warm_up()
-            shop.recommend(*users[-1])
+            loads = [int(clients) for clients in given.clients.split(",") if clients]
+            if loads:
+                shop.warm_up()
+                shop.recommend(*users[-1])
 
             def ask(number: int) -> bool:
                 return not shop.recommend(*users[number % len(users)], deadline=120.0).degraded
 
-            for clients in map(int, given.clients.split(",")):
+            for clients in loads:
                 told = closed_loop(clients, given.seconds, ask)
                 print(json.dumps({"what": "recommendations", **told}), flush=True)
             if isinstance(shop.llm, ServerLLM):
-                yes_no(shop.llm, given.url, key, shop.store, users, given.seconds)
+                wanted = given.adapter or shop.store.meta("adapter") or "default"
+                plan = lists(shop.store, users, 7, given.listed)
+                yes_no(shop.llm, wanted, given.url, key, plan, given.seconds)
 
 
 if __name__ == "__main__":

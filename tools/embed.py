@@ -8,6 +8,7 @@ encoder is run with transformers alone: importing sentence-transformers costs se
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import threading
@@ -24,6 +25,7 @@ from recgraph.errors import ModelMissing, StoreBusy, StoreReadOnly
 from recgraph.store.db import Store
 from recgraph.tools.llm.places import (
     DEFAULT_ENCODER,
+    cpu_dtype,
     find_encoder,
     fingerprint,
     model_title,
@@ -37,6 +39,9 @@ MAX_TOKENS = 128  # a text is read up to here; product titles have 10-60 tokens,
 BATCH_TOKENS = (
     1024  # tokens of one forward pass: 130 titles a CPU second, 90 with 8192 (they fall out of the CPU's cache)
 )
+# On a card a pass of few tokens is all launches, 50 ms on a slow host; two cores read a thousand in about as long.
+CARD_FROM = 1024
+CARD_BATCH_TOKENS = 65_536
 SAVE_EVERY = 4096  # texts computed between two saves: what a kill may lose
 
 _RARE = (
@@ -129,7 +134,9 @@ class TextEncoder:
     """A sentence encoder: mean (or CLS) pooling over the last layer, L2-normalised.
 
     `path` is a folder, a hub id, or "" for all-MiniLM-L6-v2. `name` identifies the weights (a key of stored vectors),
-    `dim` is the length of a vector. Safe to use from several threads. Raises ModelMissing.
+    `dim` is the length of a vector. Where there is a card and no `device` is given, the work decides: a request's few
+    short texts stay on the processor, a catalogue goes to the card. Safe to use from several threads. Raises
+    ModelMissing.
     """
 
     def __init__(
@@ -142,16 +149,19 @@ class TextEncoder:
     ) -> None:
         folder = find_encoder(path)
         best_device, best_dtype = placement()
-        self.device = torch.device(device or best_device)
+        self._card = None if device or best_device == "cpu" else (best_device, dtype or best_dtype)
+        home = device or "cpu"
+        suits = cpu_dtype() if home == "cpu" else best_dtype
         with quiet_transformers():
             try:
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
                 self._model: Any = AutoModel.from_pretrained(
-                    folder, dtype=dtype or best_dtype, attn_implementation="sdpa", trust_remote_code=False
+                    folder, dtype=dtype or suits, attn_implementation="sdpa", trust_remote_code=False
                 )
             except (OSError, ValueError) as error:
                 raise ModelMissing(f"The sentence encoder in {folder} cannot be loaded: {error}") from error
-        self._model.to(self.device).eval()
+        self._model.to(home).eval()
+        self._on_card: Any = None  # its copy there, made when there is work for it
         self._cls = _pools_first_token(folder)
         self._lock = threading.Lock()  # a fast tokenizer must not be set to cut texts by two threads at once
         self.max_tokens = min(max_tokens, int(getattr(self._model.config, "max_position_embeddings", max_tokens)))
@@ -172,24 +182,33 @@ class TextEncoder:
         order = sorted(
             range(len(texts)), key=lambda i: len(tokens[i])
         )  # alike lengths together: less padding, 2-3 times faster
-        done = 0
-        for batch in _batches(order, tokens):
-            vectors[batch] = self._forward([tokens[i] for i in batch])
+        model, limit, done = *self._place(sum(map(len, tokens))), 0
+        for batch in _batches(order, tokens, limit):
+            vectors[batch] = self._forward(model, [tokens[i] for i in batch])
             done += len(batch)
             if progress:
                 progress(done, len(texts))
         return vectors
 
-    def _forward(self, rows: list[list[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def _place(self, tokens: int) -> tuple[Any, int]:
+        """The model that reads so many tokens in all, and how many it reads at once."""
+        if self._card is None or tokens < CARD_FROM:
+            return self._model, BATCH_TOKENS
+        with self._lock:
+            if self._on_card is None:
+                self._on_card = copy.deepcopy(self._model).to(*self._card)
+        return self._on_card, CARD_BATCH_TOKENS
+
+    def _forward(self, model: Any, rows: list[list[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), int(self._tokenizer.pad_token_id or 0))
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
-        ids, mask = ids.to(self.device), mask.to(self.device)
+        ids, mask = ids.to(model.device), mask.to(model.device)
         with torch.inference_mode():
-            states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+            states = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
             if self._cls:
                 pooled = states[:, 0]
             else:
@@ -260,12 +279,12 @@ def _save(store: Store, kind: str, model: str, keys: Sequence[str], known: Mappi
     return True
 
 
-def _batches(order: list[int], tokens: list[list[int]]) -> list[list[int]]:
-    """Cuts an order by ascending length into batches of at most BATCH_TOKENS tokens, padding counted."""
+def _batches(order: list[int], tokens: list[list[int]], limit: int) -> list[list[int]]:
+    """Cuts an order by ascending length into batches of at most `limit` tokens, padding counted."""
     batches: list[list[int]] = []
     batch: list[int] = []
     for i in order:
-        if batch and len(tokens[i]) * (len(batch) + 1) > BATCH_TOKENS:
+        if batch and len(tokens[i]) * (len(batch) + 1) > limit:
             batches.append(batch)
             batch = []
         batch.append(i)

@@ -4,6 +4,7 @@ or who made them.
 Exact below `exact_below` vectors: one product of a matrix and a vector, which for a single query is faster than faiss.
 Above, an inverted file of faiss with a bit or two a number (IVF, PQ fast scan), whose best are compared again by the
 vectors themselves, sixteen bits a number: few of them are read, so that few need to be in memory.
+A card builds it where FAISS has one (`faiss-gpu`); searched it is on the processor, by whose processes it is shared.
 `save` and `load` keep an index in files that are memory-mapped: nothing is built again, and processes share the memory.
 What the caller can rely on in every case: zero vectors (cold items, empty texts) are never found, equal scores come in
 the order of rows, and a mask of allowed rows is applied inside the search, so that it hardly shortens the answer (an
@@ -260,13 +261,21 @@ def _inverted(vectors: NDArray[Any], rows: Rows) -> Any:
     sample = np.random.default_rng(0).permutation(len(rows))[: lists * _TRAINED_ON]
     files.by_residual = True  # the bits tell what lies in one list apart
     files.cp.niter = 6
+    on_card = faiss.get_num_gpus() > 0
+    files.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(dim)) if on_card else None
     files.train(vectors[rows[np.sort(sample)]].astype(np.float32))
+    files.clustering_index = None
+    # Which list a vector belongs to is nearly all of the work; a card compares it with all of them, and is then let go.
+    nearest_list = files.quantizer
+    if on_card:
+        files.quantizer = faiss.index_cpu_to_all_gpus(nearest_list)
     found = faiss.IndexRefine(files, behind)
     for start in range(0, len(vectors), _BLOCK):
         block = np.ascontiguousarray(vectors[start : start + _BLOCK], np.float32)
         behind.add(block)
         known = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + _BLOCK)]
         files.add_with_ids(block[known - start], known)
+    files.quantizer = nearest_list
     found.ntotal = behind.ntotal  # what it may find: rows of which nothing is known count as well
     return found
 

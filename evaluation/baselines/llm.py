@@ -186,23 +186,18 @@ class LettersSystem(LLMSystem):
         return prompts.choice_prompt(self.shared(cases, row), listed, wording=self.settings.wording)
 
     def _epochs(self, cases: Cases, settings: Any, tokens: Any) -> list[Any]:
+        from recgraph.train.lora.tokens import Lesson
+
         found = []
         for epoch in range(settings.epochs):
             count = self._room(cases, max(self.depth - 1, NEGATIVES))  # no letter may be asked that was never learnt
             among = drawn(self._task, cases, self.settings.seed + epoch, count=count)
             order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(cases))
-            examples = []
+            lessons = []
             for row in order:
                 there = self._shuffled(cases, row, among[row])
                 answer = LETTERS[int(np.flatnonzero(there == 0)[0])]
-                examples.append(
-                    tokens.example(
-                        self._prompt(cases, row, among[row, there]),
-                        answer,
-                        group=int(row),
-                        stop=False,
-                        limit=settings.max_tokens,
-                    )
-                )
-            found.append(examples)
+                prompt = self._prompt(cases, row, among[row, there])
+                lessons.append(Lesson(prompt, answer, group=int(row), stop=False))
+            found.append(tokens.examples(lessons, settings.max_tokens))
         return found

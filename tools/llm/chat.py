@@ -49,14 +49,19 @@ class ChatText:
     def render(self, prompt: Prompt) -> tuple[str, list[int]]:
         """The prompt as the model reads it, ready for its answer: text and tokens. Control tokens inside its texts are
         broken up."""
-        text = self._apply(self._defuse(prompt.system), self._defuse(prompt.user))
-        tokens = self.encode(text)
-        if (found := self._count_control(tokens)) != self._own:
-            raise LLMError(
-                f"A prompt has {found} control tokens where its template has {self._own}; its text cannot be shown to "
-                "the model."
-            )
-        return text, tokens
+        return self.render_all([prompt])[0]
+
+    def render_all(self, prompts: Sequence[Prompt]) -> list[tuple[str, list[int]]]:
+        """`render` of several prompts at once."""
+        texts = [self._apply(self._defuse(prompt.system), self._defuse(prompt.user)) for prompt in prompts]
+        rendered = list(zip(texts, self.encode_all(texts), strict=True))
+        for _, tokens in rendered:
+            if (found := self._count_control(tokens)) != self._own:
+                raise LLMError(
+                    f"A prompt has {found} control tokens where its template has {self._own}; its text cannot be shown "
+                    "to the model."
+                )
+        return rendered
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text, control tokens understood."""

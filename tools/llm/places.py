@@ -155,7 +155,15 @@ def placement() -> tuple[str, torch.dtype]:
         raise SettingsError(f"{DTYPE_VARIABLE} is '{asked}'; it must be one of {', '.join(DTYPES)}, or unset.")
     if torch.cuda.is_available():
         return "cuda", getattr(torch, asked or "bfloat16")
-    return "cpu", getattr(torch, asked) if asked else torch.bfloat16 if cpu_multiplies_bf16() else torch.float32
+    return "cpu", cpu_dtype()
+
+
+def cpu_dtype() -> torch.dtype:
+    """The number format for what runs on the processor, whether there is a card beside it or not."""
+    import torch
+
+    suits = "bfloat16" if cpu_multiplies_bf16() else "float32"
+    return getattr(torch, os.environ.get(DTYPE_VARIABLE, "") or suits)  # type: ignore[no-any-return]
 
 
 def cpu_multiplies_bf16() -> bool:

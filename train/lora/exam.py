@@ -17,12 +17,12 @@ from recgraph.graph.prompts import clean, next_form, parse_next
 from recgraph.graph.summary.grounding import CatalogueWords
 from recgraph.store.parquet import read_table
 from recgraph.tools.llm.local import LocalLLM
-from recgraph.tools.llm.places import quiet_transformers
+from recgraph.tools.llm.places import placement, quiet_transformers
 from recgraph.tools.llm.protocol import LLM, Prompt
 from recgraph.train.examples.negatives import POOLS
 from recgraph.train.lora.job import Groups, Job, first
 from recgraph.train.lora.model import load_base, perplexities
-from recgraph.train.lora.tokens import Tokens
+from recgraph.train.lora.tokens import Lesson, Tokens
 from recgraph.train.metrics import auc
 from recgraph.train.summary.checks import summary_report, written
 
@@ -62,11 +62,11 @@ class Exam:
 
     def _perplexity(self, adapter: Path | None) -> float:
         """exp of the mean log-perplexity of the right answers, each answer counting the same."""
-        tokens, base = Tokens(self._job.base), load_base(self._job.base)
+        tokens, base = Tokens(self._job.base), load_base(self._job.base).to(placement()[0])
         with quiet_transformers():
             model = base if adapter is None else PeftModel.from_pretrained(base, adapter)
         rows = [row for group in self._written.values() for row in group]
-        found = perplexities(model, [tokens.example(Prompt(row.system, row.user), row.answer) for row in rows])
+        found = perplexities(model, tokens.examples([Lesson(Prompt(row.system, row.user), row.answer) for row in rows]))
         return math.exp(sum(map(math.log, found)) / len(found)) if found else math.nan
 
 

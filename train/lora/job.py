@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from recgraph.tools.llm.places import find_llm, fingerprint
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples.negatives import POOLS
 from recgraph.train.examples.rows import Row, read_rows
-from recgraph.train.lora.tokens import Tokens
+from recgraph.train.lora.tokens import Lesson, Tokens
 from recgraph.train.lora.training import Epoch, LoraSettings, TrainedAdapter, train
 from recgraph.train.params import RESTORE, Params, block, settings_of, text
 from recgraph.train.pipeline import Note, needed
@@ -107,7 +107,7 @@ def draw(groups: Groups, settings: LoraSettings, epoch: int, tokens: Tokens) -> 
     """
     random = np.random.default_rng([settings.seed, epoch])
     names = sorted(groups)
-    chosen: list[Any] = []
+    chosen: list[Lesson] = []
     for name in [names[place] for place in random.permutation(len(names))]:
         rows = groups[name]
         wrong = _negatives([row for row in rows if row.answer == "No"], settings.negatives, random)
@@ -119,18 +119,8 @@ def draw(groups: Groups, settings: LoraSettings, epoch: int, tokens: Tokens) -> 
             silent = (
                 "" if row.judged or settings.unseen_ids or not row.item_id or row.item_id in row.user else row.item_id
             )
-            chosen.append(
-                tokens.example(
-                    prompt,
-                    row.answer,
-                    weight=weight,
-                    group=name,
-                    stop=not row.judged,
-                    limit=settings.max_tokens,
-                    silent=silent,
-                )
-            )
-    return chosen
+            chosen.append(Lesson(prompt, row.answer, weight, group=name, stop=not row.judged, silent=silent))
+    return tokens.examples(chosen, settings.max_tokens)
 
 
 def _negatives(pool: Sequence[Row], count: int, random: np.random.Generator) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,21 @@ from recgraph.tools.llm.chat import ChatText
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.lora.trees import Example
 
+_AT_ONCE = 1024  # lessons whose texts the tokenizer gets together: its own records of them take some 100 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A prompt and the answer to learn, in text; the rest as in `Example`. With `stop` the model also learns to end
+    there; the first place of `silent` in the answer is not learnt."""
+
+    prompt: Prompt
+    answer: str
+    weight: float = 1.0
+    group: int = 0
+    stop: bool = True
+    silent: str = ""
+
 
 class Tokens:
     """Turns prompts and answers into examples with the template and tokenizer that serving uses."""
@@ -24,30 +40,35 @@ class Tokens:
         self._chat = ChatText(self.tokenizer)
         self._end: list[int] = [self.tokenizer.eos_token_id]
 
-    def example(
-        self,
-        prompt: Prompt,
-        answer: str,
-        *,
-        weight: float = 1.0,
-        group: int = 0,
-        stop: bool = True,
-        limit: int = 0,
-        silent: str = "",
-    ) -> Example:
-        """One example; with `stop` the model also learns to end there. The first place of `silent` in the answer is not
-        learnt.
+    def examples(self, lessons: Sequence[Lesson], limit: int = 0) -> list[Example]:
+        """One example a lesson, in their order. SettingsError where one is longer than `limit` (0: no limit).
 
-        SettingsError where it is longer than `limit` (0: no limit).
+        The tokenizer gets many texts at once, which it works through in all cores (unless TOKENIZERS_PARALLELISM says
+        no), and each text once.
         """
-        text, tokens = self._chat.render(prompt)
-        whole = self._chat.encode(text + answer)
+        found: list[Example] = []
+        for start in range(0, len(lessons), _AT_ONCE):
+            part = lessons[start : start + _AT_ONCE]
+            rendered = self._chat.render_all([lesson.prompt for lesson in part])
+            known = dict(rendered)
+            texts = [_texts(lesson, text) for lesson, (text, _) in zip(part, rendered, strict=True)]
+            new = [text for text in dict.fromkeys(one for some in texts for one in some) if text not in known]
+            known.update(zip(new, self._chat.encode_all(new), strict=True))
+            found += [
+                self._example(lesson, tokens, [known[text] for text in some], limit)
+                for lesson, (_, tokens), some in zip(part, rendered, texts, strict=True)
+            ]
+        return found
+
+    def _example(self, lesson: Lesson, tokens: list[int], texts: Sequence[list[int]], limit: int) -> Example:
+        """From the tokens of its prompt and of its `_texts`."""
+        whole, *cut = texts
         if whole[: len(tokens)] != tokens:
-            raise ValueError(f"The answer {answer[:40]!r} melts into its prompt.")
-        learnt = array("i", whole[len(tokens) :] + (self._end if stop else []))
-        found = Example(
-            array("i", tokens), learnt, weight, group, self._place(text, answer, silent) if silent else (0, 0)
-        )
+            raise ValueError(f"The answer {lesson.answer[:40]!r} melts into its prompt.")
+        learnt = array("i", whole[len(tokens) :] + (self._end if lesson.stop else []))
+        # A token that holds something else beside the silent part counts to neither end.
+        start, end = (_shared(whole, one) - len(tokens) for one in cut) if cut else (0, 0)
+        found = Example(array("i", tokens), learnt, lesson.weight, lesson.group, (start, end))
         if limit and len(found) > limit:
             raise SettingsError(
                 f"An example has {len(found)} tokens and max_tokens is {limit}: raise it, or shorten the history of "
@@ -55,16 +76,15 @@ class Tokens:
             )
         return found
 
-    def _place(self, text: str, answer: str, part: str) -> tuple[int, int]:
-        """Which tokens of an answer to the prompt `text` hold `part` of it; a token that also holds something else
-        counts to neither end."""
-        before = answer.index(part)
-        whole, tokens = self._chat.encode(text + answer), len(self._chat.encode(text))
-        start, end = (
-            _shared(whole, self._chat.encode(text + answer[:size].rstrip(" "))) - tokens
-            for size in (before, before + len(part))
-        )
-        return start, end
+
+def _texts(lesson: Lesson, prompt: str) -> list[str]:
+    """The rendered prompt with the answer; and where a part of it is silent, what stands before that, and
+    both."""
+    whole = [prompt + lesson.answer]
+    if not lesson.silent:
+        return whole
+    before = lesson.answer.index(lesson.silent)
+    return whole + [prompt + lesson.answer[:size].rstrip(" ") for size in (before, before + len(lesson.silent))]
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -16,7 +16,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from recgraph.errors import SettingsError
 from recgraph.tools.llm.places import placement, quiet_transformers
-from recgraph.train.lora.model import load_base, perplexities, tree_loss
+from recgraph.train.lora.model import length_step, load_base, perplexities, tree_loss
 from recgraph.train.lora.tokens import Tokens
 from recgraph.train.lora.trees import Example, build, grow
 from recgraph.train.pipeline import Note
@@ -276,11 +276,11 @@ def _train_phase(plan: _Plan, model: Any, lora: LoraConfig | None, examples: Seq
         f"{label}: {len(examples):,} examples in {len(trees):,} trees of {sum(sizes) / len(trees):,.0f} tokens, "
         f"{steps:,} steps"
     )
-    watch = _Watch(label, sizes, note)
+    watch, multiple = _Watch(label, sizes, note), length_step(model, settings.tree_tokens)
     arguments = _arguments(settings, work, a_step, steps, world)
 
     def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        return build([examples[place] for row in rows for place in trees[row["tree"]]], whole=whole).tensors()
+        return build([examples[place] for row in rows for place in trees[row["tree"]]], whole=whole).tensors(multiple)
 
     with quiet_transformers():
         trainer = _Trees(
@@ -334,7 +334,6 @@ def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, worl
         optim="adamw_torch",
         bf16=dtype == torch.bfloat16,
         use_cpu=not on_gpu,
-        activation_checkpointing=settings.checkpointing,
         logging_steps=1,
         save_steps=settings.save_steps,
         save_total_limit=1,
@@ -346,7 +345,15 @@ def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, worl
         max_length=None,
         dataloader_pin_memory=on_gpu,
         ddp_find_unused_parameters=False if world > 1 else None,
+        **{_recomputing(SFTConfig): settings.checkpointing},
     )
+
+
+def _recomputing(config: Any) -> str:
+    """What the setting is called that recomputes activations: transformers 5.17 knows the older name alone, which v6 is
+    to drop, and trl sets it where nobody does."""
+    names = {field.name for field in fields(config)}
+    return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
 
 
 def _last_checkpoint(work: Path) -> str | None:

@@ -83,27 +83,46 @@ class Tree:
             place = below
         self.examples += 1
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Model inputs of a batch of one: input_ids and position_ids int64[1, n], attention_mask bool[1, 1, n, n] (a
-        token sees itself and its ancestors); and what to predict: positions int64[m] ascending, each once, and `rows`
-        (into positions), labels, weights [t]."""
-        n = len(self.tokens)
-        mask = torch.zeros((n, n), dtype=torch.bool)
-        for place, parent in enumerate(self.parents):
-            if parent >= 0:
-                mask[place, : parent + 1] = mask[parent, : parent + 1]
-            mask[place, place] = True
+    def tensors(self, multiple: int = 1) -> dict[str, torch.Tensor]:
+        """Model inputs of a batch of one: input_ids and position_ids int64[1, n]; enter and leave int32[n], by which a
+        token sees itself and its ancestors: those k with enter[k] <= enter[q] < leave[k]; and what to predict:
+        positions int64[m] ascending, each once, and `rows` (into positions), labels, weights [t].
+
+        n is filled up to a `multiple` with tokens that see themselves alone and that nothing sees.
+        """
+        empty = -len(self.tokens) % multiple
+        enter, leave = self._spans()
+        more = range(len(enter), len(enter) + empty)
         positions = sorted({place for place, _, _ in self.targets})
         row = {place: number for number, place in enumerate(positions)}
         return {
-            "input_ids": torch.tensor([self.tokens]),
-            "position_ids": torch.tensor([self.depths]),
-            "attention_mask": mask[None, None],
+            "input_ids": torch.tensor([self.tokens + [0] * empty]),
+            "position_ids": torch.tensor([self.depths + [0] * empty]),
+            "enter": torch.tensor([*enter, *more], dtype=torch.int32),
+            "leave": torch.tensor([*leave, *(place + 1 for place in more)], dtype=torch.int32),
             "positions": torch.tensor(positions),
             "rows": torch.tensor([row[place] for place, _, _ in self.targets]),
             "labels": torch.tensor([label for _, label, _ in self.targets]),
             "weights": torch.tensor([weight for _, _, weight in self.targets]),
         }
+
+    def _spans(self) -> tuple[list[int], list[int]]:
+        """Where a walk through the whole tree, depth first, comes to each token, and where it has left all that hangs
+        on it. Tokens lie in the order they were added, which may be another: a branch may grow again later."""
+        sizes = [1] * len(self.parents)
+        for place in range(len(self.parents) - 1, -1, -1):
+            if (parent := self.parents[place]) >= 0:
+                sizes[parent] += sizes[place]
+        enter, free, roots = list[int](), list[int](), 0
+        for parent, size in zip(self.parents, sizes, strict=True):
+            begun = roots if parent < 0 else free[parent]
+            enter.append(begun)
+            free.append(begun + 1)
+            if parent < 0:
+                roots += size
+            else:
+                free[parent] += size
+        return enter, [begun + size for begun, size in zip(enter, sizes, strict=True)]
 
 
 def grow(examples: Sequence[Example], limit: int, *, whole: bool = False) -> Iterator[list[int]]:
