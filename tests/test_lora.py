@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import make_dataclass
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -221,6 +221,12 @@ def test_negatives_are_drawn_anew_each_epoch_and_weigh_as_much_as_the_target(bas
     for group in range(5):
         own = [example.weight for example in first_epoch if example.group == group]
         assert own == pytest.approx([1.0, 1 / 3, 1 / 3, 1 / 3])
+
+
+def test_judgements_count_as_much_as_is_set_beside_the_answer_to_next(base: Path) -> None:
+    case = [replace(rows(1)[0][0], answer="ID: I1\nTitle: Red Boots", kind="next"), *rows(1)[0]]
+    drawn = draw({0: case}, LoraSettings(negatives=2, fit_weight=0.5), 0, Tokens(base))
+    assert [example.weight for example in drawn] == pytest.approx([1.0, 0.5, 0.25, 0.25])
 
 
 def test_one_negative_a_case_is_the_papers_one_to_one(base: Path) -> None:

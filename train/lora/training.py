@@ -322,6 +322,7 @@ def _flops(model: Any, layers: int) -> float:
 def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, world: int) -> SFTConfig:
     """trl's settings for one phase: `a_step` trees a step and process, `steps` in all, `world` processes."""
     on_gpu, dtype = placement()[0] == "cuda", placement()[1]
+    recomputing: dict[str, Any] = {_recomputing(SFTConfig): settings.checkpointing}
     return SFTConfig(
         output_dir=str(work),
         per_device_train_batch_size=1,
@@ -345,7 +346,7 @@ def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, worl
         max_length=None,
         dataloader_pin_memory=on_gpu,
         ddp_find_unused_parameters=False if world > 1 else None,
-        **{_recomputing(SFTConfig): settings.checkpointing},
+        **recomputing,
     )
 
 
