@@ -150,15 +150,16 @@ def test_without_a_network_votes_are_weighed_by_hand() -> None:
     assert order(ranker, Request(NOBODY, "boots", fresh=True)) == [2, 0, 1]
 
 
-def test_the_network_ranks_what_it_has_learnt_and_the_rest_comes_on_top() -> None:
+def test_what_a_language_model_named_is_compared_and_moves_nothing_that_was_learnt() -> None:
+    """Its votes, weighed by hand, cost .035 NDCG@10 on the simulated shop (benchmarks/worth.py)."""
     learnt = network(("popularity", "transitions"), "transitions")
     said = {"popularity": [0, 1, 2, 0, 0, 9], "transitions": [9, 8, 7, 6, 0, 0]}
     alone = Ranker(reader(**said), learnt)
     assert order(alone)[:3] == [0, 1, 2]
     beside = Ranker(reader(**said, id=[0, 0, 0, 0, 9, 0], title=[0, 0, 0, 9, 0, 0]), learnt)
     found = order(beside)
-    assert found.index(3) < order(alone).index(3)
-    assert found.index(4) > 0  # what a language model alone says does not lead
+    assert [item for item in found if item != 4] == [item for item in order(alone) if item != 4]
+    assert found.index(4) > 0
     [(_, _, ranked)] = beside.first(Request(NOBODY), ANYTHING, 6)
     why = dict(zip(found, beside.why(ranked, range(len(found))), strict=True))
     assert why[4] == ("id", ("id",))

@@ -7,8 +7,9 @@ often it was taken, how long the history is, whether there is a query and a fres
 much it is like the history (tools/taste.py). The network reads all but the votes: a rank tells the place among what may
 be shown, and where a filter leaves little of the catalogue each item has a high one, which it has not learnt. It is
 averaged from a few; its forward pass is numpy. It is learnt in train/ranking.py, from validation cases, and lies in a
-folder or, published, in a store. A source that it has not learnt, a language model's prediction, counts on top of it by
-its vote and a weight set by hand; without a network all do. Whether an item may be shown comes in as a mask; nothing
+folder or, published, in a store. A source that it has not learnt counts on top of it by its vote and a weight set by
+hand; without a network all do. What a language model predicted puts products into the pool of a learnt ranking and does
+not move them: its votes cost .035 NDCG@10 (docs/results.md). Whether an item may be shown comes in as a mask; nothing
 else here is as long as the catalogue.
 """
 
@@ -75,8 +76,7 @@ HAND_SET: Mapping[str, Weight] = {
     "query-words": Weight(0.1, 0.5, near=_NEAR),
 }
 _UNKNOWN = Weight(0.3, 0.3)
-# The network's order is one vote among those that it has not learnt. Beside its weight of 1 an item that a language
-# model alone proposes, first of "id" and of "title", comes about eighth, and one that the network has twentieth second.
+# The network's order is one vote among those of sources that it has not learnt.
 LEARNT = 1.0
 # As _RRF, of votes weighed by hand. Cormack 2009 fuses dozens of rankings with 60; few lists that each know something
 # else want their top counted more: 10 was best of 10, 20, 30, 60.
@@ -301,7 +301,8 @@ class Ranker:
         self._read_by = np.isin(names, read_by)
         votes = [count + place for place in places] if self.learnt and self.learnt.reads_votes else []
         self._columns = [*places, *votes, *range(2 * count, 2 * count + _BESIDES)]
-        weights = [_UNKNOWN._replace(depth=0) if name in read_by else HAND_SET.get(name, _UNKNOWN) for name in names]
+        unweighed = (*read_by, *PREDICTED) if self.learnt else ()
+        weights = [_UNKNOWN._replace(depth=0) if name in unweighed else HAND_SET.get(name, _UNKNOWN) for name in names]
         self._weights = np.array([[one.history_led, one.query_led] for one in weights], np.float32).reshape(-1, 2).T
         self._depths = np.array([one.depth for one in weights], np.float32)
         self._near = np.array([one.near for one in weights], np.float32)
