@@ -142,7 +142,7 @@ def test_the_rank_of_an_adapter_concerns_its_training_alone(project: Project) ->
     with file.open("w") as opened:
         project.params.dump(params, opened)
     try:
-        assert list(json.loads(project.dvc("status", "--json"))) == ["sft@next"]
+        assert list(json.loads(project.dvc("status", "--json"))) == ["sft@recommend"]
     finally:
         file.write_text(before)
 
