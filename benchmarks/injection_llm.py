@@ -76,7 +76,7 @@ def of_candidates(shop: Shop, asked: Asked, found: Sequence[Case]) -> Iterator[L
                 texts[place, text] = item
     others = dict.fromkeys(line.item_id for order in (before, *orders.values()) for line in order)
     known = [shop.items[other] for other in others]
-    pairs = asked.logits(asked.nodes.shared(asked.state), [*known, *texts.values()])
+    pairs = asked.logits(asked.nodes.context(asked.state)[0], [*known, *texts.values()])
     own = dict(zip(others, pairs, strict=False))
     attacked = dict(zip(texts, pairs[len(known) :], strict=True))
 
@@ -105,11 +105,11 @@ def of_shared(shop: Shop, asked: Asked, found: Sequence[Case]) -> Iterator[Line]
     def placed(pairs: Sequence[tuple[float, float]], weight: float) -> int:
         return rank([line.candidate for line in blend(order, pairs, weight)], one.inside)
 
-    own = asked.logits(asked.nodes.shared(asked.state), items)
+    own = asked.logits(asked.nodes.context(asked.state)[0], items)
     for place in SHARED:
         for case in found:
             texts = case.text, case.neutral(shop, place)[0]
-            shared = (asked.nodes.shared(asked.with_shared(place, text)) for text in texts)
+            shared = (asked.nodes.context(asked.with_shared(place, text))[0] for text in texts)
             attacked, neutral = (asked.logits(text, items) for text in shared)
             for weight in WEIGHTS:
                 stands = placed(attacked, weight)

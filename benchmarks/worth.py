@@ -66,7 +66,7 @@ WAYS: Mapping[str, tuple[str, ...]] = {
 @dataclass(frozen=True)
 class Answered:
     """A case, its candidates best first, how many named parts of the wish each `fits`, what the model said of them, the
-    product it named, the order that the named product's votes give, and seconds for NEXT and FIT."""
+    product it named, the order in which the product retrieves with it, and seconds for NEXT and FIT."""
 
     user_id: str
     target: str
@@ -190,7 +190,7 @@ def ranked(cases: Sequence[Answered]) -> dict[str, tuple[list[int], list[Floats]
     own = [one.candidates.index(one.target) if one.target in one.candidates else -1 for one in cases]
     voted = [one.voted.index(one.target) if one.target in one.voted else -1 for one in cases]
     yes = [place_of(one, np.array([0.0, 1.0]), ("yes",)) for one in cases]
-    return {"the ranking": (own, []), **found, "votes of the named product": (voted, []), "Yes/No alone": (yes, [])}
+    return {"the ranking": (own, []), **found, "the named product as it is served": (voted, []), "Yes/No alone": (yes, [])}
 
 
 def best_weight(cases: Sequence[Answered], served: Mapping[float, list[int]], halves: set[str], half: bool) -> float:
