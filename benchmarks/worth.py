@@ -190,7 +190,12 @@ def ranked(cases: Sequence[Answered]) -> dict[str, tuple[list[int], list[Floats]
     own = [one.candidates.index(one.target) if one.target in one.candidates else -1 for one in cases]
     voted = [one.voted.index(one.target) if one.target in one.voted else -1 for one in cases]
     yes = [place_of(one, np.array([0.0, 1.0]), ("yes",)) for one in cases]
-    return {"the ranking": (own, []), **found, "the named product as it is served": (voted, []), "Yes/No alone": (yes, [])}
+    return {
+        "the ranking": (own, []),
+        **found,
+        "the named product as it is served": (voted, []),
+        "Yes/No alone": (yes, []),
+    }
 
 
 def best_weight(cases: Sequence[Answered], served: Mapping[float, list[int]], halves: set[str], half: bool) -> float:

@@ -15,8 +15,9 @@ from recgraph.graph.summary.grounding import CatalogueWords
 from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Work, data_lines
 from recgraph.store.db import Store
 from recgraph.store.records import Event, Item
+from recgraph.train.examples.rows import Row
 from recgraph.train.summary.checks import copy_rate, grounding_rate, prompt_context, summary_report, written
-from recgraph.train.summary.examples import Plan, SummaryExample, part_of, summary_examples, user_examples
+from recgraph.train.summary.examples import Plan, part_of, summary_examples, user_examples
 from recgraph.train.summary.facts import Shown, gist
 from recgraph.train.summary.phrases import phrase
 
@@ -121,7 +122,7 @@ def test_parts_hold_out_whole_users_and_stay_as_users_are_added(make_store: Call
     small = list(summary_examples(make_store(SHOP_ITEMS, [head, *lines[: 8 * 20]], name="small"), Plan(), 7))
     first = {row.user_id for row in small}
 
-    def facts(row: SummaryExample) -> tuple[str, ...]:
+    def facts(row: Row) -> tuple[str, ...]:
         return row.part, row.user_id, row.user, row.answer
 
     assert [facts(row) for row in small] == [facts(row) for row in large if row.user_id in first]

@@ -251,12 +251,11 @@ def run(params: Params, folder: Path, note: Note) -> None:
     with snapshot.open_folder(split / "train") as store:
         told = list(summary_examples(store, plan, own.seed, own.summary_users))
     told.sort(key=lambda row: _digest(f"{own.seed}:summary:{row.user_id}:{row.seq}:{row.kind}"))
-    summaries = [Row(*(getattr(row, name) for name in Row.__slots__)) for row in told]
     write_columns(target / "recommend.parquet", made)
-    write_rows(target / "summarize.parquet", [replace(row, group=number) for number, row in enumerate(summaries)])
+    write_rows(target / "summarize.parquet", [replace(row, group=number) for number, row in enumerate(told)])
     counts = Counter(one["part"][0] for one in made)
     fit = sum(len(one["part"]) - 1 for one in made)
-    sizes = f"{len(made):,} prompts of task NEXT, {fit:,} of FIT, {len(summaries):,} summaries to write: "
+    sizes = f"{len(made):,} prompts of task NEXT, {fit:,} of FIT, {len(told):,} summaries to write: "
     note(sizes + ", ".join(f"{counts[part]:,} cases {part}" for part in PARTS))
 
 

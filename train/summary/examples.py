@@ -20,6 +20,7 @@ from recgraph.graph.summary.summarize import data_lines, split_blocks
 from recgraph.store.db import Store
 from recgraph.store.records import Event, Item
 from recgraph.tools.llm.protocol import Prompt
+from recgraph.train.examples.rows import Row
 from recgraph.train.summary.facts import Gist, Kind, Shown, gist
 from recgraph.train.summary.phrases import phrase
 
@@ -27,22 +28,6 @@ _LONGEST_CHAIN = 24  # blocks before a recurrent example: what a step learns doe
 _TRIES = 8
 _LONG = 50  # words, about 75 tokens: another wording is tried
 _MOST_COPIED = 0.3  # share of 8-grams; a run refuses an answer above 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class SummaryExample:
-    """One prompt and its answer. `seq` is the last event covered; `item_id` is always "" and `group` a running
-    number."""
-
-    part: str
-    user_id: str
-    seq: int
-    group: int
-    item_id: str
-    system: str
-    user: str
-    answer: str
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -56,8 +41,9 @@ class Plan:
     held_out: float = 0.1  # share of users in valid, and again in test
 
 
-def summary_examples(store: Store, plan: Plan, seed: int, users: int = 0) -> Iterator[SummaryExample]:
-    """Rows of all users of the store (`users` of them by a seeded hash where not 0), sorted by user."""
+def summary_examples(store: Store, plan: Plan, seed: int, users: int = 0) -> Iterator[Row]:
+    """Rows of all users of the store (`users` of them by a seeded hash where not 0), sorted by user: `seq` is the last
+    event covered, `item_id` is "", `group` a running number."""
     currency = store.meta("currency") or ""
     vocabulary = CatalogueWords(store.attribute_values())
     ids = sorted(
@@ -68,7 +54,7 @@ def summary_examples(store: Store, plan: Plan, seed: int, users: int = 0) -> Ite
         history = store.history(user_id)
         items = store.items(sorted({event.item_id for event in history if event.item_id}))
         for row in user_examples(user_id, history, items, plan, vocabulary, seed, currency):
-            yield SummaryExample(
+            yield Row(
                 part_of(user_id, seed, plan.held_out),
                 user_id,
                 row.seq,
