@@ -194,6 +194,7 @@ class Nodes:
             "said": (state.get("query") or "")[:MOST_LETTERS],
             "k": state.get("k") or s.k,
             "as_of": as_utc(as_of),
+            "today": as_utc(as_of) or state.get("at") or datetime.now(UTC),
             "paradigm": state.get("paradigm") or s.paradigm,
             "mode": state.get("mode") or s.mode,
             "exclude": tuple(state.get("exclude") or ()),
@@ -417,7 +418,7 @@ class Nodes:
         earlier, recent = self._recent(state)
         shown_earlier = earlier[-s.history :] if s.history else []
         shared = prompts.shared_text(summary.text if summary else "", state.get("query") or "", recent, known)
-        facts = prompts.facts_text(state.get("as_of") or datetime.now(UTC), state["history"], known)
+        facts = prompts.facts_text(state.get("today") or state.get("as_of"), state["history"], known)
         while True:
             context = prompts.context_text(shared, facts, shown_earlier, state["memory"], known)
             prompt = prompts.next_prompt(context, wording=s.wording)

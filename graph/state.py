@@ -107,12 +107,14 @@ class RunRequest(TypedDict):
 
     A conversation: `wish` is what was asked for so far, `shown` are the item ids of the last answer. Where the graph
     itself has a checkpointer and a thread, both are there already; who has it as a node keeps the two keys in its own
-    state. `given` is a wish given ready-made, which wins over the words; what `exclude` names is never shown."""
+    state. `given` is a wish given ready-made, which wins over the words; what `exclude` names is never shown. `at` is when
+    a run that is repeated was asked."""
 
     user_id: str
     query: NotRequired[str]
     k: NotRequired[int]
     as_of: NotRequired[datetime | None]
+    at: NotRequired[datetime | None]
     paradigm: NotRequired[str]
     mode: NotRequired[str]
     run_id: NotRequired[str]
@@ -132,6 +134,8 @@ class State(TypedDict, total=False):
     said: str
     k: int
     as_of: datetime | None
+    at: datetime | None
+    today: datetime  # what prompts tell as the day: of `as_of`, `at` or now
     paradigm: str
     mode: str
     given: Wish | None

@@ -149,6 +149,7 @@ class PastRun:
             "query": request["query"],
             "k": request["k"],
             "as_of": as_of,
+            "at": datetime.fromisoformat(request["at"]),
             "paradigm": request["paradigm"],
             "mode": request["mode"],
             "given": given,
