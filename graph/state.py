@@ -107,8 +107,8 @@ class RunRequest(TypedDict):
 
     A conversation: `wish` is what was asked for so far, `shown` are the item ids of the last answer. Where the graph
     itself has a checkpointer and a thread, both are there already; who has it as a node keeps the two keys in its own
-    state. `given` is a wish given ready-made, which wins over the words; what `exclude` names is never shown. `at` is when
-    a run that is repeated was asked."""
+    state. `given` is a wish given ready-made, which wins over the words; what `exclude` names is never shown. `at` is
+    when a run that is repeated was asked."""
 
     user_id: str
     query: NotRequired[str]

@@ -243,3 +243,20 @@ def test_an_answer_of_the_real_model_is_given_again(shop: Path) -> None:
         assert given.now.tokens.cached == found.tokens.cached
         given = recommender.replay(recommender.recommend("U2", k=3).run_id)
         assert given.equal == (WARM not in given.gone)
+
+
+def test_a_repeated_run_is_told_the_day_of_its_first_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Later:
+            return cls(2031, 2, 3, tzinfo=tz)
+
+    llm = FakeLLM(GOOD)
+    recommender = make(llm)
+    first = recommender.recommend("U1", "linen shirt")
+    recommender.close()
+    monkeypatch.setattr("recgraph.graph.nodes.datetime", Later)
+    again = make(repeating := FakeLLM(GOOD))
+    again.replay(first.run_id)
+    assert "Date: 3 February" not in llm.asked[0].user
+    assert repeating.asked == llm.asked
