@@ -34,6 +34,7 @@ from scipy.optimize import minimize
 
 from recgraph import __version__
 from recgraph.evaluation.origin import machine
+from recgraph.evaluation.statistics import intervals
 from recgraph.graph import prompts
 from recgraph.graph.nodes import blend
 from recgraph.settings import Settings
@@ -46,13 +47,13 @@ from recgraph.train.evaluate import sample
 from recgraph.train.examples.served import Served
 from recgraph.train.examples.stage import Writer, chat_of
 from recgraph.train.memory import read_queries
+from recgraph.train.metrics import MISS, Places, mrr, ndcg
 from recgraph.train.params import load_params
 from recgraph.train.pipeline import progress, split_folder
 from recgraph.train.prepare import Case, read_cases
 
 Floats = NDArray[np.float64]
 PENALTY = 1e-2  # on squared weights, for few cases
-DRAWS = 2000
 SERVED = (0.0, 0.1, 0.25, 0.5, 0.75)  # `rerank_weight`: below 1 nothing moves more than a few places
 # the features of each way to rank, beside the place
 WAYS: Mapping[str, tuple[str, ...]] = {
@@ -159,20 +160,15 @@ def served_place(one: Answered, weight: float) -> int:
 
 def gains(places: Sequence[int]) -> tuple[Floats, Floats]:
     """NDCG@10 and MRR of each case."""
-    at = np.array(places)
-    ndcg = np.where((at >= 0) & (at < 10), 1 / np.log2(2 + np.maximum(at, 0)), 0.0)
-    return ndcg, np.where(at >= 0, 1 / (1 + np.maximum(at, 0)), 0.0)
+    at = Places(np.array([MISS if place < 0 else place for place in places]), np.zeros(len(places), np.int64))
+    return ndcg(at, 10), mrr(at)
 
 
-def by_users(cases: Sequence[Answered], values: Floats, seed: int = 7) -> tuple[float, float, float]:
+def by_users(cases: Sequence[Answered], values: Floats) -> tuple[float, float, float]:
     """The mean over cases and its 95 % interval, whole users drawn."""
-    users = {user: number for number, user in enumerate(sorted({one.user_id for one in cases}))}
-    of = np.array([users[one.user_id] for one in cases])
-    sums, counts = np.bincount(of, values, len(users)), np.bincount(of, minlength=len(users))
-    drawn = np.random.default_rng(seed).integers(len(users), size=(DRAWS, len(users)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
+    users = np.unique([one.user_id for one in cases], return_inverse=True)[1]
+    [found] = intervals(values, users)
+    return found.mean, found.low, found.high
 
 
 def ranked(cases: Sequence[Answered]) -> dict[str, tuple[list[int], list[Floats]]]:
