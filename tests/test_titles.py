@@ -3,6 +3,7 @@ what was trained."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -311,13 +312,19 @@ def test_no_model_brings_code_of_its_own() -> None:
     files = [
         file for room in ("tools", "graph", "train", "evaluation", "benchmarks") for file in (root / room).rglob("*.py")
     ]
-    opened = [
-        (file, match[0])
+    calls = [
+        (file, node)
         for file in files
-        for match in re.finditer(r"Auto\w+\.from_pretrained\([^)]*\)", file.read_text(encoding="utf-8"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and re.fullmatch(r"Auto\w+\.from_pretrained", ast.unparse(node.func))
     ]
-    assert len(opened) > 6
-    assert [str(file) for file, call in opened if "trust_remote_code=False" not in call] == []
+    assert len(calls) > 6
+    trusting = [
+        f"{file}:{node.lineno}"
+        for file, node in calls
+        if not any(word.arg == "trust_remote_code" and ast.unparse(word.value) == "False" for word in node.keywords)
+    ]
+    assert trusting == []
 
 
 @pytest.mark.slow
