@@ -59,7 +59,7 @@ IS_CUDA := $(if $(GPU),$(BIN)/python -c "import torch; torch.version.cuda or exi
 
 .venv/$(READY)-dev: .venv/$(READY)-train
 	@echo "» what the tests need"
-	@$(INSTALL) -c constraints.txt -e '.[$(EXTRAS),train,dev,chat,agui,scale]'
+	@$(INSTALL) -c constraints.txt -e '.[$(EXTRAS),train,dev,chat,agui,scale,otel]'
 	@$(FAISS_OF_CARD)
 	@echo "» the base model, converted once into the cache"
 	@$(BIN)/python -c "from recgraph.tools.llm.places import find_llm; find_llm('')"

@@ -18,10 +18,17 @@ from recgraph.tools.wish.facets import Relaxation
 from recgraph.tools.wish.wish import Wish
 
 NODES = ("load_history", "understand", "recall_memory", "summarize", "recommend", "retrieve", "rerank", "explain")
+# The first word of a note in `degraded`, up to its colon; "other" stands for what is none of these.
+KINDS = (*NODES, "adapter", "save", "store")
 # Under which names shops keep the address of a product's page and of its picture among its attributes.
 _PAGES = ("url", "link", "product_url", "product_link", "permalink", "page_url")
 _BETWEEN = re.compile(r"[\s|;]+|,(?=https?://)")  # a comma may be part of an address
 _PICTURES = ("image_url", "image_link", "image", "images", "image_src", "picture", "thumbnail", "img")
+
+
+def kinds_of(degraded: Sequence[str]) -> set[str]:
+    """What was missing, from a list that is known beforehand: the notes themselves may hold what a shopper typed."""
+    return {kind if kind in KINDS else "other" for kind in (note.partition(":")[0] for note in degraded)}
 
 
 @dataclass(frozen=True)

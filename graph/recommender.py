@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
 
@@ -107,6 +108,7 @@ class Recommender:
         own = {task: task for task in TASKS if llm is not None and task in llm.adapters}
         self.adapters = adapters or InUse(settings.adapter, own)
         self.observers: list[Callable[[Recommendation], object]] = []  # each is told of every answer, whoever asked
+        self.callbacks: list[Callable[[], BaseCallbackHandler]] = []  # each makes one for every run, where it is asked
         self._exit = ExitStack()
         self._exit.callback(store.close)
         if store.counts()["items"] == 0:
@@ -359,6 +361,7 @@ class Recommender:
         started = last = time.perf_counter()
         begun, context = Begun.now(self.llm), RunContext.within(settings.deadline)
         inputs, config, resumed = self._begin(asked)
+        config["callbacks"] = [made() for made in self.callbacks]
         timings: dict[str, float] = {}
         state = cast(State, {})
         events = self.graph.stream(

@@ -15,10 +15,12 @@ import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import JSONResponse, Response
+from opentelemetry.trace import Tracer
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from recgraph import __version__
 from recgraph.errors import RecgraphError
+from recgraph.graph.tracing import NodeSpans
 from recgraph.http import answers, chat, page, writes
 from recgraph.http.access import Entrance
 from recgraph.http.bodies import StateJson
@@ -41,11 +43,14 @@ def create_app(
     *,
     hosts: Sequence[str] = LOOPBACK,
     doors: Sequence[Door] = (),
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """The application. `hosts` are the names it answers to (a page that rebinds its own name to this machine has
-    another), ("*",) for any."""
+    another), ("*",) for any. `tracer` makes a span of every request, and of every node that answers it."""
     entrance, ready = Entrance(keys, limits), anyio.Event()
     service.recommender.observers.append(entrance.meters.answer)
+    if tracer is not None:
+        service.recommender.callbacks.append(partial(NodeSpans, tracer))
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +67,7 @@ def create_app(
         docs_url=None,  # both load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
-        telemetry={"tracing": False},  # spans hold paths, and these ids
+        telemetry={"tracing": False, "logs": False},  # spans hold paths, and these ids; errors what was typed
     )
     app.include_router(_states(service, ready, entrance.writing))
     app.include_router(_metrics(entrance))
@@ -71,7 +76,8 @@ def create_app(
         app.include_router(door(service, entrance))
     add_handlers(app)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    app.add_middleware(Guard, meters=entrance.meters, limits=entrance.limits, same_origin=not keys.required)
+    same_origin = not keys.required
+    app.add_middleware(Guard, meters=entrance.meters, limits=entrance.limits, same_origin=same_origin, tracer=tracer)
     return app
 
 

@@ -14,15 +14,18 @@ import uuid
 from urllib.parse import urlsplit
 
 import anyio
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, Tracer, format_trace_id, use_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recgraph.http.limits import Limits
-from recgraph.http.metrics import Meters
+from recgraph.http.metrics import Meters, method_of
 from recgraph.http.problems import SECURITY, Refusal, problem, request_id_of
 
-UNMATCHED = "unmatched"  # in logs and counters, for a path that no endpoint has
+UNMATCHED = "unmatched"  # in logs, counters and spans, for a path that no endpoint has
+_PROBES = ("/health", "/ready", "/metrics")  # asked every few seconds by machines: no spans
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # What one layer reads as one path and another as another: encoded slashes, dots and NULs, empty and dot segments.
 _TRICKS = re.compile(rb"(?i)%(2f|5c|2e|00|0[1-9a-f]|1[0-9a-f]|7f|25)|[\x00-\x20\x7f-\xff\\]|//|/\.\.?(/|$)")
@@ -33,10 +36,12 @@ _log = logging.getLogger("recgraph.http.requests")
 class Guard:
     """The outermost layer of the application but for what turns a crash into an answer."""
 
-    def __init__(self, app: ASGIApp, *, meters: Meters, limits: Limits, same_origin: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, *, meters: Meters, limits: Limits, same_origin: bool, tracer: Tracer | None = None
+    ) -> None:
         """`same_origin` refuses what a page of another site sends: where no key is asked for, any page of a browser on
-        this machine could."""
-        self.app, self.meters, self.same_origin = app, meters, same_origin
+        this machine could. `tracer` makes a span of every request, in the trace that its sender began."""
+        self.app, self.meters, self.same_origin, self.tracer = app, meters, same_origin, tracer
         self.body, self.seconds = limits.body, limits.body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +50,7 @@ class Guard:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         scope["recgraph.request_id"] = given if _ID.fullmatch(given) else uuid.uuid4().hex
-        begun, status = time.perf_counter(), 500
+        begun, status, span = time.perf_counter(), 500, self._span(scope)
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -58,9 +63,11 @@ class Guard:
             await send(message)
 
         try:
-            await self._admit(scope, receive, answer)
+            with use_span(span, record_exception=False, set_status_on_exception=False):
+                await self._admit(scope, receive, answer)
         finally:
-            self._note(scope, status, time.perf_counter() - begun)
+            self._note(scope, status, time.perf_counter() - begun, span)
+            span.end()
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal: Refusal | None = None
@@ -104,12 +111,28 @@ class Guard:
         late = "The body did not arrive in time." if clock.cancelled_caught else "The body was cut off."
         return Refusal(408, "too-slow", f"{late} Send it again.", {"Connection": "close"})
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _span(self, scope: Scope) -> Span:
+        """Of a request that has just come; its name is known at its end. Baggage is not taken over: it may hold
+        anything."""
+        if self.tracer is None or scope["path"] in _PROBES:
+            return INVALID_SPAN
+        around = TraceContextTextMapPropagator().extract(Headers(scope=scope))
+        return self.tracer.start_span(UNMATCHED, around, SpanKind.SERVER)
+
+    def _note(self, scope: Scope, status: int, seconds: float, span: Span) -> None:
         template = str(getattr(scope.get("route"), "path", "") or UNMATCHED)
-        self.meters.request(template, scope["method"], status, seconds)
-        key = scope.get("recgraph.key", "")
+        method = method_of(scope["method"])
+        self.meters.request(template, method, status, seconds)
         told = {"method": scope["method"], "path": template, "status": status, "ms": round(seconds * 1000, 1)}
-        _log.info("request", extra={"told": {**told, "request_id": request_id_of(scope), "key": key}})
+        told |= {"request_id": request_id_of(scope), "key": scope.get("recgraph.key", "")}
+        if span.is_recording():
+            span.update_name(f"{method} {template}")
+            span.set_attributes({"http.request.method": method, "http.route": template})
+            span.set_attribute("http.response.status_code", status)
+            if status >= 500:
+                span.set_status(StatusCode.ERROR)
+            told["trace_id"] = format_trace_id(span.get_span_context().trace_id)
+        _log.info("request", extra={"told": told})
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

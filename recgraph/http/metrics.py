@@ -10,10 +10,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from recgraph.graph.recommendation import NODES, Recommendation
+from recgraph.graph.recommendation import NODES, Recommendation, kinds_of
 
-# The first word of a note in `degraded`, up to its colon; "other" stands for what is none of these.
-KINDS = (*NODES, "adapter", "save", "store")
 _METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -33,8 +31,8 @@ class Meters:
         self._waiting = Gauge("recgraph_inside", "Requests that are worked on or wait", ["gate"], **kept)
 
     def request(self, path: str, method: str, status: int, seconds: float) -> None:
-        """A request has ended."""
-        self._requests.labels(method if method in _METHODS else "other", path, str(status)).inc()
+        """A request has ended. `method` as `method_of` gives it."""
+        self._requests.labels(method, path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
     def answer(self, told: Recommendation) -> None:
@@ -42,8 +40,7 @@ class Meters:
         for node in NODES:
             if milliseconds := told.timings_ms.get(node):
                 self._nodes.labels(node).observe(milliseconds / 1000)
-        kinds = {note.partition(":")[0] for note in told.degraded}
-        for kind in {kind if kind in KINDS else "other" for kind in kinds}:
+        for kind in kinds_of(told.degraded):
             self._degraded.labels(kind).inc()
         self._tokens.labels("cached").inc(told.tokens.cached)
         self._tokens.labels("computed").inc(max(0, told.tokens.prompt - told.tokens.cached))
@@ -60,3 +57,8 @@ class Meters:
     def text(self) -> bytes:
         """As Prometheus reads it."""
         return generate_latest(self._registry)
+
+
+def method_of(named: str) -> str:
+    """A request's method, from a short list."""
+    return named if named in _METHODS else "other"

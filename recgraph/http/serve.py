@@ -125,8 +125,9 @@ def serve(
     Ctrl-C or SIGTERM ends it: what is in flight is answered, what waits is written, the store is closed.
     """
     one_thread_an_answer()
-    from recgraph import panel
+    from recgraph import __version__, panel
     from recgraph.graph.recommender import Recommender
+    from recgraph.graph.tracing import exporting
     from recgraph.http.app import LOOPBACK, create_app
     from recgraph.http.keys import Keys
     from recgraph.http.limits import Limits
@@ -156,11 +157,11 @@ def serve(
         workers.end_with_parent()
         with panel.bars(consoles()[1]) as progress:
             recommender = Recommender.open(store, progress=progress, llm=given["llm"], llm_url=given["llm_url"])
-        with recommender:
-            log_as_json()
+        log_as_json()
+        with recommender, exporting(__version__) as tracer:
             service = Service(recommender, given["chats"])
             doors = [partial(made, options=options) for made in (ucp_router, mcp_router)]
-            server = server_of(create_app(service, keys, limits, hosts=hosts, doors=doors))
+            server = server_of(create_app(service, keys, limits, hosts=hosts, doors=doors, tracer=tracer))
             if number is None:
                 _tell(listener, settings.store, keys)
                 if not currency_code(options.currency or recommender.currency):
