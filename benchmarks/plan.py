@@ -6,8 +6,8 @@ costs here (units.toml; docs/scale.md says what is measured, computed and only a
     python benchmarks/plan.py --units                                where each figure comes from
     python benchmarks/plan.py --check [--demo FILE]                  the formulae against what was and is measured
 
-`--check` ends with 1 where a formula is more than a fifth away from what it is held against. Seconds measured now are of
-the processor, and by the yardstick of now (units.py), for a busy machine does less a second.
+`--check` ends with 1 where a formula is more than a fifth away from what it is held against. Seconds measured now are
+of the processor, and by the yardstick of now (units.py), for a busy machine does less a second.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ def remeasured(units: Units, demo: Path | None) -> Iterator[tuple[str, float, fl
             at = f"{probe} of {', '.join(f'{one:,}' for one in sizes)}: {name}"
             if hasattr(Plan, name) and probe not in ("index", "answers"):
                 yield at, float(getattr(plan, name)), value / (slower if name.endswith("seconds") else 1)
-            elif name in units and name not in ("yardstick",):
+            elif name in units and name != "yardstick":
                 yield at, units[name], value / (slower if name.endswith("seconds") else 1)
 
 

@@ -35,12 +35,12 @@ from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 
 Found = dict[str, float]
-# What each probe is asked for: to fit the unit figures, and between those sizes to hold the formulae against.
+# What each probe is asked for: to fit the unit figures (those of retrieval come from four sizes of scale.py), and between
+# those sizes to hold the formulae against.
 FITTED: Mapping[str, tuple[tuple[int, ...], ...]] = {
     "tables": ((1_000_000, 20_000), (100_000, 400_000)),
     "titles": ((2_000,),),
     "index": ((100_000,),),
-    "retrieval": ((10_000,), (100_000,)),
     "answers": ((400,),),
 }
 SMALL: Mapping[str, tuple[int, ...]] = {
@@ -50,6 +50,10 @@ SMALL: Mapping[str, tuple[int, ...]] = {
     "retrieval": (40_000,),
     "answers": (250,),
 }
+
+
+# Bytes of a row: its texts, the numbers of its events, and its other columns.
+_SUMMARY = "strlen(text) + strlen(sentences) + 8 * len(event_seqs) + 120"
 
 
 def yardstick() -> float:
@@ -131,9 +135,7 @@ def answers(folder: Path, count: int, demo: Path) -> Found:
         seconds = (time.process_time() - begun) / count
         events, products = len(recommender.store.history(users[count // 2])), recommender.store.counts()["items"]
     with Store.open(file) as store:
-        ((summaries,),) = store._all(
-            "SELECT avg(strlen(text) + strlen(sentences) + 8 * len(event_seqs) + 120) FROM summaries"
-        )
+        ((summaries,),) = store._all(f"SELECT avg({_SUMMARY}) FROM summaries")
     logged = (folder / "shop.runs.duckdb").stat().st_size / (count + 1)
     told = {"answer_seconds": seconds, "run_bytes": logged, "summary_bytes": float(summaries)}
     return {**told, "history": events, "products": products}
@@ -165,11 +167,8 @@ def _probe(name: str, sizes: list[int], demo: Path | None) -> Found:
 
 def fitted(demo: Path | None) -> dict[str, Any]:
     """The unit figures of this machine, seconds by its yardstick of now."""
-    found = {
-        name: [measured(name, sizes, demo) for sizes in asked]
-        for name, asked in FITTED.items()
-        if demo or name != "answers"
-    }
+    asked = {name: sizes for name, sizes in FITTED.items() if demo or name != "answers"}
+    found = {name: [measured(name, one, demo) for one in sizes] for name, sizes in asked.items()}
     sticks = [one["yardstick"] for some in found.values() for one in some]
     stick = float(np.median(sticks))
 
@@ -178,16 +177,11 @@ def fitted(demo: Path | None) -> dict[str, Any]:
 
     units: dict[str, float] = {"yardstick": stick}
     for name in ("ingest_seconds", "store_bytes", "snapshot_seconds", "snapshot_bytes"):
-        an_event, an_item = np.linalg.solve(
-            np.array(FITTED["tables"], float), [of(one, name) for one in found["tables"]]
-        )
+        whole = [of(one, name) for one in found["tables"]]
+        an_event, an_item = np.linalg.solve(np.array(FITTED["tables"], float), whole)
         units |= {f"event_{name}": float(an_event), f"item_{name}": float(an_item)}
     units["title_seconds"] = of(found["titles"][0], "title_seconds")
     units |= {name: of(found["index"][0], name) for name in ("build_seconds", "index_bytes")}
-    small, large = (of(one, "retrieval_seconds") for one in found["retrieval"])
-    (few,), (many,) = FITTED["retrieval"]
-    units["retrieval_root"] = (large - small) / (many**0.5 - few**0.5)
-    units["retrieval_base"] = small - units["retrieval_root"] * few**0.5
     for one in found.get("answers", ()):
         units |= {name: of(one, name) for name in ("answer_seconds", "run_bytes", "summary_bytes")}
         units["answer_products"] = one["products"]
@@ -204,11 +198,8 @@ def main() -> None:
         print(json.dumps(_probe(name, [int(one) for one in sizes], options.demo)))
         return
     units = fitted(options.demo)
-    print(
-        f"# {os.cpu_count()} CPUs (load {units.pop('load'):.1f}), {platform.machine()}; Python {platform.python_version()}, ",
-        end="",
-    )
-    print(f"DuckDB {duckdb.__version__}; {datetime.now(UTC):%Y-%m-%d}")
+    print(f"# {os.cpu_count()} CPUs (load {units.pop('load'):.1f}), {platform.machine()}, {datetime.now(UTC):%Y-%m-%d}")
+    print(f"# Python {platform.python_version()}, DuckDB {duckdb.__version__}")
     for key, value in units.items():
         print(f"{key} = {value:.4g}")
 
