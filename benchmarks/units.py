@@ -35,8 +35,8 @@ from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 
 Found = dict[str, float]
-# What each probe is asked for: to fit the unit figures (those of retrieval come from four sizes of scale.py), and between
-# those sizes to hold the formulae against.
+# What each probe is asked for: to fit the unit figures (those of retrieval come from four sizes of scale.py), and
+# between those sizes to hold the formulae against.
 FITTED: Mapping[str, tuple[tuple[int, ...], ...]] = {
     "tables": ((1_000_000, 20_000), (100_000, 400_000)),
     "titles": ((2_000,),),
@@ -127,7 +127,8 @@ def answers(folder: Path, count: int, demo: Path) -> Found:
     file = folder / "shop.duckdb"
     file.write_bytes(demo.read_bytes())
     with Recommender.open(file, llm="none") as recommender:
-        users = [row.user_id for row in recommender.store.users(count)]
+        known = recommender.store.users(recommender.store.counts()["users"])  # the most active first
+        users = [row.user_id for row in known[:: len(known) // count]][:count]
         recommender.recommend(users[0])
         begun = time.process_time()
         for user in users:
@@ -135,7 +136,7 @@ def answers(folder: Path, count: int, demo: Path) -> Found:
         seconds = (time.process_time() - begun) / count
         events, products = len(recommender.store.history(users[count // 2])), recommender.store.counts()["items"]
     with Store.open(file) as store:
-        ((summaries,),) = store._all(f"SELECT avg({_SUMMARY}) FROM summaries")
+        ((summaries,),) = store._all(f"SELECT avg({_SUMMARY}) FROM summaries")  # noqa: S608 - constants
     logged = (folder / "shop.runs.duckdb").stat().st_size / (count + 1)
     told = {"answer_seconds": seconds, "run_bytes": logged, "summary_bytes": float(summaries)}
     return {**told, "history": events, "products": products}

@@ -290,20 +290,22 @@ def items(like: str, category: str, limit: int, as_json: bool, store: str | None
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder")
 @click.option("--before", metavar="TIME", help="only what happened before: 2025-06-01, or an event number")
 @store_option
-def export(folder: Path, before: str | None, store: str | None) -> None:
+def export(folder: str, before: str | None, store: str | None) -> None:
     """Write the store as a folder of sorted Parquet files.
 
-    The same content gives the same bytes. The training pipeline takes such a folder: dvc exp run -S data=FOLDER
+    FOLDER may be one of object storage: s3://bucket/shop (pip install s3fs). The same content gives the same bytes.
+    The training pipeline takes such a folder: dvc exp run -S data=FOLDER
     """
     from recgraph.store import snapshot
+    from recgraph.store.files.objects import shown
     from recgraph.store.records import parse_time
 
     with open_store(store) as opened:
         rows = snapshot.write(opened, folder, parse_time(before) if before else None)
-    say(f"{folder}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
+    say(f"{shown(folder)}: " + ", ".join(f"{count:,} {table}" for table, count in rows.items()))
 
 
 @main.command()

@@ -1,6 +1,6 @@
 """Parquet files of one table, the form in which training stages hand results on: equal rows give equal bytes.
 
-It knows no table of recgraph; the caller gives the rows in the order they shall keep. Everything goes through an in-memory DuckDB with one
+It knows no table of recgraph; the caller gives the rows in the order they shall keep. A file may be a path of fsspec. Everything goes through an in-memory DuckDB with one
 thread, because several threads may cut row groups differently from run to run.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recgraph.errors import StoreError
+from recgraph.store.files.objects import fetched_file, is_far, local, sent_file
 
 Column = Sequence[Any] | npt.NDArray[Any]
 OPTIONS = "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
@@ -30,24 +31,33 @@ def quoted(path: str | Path) -> str:
 def write_table(file: str | Path, columns: Mapping[str, Column]) -> None:
     """Writes equally long columns in the order given; folders are made. A column is text (None allowed), numbers, truths, `datetime`s or
     datetime64, float32[n, d] vectors, or lists of whole numbers or of text (one list a row)."""
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    if is_far(file):
+        with sent_file(str(file)) as here:
+            write_table(here, columns)
+        return
+    place = local(file)
+    place.parent.mkdir(parents=True, exist_ok=True)
     sources: dict[str, npt.NDArray[Any]] = {}
     parts = [_part(number, name, values, sources) for number, (name, values) in enumerate(columns.items())]
     if len({len(values) for values in columns.values()}) > 1:
         raise ValueError(f"columns of different lengths: { {name: len(values) for name, values in columns.items()} }")
     with _memory() as con:
         con.register("given", sources)
-        con.execute(f"COPY (SELECT {', '.join(parts)} FROM given) TO {quoted(file)} {OPTIONS}")  # noqa: S608 - names are quoted
+        con.execute(f"COPY (SELECT {', '.join(parts)} FROM given) TO {quoted(place)} {OPTIONS}")  # noqa: S608 - names are quoted
 
 
 def read_table(file: str | Path) -> dict[str, Any]:
     """The columns as `write_table` took them: numpy arrays for numbers, truths and times (datetime64[us]), float32[n, d] for vectors,
     lists for text and lists. Raises StoreError where there is no such file."""
-    if not Path(file).is_file():
+    if is_far(file):
+        with fetched_file(str(file)) as here:
+            return read_table(here)
+    place = local(file)
+    if not place.is_file():
         raise StoreError(f"There is no file {file}.")
     with _memory() as con:
-        described = con.execute("SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet(?))", [str(file)]).fetchall()
-        return {name: _column(con, str(file), name, kind) for name, kind in described}
+        described = con.execute("SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet(?))", [str(place)]).fetchall()
+        return {name: _column(con, str(place), name, kind) for name, kind in described}
 
 
 @contextmanager

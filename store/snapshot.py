@@ -5,6 +5,9 @@
 All four are written beside their places and then take them together: what was cut off before that changes nothing, and
 what was cut off while they did is ended by whoever reads the folder next.
 
+A folder may be a path of fsspec (`s3://bucket/shop`, store/files/objects.py): what is written is made here and sent, what is read is brought
+here.
+
 A rebuilt DuckDB file differs in its bytes though its content is equal, so training stages exchange these folders instead. A snapshot may
 leave out what happened from a moment on, for everybody or for single users: then what is fitted on it cannot know more. The schema stays
 `store/schema.sql`; rejects, schema version and the dates of migrations are no part of it, nor are summaries and embeddings, which are
@@ -30,6 +33,7 @@ from recgraph.errors import StoreError
 from recgraph.store.care.faults import translated
 from recgraph.store.connection import Terms
 from recgraph.store.db import END_OF_TIME, Store
+from recgraph.store.files.objects import fetched, fetched_file, is_far, local, sent, shown
 from recgraph.store.migrations import CATALOGUE_GIVEN
 from recgraph.store.parquet import OPTIONS, quoted, read_table, write_table
 from recgraph.store.records import Summary
@@ -53,7 +57,10 @@ def write(
     that a search left out that way showed is left out too. All items are always in it. A cut snapshot gets a revision of its own, made
     with `label`.
     """
-    place = Path(folder)
+    if is_far(folder):
+        with sent(str(folder), FILES) as here:
+            return write(store, here, before, until, label)
+    place = local(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)
         _end_replacing(place)
@@ -135,8 +142,8 @@ def _copy(cursor: duckdb.DuckDBPyConnection, select: str, file: Path, before: da
 
 
 def check(folder: str | Path) -> Path:
-    """The folder, if it holds a snapshot. Raises StoreError otherwise, naming what is missing."""
-    place = Path(folder)
+    """The folder on this machine, if it holds a snapshot. Raises StoreError otherwise, naming what is missing."""
+    place = local(folder)
     try:
         _end_replacing(place)
     except OSError as error:
@@ -155,15 +162,24 @@ def find_snapshots(root: Path) -> list[Path]:
 
 def meta(folder: str | Path) -> dict[str, str]:
     """The facts of a snapshot (`revision`, `name`, `simulated`, ...)."""
-    file = check(folder) / "meta.json"
+    if is_far(folder):
+        with fetched(str(folder), ["meta.json"]) as here:
+            return _facts(here / "meta.json", folder)
+    return _facts(check(folder) / "meta.json", folder)
+
+
+def _facts(file: Path, folder: str | Path) -> dict[str, str]:
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise StoreError(f"{file} is damaged ({error}). Make the snapshot again: recgraph export {folder}") from None
+        raise StoreError(f"{shown(folder)}/{file.name} is damaged ({error}). Make the snapshot again: recgraph export {shown(folder)}") from None
 
 
 def load(folder: str | Path, path: str | Path) -> Store:
     """Builds a store at `path`, which must not exist, from a snapshot and returns it open for writing. Raises StoreError."""
+    if is_far(folder):
+        with fetched(str(folder), FILES) as here:
+            return load(here, path)
     place, target = check(folder), Path(path)
     if target.exists():
         raise StoreError(f"{target} exists already; a snapshot is loaded into a new file.")
@@ -195,7 +211,6 @@ def _identity(place: Path) -> list[tuple[int, int]]:
 @contextmanager
 def open_folder(folder: str | Path) -> Iterator[Store]:
     """A snapshot as a store in a temporary file, gone after the block."""
-    check(folder)
     with tempfile.TemporaryDirectory(prefix="recgraph-snapshot-") as scratch, load(folder, Path(scratch) / "snapshot.duckdb") as store:
         yield store
 
@@ -203,11 +218,11 @@ def open_folder(folder: str | Path) -> Iterator[Store]:
 @contextmanager
 def open_source(source: str | Path) -> Iterator[Store]:
     """A snapshot folder or a DuckDB store, read only. StoreError where there is neither."""
-    if Path(source).is_dir():
+    if is_far(source) or local(source).is_dir():
         with open_folder(source) as store:
             yield store
     else:
-        with Store.open(source) as store:
+        with Store.open(local(source)) as store:
             yield store
 
 
@@ -233,14 +248,19 @@ def write_summaries(file: str | Path, summaries: Sequence[Summary]) -> None:
 
 def load_summaries(store: Store, file: str | Path) -> None:
     """Puts what `write_summaries` wrote into a store, as `Store.save_summaries` would, but at once: 20,000 one by one take a minute."""
-    if not Path(file).is_file():
+    if is_far(file):
+        with fetched_file(str(file)) as here:
+            load_summaries(store, here)
+        return
+    place = local(file)
+    if not place.is_file():
         raise StoreError(f"There is no file {file}.")
     texts = "list_transform(json_extract(sentences, '$[*][0]'), one -> json_extract_string(one, '$'))"
-    with store._database.opened_for(Terms(Path(file).parent)), store._database.writing() as cursor:
+    with store._database.opened_for(Terms(place.parent)), store._database.writing() as cursor:
         cursor.execute(
             f"""INSERT INTO summaries SELECT input_hash, user_id, paradigm, level, block, upto_seq, array_to_string({texts}, ' '), sentences,
                     event_seqs, model, prompt_version, ?::TIMESTAMP FROM read_parquet(?) ON CONFLICT DO NOTHING""",  # noqa: S608 - a constant
-            [datetime.now(UTC).replace(tzinfo=None), str(Path(file).absolute())],
+            [datetime.now(UTC).replace(tzinfo=None), str(place.absolute())],
         )
 
 

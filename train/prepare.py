@@ -34,6 +34,7 @@ from recgraph.errors import SettingsError
 from recgraph.store import snapshot
 from recgraph.store.cases import Targets, Times, span, targets
 from recgraph.store.db import Store
+from recgraph.store.files.objects import is_far
 from recgraph.store.parquet import read_table, write_table
 from recgraph.train.params import Params, block, text
 from recgraph.train.pipeline import Note, needed, split_folder
@@ -173,9 +174,10 @@ def read_facts(folder: Path) -> dict[str, Any]:
 def run(params: Params, folder: Path, note: Note) -> None:
     """Params: data (a snapshot folder or a store), split, the fields of `PrepareParams`. Writes data/prepare."""
     own = block(params, "prepare", PrepareParams)
-    source, target = folder / text(params, "data"), folder / "data" / "prepare"
-    if not source.exists() and source == folder / "data" / "shop":
-        needed(source, "shop")
+    data, target = text(params, "data"), folder / "data" / "prepare"
+    source = data if is_far(data) else folder / data
+    if source == folder / "data" / "shop":
+        needed(folder / data, "shop")
     with snapshot.open_source(source) as store:
         shutil.rmtree(target, ignore_errors=True)
         snapshot.write(store, target / "all")
