@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -172,7 +174,7 @@ def test_a_driver_that_is_missing_is_named_and_a_key_is_not(
     path: str, said: str, shop: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for driver in ("s3fs", "gcsfs"):
-        monkeypatch.setitem(__import__("sys").modules, driver, None)
+        monkeypatch.setitem(sys.modules, driver, None)
     for act in (lambda: snapshot.write(shop, path), lambda: snapshot.meta(path), lambda: read_table(f"{path}")):
         with pytest.raises(StoreError) as caught:
             act()
@@ -181,9 +183,22 @@ def test_a_driver_that_is_missing_is_named_and_a_key_is_not(
     assert "SECRET" not in caplog.text
 
 
-def test_what_a_driver_says_is_not_repeated(memory: MemoryFileSystem, shop: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+class BotoCoreError(Exception):
+    """As a driver's own errors, which are no OSError."""
+
+
+@pytest.mark.parametrize("error", [OSError("SECRET"), BotoCoreError("SECRET")])
+def test_what_a_driver_says_is_not_repeated(
+    error: Exception, memory: MemoryFileSystem, shop: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    exceptions = ModuleType("botocore.exceptions")
+    exceptions.BotoCoreError, exceptions.ClientError = BotoCoreError, OSError  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "botocore.exceptions", exceptions)
     snapshot.write(shop, FAR)
-    monkeypatch.setattr(MemoryFileSystem, "cat_file", _full)
-    with pytest.raises(StoreError) as caught:
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", fail)
+    with pytest.raises(StoreError, match=type(error).__name__) as caught:
         snapshot.meta(FAR)
     assert "SECRET" not in "".join(traceback.format_exception(caught.value))

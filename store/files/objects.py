@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,11 @@ from recgraph.errors import StoreError
 CURRENT = "current.json"
 _FAR = re.compile(r"^[a-z][a-z0-9+.-]*(?:::|://)", re.IGNORECASE)
 _TRIES = 3  # a writer may take away the files of before while they are read
-_FAILURES = (OSError, RuntimeError, ValueError)  # of drivers; not there is FileNotFoundError
+# What drivers raise that is no OSError, by the modules that are loaded where one is in use. FileNotFoundError: it is not there.
+_OF_DRIVERS = (
+    *(("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"), ("gcsfs.retry", "HttpError")),
+    *(("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError")),
+)
 
 
 def is_far(path: str | Path) -> bool:
@@ -56,7 +61,7 @@ def fetched(folder: str, names: Sequence[str]) -> Iterator[Path]:
             except FileNotFoundError:
                 if last + 1 == _TRIES:
                     raise StoreError(f"No snapshot ({', '.join(names)}) is in {shown(folder)}.") from None
-            except _FAILURES as error:
+            except _failures() as error:
                 raise _unread(folder, error) from None
         yield place
 
@@ -75,7 +80,7 @@ def sent(folder: str, names: Sequence[str]) -> Iterator[Path]:
                     system.put_file(str(place / name), f"{root}/{there}")
             system.pipe_file(f"{root}/{CURRENT}", json.dumps(current, indent=2, sort_keys=True).encode())
             _sweep(system, root, names, set(current.values()))
-        except _FAILURES as error:
+        except _failures() as error:
             raise StoreError(f"The snapshot {shown(folder)} cannot be written ({_kind(error)}). What was there before is still there.") from None
 
 
@@ -89,7 +94,7 @@ def fetched_file(path: str) -> Iterator[Path]:
             system.get_file(root, str(place))
         except FileNotFoundError:
             raise StoreError(f"There is no file {shown(path)}.") from None
-        except _FAILURES as error:
+        except _failures() as error:
             raise _unread(path, error) from None
         yield place
 
@@ -103,7 +108,7 @@ def sent_file(path: str) -> Iterator[Path]:
         yield place
         try:
             system.put_file(str(place), root)
-        except _FAILURES as error:
+        except _failures() as error:
             raise StoreError(f"{shown(path)} cannot be written ({_kind(error)}).") from None
 
 
@@ -122,7 +127,7 @@ def _opened(path: str) -> tuple[Any, str]:
         package = re.search(r"\b(?:s3fs|gcsfs|adlfs|ossfs|ocifs|\w+fs)\b", str(known.get("err", "")))
         wanted = f"pip install {package[0]}" if package else f"install fsspec's driver for {protocol}"
         raise StoreError(f"{shown(path)} needs a package that is not installed: {wanted}") from None
-    except _FAILURES as error:
+    except _failures() as error:
         if not known:
             raise StoreError(f"{shown(path)} begins with '{protocol}', which fsspec does not know.") from None
         raise _unread(path, error) from None
@@ -157,6 +162,11 @@ def _content_name(file: Path) -> str:
 
 def _unread(path: str, error: BaseException) -> StoreError:
     return StoreError(f"{shown(path)} cannot be read ({_kind(error)}).")
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    loaded = [(sys.modules[module], name) for module, name in _OF_DRIVERS if module in sys.modules]
+    return (OSError, RuntimeError, ValueError, *(getattr(module, name) for module, name in loaded))
 
 
 def _kind(error: BaseException) -> str:
