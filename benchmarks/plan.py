@@ -96,8 +96,8 @@ class Plan:
 
     @property
     def batch_seconds(self) -> float:
-        """A day's: those with a new event, one by one, which is dearer than together."""
-        return self.users * self.u["active_share"] * self.answer_seconds
+        """A day's: those with a new event."""
+        return self.users * self.u["active_share"] * self.answer_seconds * self.u["batch_share"]
 
     @property
     def answers_a_second(self) -> float:
