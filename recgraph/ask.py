@@ -75,7 +75,7 @@ def run(
             opened.require_user(user)
     asked = {name: settings.pop(name) for name in ("k", "paradigm", "mode", "deadline")}
     given = {name: settings.pop(name) for name in ("category", "min_price", "max_price", "want", "avoid")}
-    opened_with = {"checkpoint": checkpoint, **settings}
+    opened_with = {"checkpoint": checkpoint, "mode": asked["mode"], **settings}
     place = opened_with.pop("store")
     with panel.bars(screen) as progress, Recommender.open(place, progress=progress, **opened_with) as recommender:
         wish = _filters(recommender, **given)

@@ -104,7 +104,7 @@ class Settings:
         if self.llm == "none":
             return False
         chosen = self.llm or self.llm_url or self.adapter not in ("", "none")
-        return bool(chosen or self.summarizer == "llm" or self.rerank_weight)
+        return bool(chosen or self.mode == "paper" or self.summarizer == "llm" or self.rerank_weight)
 
     @property
     def cache_folder(self) -> Path:

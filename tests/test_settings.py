@@ -86,6 +86,7 @@ def test_a_value_out_of_range_is_refused_with_what_is_allowed(name: str, value: 
         ({"llm_url": "http://127.0.0.1:8000/v1"}, True),
         ({"adapter": "default"}, True),
         ({"summarizer": "llm"}, True),
+        ({"mode": "paper"}, True),
         ({"rerank_weight": 0.1}, True),
         ({"llm": "none", "llm_url": "http://127.0.0.1:8000/v1", "adapter": "default"}, False),
     ],
