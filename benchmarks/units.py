@@ -123,7 +123,11 @@ def retrieval(folder: Path, items: int) -> Found:
 def answers(folder: Path, count: int, demo: Path) -> Found:
     """Answers without a language model on the simulated shop: each shopper's summary is written, each run is logged."""
     from recgraph.graph.recommender import Recommender
+    from recgraph.store import runs
+    from recgraph.store.live import writer
 
+    # Both write once in so many seconds, however many answers these had: on a busy machine few. Here once, at the end.
+    runs.GATHERED = writer.GATHERED = 3600.0
     file = folder / "shop.duckdb"
     file.write_bytes(demo.read_bytes())
     with Recommender.open(file, llm="none") as recommender:
