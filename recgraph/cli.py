@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from recgraph import ask, chat, measure, sharing, upkeep
+from recgraph import ask, batch, chat, measure, sharing, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.http import serve
 from recgraph.llm import command as llm_command
@@ -47,7 +47,7 @@ _EXTRAS = {
     "chat": ("langchain",),
     "agui": ("ag_ui_langgraph", "ag_ui"),
     "train": ("accelerate", "bitsandbytes", "datasets", "dvc", "ruamel", "sentence_transformers", "trl"),
-    "scale": ("duckdb_extension_quack", "duckdb_extension_httpfs"),
+    "scale": ("duckdb_extension_quack", "duckdb_extension_httpfs", "ray"),
 }
 
 
@@ -439,6 +439,7 @@ for command in (
     ask.run,
     ask.understand,
     ask.replay,
+    batch.batch,
     upkeep.rejects,
     upkeep.forget,
     upkeep.prune,

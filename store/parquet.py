@@ -28,12 +28,15 @@ def quoted(path: str | Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 
-def write_table(file: str | Path, columns: Mapping[str, Column], facts: Mapping[str, str] | None = None) -> None:
+def write_table(
+    file: str | Path, columns: Mapping[str, Column], facts: Mapping[str, str] | None = None, kinds: Mapping[str, str] | None = None
+) -> None:
     """Writes equally long columns in the order given; folders are made. A column is text (None allowed), numbers, truths, `datetime`s or
-    datetime64, float32[n, d] vectors, or lists of whole numbers or of text (one list a row). `facts` go into the file's own metadata."""
+    datetime64, float32[n, d] vectors, or lists of whole numbers or of text (one list a row). `facts` go into the file's own metadata; `kinds` are types of
+    columns whose values may not tell, all None or empty."""
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     sources: dict[str, npt.NDArray[Any]] = {}
-    parts = [_part(number, name, values, sources) for number, (name, values) in enumerate(columns.items())]
+    parts = [_part(number, name, values, sources, (kinds or {}).get(name, "")) for number, (name, values) in enumerate(columns.items())]
     if len({len(values) for values in columns.values()}) > 1:
         raise ValueError(f"columns of different lengths: { {name: len(values) for name, values in columns.items()} }")
     with in_memory() as con:
@@ -88,9 +91,15 @@ def _name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _part(number: int, name: str, values: Column, sources: dict[str, npt.NDArray[Any]]) -> str:
+def _part(number: int, name: str, values: Column, sources: dict[str, npt.NDArray[Any]], kind: str) -> str:
     """The SQL of one output column; what it reads is put into `sources`."""
     here = f"c{number}"
+    if kind == "DOUBLE":  # of objects DuckDB looks for one that is not None, and finds no way where there is none
+        sources[here] = np.array([np.nan if value is None else value for value in values], np.float64)
+        return f"nullif({here}, 'nan'::DOUBLE) AS {_name(name)}"
+    if kind:
+        sources[here] = _objects(values)
+        return f"{here}::{kind} AS {_name(name)}"
     if isinstance(values, np.ndarray) and values.ndim == 2:
         # One flat column a dimension: DuckDB would take a list column one numpy object a row.
         flat = np.asarray(values, np.float32)
@@ -98,7 +107,6 @@ def _part(number: int, name: str, values: Column, sources: dict[str, npt.NDArray
         return f"list_value({', '.join(f'{here}_{place}' for place in range(flat.shape[1]))}) AS {_name(name)}"
     typed = isinstance(values, np.ndarray) and values.dtype.kind not in "OU"  # an empty column of text or lists has no first value
     first = None if typed else next((value for value in values if value is not None), "")
-    kind = ""
     if isinstance(first, list | tuple):
         sources[here] = _objects([list(value) for value in values])
         inner = next((value for row in values for value in row), 0)

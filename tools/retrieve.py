@@ -216,7 +216,8 @@ class Retriever:
         its order.
         """
         allowed = self._allowed(asked, self.eligible if among is None else among)
-        return self._chosen(asked, self._mixed(asked, allowed) if asked.mode == "paper" else self._ranked(asked, allowed))
+        levels = self._mixed if asked.mode == "paper" else self._ranked
+        return self._chosen(asked, levels(asked, allowed))
 
     def candidates_of(self, asked: Sequence[RetrievalQuery]) -> list[list[Candidate]]:
         """`candidates` of each request."""

@@ -20,14 +20,9 @@ from recgraph.graph.nodes import Nodes
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.state import RunContext, State
-from recgraph.store.batch.shards import Rows
+from recgraph.store.batch.shards import Row
 
 AT_ONCE = 64  # users that are answered together
-
-# The columns of a shard: a row a product, `rank` from 1. `score` to `reason` and `event_seqs` are those of the public
-# JSON (DESIGN 8). About the user's answer, the same in each of its rows: `events` are how many events of theirs there
-# were, `degraded` what had to be done without, `run` the JSON of the run's own `models`, `prediction`, `tokens`, `plan`.
-COLUMNS = "user_id rank item_id score yes source reason event_seqs events degraded run".split()
 
 
 def answers(recommender: Recommender, user_ids: Sequence[str], threads: int = 1) -> Iterator[Recommendation]:
@@ -103,20 +98,13 @@ def _unsaved(recommender: Recommender, state: State) -> list[str]:
 def _told(recommender: Recommender, state: State, unsaved: Sequence[str] = ()) -> Recommendation:
     notes = [*recommender.adapters.notes, *state.get("degraded", ()), *unsaved]
     models = recommender.models
-    return Recommendation.of(
-        cast(State, {**state, "degraded": notes}), {"total": 0.0}, models, recommender.currency
-    )
+    return Recommendation.of(cast(State, {**state, "degraded": notes}), {"total": 0.0}, models, recommender.currency)
 
 
-def rows_of(found: Recommendation, events: int) -> Iterator[tuple[Any, ...]]:
-    """The rows of an answer, in the order of COLUMNS; none where nothing was left to recommend."""
+def rows_of(found: Recommendation, events: int) -> Iterator[Row]:
+    """The rows of an answer (store/batch/shards.py); none where nothing was left to recommend."""
     told = found.to_dict()
     run = json.dumps({name: told[name] for name in ("models", "prediction", "tokens", "plan")}, ensure_ascii=False)
     for one in told["items"]:
         line = [one[name] for name in ("rank", "item_id", "score", "yes", "source", "reason")]
-        yield (found.user_id, *line, one["evidence"]["event_seqs"], events, list(told["degraded"]), run)
-
-
-def by_column(rows: Sequence[tuple[Any, ...]]) -> Rows:
-    """Rows as columns."""
-    return {name: [row[place] for row in rows] for place, name in enumerate(COLUMNS)}
+        yield (found.user_id, *line, one["evidence"]["event_seqs"], events, told["degraded"], run)

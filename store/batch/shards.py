@@ -1,10 +1,10 @@
 """The Parquet file of one shard of a batch: written beside its place, put on the disk, then given its name, so that what
-has the name is whole. It carries the label of the batch that it is of; what its rows say is unknown here.
+has the name is whole. It carries the label of the batch that it is of. Where its rows come from is unknown here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ from recgraph.errors import StoreError
 from recgraph.store.connection import PRIVATE
 from recgraph.store.parquet import facts_of, in_memory, put_in_place, write_table
 
-Rows = dict[str, list[Any]]  # by column, equally long
+Row = tuple[Any, ...]  # in the order of COLUMNS
+# A row a product, `rank` from 1. `score` to `reason` and `event_seqs` are those of the public JSON (DESIGN 8). About the
+# user's answer, the same in each of its rows: `events` are how many events of theirs there were, `degraded` what had to
+# be done without, `run` the JSON of its `models`, `prediction`, `tokens` and `plan`.
+COLUMNS = {
+    **{"user_id": "VARCHAR", "rank": "INTEGER", "item_id": "VARCHAR", "score": "DOUBLE", "yes": "DOUBLE"},
+    **{"source": "VARCHAR", "reason": "VARCHAR", "event_seqs": "INTEGER[]", "events": "BIGINT"},
+    **{"degraded": "VARCHAR[]", "run": "VARCHAR"},
+}
 _PARTS = "part-*.parquet"
 
 
@@ -23,12 +31,12 @@ def file_of(folder: Path, shard: int) -> Path:
     return folder / f"part-{shard:05}.parquet"
 
 
-def write(folder: Path, shard: int, rows: Mapping[str, Sequence[Any]], facts: Mapping[str, str]) -> None:
+def write(folder: Path, shard: int, rows: Sequence[Row], facts: Mapping[str, str]) -> None:
     """The rows of a shard and its facts, in place of what was there. StoreError where the disk does not take it."""
     file = file_of(folder, shard)
     new = file.with_name(f"{file.name}.new")
     try:
-        write_table(new, rows, facts)
+        write_table(new, {name: [row[place] for row in rows] for place, name in enumerate(COLUMNS)}, facts, COLUMNS)
         new.chmod(PRIVATE)
         put_in_place(new, file)
     except (OSError, duckdb.Error) as error:
@@ -47,19 +55,18 @@ def facts(folder: Path, shard: int) -> dict[str, str]:
         return {}
 
 
-def rows_of(folder: Path, shard: int) -> Rows:
-    """All rows of a shard, by column."""
+def rows_of(folder: Path, shard: int) -> list[Row]:
+    """All rows of a shard."""
     with in_memory() as con:
-        found = con.execute("SELECT * FROM read_parquet(?)", [str(file_of(folder, shard))])
-        names = [column[0] for column in found.description or ()]
-        rows = found.fetchall()
-    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+        command = f"SELECT {', '.join(COLUMNS)} FROM read_parquet(?)"  # noqa: S608 - constants
+        return con.execute(command, [str(file_of(folder, shard))]).fetchall()
 
 
-def sweep(folder: Path, shards: int = 0) -> None:
-    """Takes away what a killed batch left half written, and files of shards from `shards` on."""
+def sweep(folder: Path, but: Collection[int] = ()) -> None:
+    """Takes away all shards but these, and what a killed batch left half written."""
     for left in folder.glob("*.new"):
         left.unlink(missing_ok=True)
+    kept = {file_of(folder, shard) for shard in but}
     for file in folder.glob(_PARTS):
-        if int(file.stem.removeprefix("part-")) >= shards:
+        if file not in kept:
             file.unlink()

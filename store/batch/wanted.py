@@ -54,7 +54,9 @@ def _ids(file: Path) -> Iterator[str]:
         with file.open(encoding="utf-8-sig") as lines:
             yield from (line.strip() for line in lines if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The users cannot be read from {file}: {error}. Give a text file, one id a line.") from None
+        raise SettingsError(
+            f"The users cannot be read from {file}: {error}. Give a text file, one id a line."
+        ) from None
 
 
 def plan(store: Store, folder: Path, file: Path | None, size: int) -> Wanted:
@@ -62,12 +64,15 @@ def plan(store: Store, folder: Path, file: Path | None, size: int) -> Wanted:
     a users.parquet already, its shards keep the range of users that they have, so that each user stays in one file."""
     _write_ids(folder / _GIVEN, _ids(file) if file else ())
     new = folder / f"{USERS}.new"
-    with translated(store.path), store._database.opened_for(Terms(folder)), store._database.reading(fresh=True) as cursor:
+    with (
+        translated(store.path),
+        store._database.opened_for(Terms(folder)),
+        store._database.reading(fresh=True) as cursor,
+    ):
         cursor.execute(_WANTED if file else _ALL, [str((folder / _GIVEN).absolute())] if file else [])
-        users = str((folder / USERS).absolute())
         if (folder / USERS).exists():
-            cursor.execute(_BEGINNINGS, [users])
-        else:
+            cursor.execute(_BEGINNINGS, [str((folder / USERS).absolute())])
+        if not (folder / USERS).exists() or not cursor.execute("SELECT 1 FROM beginnings LIMIT 1").fetchall():
             cursor.execute(_CUT, [size])
         cursor.execute(f"COPY ({_SHARDED}) TO {quoted(new.absolute())} {OPTIONS}")
         cursor.execute(f"COPY ({_STRANGERS}) TO {quoted((folder / UNKNOWN).absolute())} (HEADER, DELIMITER ',')")
@@ -137,4 +142,6 @@ def _users_of(folder: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
         with in_memory() as cursor:
             yield cursor, str(folder / USERS)
     except duckdb.Error as error:
-        raise StoreError(f"{folder / USERS} cannot be read ({error}). Begin the batch anew: recgraph batch --again") from error
+        raise StoreError(
+            f"{folder / USERS} cannot be read ({error}). Begin the batch anew: recgraph batch --again"
+        ) from error
