@@ -352,7 +352,7 @@ def crowd(make_store: Callable[..., Store]) -> Path:
     for number in range(400):
         for turn in range(draw.randrange(1, 9)):
             ts = start + timedelta(minutes=draw.randrange(100_000))
-            lines.append(f"C{number},{ts},{draw.choice(('click', 'cart', 'purchase'))},{draw.choice(WARES)},,{turn}")
+            lines.append(f"C{number},{ts},{draw.choice(('click', 'cart', 'purchase'))},{draw.choice(WARES)},,{turn + 1}")
     with make_store(SHOP_ITEMS, lines, name="crowd") as store:
         return store.path
 

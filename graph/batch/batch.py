@@ -138,6 +138,8 @@ def _ended(folder: Path, manifest: Manifest, whom: Wanted) -> Manifest:
     totals = dict.fromkeys(COUNTS, 0)
     for shard in wanted.sizes(folder):
         told = shards.facts(folder, shard)
+        if told.get("batch") != manifest.label:
+            raise StoreError(f"{shards.file_of(folder, shard)} is not whole. The same command makes it.")
         for name in COUNTS:
             totals[name] += int(told[name])
     ended = manifest.ended_with({**totals, "unknown": whom.unknown})

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
@@ -54,7 +55,7 @@ def local(job: Job, shards: Sequence[int], workers: int) -> Iterator[Counts]:
 def _as_completed(pool: ProcessPoolExecutor, shards: Sequence[int], ahead: int) -> Iterator[Counts]:
     left, running = iter(shards), set[Future[Counts]]()
     while True:
-        running |= {pool.submit(_make, shard) for shard, _ in zip(left, range(ahead - len(running)), strict=False)}
+        running |= {pool.submit(_make, shard) for shard in islice(left, ahead - len(running))}
         if not running:
             return
         done, running = wait(running, return_when=FIRST_COMPLETED)
