@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from recgraph import ask, batch, chat, measure, sharing, upkeep
+from recgraph import ask, chat, measure, sharing, upkeep
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, UnknownUser
 from recgraph.http import serve
 from recgraph.llm import command as llm_command
@@ -437,9 +437,9 @@ def doctor(deep: bool, mend: bool, checkpoints: tuple[Path, ...], store: str | N
 
 for command in (
     ask.run,
+    ask.batch,
     ask.understand,
     ask.replay,
-    batch.batch,
     upkeep.rejects,
     upkeep.forget,
     upkeep.prune,

@@ -6,7 +6,6 @@ thread, because several threads may cut row groups differently from run to run.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,43 +27,17 @@ def quoted(path: str | Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 
-def write_table(
-    file: str | Path, columns: Mapping[str, Column], facts: Mapping[str, str] | None = None, kinds: Mapping[str, str] | None = None
-) -> None:
+def write_table(file: str | Path, columns: Mapping[str, Column]) -> None:
     """Writes equally long columns in the order given; folders are made. A column is text (None allowed), numbers, truths, `datetime`s or
-    datetime64, float32[n, d] vectors, or lists of whole numbers or of text (one list a row). `facts` go into the file's own metadata; `kinds` are types of
-    columns whose values may not tell, all None or empty."""
+    datetime64, float32[n, d] vectors, or lists of whole numbers or of text (one list a row)."""
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     sources: dict[str, npt.NDArray[Any]] = {}
-    parts = [_part(number, name, values, sources, (kinds or {}).get(name, "")) for number, (name, values) in enumerate(columns.items())]
+    parts = [_part(number, name, values, sources) for number, (name, values) in enumerate(columns.items())]
     if len({len(values) for values in columns.values()}) > 1:
         raise ValueError(f"columns of different lengths: { {name: len(values) for name, values in columns.items()} }")
-    with in_memory() as con:
+    with _memory() as con:
         con.register("given", sources)
-        told = ", ".join(f"{_name(key)}: {quoted(value)}" for key, value in (facts or {}).items())
-        told = f", KV_METADATA {{{told}}}" if told else ""
-        con.execute(f"COPY (SELECT {', '.join(parts)} FROM given) TO {quoted(file)} {OPTIONS[:-1]}{told})")  # noqa: S608 - names are quoted
-
-
-def facts_of(file: str | Path) -> dict[str, str]:
-    """The `facts` that `write_table` was given. Raises StoreError where there is no such file, or it is no whole one."""
-    try:
-        with in_memory() as con:
-            return dict(con.execute("SELECT decode(key), decode(value) FROM parquet_kv_metadata(?)", [str(file)]).fetchall())
-    except duckdb.Error as error:
-        raise StoreError(f"{file} cannot be read: {error}") from error
-
-
-def put_in_place(new: Path, file: Path) -> None:
-    """Gives a file that was written its name, in place of what had it: whole, and on the disk, or not at all."""
-    with new.open("rb") as written:
-        os.fsync(written.fileno())
-    new.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        con.execute(f"COPY (SELECT {', '.join(parts)} FROM given) TO {quoted(file)} {OPTIONS}")  # noqa: S608 - names are quoted
 
 
 def read_table(file: str | Path) -> dict[str, Any]:
@@ -72,14 +45,13 @@ def read_table(file: str | Path) -> dict[str, Any]:
     lists for text and lists. Raises StoreError where there is no such file."""
     if not Path(file).is_file():
         raise StoreError(f"There is no file {file}.")
-    with in_memory() as con:
+    with _memory() as con:
         described = con.execute("SELECT column_name, column_type FROM (DESCRIBE SELECT * FROM read_parquet(?))", [str(file)]).fetchall()
         return {name: _column(con, str(file), name, kind) for name, kind in described}
 
 
 @contextmanager
-def in_memory() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB of no file, for reading and writing Parquet."""
+def _memory() -> Iterator[duckdb.DuckDBPyConnection]:
     con = duckdb.connect(":memory:", config={"threads": 1, "autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     try:
         yield con
@@ -91,15 +63,9 @@ def _name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _part(number: int, name: str, values: Column, sources: dict[str, npt.NDArray[Any]], kind: str) -> str:
+def _part(number: int, name: str, values: Column, sources: dict[str, npt.NDArray[Any]]) -> str:
     """The SQL of one output column; what it reads is put into `sources`."""
     here = f"c{number}"
-    if kind == "DOUBLE":  # of objects DuckDB looks for one that is not None, and finds no way where there is none
-        sources[here] = np.array([np.nan if value is None else value for value in values], np.float64)
-        return f"nullif({here}, 'nan'::DOUBLE) AS {_name(name)}"
-    if kind:
-        sources[here] = _objects(values)
-        return f"{here}::{kind} AS {_name(name)}"
     if isinstance(values, np.ndarray) and values.ndim == 2:
         # One flat column a dimension: DuckDB would take a list column one numpy object a row.
         flat = np.asarray(values, np.float32)
@@ -107,6 +73,7 @@ def _part(number: int, name: str, values: Column, sources: dict[str, npt.NDArray
         return f"list_value({', '.join(f'{here}_{place}' for place in range(flat.shape[1]))}) AS {_name(name)}"
     typed = isinstance(values, np.ndarray) and values.dtype.kind not in "OU"  # an empty column of text or lists has no first value
     first = None if typed else next((value for value in values if value is not None), "")
+    kind = ""
     if isinstance(first, list | tuple):
         sources[here] = _objects([list(value) for value in values])
         inner = next((value for row in values for value in row), 0)

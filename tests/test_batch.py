@@ -25,13 +25,14 @@ from recgraph.cli import main
 from recgraph.errors import SettingsError, StoreError
 from recgraph.graph.batch import work
 from recgraph.graph.batch.answers import answers, at_once, run_nodes
-from recgraph.graph.batch.batch import Asked, Pace, run
+from recgraph.graph.batch.batch import BatchRequest, Pace, run
 from recgraph.graph.batch.manifest import Manifest
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings, load_settings
 from recgraph.store.batch import shards
-from recgraph.store.batch.shards import COLUMNS, Row
+from recgraph.store.batch.shards import COLUMNS
+from recgraph.store.batch.tables import Row, in_memory
 from recgraph.store.db import Store
 from recgraph.store.live.ahead import histories
 from recgraph.store.records import Event
@@ -132,7 +133,7 @@ def test_histories_are_read_together_as_one_by_one(shop: Path) -> None:
 
 
 def test_each_user_is_in_one_file_with_the_rows_of_the_json(shop: Path, tmp_path: Path) -> None:
-    manifest, whom = run(Asked(tmp_path / "out", shard_size=3), settings(shop))
+    manifest, whom = run(BatchRequest(tmp_path / "out", shard_size=3), settings(shop))
     found = rows_by_user(tmp_path / "out")
     assert (whom.users, whom.shards, whom.unknown) == (len(USERS), 4, 0)
     assert sorted(found) == [user_id for user_id in USERS if user_id != "ALL"]
@@ -153,9 +154,7 @@ def test_each_user_is_in_one_file_with_the_rows_of_the_json(shop: Path, tmp_path
 
 def test_all_files_have_the_same_columns(shop: Path, tmp_path: Path) -> None:
     """Where nobody of a shard has a row, nothing in it would tell what its columns are."""
-    run(Asked(tmp_path / "out", shard_size=1), settings(shop))
-    from recgraph.store.parquet import in_memory
-
+    run(BatchRequest(tmp_path / "out", shard_size=1), settings(shop))
     with in_memory() as con:
         kinds = [
             con.execute(
@@ -169,7 +168,7 @@ def test_all_files_have_the_same_columns(shop: Path, tmp_path: Path) -> None:
 
 def test_unknown_users_are_named_and_stop_nothing(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "users.txt").write_text('U1\n\n  U3 \nNOBODY "x", y\nU1\nELSE\n', encoding="utf-8")
-    manifest, whom = run(Asked(tmp_path / "out", tmp_path / "users.txt"), settings(shop))
+    manifest, whom = run(BatchRequest(tmp_path / "out", tmp_path / "users.txt"), settings(shop))
     assert (whom.users, whom.unknown, whom.some_unknown) == (4, 2, ("ELSE", 'NOBODY "x", y'))
     assert (tmp_path / "out" / "unknown.csv").read_text() == 'user_id\nELSE\n"NOBODY ""x"", y"\n'
     assert sorted(rows_by_user(tmp_path / "out")) == ["U1", "U3"]
@@ -178,7 +177,7 @@ def test_unknown_users_are_named_and_stop_nothing(shop: Path, tmp_path: Path) ->
 
 def test_a_list_that_cannot_be_read_is_told(shop: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="one id a line"):
-        run(Asked(tmp_path / "out", tmp_path / "none.txt"), settings(shop))
+        run(BatchRequest(tmp_path / "out", tmp_path / "none.txt"), settings(shop))
 
 
 # ── Going on ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -186,12 +185,12 @@ def test_a_list_that_cannot_be_read_is_told(shop: Path, tmp_path: Path) -> None:
 
 def test_what_is_whole_is_not_made_again(shop: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run(Asked(out, shard_size=3), settings(shop))
+    run(BatchRequest(out, shard_size=3), settings(shop))
     before, files = rows_in(out), {file.name: file.stat().st_ino for file in out.glob("part-*")}
     (out / "part-00002.parquet").write_bytes(b"PAR1 and the disk was full")
     (out / "part-00001.parquet.new").write_bytes(b"half")
     paces: list[Pace] = []
-    run(Asked(out, shard_size=3), settings(shop), paces.append)
+    run(BatchRequest(out, shard_size=3), settings(shop), paces.append)
     made = [name for name, node in files.items() if (out / name).stat().st_ino != node]
     assert (made, rows_in(out)) == (["part-00002.parquet"], before)
     assert [(one.done, one.of, one.made) for one in paces] == [(11, 11, 3)]
@@ -200,33 +199,33 @@ def test_what_is_whole_is_not_made_again(shop: Path, tmp_path: Path) -> None:
 
 def test_a_batch_of_something_else_is_told_and_left_alone(shop: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run(Asked(out), settings(shop))
+    run(BatchRequest(out), settings(shop))
     before = rows_in(out)
     with pytest.raises(StoreError, match=r"k 3 \(was 10\).*--since-last.*--again"):
-        run(Asked(out), settings(shop, k=3))
+        run(BatchRequest(out), settings(shop, k=3))
     with pytest.raises(StoreError, match=r"made otherwise: k 3 \(was 10\)"):
-        run(Asked(out, since_last=True), settings(shop, k=3))
+        run(BatchRequest(out, since_last=True), settings(shop, k=3))
     (tmp_path / "users.txt").write_text("U1\n", encoding="utf-8")
     with pytest.raises(StoreError, match=r"users \w+ \(was all\)"):
-        run(Asked(out, tmp_path / "users.txt"), settings(shop))
+        run(BatchRequest(out, tmp_path / "users.txt"), settings(shop))
     with Store.create(shop) as store:
         store.record_events([Event("U1", 0, datetime(2025, 7, 2), "click", "K1GREY")])
     with pytest.raises(StoreError, match=r"store revision \w+ \(was \w+\)"):
-        run(Asked(out), settings(shop))
+        run(BatchRequest(out), settings(shop))
     assert rows_in(out) == before
 
 
 def test_again_deletes_and_begins_anew(shop: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run(Asked(out, shard_size=1), settings(shop))
-    run(Asked(out, shard_size=100, again=True), settings(shop, k=3))
+    run(BatchRequest(out, shard_size=1), settings(shop))
+    run(BatchRequest(out, shard_size=100, again=True), settings(shop, k=3))
     assert [file.name for file in out.glob("part-*")] == ["part-00000.parquet"]
     assert max(row[ONE_ROW("rank")] for row in rows_in(out)) == 3
 
 
 def test_since_last_answers_who_did_something_and_keeps_the_rest(shop: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run(Asked(out, shard_size=3), settings(shop))
+    run(BatchRequest(out, shard_size=3), settings(shop))
     before = rows_by_user(out)
     with Store.create(shop) as store:
         bought = before["V3"][0][ONE_ROW("item_id")]
@@ -237,7 +236,7 @@ def test_since_last_answers_who_did_something_and_keeps_the_rest(shop: Path, tmp
             ]
         )
         revision = store.revision()
-    manifest, _ = run(Asked(out, since_last=True), settings(shop))
+    manifest, _ = run(BatchRequest(out, since_last=True), settings(shop))
     after = rows_by_user(out)
     assert sorted(after) == sorted([*before, "AA"])
     assert {user_id for user_id in before if after[user_id] != before[user_id]} == {"V3"}
@@ -250,10 +249,10 @@ def test_since_last_answers_who_did_something_and_keeps_the_rest(shop: Path, tmp
 
 def test_who_left_the_store_leaves_the_batch(shop: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run(Asked(out, shard_size=1), settings(shop))
+    run(BatchRequest(out, shard_size=1), settings(shop))
     with Recommender(Store.open(shop), settings(shop), FakeEncoder(), None) as recommender:
         recommender.forget("U2")
-    run(Asked(out, since_last=True), settings(shop))
+    run(BatchRequest(out, since_last=True), settings(shop))
     assert "U2" not in rows_by_user(out)
 
 
@@ -267,26 +266,26 @@ def test_a_store_that_is_written_meanwhile_ends_the_batch(
 
     monkeypatch.setattr(work, "answers", written)
     with pytest.raises(StoreError, match="was written while the batch ran"):
-        run(Asked(tmp_path / "out"), settings(shop))
+        run(BatchRequest(tmp_path / "out"), settings(shop))
     assert not list((tmp_path / "out").glob("part-*"))
 
 
 def test_two_batches_do_not_work_in_one_folder(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out" / ".lock"), pytest.raises(StoreError, match="Another batch works in"):
-        run(Asked(tmp_path / "out"), settings(shop))
+        run(BatchRequest(tmp_path / "out"), settings(shop))
 
 
 def test_an_empty_list_of_users_is_a_batch_of_nobody(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "users.txt").write_text("\n", encoding="utf-8")
-    manifest, whom = run(Asked(tmp_path / "out", tmp_path / "users.txt"), settings(shop))
+    manifest, whom = run(BatchRequest(tmp_path / "out", tmp_path / "users.txt"), settings(shop))
     assert (whom.users, whom.shards, manifest.counts["rows"]) == (0, 0, 0)
 
 
 def test_a_folder_with_another_manifest_is_refused(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"name": "a web app"}', encoding="utf-8")
     with pytest.raises(StoreError, match="is no manifest of a batch"):
-        run(Asked(tmp_path), settings(shop))
+        run(BatchRequest(tmp_path), settings(shop))
 
 
 def test_a_manifest_comes_back_as_it_was_written(shop: Path, tmp_path: Path) -> None:
@@ -352,7 +351,9 @@ def crowd(make_store: Callable[..., Store]) -> Path:
     for number in range(400):
         for turn in range(draw.randrange(1, 9)):
             ts = start + timedelta(minutes=draw.randrange(100_000))
-            lines.append(f"C{number},{ts},{draw.choice(('click', 'cart', 'purchase'))},{draw.choice(WARES)},,{turn + 1}")
+            lines.append(
+                f"C{number},{ts},{draw.choice(('click', 'cart', 'purchase'))},{draw.choice(WARES)},,{turn + 1}"
+            )
     with make_store(SHOP_ITEMS, lines, name="crowd") as store:
         return store.path
 

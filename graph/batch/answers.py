@@ -17,10 +17,10 @@ from langgraph.runtime import Runtime
 
 from recgraph.errors import StoreError
 from recgraph.graph.nodes import Nodes
-from recgraph.graph.recommendation import Recommendation
+from recgraph.graph.recommendation import Recommendation, rounded
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.state import RunContext, State
-from recgraph.store.batch.shards import Row
+from recgraph.store.batch.tables import Row
 
 AT_ONCE = 64  # users that are answered together
 
@@ -102,9 +102,10 @@ def _told(recommender: Recommender, state: State, unsaved: Sequence[str] = ()) -
 
 
 def rows_of(found: Recommendation, events: int) -> Iterator[Row]:
-    """The rows of an answer (store/batch/shards.py); none where nothing was left to recommend."""
-    told = found.to_dict()
-    run = json.dumps({name: told[name] for name in ("models", "prediction", "tokens", "plan")}, ensure_ascii=False)
-    for one in told["items"]:
-        line = [one[name] for name in ("rank", "item_id", "score", "yes", "source", "reason")]
-        yield (found.user_id, *line, one["evidence"]["event_seqs"], events, told["degraded"], run)
+    """The rows of an answer (store/batch/shards.py), in the words of the public JSON; none where nothing was left to
+    recommend."""
+    degraded, run = list(found.degraded), json.dumps(found.run_facts(), ensure_ascii=False)
+    for line in found.items:
+        product = (line.rank, line.item.item_id, rounded(line.score), rounded(line.yes))
+        reason = (line.source, line.reason, list(line.event_seqs))
+        yield (found.user_id, *product, *reason, events, degraded, run)

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from recgraph.errors import SettingsError, StoreError
 from recgraph.graph.batch.engines import ENGINES
 from recgraph.graph.batch.manifest import ALL, FILE, Manifest
-from recgraph.graph.batch.work import Job
+from recgraph.graph.batch.work import ShardJob
 from recgraph.settings import Settings
 from recgraph.store.batch import shards, wanted
 from recgraph.store.batch.wanted import Wanted
@@ -31,7 +31,7 @@ _SHARD, _SHARD_WITH_MODEL = 1000, 100  # users: some seconds, and some minutes, 
 
 
 @dataclass(frozen=True)
-class Asked:
+class BatchRequest:
     """What a batch is asked for: where to, for whom (a file of ids; None is all of the store), by whom, and what to do
     with a batch of something else that is there. `shard_size` 0 is as many as suit the model; `threads` ask a
     server."""
@@ -67,7 +67,7 @@ class Pace:
 
 
 def run(
-    asked: Asked, settings: Settings, tell: Callable[[Pace], object] = lambda pace: None
+    asked: BatchRequest, settings: Settings, tell: Callable[[Pace], object] = lambda pace: None
 ) -> tuple[Manifest, Wanted]:
     """Makes what is missing of a batch; its manifest, and whom it is for. `tell` is told after each shard. StoreError
     where the folder holds a batch of something else, or is worked in."""
@@ -84,7 +84,7 @@ def run(
         raise StoreError(f"The folder {folder} cannot be used: {error}.") from error
 
 
-def _check(asked: Asked) -> None:
+def _check(asked: BatchRequest) -> None:
     if asked.engine not in ENGINES:
         raise SettingsError(f"engine is '{asked.engine}'; it must be one of {', '.join(ENGINES)}.")
     for name, least in (("workers", 1), ("threads", 1), ("shard_size", 0)):
@@ -92,19 +92,21 @@ def _check(asked: Asked) -> None:
             raise SettingsError(f"{name} is {getattr(asked, name)}; it must be at least {least}.")
 
 
-def _run(asked: Asked, folder: Path, settings: Settings, tell: Callable[[Pace], object]) -> tuple[Manifest, Wanted]:
+def _run(
+    asked: BatchRequest, folder: Path, settings: Settings, tell: Callable[[Pace], object]
+) -> tuple[Manifest, Wanted]:
     manifest, whom = _begun(asked, folder, settings)
     sizes = wanted.sizes(folder)
     shards.sweep(folder, but=sizes)
     left = [shard for shard in sizes if shards.facts(folder, shard).get("batch") != manifest.label]
-    job = Job(
+    job = ShardJob(
         str(folder),
         {**asdict(settings), "store": str(Path(settings.store).expanduser().absolute())},
         manifest.revision,
         manifest.label,
         manifest.common,
         manifest.keeps,
-        asked.threads,
+        asked.threads if settings.llm_url else 1,  # a model in this process answers one after the other
     )
     begun, made, done = time.monotonic(), 0, sum(sizes.values()) - sum(sizes[shard] for shard in left)
     for counts in ENGINES[asked.engine](job, left, asked.workers) if left else ():
@@ -113,7 +115,7 @@ def _run(asked: Asked, folder: Path, settings: Settings, tell: Callable[[Pace], 
     return _ended(folder, manifest, whom), whom
 
 
-def _begun(asked: Asked, folder: Path, settings: Settings) -> tuple[Manifest, Wanted]:
+def _begun(asked: BatchRequest, folder: Path, settings: Settings) -> tuple[Manifest, Wanted]:
     """The manifest and the shards, as they are there or as they are made now."""
     with Store.open(settings.store) as store:
         store.require_file()

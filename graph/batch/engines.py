@@ -20,7 +20,7 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from recgraph.errors import RecgraphError, StoreError
-from recgraph.graph.batch.work import Job, Worker
+from recgraph.graph.batch.work import ShardJob, Worker
 
 Counts = dict[str, int]
 _AHEAD = 2  # shards that wait for each process
@@ -29,7 +29,7 @@ _own: list[Worker] = []  # the worker of this process, where it is one of severa
 # ── Processes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def local(job: Job, shards: Sequence[int], workers: int) -> Iterator[Counts]:
+def local(job: ShardJob, shards: Sequence[int], workers: int) -> Iterator[Counts]:
     """In this process where one worker is wanted, else in so many of their own."""
     if workers == 1 or len(shards) == 1:
         worker = Worker(job)
@@ -63,7 +63,7 @@ def _as_completed(pool: ProcessPoolExecutor, shards: Sequence[int], ahead: int) 
             yield one.result()
 
 
-def _begin(job: Job) -> None:
+def _begin(job: ShardJob) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the first process tells it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _own.append(Worker(job))
@@ -87,7 +87,7 @@ def _make(shard: int) -> Counts:
 class RayWorker:
     """A worker as an actor of Ray Data: shards come and counts go as batches of one row."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ShardJob) -> None:
         self._worker = Worker(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
@@ -99,7 +99,7 @@ class RayWorker:
         return {"error": [""], **{name: [count] for name, count in counts.items()}}
 
 
-def by_ray(job: Job, shards: Sequence[int], workers: int) -> Iterator[Counts]:
+def by_ray(job: ShardJob, shards: Sequence[int], workers: int) -> Iterator[Counts]:
     """On the cluster that RAY_ADDRESS names, where folder and store have the same paths everywhere; else on this
     machine. A worker that is lost is begun again, and its shards are made once more."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -15,9 +15,9 @@ from typing import Any
 from recgraph.errors import StoreError
 from recgraph.graph.replay.past import recgraph_version
 from recgraph.settings import Settings
+from recgraph.store.batch.tables import put_in_place
 from recgraph.store.connection import PRIVATE
 from recgraph.store.db import Store
-from recgraph.store.parquet import put_in_place
 from recgraph.tools.trained import published_fingerprint
 
 FILE = "manifest.json"

@@ -16,13 +16,14 @@ from recgraph.errors import StoreError
 from recgraph.graph.batch.answers import answers, rows_of
 from recgraph.graph.recommender import Recommender
 from recgraph.store.batch import shards, wanted
-from recgraph.store.batch.shards import COLUMNS, Row
+from recgraph.store.batch.shards import COLUMNS
+from recgraph.store.batch.tables import Row
 
 _USER, _EVENTS, _DEGRADED = (list(COLUMNS).index(name) for name in ("user_id", "events", "degraded"))
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardJob:
     """What a worker is told: the folder, the settings by name, the store among them; the store's `revision`, the
     `label` that each file gets and what its rows have in `common` (graph/batch/manifest.py); whether rows of users
     without a new event stay; and how many threads ask a server."""
@@ -39,7 +40,7 @@ class Job:
 class Worker:
     """Opens the recommender once, for many shards. Close it, or let the process end."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: ShardJob) -> None:
         self.job, self.folder = job, Path(job.folder)
         settings = dict(job.settings)
         # One after the other: titles that are not embedded yet are embedded by the first and read by the others.

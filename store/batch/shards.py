@@ -6,15 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import duckdb
-
-from recgraph.errors import StoreError
+from recgraph.store.batch import tables
+from recgraph.store.batch.tables import Row, in_memory
 from recgraph.store.connection import PRIVATE
-from recgraph.store.parquet import facts_of, in_memory, put_in_place, write_table
 
-Row = tuple[Any, ...]  # in the order of COLUMNS
 # A row a product, `rank` from 1. `score` to `reason` and `event_seqs` are those of the public JSON (DESIGN 8). About the
 # user's answer, the same in each of its rows: `events` are how many events of theirs there were, `degraded` what had to
 # be done without, `run` the JSON of its `models`, `prediction`, `tokens` and `plan`.
@@ -34,25 +30,13 @@ def file_of(folder: Path, shard: int) -> Path:
 def write(folder: Path, shard: int, rows: Sequence[Row], facts: Mapping[str, str]) -> None:
     """The rows of a shard and its facts, in place of what was there. StoreError where the disk does not take it."""
     file = file_of(folder, shard)
-    new = file.with_name(f"{file.name}.new")
-    try:
-        write_table(new, {name: [row[place] for row in rows] for place, name in enumerate(COLUMNS)}, facts, COLUMNS)
-        new.chmod(PRIVATE)
-        put_in_place(new, file)
-    except (OSError, duckdb.Error) as error:
-        new.unlink(missing_ok=True)
-        raise StoreError(f"{file} cannot be written ({error}). What was whole before is still there.") from error
+    tables.write(file, COLUMNS, rows, facts)
+    file.chmod(PRIVATE)
 
 
 def facts(folder: Path, shard: int) -> dict[str, str]:
     """What `write` was told of a shard; nothing where there is no whole file."""
-    file = file_of(folder, shard)
-    if not file.exists():
-        return {}
-    try:
-        return facts_of(file)
-    except StoreError:  # a disk that lost it: then it is made again
-        return {}
+    return tables.facts_of(file_of(folder, shard))
 
 
 def rows_of(folder: Path, shard: int) -> list[Row]:

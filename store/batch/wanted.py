@@ -19,10 +19,11 @@ from pathlib import Path
 import duckdb
 
 from recgraph.errors import SettingsError, StoreError
+from recgraph.store.batch.tables import in_memory, put_in_place
 from recgraph.store.care.faults import translated
 from recgraph.store.connection import Terms
 from recgraph.store.db import Store
-from recgraph.store.parquet import OPTIONS, in_memory, put_in_place, quoted
+from recgraph.store.parquet import OPTIONS, quoted
 
 USERS, UNKNOWN = "users.parquet", "unknown.csv"
 _GIVEN = "given.csv.new"  # the ids of a file, one a row, while they are read
