@@ -232,7 +232,7 @@ def replay(run_id: str, as_json: bool, store: str | None, **opened_with: Any) ->
 @click.option("--adapter", metavar="SET", help="adapter set: its name, its folder, or `none`")
 @store_option
 def batch(users: str, folder: Path, **given: Any) -> None:
-    """Recommend to all shoppers at once, each with ten products and reasons.
+    """Recommend to all shoppers at once.
 
     DIR gets part-*.parquet, a row a product. What is whole there is not made again: after a kill the same command goes
     on. A batch of another store or of other settings is not touched unless you say how.

@@ -362,7 +362,7 @@ def words(store: Path, out: Path, *more: str) -> list[str]:
     return ["batch", "--users", "all", "--out", str(out), "--store", str(store), "--llm", "none", *more]
 
 
-def end(process: subprocess.Popen[str], alone: bool) -> None:
+def end(process: subprocess.Popen[bytes], alone: bool) -> None:
     """Ends it and what it started, as a machine that stops does; or it alone, and its workers end by themselves."""
     if alone:
         os.kill(process.pid, signal.SIGKILL)
@@ -372,7 +372,7 @@ def end(process: subprocess.Popen[str], alone: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_killed_at_ten_moments_no_user_is_lost_or_there_twice(crowd: Path, command: Path, tmp_path: Path) -> None:
     """Two processes work, and each kill comes while shards are made."""
     out, draw, kills = tmp_path / "out", random.Random(1), 0
@@ -380,23 +380,18 @@ def test_killed_at_ten_moments_no_user_is_lost_or_there_twice(crowd: Path, comma
         alone = {f"C{n}": recommender.recommend(f"C{n}").to_dict()["items"] for n in range(400)}
     arguments = [sys.executable, str(command), *words(crowd, out, "--workers", "2", "--shard-size", "10")]
     while True:
-        whole = len(list(out.glob("part-*.parquet")))
-        process = subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+        whole, log = made(out), tmp_path / f"{kills}.log"
+        with log.open("w") as told:
+            process = subprocess.Popen(arguments, stdout=told, stderr=subprocess.STDOUT, start_new_session=True)
         if kills == 10:
-            told, _ = process.communicate()
+            process.wait()
             break
-        until(
-            lambda whole=whole, process=process: (
-                process.poll() is not None or len(list(out.glob("part-*.parquet"))) > whole
-            )
-        )
+        until(lambda whole=whole, process=process: process.poll() is not None or made(out) > whole)
         time.sleep(draw.random() * 0.2)
-        assert process.poll() is None, process.communicate()[0]  # ten kills, and something left to do after each
+        assert process.poll() is None, log.read_text()  # ten kills, and something left to do after each
         end(process, alone=kills % 2 == 1)
         kills += 1
-    assert process.returncode == 0, told
+    assert process.returncode == 0, log.read_text()
     found = rows_by_user(out)
     assert sorted(found) == sorted(alone)
     twice = [
@@ -408,6 +403,10 @@ def test_killed_at_ten_moments_no_user_is_lost_or_there_twice(crowd: Path, comma
     for user_id, items in alone.items():
         assert [row[ONE_ROW("item_id")] for row in found[user_id]] == [one["item_id"] for one in items]
         assert [row[ONE_ROW("reason")] for row in found[user_id]] == [one["reason"] for one in items]
+
+
+def made(out: Path) -> int:
+    return len(list(out.glob("part-*.parquet")))
 
 
 def until(right: Callable[[], bool]) -> None:
@@ -425,7 +424,7 @@ def test_a_worker_that_is_killed_is_told_and_the_same_command_goes_on(
     out = tmp_path / "out"
     arguments = [sys.executable, str(command), *words(crowd, out, "--workers", "2", "--shard-size", "5")]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    until(lambda: bool(list(out.glob("part-*.parquet"))))
+    until(lambda: made(out) > 0)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     worker = next(child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes())
     os.kill(int(worker), signal.SIGKILL)
