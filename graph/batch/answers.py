@@ -16,6 +16,7 @@ from typing import Any, cast
 from langgraph.runtime import Runtime
 
 from recgraph.errors import StoreError
+from recgraph.graph.batch.outage import Outage
 from recgraph.graph.nodes import Nodes
 from recgraph.graph.recommendation import Recommendation, rounded
 from recgraph.graph.recommender import Recommender
@@ -25,9 +26,11 @@ from recgraph.store.batch.tables import Row
 AT_ONCE = 64  # users that are answered together
 
 
-def answers(recommender: Recommender, user_ids: Sequence[str], threads: int = 1) -> Iterator[Recommendation]:
-    """One of each user, in their order, by the recommender's settings."""
-    return by_graph(recommender, user_ids, threads) if recommender.llm else at_once(recommender, user_ids)
+def answers(
+    recommender: Recommender, user_ids: Sequence[str], threads: int = 1, outage: Outage | None = None
+) -> Iterator[Recommendation]:
+    """One of each user, in their order, by the recommender's settings. `outage` is what is known of a server."""
+    return by_graph(recommender, user_ids, threads, outage) if recommender.llm else at_once(recommender, user_ids)
 
 
 def at_once(recommender: Recommender, user_ids: Sequence[str]) -> Iterator[Recommendation]:
@@ -71,17 +74,33 @@ def _after(state: State, update: Mapping[str, Any] | State) -> State:
     return cast(State, added)
 
 
-def by_graph(recommender: Recommender, user_ids: Sequence[str], threads: int = 1) -> Iterator[Recommendation]:
-    """With a language model. What it summarised is kept for next time, as a single run keeps it."""
+def by_graph(
+    recommender: Recommender, user_ids: Sequence[str], threads: int = 1, outage: Outage | None = None
+) -> Iterator[Recommendation]:
+    """With a language model. Whom it was lost for is asked again once it is back. What it summarised is kept for next
+    time, as a single run keeps it."""
+    llm = recommender.llm
+    assert llm is not None
+    away = outage or Outage(llm)
 
     def ask(user_id: str) -> Recommendation:
-        context = RunContext.within(recommender.settings.deadline)
-        asked: Any = {"user_id": user_id}
-        state = cast(State, recommender.graph.invoke(asked, context=cast(Any, context)))
+        state = _asked(recommender, user_id)
+        if not llm.on_cpu and _is_lost(state) and away.is_over():
+            state = _asked(recommender, user_id)
         return _told(recommender, state, _unsaved(recommender, state))
 
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(ask, user_ids)
+
+
+def _asked(recommender: Recommender, user_id: str) -> State:
+    context, asked = RunContext.within(recommender.settings.deadline), {"user_id": user_id}
+    return cast(State, recommender.graph.invoke(cast(Any, asked), context=cast(Any, context)))
+
+
+def _is_lost(state: State) -> bool:
+    """Whether a model said nothing, though there was something to ask it and time for that."""
+    return state.get("prediction") is None and bool(state.get("candidates")) and not state.get("left_out")
 
 
 def _unsaved(recommender: Recommender, state: State) -> list[str]:

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from recgraph.errors import StoreError
 from recgraph.graph.batch.answers import answers, rows_of
+from recgraph.graph.batch.outage import Outage
 from recgraph.graph.recommender import Recommender
 from recgraph.store.batch import shards, wanted
 from recgraph.store.batch.shards import COLUMNS
@@ -47,6 +48,8 @@ class Worker:
         with FileLock(Path(tempfile.gettempdir()) / f"recgraph-batch-{job.label}.lock"):
             self.recommender = Recommender.open(settings.pop("store"), **settings)
             self.recommender.warm_up(memory=False)
+        llm = self.recommender.llm
+        self._outage = Outage(llm) if llm else None
 
     def close(self) -> None:
         """Gives the store back."""
@@ -62,7 +65,7 @@ class Worker:
         self._check_revision()
         made: list[Row] = []
         empty = 0
-        for found in answers(self.recommender, asked, self.job.threads):
+        for found in answers(self.recommender, asked, self.job.threads, self._outage):
             made += rows_of(found, users[found.user_id])
             empty += not found.items
         self._check_revision()
