@@ -216,17 +216,9 @@ class Retriever:
         its order.
         """
         allowed = self._allowed(asked, self.eligible if among is None else among)
-        levels = self._mixed if asked.mode == "paper" else self._ranked
-        return self._chosen(asked, levels(asked, allowed))
-
-    def candidates_of(self, asked: Sequence[RetrievalQuery]) -> list[list[Candidate]]:
-        """`candidates` of each request."""
-        return [self.candidates(one) for one in asked]
-
-    def _chosen(self, asked: RetrievalQuery, steps: Iterator[_Level]) -> list[Candidate]:
-        """The first k of the levels."""
         chosen: list[Candidate] = []
         styles: dict[str, int] = {}
+        steps = self._mixed(asked, allowed) if asked.mode == "paper" else self._ranked(asked, allowed)
         limit = None if asked.mode == "paper" else self.per_style
         while len(chosen) < asked.k and (level := next(steps, None)) is not None:
             picked = self._picked(self._in_order(level), asked.k - len(chosen), limit, styles)

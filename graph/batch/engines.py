@@ -103,13 +103,15 @@ def by_ray(job: ShardJob, shards: Sequence[int], workers: int) -> Iterator[Count
     """On the cluster that RAY_ADDRESS names, where folder and store have the same paths everywhere; else on this
     machine. A worker that is lost is begun again, and its shards are made once more."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # each warning of its own processes is a line here
     far = bool(os.environ.get("RAY_ADDRESS"))
     if not far:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a Ray that is no cluster: it binds to loopback alone
     import ray
     import ray.data
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.data"):  # they say what this command says too
+        logging.getLogger(name).setLevel(logging.ERROR)
     here: dict[str, Any] = {} if far else {"num_cpus": workers, "include_dashboard": False}
     ray.init(**here, log_to_driver=False, logging_level=logging.ERROR)
     try:
