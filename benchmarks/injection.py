@@ -100,7 +100,7 @@ def main() -> None:
             lines = of_retrieval(shop, list(cases(shop, found, asked.seed, chosen)))
             part = {"shoppers": len(found), **tables(list(lines))}
         else:
-            with Recommender.open(asked.store, adapter=asked.adapter) as recommender:
+            with Recommender.open(asked.store, llm="default", adapter=asked.adapter) as recommender:
                 part = with_llm(recommender, shop, found, asked.seed, chosen, shared=asked.shared, every=asked.every)
     about["minutes"] = round((time.monotonic() - started) / 60, 1)
     known = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out and asked.out.exists() else {}

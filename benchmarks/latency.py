@@ -246,7 +246,8 @@ def main() -> None:
         return
     for dtype in asked.dtype or [os.environ.get(DTYPE_VARIABLE, "")]:
         os.environ[DTYPE_VARIABLE] = dtype
-        with Recommender.open(asked.store, llm=asked.llm or None, llm_url=asked.llm_url or None) as recommender:
+        llm = asked.llm or "default"
+        with Recommender.open(asked.store, llm=llm, llm_url=asked.llm_url or None) as recommender:
             print(f"\nmodels: {recommender.models}, load {os.getloadavg()[0]:.1f}")
             recommender.warm_up()
             searches = pick_users(recommender, asked.users, asked.seed)

@@ -1,6 +1,6 @@
 """Whether a shop does what it is asked: 200 requests with an answer that a machine can check, made of its own values.
 
-    python benchmarks/wishes.py --store recgraph.duckdb [--llm none] [--seed 7] [--cases 200] [--only-understanding]
+    python benchmarks/wishes.py --store recgraph.duckdb [--llm default] [--seed 7] [--cases 200] [--only-understanding]
 
 Each request names values of products that the store offers, at least ten of which are all that is asked for: plain
 ones ("black boots"), in another order, in a sentence, in the singular, misspelt, in German or French, with a negation,

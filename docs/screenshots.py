@@ -1,7 +1,7 @@
 """Takes the pictures of the page that the README and docs/http.md show, of a server that runs over the demo shop.
 
     recgraph demo --store shop.duckdb
-    recgraph serve --store shop.duckdb --llm none --port 8123
+    recgraph serve --store shop.duckdb --port 8123
     python docs/screenshots.py --url http://127.0.0.1:8123 [--out docs/images]
 
 Needs playwright and a Chromium (`--chromium`, Debian's by default). It clicks, so the store has events more

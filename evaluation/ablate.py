@@ -38,9 +38,10 @@ from recgraph.evaluation.statistics import holm, intervals, sign_flips
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.state import State
-from recgraph.settings import PARADIGMS, Settings
+from recgraph.settings import PARADIGMS, Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.records import EPOCH
+from recgraph.tools.llm.places import DEFAULT
 from recgraph.train.metrics import MISS, Places, mrr, ndcg, recall
 from recgraph.train.task import Cases, Task, read_task
 
@@ -139,8 +140,11 @@ class _Quiet(Recommender):
 
 
 def open_recommender(store: Path, settings: Mapping[str, Any]) -> Recommender:
-    """The product over a store. Raises what `Recommender.open` raises."""
-    return _Quiet.open(store, **settings)
+    """The product over a store, with a language model, which is what the papers' parts are parts of: the one at hand
+    where no setting says otherwise. Raises what `Recommender.open` raises."""
+    chosen = load_settings(store=str(store), **settings)
+    given: dict[str, Any] = dict(settings) if chosen.asks_llm or chosen.llm else {**settings, "llm": DEFAULT}
+    return _Quiet.open(store, **given)
 
 
 @dataclass(frozen=True)

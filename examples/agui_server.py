@@ -1,7 +1,7 @@
 """The assistant behind AG-UI, the protocol that chat interfaces such as CopilotKit speak: an ASGI app.
 
     pip install 'recgraph[agui]' uvicorn
-    RECGRAPH_LLM=none uvicorn --app-dir examples agui_server:app
+    uvicorn --app-dir examples agui_server:app
 
 It trusts the user_id that a request's state names: put it behind your own sign-in, on loopback until then.
 """

@@ -13,7 +13,7 @@ from recgraph.graph.assistant.assistant import Assistant
 
 store, user = [*sys.argv[1:3], *("recgraph.duckdb", "U123")[len(sys.argv[1:3]) :]]
 
-with Recommender.open(store, llm="none") as shop:
+with Recommender.open(store) as shop:
     assistant = Assistant(shop)
     for said in ("a linen shirt", "under 70", "not that brand", "why the second?", "forget the price", "thanks"):
         reply = assistant.reply(user, said, thread="example")

@@ -1,6 +1,6 @@
 """A shop's backend asking recgraph over HTTP: python examples/http_client.py [URL] [USER] [QUERY]
 
-Start a server first: recgraph demo && recgraph serve --llm none. A key, where it asks for one: RECGRAPH_KEY.
+Start a server first: recgraph demo && recgraph serve. A key, where it asks for one: RECGRAPH_KEY.
 """
 
 from __future__ import annotations

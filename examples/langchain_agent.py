@@ -15,7 +15,7 @@ from recgraph import Recommender
 
 def ask(model: Any, store: str, user: str, text: str) -> Any:
     """The messages of one turn of an agent that may call `recommend` for this shopper."""
-    with Recommender.open(store, llm="none") as shop:
+    with Recommender.open(store) as shop:
         agent = create_agent(model, tools=[shop.as_tool(user)], system_prompt="You are the assistant of a shop.")
         return agent.invoke({"messages": [{"role": "user", "content": text}]})["messages"]
 

@@ -1,6 +1,6 @@
 """Ten products for one shopper, step by step: python examples/recommend.py [STORE] [USER] [QUERY]
 
-Make a store first: recgraph demo. Without a language model: RECGRAPH_LLM=none.
+Make a store first: recgraph demo. With the language model at hand: RECGRAPH_LLM=default.
 """
 
 from __future__ import annotations

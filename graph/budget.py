@@ -41,16 +41,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What did not fit: `kept` of so many units of a part were done, because all of them take `needed` seconds, beside
-    what must still follow, and `left` were left."""
+    """What was left out: `kept` of so many units of a part were done, because all of them take `needed` seconds, beside
+    what must still follow, and `left` were left; or, without these, because the others could not change the answer."""
 
     part: Part
     kept: int
     of: int
-    needed: float
-    left: float
+    needed: float | None = None
+    left: float = 0.0
 
     def __str__(self) -> str:
+        if self.needed is None:
+            return (
+                f"{self.part}: {self.kept} of {self.of} {_UNITS[self.part]}; the others cannot come among those shown"
+            )
         some = f"{self.kept} of {self.of}" if self.kept else "none of the" if self.of > 1 else "no"
         return (
             f"{self.part}: {some} {_UNITS[self.part]}; {_INSTEAD[self.part]} (needs about {self.needed:.2f} s, "
@@ -157,7 +161,7 @@ class Repeated:
     """Chooses as was chosen for a past answer, whatever the time."""
 
     def __init__(self, left_out: Sequence[LeftOut]) -> None:
-        self._left_out = {one.part: one for one in left_out}
+        self._left_out = {one.part: one for one in left_out if one.needed is not None}
 
     def choose(
         self, part: Part, units: int, deadline: float | None, after: Mapping[Part, int]

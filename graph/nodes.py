@@ -22,7 +22,7 @@ from langgraph.types import Command, Overwrite
 
 from recgraph.errors import LLMError
 from recgraph.graph import prompts
-from recgraph.graph.budget import Part, Planner, TimeBudget
+from recgraph.graph.budget import LeftOut, Part, Planner, TimeBudget
 from recgraph.graph.explain import reasons
 from recgraph.graph.state import RunContext, Scored, State
 from recgraph.graph.summary.summarize import profile_fallback
@@ -152,7 +152,11 @@ class NodeSettings:
     @property
     def asked_of_llm(self) -> Mapping[Part, int]:
         """What a language model is asked after the summary, by part."""
-        return {"recommend": 1, "rerank": self.candidates} if self.rerank_weight else {"recommend": 1}
+        return {"recommend": 1, "rerank": self.judged(self.k)} if self.rerank_weight else {"recommend": 1}
+
+    def judged(self, k: int) -> int:
+        """How many candidates are reranked: no more than can come among the first `k`."""
+        return self.candidates if self.rerank_weight >= 1 else min(self.candidates, k + _MOST_LIFTED)
 
 
 class FittedTool(Protocol[Tool]):
@@ -350,16 +354,20 @@ class Nodes:
         }
 
     def rerank(self, state: State, runtime: Runtime[RunContext]) -> State:
-        """T 4.3: one Yes/No prompt a candidate. The first `candidates` are scored, or as many of them as fit into the
-        time; further ones keep their order behind them. With a weight of 0 nothing is asked. What fits more of the
-        named parts of the wish stays before what fits fewer."""
+        """T 4.3: one Yes/No prompt a candidate. Of the first `candidates` those are scored that the scores can bring
+        among the first k, or as many of them as fit into the time; further ones keep their order behind them. With a
+        weight of 0 nothing is asked. What fits more of the named parts of the wish stays before what fits fewer."""
         s = self.settings
         if self.llm is None or not s.rerank_weight or not state["candidates"]:
             return {"scored": _in_order(state["candidates"])}
         deadline = RunContext.of(runtime).deadline
-        fitting, left_out = self.planner.choose("rerank", min(s.candidates, len(state["candidates"])), deadline, {})
+        there = min(s.candidates, len(state["candidates"]))
+        reach = min(there, s.judged(state["k"]))
+        left_out = [LeftOut("rerank", reach, there)] if reach < there else []
+        fitting, late = self.planner.choose("rerank", reach, deadline, {})
+        left_out += [late] if late else []
         if not fitting:
-            return {"scored": _in_order(state["candidates"]), "left_out": [left_out] if left_out else []}
+            return {"scored": _in_order(state["candidates"]), "left_out": left_out}
         items = [state["items"][candidate.item_id] for candidate in state["candidates"][:fitting]]
         asked = prompts.fit_prompts(self.context(state)[0], items, wording=s.wording)
         with self.planner.timed("rerank", len(asked)) as done:
@@ -367,15 +375,15 @@ class Nodes:
             done(len(pairs))
         scored = blend(state["candidates"][: len(pairs)], pairs, s.rerank_weight)
         lowest = min(line.score for line in scored)
-        late = [
+        cut_short = [
             f"rerank: the deadline passed after {len(pairs)} of {len(asked)} candidates (the others follow in the "
             "order of retrieval)"
         ]
         return {
             "scored": [*scored, *_in_order(state["candidates"][len(pairs) :], below=lowest)],
             "tokens": usage,
-            "degraded": late if len(pairs) < len(asked) else [],
-            "left_out": [left_out] if left_out else [],
+            "degraded": cut_short if len(pairs) < len(asked) else [],
+            "left_out": left_out,
         }
 
     def explain(self, state: State, runtime: Runtime[RunContext]) -> State:

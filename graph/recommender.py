@@ -157,9 +157,10 @@ class Recommender:
         """Opens a store with the models the settings name. `settings` are fields of `Settings` (`mode="paper"`,
         `llm_url=...`).
 
-        `llm="none"` answers from retrieval alone; `adapter` is a set's name or folder, "none", or "" for the store's
-        own; `checkpoint` is an SQLite file for resumable runs; `progress` is told of long work. Raises StoreError,
-        EmptyStore, ModelMissing, SettingsError, LLMError.
+        Retrieval alone answers unless a language model is asked for: `llm="default"` is the one at hand, with
+        `adapter`, a set's name or folder, "none", or "" for the store's own. `checkpoint` is an SQLite file for
+        resumable runs; `progress` is told of long work. Raises StoreError, EmptyStore, ModelMissing, SettingsError,
+        LLMError.
         """
         chosen = load_settings(store=None if store is None else str(store), **settings)
         opened = Store.open(chosen.store)
@@ -167,7 +168,7 @@ class Recommender:
             encoder = encoder_of(opened, chosen.embedder)
             llm: LLM | None = None
             adapters = InUse()
-            if chosen.llm != "none":
+            if chosen.asks_llm:
                 note = (lambda text: progress(text, 0, 0)) if progress else None
                 llm, adapters = open_adapted(
                     chosen.adapter,

@@ -47,7 +47,7 @@ _EVERY = 10.0  # seconds between two lines of progress where nobody looks at a b
 @click.option("--deadline", type=float, metavar="SECONDS", help="answer without the LLM after this  [default: 30]")
 @click.option("--new-user", is_flag=True, help="accept someone the store does not know")
 @click.option("--json", "as_json", is_flag=True, help="print the public JSON instead of the panel")
-@click.option("--llm", metavar="MODEL", help="base model: folder or hub id; `none`: from retrieval alone")
+@click.option("--llm", metavar="MODEL", help="ask a language model too: folder, hub id or `default`  [default: none]")
 @click.option("--llm-url", metavar="URL", help="vLLM server, e.g. http://127.0.0.1:8000/v1")
 @click.option(
     "--adapter", metavar="SET", help="adapter set: its name, its folder, or `none`  [default: the store's own]"
@@ -68,7 +68,8 @@ def run(
     60", "size 42") and the filters below hold for every product. Where too few are left, the answer is shorter and says
     what could give way.
 
-    A failing or slow language model never loses the answer: it then comes from retrieval, and says what was missing.
+    Retrieval alone answers, in milliseconds. With --llm or --llm-url a language model names a product and judges the
+    candidates besides; a failing or slow one never loses the answer, which then says what was missing.
     """
     from recgraph import panel
     from recgraph.graph.recommender import Recommender
@@ -81,7 +82,7 @@ def run(
             opened.require_user(user)
     asked = {name: settings.pop(name) for name in ("k", "paradigm", "mode", "deadline")}
     given = {name: settings.pop(name) for name in ("category", "min_price", "max_price", "want", "avoid")}
-    opened_with = {"checkpoint": checkpoint, **settings}
+    opened_with = {"checkpoint": checkpoint, "mode": asked["mode"], **settings}
     place = opened_with.pop("store")
     with panel.bars(screen) as progress, Recommender.open(place, progress=progress, **opened_with) as recommender:
         wish = _filters(recommender, **given)
@@ -167,9 +168,9 @@ def replay(run_id: str, as_json: bool, store: str | None, **opened_with: Any) ->
     from recgraph.settings import load_settings
     from recgraph.store.runs import RunLog
 
-    past = PastRun.of(RunLog(load_settings(store=store).store).find(run_id))
-    if not past.uses_llm:
-        opened_with["llm"] = opened_with["llm"] or "none"
+    settings = load_settings(store=store, llm=opened_with["llm"])
+    past = PastRun.of(RunLog(settings.store).find(run_id))
+    opened_with["llm"] = (settings.llm or "default") if past.uses_llm else "none"
     opened_with["adapter"] = opened_with["adapter"] or past.adapter
     console, screen = consoles()
     try:

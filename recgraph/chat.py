@@ -29,11 +29,11 @@ _HELP = "/why N: why product N was shown · /events: what the shopper did · /ne
 @click.command()
 @click.option("--user", metavar="ID", default="", help="who shops; recgraph users lists them  [default: a guest]")
 @click.option("--model", metavar="PROVIDER:MODEL", default="", help="a LangChain chat model that writes the replies")
-@click.option("--llm", metavar="MODEL", default="none", show_default=True, help="the recommender's own model")
+@click.option("--llm", metavar="MODEL", help="the recommender's own: folder, hub id or `default`  [default: none]")
 @click.option("--checkpoint", metavar="FILE", default="", help="SQLite file that keeps the conversation")
 @click.option("--thread", metavar="NAME", default="", help="which conversation of the file to go on with")
 @store_option
-def chat(user: str, model: str, llm: str, checkpoint: str, thread: str, store: str | None) -> None:
+def chat(user: str, model: str, llm: str | None, checkpoint: str, thread: str, store: str | None) -> None:
     """Talk to the shop's assistant, turn by turn.
 
     Say what you look for and go on from there: "black boots under 250", "something warmer", "not that brand", "the

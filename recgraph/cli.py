@@ -407,7 +407,7 @@ def use(name: str, llm: str | None, store: str | None) -> None:
         server = (settings.llm_url, settings.llm_api_key)
         kept = keep_default(opened, name, settings.llm, *server, cache=settings.cache_folder)
     taken = f"the adapters {kept}" if kept != "none" else "no adapters"
-    say(f"{settings.store} now takes {taken}; for one run: recgraph run --adapter SET")
+    say(f"{settings.store} now takes {taken}. To ask the model: recgraph run --llm default; for one run: --adapter SET")
 
 
 @main.command()

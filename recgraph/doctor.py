@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -286,8 +286,9 @@ def cpu_flags() -> frozenset[str]:
 def _models(settings: Settings) -> Iterator[Check]:
     from recgraph.tools.llm import places
 
+    model = places.given_llm(settings.llm)
     named = "give {0} a folder with config.json and *.safetensors, or: hf download {1}"
-    mend = named.format("RECGRAPH_LLM", settings.llm) if settings.llm else places.INSTALL_LLM
+    mend = named.format("RECGRAPH_LLM", model) if model else places.INSTALL_LLM
     if settings.llm_url or settings.llm == "none":
         yield Check(
             "base model",
@@ -295,7 +296,11 @@ def _models(settings: Settings) -> Iterator[Check]:
             "not looked for here: the LLM server has it" if settings.llm_url else "none wanted (RECGRAPH_LLM=none)",
         )
     else:
-        yield _place("base model", lambda: places.locate_llm(settings.llm, settings.cache_folder), mend)
+        found = _place("base model", lambda: places.locate_llm(model, settings.cache_folder), mend)
+        if not settings.asks_llm:
+            unasked = f"{found.found}; asked with --llm default" if found.ok else f"not asked. {found.found}"
+            found = replace(found, ok=found.ok or None, found=unasked)
+        yield found
     mend = named.format("RECGRAPH_EMBEDDER", settings.embedder) if settings.embedder else places.INSTALL_ENCODER
     yield _place("sentence encoder", lambda: places.locate_encoder(settings.embedder), mend)
 
@@ -440,7 +445,7 @@ def _memory() -> float | None:
 
 def _server(settings: Settings) -> Iterator[Check]:
     if not settings.llm_url:
-        yield Check("llm server", None, "none set (RECGRAPH_LLM_URL); the LLM runs in process")
+        yield Check("llm server", None, "none set (RECGRAPH_LLM_URL); an LLM that is asked runs in process")
         return
     from recgraph.tools.llm.adapter_sets import served_names
 
@@ -452,7 +457,7 @@ def _server(settings: Settings) -> Iterator[Check]:
         yield Check("llm server", False, str(error), mend)
         return
     found = f"{settings.llm_url} serves {', '.join(names) or 'nothing'}"
-    if settings.llm and settings.llm not in names:
+    if settings.llm not in ("", "default", *names):
         yield Check(
             "llm server", False, f"{found}, but not '{settings.llm}'", f"RECGRAPH_LLM must be among: {', '.join(names)}"
         )

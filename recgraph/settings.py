@@ -29,7 +29,8 @@ class Settings:
 
     store: str = "recgraph.duckdb"  # path of the DuckDB store
     cache: str = ""  # folder for converted models; "" is ~/.cache/recgraph
-    llm: str = ""  # base model: folder or hub id; "" looks for SmolLM2-135M (DESIGN 5)
+    # base model: folder or hub id; "default": SmolLM2-135M; "none"; "": none, unless another setting asks for one
+    llm: str = ""
     llm_url: str = ""  # OpenAI-compatible vLLM server, e.g. http://127.0.0.1:8000/v1
     llm_api_key: str = ""
     # adapter set: name or folder, or one task's folder; "none"; "" is the store's own (`recgraph adapters use`)
@@ -95,6 +96,15 @@ class Settings:
             for f in fields(self)
         )
         return f"Settings({', '.join(shown)})"
+
+    @property
+    def asks_llm(self) -> bool:
+        """Whether a language model is asked: one that is named, or what only one can do. Nothing else asks for it,
+        because the small one that is at hand adds nothing to the order of products (docs/results.md)."""
+        if self.llm == "none":
+            return False
+        chosen = self.llm or self.llm_url or self.adapter not in ("", "none")
+        return bool(chosen or self.mode == "paper" or self.summarizer == "llm" or self.rerank_weight)
 
     @property
     def cache_folder(self) -> Path:

@@ -136,7 +136,7 @@ print(len(RunLog(path).recent()))
 @pytest.mark.llm
 def test_forked_workers_ask_the_model_in_process(shop: Path) -> None:
     program = """
-recommender = Recommender.open(path, candidates=3, deadline=120.0)
+recommender = Recommender.open(path, llm="default", candidates=3, deadline=120.0)
 first = recommender.recommend("U1")
 def work():
     found = recommender.recommend("U1")

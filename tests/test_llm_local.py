@@ -36,6 +36,7 @@ from recgraph.tools.llm.forms import (  # noqa: E402
 )
 from recgraph.tools.llm.local import LocalLLM  # noqa: E402
 from recgraph.tools.llm.merged import MergedLinear  # noqa: E402
+from recgraph.tools.llm.prefix import working_cache  # noqa: E402
 from recgraph.tools.llm.protocol import LLM, Form, Prompt  # noqa: E402
 
 TEMPLATE = (
@@ -341,6 +342,21 @@ def test_a_draft_begins_with_the_blank_that_its_form_leaves_to_it(tiny: LocalLLM
         drafted = tokens.draft(encode, "Red shirt" if form is FORM else " Red shirt")
         lead = tiny._chat.encode(f"ID: {form.choices[0].strip()}\nTitle:")
         assert [*lead, *drafted] == tiny._chat.encode(f"ID: {form.choices[0].strip()}\nTitle: Red shirt")
+
+
+def test_answers_are_not_rounded_to_the_models_short_format(tiny_folder: Path) -> None:
+    """The logits of two answers were, to a quarter, and most candidates tied."""
+    llm = LocalLLM(tiny_folder, dtype=torch.bfloat16)
+    model: Any = llm._model
+    with torch.inference_mode():
+        model.lm_head.weight.mul_(64)
+        rows, exact = [[5, 9, 11], [5, 9, 12], [5, 7]], [3, 8]
+        rounded = llm._passes.tree(rows, working_cache(model.config, []), None)
+        found = llm._passes.tree(rows, working_cache(model.config, []), None, exact)
+    others = [token for token in range(rounded.shape[1]) if token not in exact]
+    assert torch.equal(found[:, others], rounded[:, others])
+    assert torch.allclose(found[:, exact], rounded[:, exact], rtol=2**-7)
+    assert not torch.equal(found[:, exact].bfloat16().float(), found[:, exact])
 
 
 def count_passes(llm: LocalLLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:

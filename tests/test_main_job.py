@@ -39,7 +39,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.llm
 def test_the_command_recommends_ten_real_products_with_reasons(shop: Path) -> None:
-    done = recgraph("run", "--user", "U123", "--query", "chunky wool cardigan", "--json", "--store", str(shop))
+    asked = ("--user", "U123", "--query", "chunky wool cardigan", "--llm", "default")
+    done = recgraph("run", *asked, "--json", "--store", str(shop))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert len({line["item_id"] for line in found["items"]}) == 10
@@ -54,7 +55,8 @@ def test_the_command_recommends_ten_real_products_with_reasons(shop: Path) -> No
 
 @pytest.mark.llm
 def test_the_panel_says_that_the_shop_is_simulated(shop: Path) -> None:
-    done = recgraph("run", "--user", "U123", "--store", str(shop), env={**os.environ, "COLUMNS": "100"})
+    asked = ("--user", "U123", "--llm", "default", "--store", str(shop))
+    done = recgraph("run", *asked, env={**os.environ, "COLUMNS": "100"})
     assert done.returncode == 0, done.stderr
     assert "imulated" in done.stdout
     assert "Summary" in done.stdout
@@ -70,6 +72,8 @@ def test_a_run_killed_half_way_loses_nothing_and_resumes(shop: Path, tmp_path: P
         "U123",
         "--query",
         "boots",
+        "--llm",
+        "default",
         "--json",
         "--store",
         str(shop),
@@ -102,7 +106,7 @@ def test_a_run_killed_half_way_loses_nothing_and_resumes(shop: Path, tmp_path: P
 
 @pytest.mark.llm
 def test_the_llm_answers_in_the_asked_for_form(shop: Path) -> None:
-    with Recommender.open(shop) as recommender:
+    with Recommender.open(shop, llm="default") as recommender:
         users = [row.user_id for row in recommender.store.users(limit=6)]
         found = [recommender.recommend(user, "linen shirt") for user in users]
     assert all(one.prediction and one.prediction.valid for one in found)
@@ -146,7 +150,7 @@ def test_two_hundred_users_of_beauty_get_ten_real_products_of_the_past(beauty: P
 @pytest.mark.data
 @pytest.mark.llm
 def test_beauty_is_answered_with_the_llm(beauty: Path) -> None:
-    with Recommender.open(beauty) as recommender:
+    with Recommender.open(beauty, llm="default") as recommender:
         for user in ("A1YJEY40YUW4SE", *[row.user_id for row in recommender.store.users(limit=4)]):
             check(recommender, user, EPOCH + timedelta(seconds=5))
 

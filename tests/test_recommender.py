@@ -279,6 +279,18 @@ def test_rerank_weight_one_ranks_by_the_llm_alone(make: Make) -> None:
     assert ids(make(llm, rerank_weight=1.0).recommend("U1", k=9)) != plain
 
 
+def test_only_candidates_that_can_come_among_the_first_are_judged_and_the_plan_says_so(make: Make) -> None:
+    llm = FakeLLM(GOOD)
+    found = make(llm, rerank_weight=0.1).recommend("U1", k=3)
+    assert len(llm.scored) == 5  # three, and two that the scores may lift among them
+    assert all(line.yes is not None for line in found.items)
+    [told] = map(str, found.left_out)
+    assert re.fullmatch(r"rerank: 5 of \d+ candidates; the others cannot come among those shown", told)
+    alone = FakeLLM(GOOD)
+    assert not make(alone, rerank_weight=1.0).recommend("U1", k=3).left_out
+    assert len(alone.scored) > 5  # where the model ranks alone, each of them can
+
+
 @pytest.mark.slow
 def test_streaming_tells_of_every_node_and_ends_in_the_recommendation(make: Make) -> None:
     steps = list(make().stream("U1", "linen"))

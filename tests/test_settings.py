@@ -3,6 +3,7 @@
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,24 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
 def test_a_value_out_of_range_is_refused_with_what_is_allowed(name: str, value: object, told: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(told)):
         load_settings({}, "/nowhere", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "asks"),
+    [
+        ({}, False),
+        ({"adapter": "none", "rerank_weight": 0.0}, False),
+        ({"llm": "default"}, True),
+        ({"llm_url": "http://127.0.0.1:8000/v1"}, True),
+        ({"adapter": "default"}, True),
+        ({"summarizer": "llm"}, True),
+        ({"mode": "paper"}, True),
+        ({"rerank_weight": 0.1}, True),
+        ({"llm": "none", "llm_url": "http://127.0.0.1:8000/v1", "adapter": "default"}, False),
+    ],
+)
+def test_a_language_model_is_asked_only_where_a_setting_asks_for_one(given: dict[str, Any], asks: bool) -> None:
+    assert Settings(**given).asks_llm is asks
 
 
 def test_a_key_is_never_printed() -> None:

@@ -103,7 +103,7 @@ def check_open(host: str, keys: Keys) -> None:
 @click.option(
     "--max-body", type=click.IntRange(1000), default=1_000_000, show_default=True, metavar="BYTES", help="of a request"
 )
-@click.option("--llm", metavar="MODEL", help="base model: folder or hub id; `none`: from retrieval alone")
+@click.option("--llm", metavar="MODEL", help="ask a language model too: folder, hub id or `default`  [default: none]")
 @click.option("--llm-url", metavar="URL", help="vLLM server, e.g. http://127.0.0.1:8000/v1")
 @click.option(
     "--workers", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N", help="processes that answer"

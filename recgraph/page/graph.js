@@ -47,10 +47,15 @@ export function lights() {
       if (known) light(node, "done", took(ms)); // `summarize` tells of its parts, too
       else queue = queue.then(() => show(node));
     },
-    async all(timings = {}) {
+    async all(timings = {}, models = {}) {
       await queue;
       if (stopped) return;
       for (const [node, , what] of NODES) {
+        if (node === "recommend" && models.llm === "none") {
+          light(node, "skipped", "not asked");
+          times.delete(node);
+          continue;
+        }
         const ms = timings[node] ?? times.get(node);
         light(node, ms === undefined ? "skipped" : "done", ms === undefined ? "–" : took(ms), what);
         if (ms !== undefined) times.set(node, ms);

@@ -34,7 +34,7 @@ async function run(path, body, ends) {
       if (event === "node" || event === "step") lit.ended(data);
       else if (event === "problem" || event === "error") throw new Refused(data.status || 500, data);
       else if (event === "answer" || event === "reply") {
-        await lit.all(data.timings_ms);
+        await lit.all(data.timings_ms, data.models);
         if (!control.signal.aborted) return ends(data);
         return undefined;
       }

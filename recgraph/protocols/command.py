@@ -17,7 +17,7 @@ from recgraph.options import one_thread_an_answer, store_option
     show_envvar=True,
     help="a key of this store: its scopes and its shopper",
 )
-@click.option("--llm", metavar="MODEL", help="base model: folder or hub id; `none`: from retrieval alone")
+@click.option("--llm", metavar="MODEL", help="ask a language model too: folder, hub id or `default`  [default: none]")
 @click.option("--llm-url", metavar="URL", help="vLLM server, e.g. http://127.0.0.1:8000/v1")
 @store_option
 def mcp(user: str, key: str, llm: str | None, llm_url: str | None, store: str | None) -> None:

