@@ -109,9 +109,7 @@ def main(words: Sequence[str]) -> None:
         store = folder / "shop.duckdb"
         shutil.copyfile(given.store, store)
         file, everybody = neighbours(store, folder, given.users)
-        settings = load_settings(
-            {}, folder, store=str(store), llm="" if given.llm_url else "none", llm_url=given.llm_url
-        )
+        settings = load_settings({}, folder, store=str(store), llm_url=given.llm_url)
         rates: dict[str, list[Rate]] = {}
         for number in range(given.rounds):
             for name, engine, workers, threads in ways(given):

@@ -228,7 +228,7 @@ def replay(run_id: str, as_json: bool, store: str | None, **opened_with: Any) ->
 @click.option("--k", metavar="N", type=click.IntRange(min=1), help="how many products  [default: 10]")
 @click.option("--mode", type=click.Choice(["fused", "paper"]), help="as of recgraph run  [default: fused]")
 @click.option("--deadline", type=float, metavar="SECONDS", help="of each answer with a model  [default: 30]")
-@click.option("--llm", metavar="MODEL", help="base model: folder or hub id; `none`: from retrieval alone")
+@click.option("--llm", metavar="MODEL", help="ask a language model too: folder, hub id or `default`  [default: none]")
 @click.option("--llm-url", metavar="URL", help="vLLM server, e.g. http://127.0.0.1:8000/v1")
 @click.option("--adapter", metavar="SET", help="adapter set: its name, its folder, or `none`")
 @store_option

@@ -100,7 +100,8 @@ def _asked(recommender: Recommender, user_id: str) -> State:
 
 def _is_lost(state: State) -> bool:
     """Whether a model said nothing, though there was something to ask it and time for that."""
-    return state.get("prediction") is None and bool(state.get("candidates")) and not state.get("left_out")
+    planned = any(one.part == "recommend" for one in state.get("left_out") or ())
+    return state.get("prediction") is None and bool(state.get("candidates")) and not planned
 
 
 def _unsaved(recommender: Recommender, state: State) -> list[str]:

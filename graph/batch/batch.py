@@ -129,8 +129,7 @@ def _begun(asked: BatchRequest, folder: Path, settings: Settings) -> tuple[Manif
             if before.label == now.label:
                 return before, wanted.wanted_in(folder)
             manifest = now.in_place_of(before, folder, asked.since_last)
-        with_model = settings.llm not in ("", "none") or settings.llm_url
-        size = asked.shard_size or (_SHARD_WITH_MODEL if with_model else _SHARD)
+        size = asked.shard_size or (_SHARD_WITH_MODEL if settings.asks_llm else _SHARD)
         whom = wanted.plan(store, folder, asked.users, size)
         manifest.write(folder)
         return manifest, whom

@@ -50,6 +50,7 @@ class Manifest:
     def of(cls, store: Store, settings: Settings, users: str) -> Manifest:
         """Of a batch that begins now."""
         told = {name: value for name, value in asdict(settings).items() if name not in _NO_CONDITIONS}
+        told["llm"] = settings.llm if settings.asks_llm else "none"
         made_by = {"served": bool(settings.llm_url), "adapter_of_store": store.meta("adapter") or ""}
         parts = {"parts": published_fingerprint(store), "version": recgraph_version(), "form": _FORM}
         return cls(store.revision(), users, {**told, **made_by, **parts}, begun=_now())
