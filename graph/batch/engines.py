@@ -87,8 +87,10 @@ def _make(shard: int) -> Counts:
 class RayWorker:
     """A worker as an actor of Ray Data: shards come and counts go as batches of one row."""
 
-    def __init__(self, job: ShardJob) -> None:
-        self._worker = Worker(job)
+    job: ShardJob  # of the class, as Ray keeps what a constructor is given where a lost actor does not find it again
+
+    def __init__(self) -> None:
+        self._worker = Worker(self.job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """An error that has a remedy goes back as its text: Ray would ask again, and wrap it in pages."""
@@ -103,7 +105,6 @@ def by_ray(job: ShardJob, shards: Sequence[int], workers: int) -> Iterator[Count
     """On the cluster that RAY_ADDRESS names, where folder and store have the same paths everywhere; else on this
     machine. A worker that is lost is begun again, and its shards are made once more."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # each warning of its own processes is a line here
     far = bool(os.environ.get("RAY_ADDRESS"))
     if not far:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # a Ray that is no cluster: it binds to loopback alone
@@ -118,10 +119,9 @@ def by_ray(job: ShardJob, shards: Sequence[int], workers: int) -> Iterator[Count
         told = ray.data.DataContext.get_current()
         told.enable_progress_bars = False
         made = ray.data.from_items([{"shard": shard} for shard in shards]).map_batches(
-            RayWorker,
+            type("ShardWorker", (RayWorker,), {"job": job}),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(shards))),
-            fn_constructor_args=(job,),
             num_cpus=1,
         )
         for row in made.iter_rows():
