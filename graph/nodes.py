@@ -137,6 +137,9 @@ class NodeSettings:
         """The one place where they are made. `large`: the base model judges and writes titles untrained (T 5.5);
         `adapters` by task."""
         tasks = adapters or {}
+        # What a small model writes in place of the chosen product's own title brings nothing in mode fused, and takes
+        # a pass or two; that its neighbours come first is what mode paper is (F 4.4).
+        writes = large or ("next" in tasks and settings.mode == "paper")
         named = {one.name for one in fields(cls)} & {one.name for one in fields(settings)} - {"rerank_weight"}
         return cls(
             **{name: getattr(settings, name) for name in named},
@@ -144,7 +147,7 @@ class NodeSettings:
             rerank_weight=settings.rerank_weight
             if settings.rerank_weight is not None
             else (1.0 if large else SMALL_WEIGHT),
-            free_title=large or "next" in tasks if settings.titles == "auto" else settings.titles == "free",
+            free_title=writes if settings.titles == "auto" else settings.titles == "free",
             next_adapter=tasks.get("next"),
             fit_adapter=tasks.get("fit"),
         )

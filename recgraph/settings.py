@@ -41,7 +41,8 @@ class Settings:
     mode: str = "fused"
     # auto: profile below 1 B parameters, unless a summarize adapter with a good exam runs on a GPU or server; else llm
     summarizer: str = "auto"
-    # free: the LLM writes the title (F 4.2); own: it is the chosen id's; auto: own where nothing taught it to write
+    # free: the LLM writes the title (F 4.2); own: it is the chosen id's; auto: free where it is large or, taught, in
+    # mode paper
     titles: str = "auto"
     constrain: str = "shown"  # ids the answer may name: those shown in the prompt, the whole catalogue, or off
     attributes: str = "shown"  # hidden: prompts and summaries know products by their titles alone (F table 3)

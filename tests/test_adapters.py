@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -456,8 +457,9 @@ def test_a_set_that_was_asked_for_answers_and_is_named(shop: Path, tiny: Path) -
             "next",
             "fit",
             0.1,
-            True,
+            False,
         )
+        assert recommender._told(replace(recommender.settings, mode="paper")).free_title
         assert not any(note.startswith("adapter") for note in recommender.recommend("U1").degraded)
 
 
