@@ -271,8 +271,8 @@ def _telling() -> Callable[[Pace], None]:
         if time.monotonic() - last[0] < _EVERY:
             return
         last[0] = time.monotonic()
-        left = f", {_span(pace.left)} left" if pace.left else ""
-        say(f"{pace.done:,} of {pace.of:,} users, {pace.a_second:,.1f} a second{left}", err=True)
+        rate = "" if pace.left is None else f", {pace.a_second:,.1f} a second, {_span(pace.left)} left"
+        say(f"{pace.done:,} of {pace.of:,} users{rate}", err=True)
 
     return tell
 

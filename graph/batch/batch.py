@@ -48,8 +48,8 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class Pace:
-    """How far it is: users in whole shards, of how many; and users made since this command began, in so many seconds,
-    the first of which go into opening models."""
+    """How far it is: users in whole shards, of how many; and users made in so many seconds, since the first shard of
+    this command became whole: before that models were opened."""
 
     done: int
     of: int
@@ -108,10 +108,12 @@ def _run(
         manifest.keeps,
         asked.threads if settings.llm_url else 1,  # a model in this process answers one after the other
     )
-    begun, made, done = time.monotonic(), 0, sum(sizes.values()) - sum(sizes[shard] for shard in left)
+    done, began, at_first = sum(sizes.values()) - sum(sizes[shard] for shard in left), 0.0, 0
     for counts in ENGINES[asked.engine](job, left, asked.workers) if left else ():
-        made += sizes[counts["shard"]]
-        tell(Pace(done + made, whom.users, made, time.monotonic() - begun))
+        done += sizes[counts["shard"]]
+        if not began:
+            began, at_first = time.monotonic(), done
+        tell(Pace(done, whom.users, done - at_first, time.monotonic() - began))
     return _ended(folder, manifest, whom), whom
 
 

@@ -87,10 +87,8 @@ def _make(shard: int) -> Counts:
 class RayWorker:
     """A worker as an actor of Ray Data: shards come and counts go as batches of one row."""
 
-    job: ShardJob  # of the class, as Ray keeps what a constructor is given where a lost actor does not find it again
-
-    def __init__(self) -> None:
-        self._worker = Worker(self.job)
+    def __init__(self, job: ShardJob) -> None:
+        self._worker = Worker(job)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """An error that has a remedy goes back as its text: Ray would ask again, and wrap it in pages."""
@@ -119,9 +117,10 @@ def by_ray(job: ShardJob, shards: Sequence[int], workers: int) -> Iterator[Count
         told = ray.data.DataContext.get_current()
         told.enable_progress_bars = False
         made = ray.data.from_items([{"shard": shard} for shard in shards]).map_batches(
-            type("ShardWorker", (RayWorker,), {"job": job}),
+            RayWorker,
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(shards))),
+            fn_constructor_args=(job,),
             num_cpus=1,
         )
         for row in made.iter_rows():
