@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does, before numpy is imported
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 would have its workers wait for whatever else runs
 
 from recgraph import __version__
 from recgraph.graph.batch.batch import BatchRequest, Pace, run
@@ -84,7 +85,7 @@ def ways(given: argparse.Namespace) -> Iterator[tuple[str, str, int, int]]:
     if given.llm_url:
         yield from ((f"local, {threads} threads", "local", 1, threads) for threads in given.threads)
         return
-    for workers in (1, 2):
+    for workers in given.workers:
         yield from (
             (f"{engine}, {workers} worker{'s' * (workers > 1)}", engine, workers, 1) for engine in given.engines
         )
@@ -97,6 +98,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--shard-size", type=int, default=50)
     parser.add_argument("--engines", nargs="+", default=["local", "ray"])
+    parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--llm-url", default="")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 4])
     given = parser.parse_args(words)
