@@ -4,7 +4,6 @@ many processes as it is told to; nothing is shared but the store, which is read,
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,7 @@ class Worker:
         self.job, self.folder = job, Path(job.folder)
         settings = dict(job.settings)
         # One after the other: titles that are not embedded yet are embedded by the first and read by the others.
-        with FileLock(Path(tempfile.gettempdir()) / f"recgraph-batch-{job.label}.lock"):
+        with FileLock(self.folder / ".open.lock"):
             self.recommender = Recommender.open(settings.pop("store"), **settings)
             self.recommender.warm_up(memory=False)
         llm = self.recommender.llm

@@ -111,7 +111,10 @@ class KeptReader:
         in them. What they hold together should be less than is kept."""
         revision = self._followed()
         read = histories(self._store, user_ids, limit)
-        self._keep(revision, self._histories, {user_id: {limit: tuple(events)} for user_id, events in read.items()})
+        kept: dict[str, dict[int | None, tuple[Event, ...]]] = {
+            user_id: {limit: tuple(events)} for user_id, events in read.items()
+        }
+        self._keep(revision, self._histories, kept)
         self.items(list({event.item_id for events in read.values() for event in events if event.item_id}))
 
     def bought(self, user_id: str, before: datetime | None = None) -> list[str]:
