@@ -239,8 +239,8 @@ def test_python_snippets_run(block: Block, place: Path) -> None:
     exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
 
 
-# One needs a server and runs against it in test_http_serve.py, one a chat model and has one in test_assistant.py.
-_ELSEWHERE = ("http_client.py", "langchain_agent.py")
+# Those that need something: a server (in test_http_serve.py), a chat model (test_assistant.py), PostgreSQL (test_postgres.py).
+_ELSEWHERE = ("http_client.py", "langchain_agent.py", "postgres_events.py")
 EXAMPLES = [path for path in sorted((REPOSITORY / "examples").glob("*.py")) if path.name not in _ELSEWHERE]
 
 
