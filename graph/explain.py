@@ -43,10 +43,10 @@ class Evidence(Protocol):
 
 def reasons(state: State, evidence: Evidence) -> list[Recommended]:
     """The first k scored candidates as lines of the answer, rank from 1."""
-    lines = []
+    lines, seen = [], _Seen(state["history"], state["items"])
     for rank, scored in enumerate(state["scored"][: state["k"]], 1):
         item = state["items"][scored.candidate.item_id]
-        reason = _as_asked(item, state, _reason(item, scored.candidate.source, state, evidence))
+        reason = _as_asked(item, state, _reason(item, scored.candidate.source, state, evidence, seen))
         seqs = tuple(sorted(event.seq for event in reason.events))
         lines.append(
             Recommended(
@@ -64,11 +64,41 @@ def reasons(state: State, evidence: Evidence) -> list[Recommended]:
     return lines
 
 
-def _reason(item: Item, source: str, state: State, evidence: Evidence) -> _Reason:
-    history, items, memory = state["history"], state["items"], state["memory"]
-    seen = [event for event in history if event.item_id in items]
+class _Seen:
+    """The events of a shopper with products that are known, found by what the products share: made once for all
+    products of an answer."""
+
+    def __init__(self, history: Sequence[Event], items: Mapping[str, Item]) -> None:
+        self.events = [event for event in history if event.item_id in items]
+        self.items = items
+        self._sharing: dict[tuple[str, ...], dict[tuple[str, ...], list[Event]]] = {}
+        self._words: dict[str, tuple[str, ...]] = {}
+
+    def sharing(self, fields: tuple[str, ...], item: Item) -> list[Event]:
+        """Those with products that have the item's own values in all of these fields."""
+        if fields not in self._sharing:
+            groups: dict[tuple[str, ...], list[Event]] = {}
+            for event in self.events:
+                groups.setdefault(_values(self.items[event.item_id], fields), []).append(event)
+            self._sharing[fields] = groups
+        return self._sharing[fields].get(_values(item, fields), [])
+
+    def words(self, event: Event) -> tuple[str, ...]:
+        """Those of the title of an event's product."""
+        if event.item_id not in self._words:
+            self._words[event.item_id] = _words(self.items[event.item_id].title)
+        return self._words[event.item_id]
+
+
+def _values(item: Item, fields: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple([getattr(item, name) for name in fields])
+
+
+def _reason(item: Item, source: str, state: State, evidence: Evidence, met: _Seen | None = None) -> _Reason:
+    met = met or _Seen(state["history"], state["items"])
+    seen, memory = met.events, state["memory"]
     remembered = next((hit.query for hit in memory if item.item_id in hit.item_ids), "")
-    own = _own_style(item, seen, items) or _own_taste(item, seen, items)
+    own = _own_style(item, met) or _own_taste(item, met)
     if own and remembered:
         return _Reason(f"{own.text}; also shown for “{clean(remembered, 40)}”.", own.events, (remembered,))
     if own:
@@ -151,9 +181,9 @@ def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
-def _own_style(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> _Reason | None:
+def _own_style(item: Item, seen: _Seen) -> _Reason | None:
     """The very product, or another variant of its style, among the user's events."""
-    same = [event for event in seen if event.item_id == item.item_id]
+    same = seen.sharing(("item_id",), item)
     if same:
         bought = [event for event in same if event.action == "purchase"]
         if bought:
@@ -163,10 +193,10 @@ def _own_style(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
         return _Reason(
             f"You {_DID[same[-1].action].format('it')}{times}, last {_when(same[-1])}", tuple(alike[-_MOST_EVENTS:])
         )
-    style = [event for event in seen if item.parent_id and items[event.item_id].parent_id == item.parent_id]
+    style = seen.sharing(("parent_id",), item) if item.parent_id else []
     if not style:
         return None
-    other = items[style[-1].item_id]
+    other = seen.items[style[-1].item_id]
     differs = (
         "color"
         if item.color and other.color and item.color != other.color
@@ -180,7 +210,7 @@ def _own_style(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
     return _Reason(f"{what} {_did(style[-1])}{seen_as} {_when(style[-1])}", tuple(style[-_MOST_EVENTS:]))
 
 
-def _own_taste(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> _Reason | None:
+def _own_taste(item: Item, seen: _Seen) -> _Reason | None:
     """Attributes, or telling title words, shared with products among the user's events; the most specific that is
     there."""
     for fields in (
@@ -192,24 +222,22 @@ def _own_taste(item: Item, seen: Sequence[Event], items: Mapping[str, Item]) -> 
         ("category",),
         ("color",),
     ):
-        wanted = [getattr(item, name) for name in fields]
-        if not all(wanted):
-            continue
-        events = [event for event in seen if [getattr(items[event.item_id], name) for name in fields] == wanted]
-        if len(events) >= (1 if len(fields) > 1 or len(seen) < 5 else 2):
-            return _Reason(f"{_shared(fields, item)}, like {_you(events[-1], items)}", tuple(events[-_MOST_EVENTS:]))
-    mine = _words(item.title)
+        events = seen.sharing(fields, item) if all(_values(item, fields)) else []
+        if len(events) >= (1 if len(fields) > 1 or len(seen.events) < 5 else 2):
+            like = f"{_shared(fields, item)}, like {_you(events[-1], seen.items)}"
+            return _Reason(like, tuple(events[-_MOST_EVENTS:]))
+    mine = frozenset(_words(item.title))
     best: Event | None = None
     shared: tuple[str, ...] = ()
-    for event in reversed(seen):
-        both = tuple(word for word in _words(items[event.item_id].title) if word in mine)
+    for event in reversed(seen.events):
+        both = tuple(word for word in seen.words(event) if word in mine)
         if len(both) > len(shared):
             best, shared = event, both
     if best is None or (
         len(shared) < 2 and (item.brand or item.category)
     ):  # one common word says little where attributes could say more
         return None
-    return _Reason(f"Shares “{' '.join(shared[:3])}” with {_you(best, items)}", (best,))
+    return _Reason(f"Shares “{' '.join(shared[:3])}” with {_you(best, seen.items)}", (best,))
 
 
 def _shared(fields: Sequence[str], item: Item) -> str:

@@ -304,10 +304,20 @@ class Nodes:
         """F 4.4: catalogue items for the predicted text, at least `candidates` and `k` of them where the catalogue has
         so many for which the hard parts of the wish hold. Where those are fewer than k, or none is all that was named,
         what could give way."""
-        s, prediction, wish = self.settings, state.get("prediction"), state.get("wish")
-        retriever = self.retriever(state.get("as_of"), RunContext.of(runtime).ready_by)
-        ruled_out = (*(state.get("bought") or ()), *(state.get("exclude") or ()))
-        asked = RetrievalQuery(
+        return self.retrieve_all([state], RunContext.of(runtime).ready_by)[0]
+
+    def retrieve_all(self, states: Sequence[State], until: float | None = None) -> list[State]:
+        """`retrieve` for several requests as of one moment."""
+        retriever = self.retriever(states[0].get("as_of"), until)
+        proposed = [retriever.candidates(self._asked(state)) for state in states]
+        predicted = [one.item_id for state in states if (one := state.get("prediction")) and one.item_id]
+        wanted = [candidate.item_id for one in proposed for candidate in one]
+        items = self.reader.items(list(dict.fromkeys([*wanted, *predicted])))
+        return [self._found(state, retriever, one, items) for state, one in zip(states, proposed, strict=True)]
+
+    def _asked(self, state: State) -> RetrievalQuery:
+        s, prediction = self.settings, state.get("prediction")
+        return RetrievalQuery(
             prediction.item_id if prediction else "",
             prediction.title if prediction else "",
             state.get("query") or "",
@@ -316,28 +326,32 @@ class Nodes:
             max(s.candidates, state["k"]),
             state["mode"],
             s.mixup,
-            exclude=ruled_out,
-            wish=wish,
+            exclude=_ruled_out(state),
+            wish=state.get("wish"),
         )
-        proposed = retriever.candidates(asked)
-        wanted = [candidate.item_id for candidate in proposed]
-        items = self.reader.items([*wanted, *([prediction.item_id] if prediction and prediction.item_id else [])])
+
+    def _found(
+        self, state: State, retriever: Retriever, proposed: Sequence[Candidate], items: Mapping[str, Item]
+    ) -> State:
+        """What is left of the proposed, with those of the `items` that it speaks of."""
+        prediction, wish = state.get("prediction"), state.get("wish")
+        spoken_of = [*(one.item_id for one in proposed), *([prediction.item_id] if prediction else [])]
         # the retriever answers on as it was while all is fitted anew, and a product may have been taken off meanwhile
         found = [one for one in proposed if one.item_id in items and items[one.item_id].offered]
         notes: list[str] = []
         relaxed: Sequence[Relaxation] = ()
         enough = len(found) >= state["k"]
         if wish and wish.hard and (not enough or found[0].fits < len(wish.named)):
-            relaxed = retriever.relaxations(wish, ruled_out, enough=enough)
+            relaxed = retriever.relaxations(wish, _ruled_out(state), enough=enough)
             if not found:
                 asked_for = " · ".join(
-                    prompts.clean(part, _PART_LETTERS) for part in wish.parts(s.currency)[:_PARTS_TOLD]
+                    prompts.clean(part, _PART_LETTERS) for part in wish.parts(self.settings.currency)[:_PARTS_TOLD]
                 )
                 notes = [f"{NOTHING_LEFT}: nothing that is left holds to what was asked for ({asked_for})."]
         late = [] if retriever.complete else [self._unembedded("retrieve", retriever.fitted.unembedded, "titles are")]
         return {
             "candidates": found,
-            "items": items,
+            "items": {item_id: items[item_id] for item_id in spoken_of if item_id in items},
             "relaxed": relaxed,
             "degraded": [*late, *notes],
         }
@@ -455,6 +469,11 @@ class Nodes:
             named = [item_id for item_id in ids if nameable(item_id)]
             self._named = (ids, named)
         return named
+
+
+def _ruled_out(state: State) -> tuple[str, ...]:
+    """The ids of what is not shown: bought before, or not wanted."""
+    return (*(state.get("bought") or ()), *(state.get("exclude") or ()))
 
 
 def _afresh(state: State, update: State) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Recommendation:
     def to_dict(self) -> dict[str, Any]:
         """The public JSON as plain data. Beyond DESIGN 8 each item carries its reason's `evidence` and how many named
         parts of the wish it `fits`."""
-        summary = self.summary
+        summary, facts = self.summary, self.run_facts()
         return {
             "run_id": self.run_id,
             "user_id": self.user_id,
@@ -113,21 +113,32 @@ class Recommendation:
                 {"query": hit.query, "similarity": round(hit.similarity, 4), "item_ids": list(hit.item_ids)}
                 for hit in self.memory
             ],
-            "prediction": _prediction(self.prediction),
+            "prediction": facts["prediction"],
             "items": [_item(line, self.currency) for line in self.items],
             "timings_ms": {
                 **{node: round(self.timings_ms.get(node, 0.0), 1) for node in NODES},
                 "total": round(self.timings_ms["total"], 1),
             },
-            "tokens": {
-                "prompt": self.tokens.prompt,
-                "completion": self.tokens.completion,
-                "cached": self.tokens.cached,
-            },
-            "models": dict(self.models),
-            "plan": [str(one) for one in self.left_out],
+            "tokens": facts["tokens"],
+            "models": facts["models"],
+            "plan": facts["plan"],
             "degraded": list(self.degraded),
         }
+
+    def run_facts(self) -> dict[str, Any]:
+        """What the JSON says of how the answer was made: models, prediction, tokens, plan."""
+        tokens = {"prompt": self.tokens.prompt, "completion": self.tokens.completion, "cached": self.tokens.cached}
+        return {
+            "models": dict(self.models),
+            "prediction": _prediction(self.prediction),
+            "tokens": tokens,
+            "plan": [str(one) for one in self.left_out],
+        }
+
+
+def rounded(number: float | None) -> float | None:
+    """A score as the JSON has it."""
+    return None if number is None else round(number, 4)
 
 
 def _prediction(prediction: Prediction | None) -> dict[str, Any]:
@@ -145,8 +156,8 @@ def _item(line: Recommended, currency: str) -> dict[str, Any]:
         "parent_id": line.item.parent_id,
         "url": _address(line.item, _PAGES),
         "image_url": _address(line.item, _PICTURES),
-        "score": round(line.score, 4),
-        "yes": None if line.yes is None else round(line.yes, 4),
+        "score": rounded(line.score),
+        "yes": rounded(line.yes),
         "fits": line.fits,
         "source": line.source,
         "reason": line.reason,

@@ -149,7 +149,8 @@ class Recommender:
             planner=planner,
             after=told.asked_of_llm,
         )
-        self.graph = build_graph(self._nodes(settings, planner), summarize, settings.deadline, self._checkpointer)
+        self.nodes = self._nodes(settings, planner)
+        self.graph = build_graph(self.nodes, summarize, settings.deadline, self._checkpointer)
 
     @classmethod
     def open(
@@ -271,6 +272,10 @@ class Recommender:
         self._vocabularies.listen(self._retriever(moment).fitted.facets)(_UNKNOWN, (), ())
         if memory:
             self._memory(moment).warm()
+
+    def read_ahead(self, user_ids: Sequence[str]) -> None:
+        """Reads in one go what answers to these users, neighbours best, begin with."""
+        self._reader.read_ahead(user_ids, MOST_EVENTS)
 
     def understand(self, query: str, user_id: str = "", thread: str = "") -> Wish:
         """What a query is understood as, without an answer: the node `understand` alone. UnknownUser for a user whom

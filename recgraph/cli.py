@@ -47,7 +47,7 @@ _EXTRAS = {
     "chat": ("langchain",),
     "agui": ("ag_ui_langgraph", "ag_ui"),
     "train": ("accelerate", "bitsandbytes", "datasets", "dvc", "ruamel", "sentence_transformers", "trl"),
-    "scale": ("duckdb_extension_quack", "duckdb_extension_httpfs"),
+    "scale": ("duckdb_extension_quack", "duckdb_extension_httpfs", "ray"),
 }
 
 
@@ -439,6 +439,7 @@ def doctor(deep: bool, mend: bool, checkpoints: tuple[Path, ...], store: str | N
 
 for command in (
     ask.run,
+    ask.batch,
     ask.understand,
     ask.replay,
     upkeep.rejects,

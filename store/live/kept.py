@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from recgraph.store.db import Store
+from recgraph.store.live.ahead import histories
 from recgraph.store.records import Event, Item, Summary
 
 ITEMS, EVENTS, SUMMARIES = 20_000, 100_000, 2_000  # that are kept, some 20 MB of each at most
@@ -104,6 +105,17 @@ class KeptReader:
             kept = {**kept, limit: tuple(self._store.history(user_id, None, limit))}
             self._keep(revision, self._histories, {user_id: kept})
         return list(kept[limit])
+
+    def read_ahead(self, user_ids: Sequence[str], limit: int) -> None:
+        """Reads in one go what answers to these users begin with: their histories, the newest `limit`, and the products
+        in them. What they hold together should be less than is kept."""
+        revision = self._followed()
+        read = histories(self._store, user_ids, limit)
+        kept: dict[str, dict[int | None, tuple[Event, ...]]] = {
+            user_id: {limit: tuple(events)} for user_id, events in read.items()
+        }
+        self._keep(revision, self._histories, kept)
+        self.items(list({event.item_id for events in read.values() for event in events if event.item_id}))
 
     def bought(self, user_id: str, before: datetime | None = None) -> list[str]:
         """As `Store.bought`; up to now it is kept."""

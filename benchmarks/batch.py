@@ -1,0 +1,146 @@
+"""Users a second of `recgraph batch`: processes of this machine and Ray Data, one worker and two, taken in turns; and
+how much memory one worker takes at the beginning and at the end.
+
+    recgraph demo --store recgraph.duckdb
+    python benchmarks/batch.py --store recgraph.duckdb [--users 2000] [--rounds 2] [--shard-size 50]
+    python benchmarks/batch.py --store recgraph.duckdb --users 40 --llm-url URL [--threads 1 4]
+
+A rate is that of all shards after the first, so that opening models is not in it. The ratio of Ray to this machine's
+own processes, one worker each, is that of neighbours in time: on a machine that does other work too, only it says
+something. CPU is the time of all threads of one worker in this process. The users are neighbours in the order of their
+ids, from a place drawn with a seed on: of a store with more, the time for all is computed from them. With a model, so
+many threads of one process ask its server. Works on a copy of the store. Prints machine, load, date and command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import random
+import resource
+import shlex
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does, before numpy is imported
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 would have its workers wait for whatever else runs
+
+from recgraph import __version__
+from recgraph.graph.batch.batch import BatchRequest, Pace, run
+from recgraph.settings import Settings, load_settings
+from recgraph.store.batch import wanted
+from recgraph.store.db import Store
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Of one batch: users a second after the first shard, CPU milliseconds a user of this process, and its largest
+    memory then and at the end, in MiB."""
+
+    a_second: float
+    cpu_ms: float
+    memory_then: float
+    memory: float
+
+
+def neighbours(store: Path, folder: Path, count: int) -> tuple[Path, int]:
+    """A file with so many ids, and how many users there are."""
+    with Store.open(store) as opened:
+        everybody = wanted.plan(opened, folder, None, 1000)
+        begin = random.Random(0).randrange(max(1, everybody.users - count + 1))
+        ids = [user_id for shard in wanted.sizes(folder) for user_id in wanted.users_of(folder, shard)]
+    file = folder / "users.txt"
+    file.write_text("\n".join(ids[begin : begin + count]) + "\n", encoding="utf-8")
+    return file, everybody.users
+
+
+def measured(request: BatchRequest, settings: Settings) -> Rate:
+    """One batch into a folder of its own."""
+    moments: list[tuple[float, float, float, int]] = []
+
+    def tell(pace: Pace) -> None:
+        moments.append((time.monotonic(), time.process_time(), memory(), pace.made))
+
+    run(request, settings, tell)
+    shutil.rmtree(request.folder)
+    (first, cpu, then, made), (last, all_cpu, now, total) = moments[0], moments[-1]
+    users = max(total - made, 1)
+    return Rate(users / max(last - first, 1e-9), (all_cpu - cpu) * 1000 / users, then, now)
+
+
+def memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def ways(given: argparse.Namespace) -> Iterator[tuple[str, str, int, int]]:
+    """Name, engine, workers, threads of each thing to measure, neighbours in time."""
+    if given.llm_url:
+        yield from ((f"local, {threads} threads", "local", 1, threads) for threads in given.threads)
+        return
+    for workers in given.workers:
+        yield from (
+            (f"{engine}, {workers} worker{'s' * (workers > 1)}", engine, workers, 1) for engine in given.engines
+        )
+
+
+def main(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--shard-size", type=int, default=50)
+    parser.add_argument("--engines", nargs="+", default=["local", "ray"])
+    parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--llm-url", default="")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 4])
+    given = parser.parse_args(words)
+    command = shlex.join(["python", "benchmarks/batch.py", *words])
+    day = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    print(f"{command}\n{day}, recgraph {__version__}, {os.cpu_count()} CPUs")
+    print(f"{platform.platform()}, load {' '.join(f'{load:.1f}' for load in os.getloadavg())}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        store = folder / "shop.duckdb"
+        shutil.copyfile(given.store, store)
+        file, everybody = neighbours(store, folder, given.users)
+        settings = load_settings({}, folder, store=str(store), llm_url=given.llm_url)
+        rates: dict[str, list[Rate]] = {}
+        for number in range(given.rounds):
+            for name, engine, workers, threads in ways(given):
+                out = folder / f"out-{number}-{engine}-{workers}-{threads}"
+                request = BatchRequest(out, file, engine, workers, given.shard_size, threads)
+                rates.setdefault(name, []).append(measured(request, settings))
+                print(f"  round {number + 1}, {name}: {rates[name][-1].a_second:.1f} users a second", flush=True)
+    shown(rates, everybody)
+    print(f"load at the end {' '.join(f'{load:.1f}' for load in os.getloadavg())}")
+
+
+def shown(rates: dict[str, list[Rate]], everybody: int) -> None:
+    """Prints the medians, and the ratio round by round."""
+    for name, of in rates.items():
+        rate = statistics.median(one.a_second for one in of)
+        hours = everybody / rate / 3600
+        print(f"{name}: {rate:.1f} users a second at the median of {len(of)}; all {everybody:,} users {hours:.2f} h")
+    alone = rates.get("local, 1 worker")
+    if alone:
+        cpu = statistics.median(one.cpu_ms for one in alone)
+        print(
+            f"local, 1 worker: {cpu:.1f} ms of CPU a user; {alone[0].memory_then:.0f} MiB after the first shard, ",
+            end="",
+        )
+        print(f"{alone[0].memory:.0f} at the end")
+    if alone and "ray, 1 worker" in rates:
+        ratios = [ray.a_second / own.a_second for ray, own in zip(rates["ray, 1 worker"], alone, strict=True)]
+        print(f"Ray to local at one worker: {', '.join(f'{one:.2f}' for one in ratios)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

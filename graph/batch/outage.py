@@ -1,0 +1,44 @@
+"""Waiting for a language model that went away: a single answer falls back to retrieval within its deadline, but a batch
+has time, and its rows last. What is asked of the model is unknown here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from recgraph.errors import LLMError, LLMTimeout, LLMUnavailable
+from recgraph.tools.llm.protocol import LLM, Prompt
+
+PATIENCE = 600.0  # seconds that a server may be away, e.g. to be started again, before it is done without
+PAUSE = 3.0  # between two looks
+_PROBE = 10.0  # seconds for one token
+
+
+class Outage:
+    """Of one model, for all threads that ask it."""
+
+    def __init__(self, llm: LLM, patience: float = PATIENCE, pause: float = PAUSE) -> None:
+        self._llm, self._patience, self._pause = llm, patience, pause
+        self._lock, self._began = threading.Lock(), 0.0  # 0: nothing is known to be amiss
+
+    def is_over(self) -> bool:
+        """Whether the model answers: looked at again and again, until it does or was away for too long. From then on
+        nobody waits, until it is back."""
+        with self._lock:
+            while self._is_away():
+                self._began = self._began or time.monotonic()
+                if time.monotonic() - self._began > self._patience:
+                    return False
+                time.sleep(self._pause)
+            self._began = 0.0
+            return True
+
+    def _is_away(self) -> bool:
+        try:
+            self._llm.generate([Prompt("", "Yes or no?")], max_tokens=1, deadline=time.monotonic() + _PROBE)
+        except (LLMUnavailable, LLMTimeout):
+            return True
+        except LLMError:  # it says something, if not what was hoped for
+            return False
+        return False
