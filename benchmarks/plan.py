@@ -91,13 +91,16 @@ class Plan:
     @property
     def answer_seconds(self) -> float:
         """Without a language model: what was measured on a small shop, and what more products add."""
-        small = Plan(self.u, 0, self.u["answer_products"]).retrieval_seconds
-        return self.u["answer_seconds"] + self.retrieval_seconds - small
+        return self.u["answer_seconds"] + self._more_retrieval
 
     @property
     def batch_seconds(self) -> float:
         """A day's: those with a new event."""
-        return self.users * self.u["active_share"] * self.answer_seconds * self.u["batch_share"]
+        return self.users * self.u["active_share"] * (self.u["batch_user_seconds"] + self._more_retrieval)
+
+    @property
+    def _more_retrieval(self) -> float:
+        return self.retrieval_seconds - Plan(self.u, 0, self.u["answer_products"]).retrieval_seconds
 
     @property
     def answers_a_second(self) -> float:

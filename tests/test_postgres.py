@@ -30,12 +30,17 @@ def server() -> Iterator[str]:
     if not programs:
         pytest.skip("needs PostgreSQL, e.g. Debian's package postgresql")
     user = {"user": "postgres"} if os.getuid() == 0 else {}  # it does not run as root
-    with tempfile.TemporaryDirectory(prefix="recgraph-pg-", dir="/tmp") as name, socket.create_server(("127.0.0.1", 0)) as held:
+    with (
+        tempfile.TemporaryDirectory(prefix="recgraph-pg-", dir="/tmp") as name,
+        socket.create_server(("127.0.0.1", 0)) as held,
+    ):
         port = held.getsockname()[1]
         held.close()
         os.chmod(name, 0o777)
         data = f"{name}/data"
-        subprocess.run([programs[-1] / "initdb", "-D", data, "-A", "trust", "-U", "shop"], check=True, stdout=-3, cwd=name, **user)
+        subprocess.run(
+            [programs[-1] / "initdb", "-D", data, "-A", "trust", "-U", "shop"], check=True, stdout=-3, cwd=name, **user
+        )
         control = [str(programs[-1] / "pg_ctl"), "-D", data, "-w"]
         options = f"-p {port} -k {name} -c listen_addresses=127.0.0.1 -c fsync=off"
         subprocess.run([*control, "-o", options, "-l", f"{name}/log", "start"], check=True, stdout=-3, cwd=name, **user)
@@ -68,7 +73,9 @@ def click(event_id: str, user_id: str, minute: int) -> str:
     return f"INSERT INTO events VALUES ({values})"  # noqa: S608 - the test's own
 
 
-def test_an_event_that_is_committed_after_later_ones_is_not_lost_and_none_comes_twice(server: str, tmp_path: Path) -> None:
+def test_an_event_that_is_committed_after_later_ones_is_not_lost_and_none_comes_twice(
+    server: str, tmp_path: Path
+) -> None:
     store, one, late = tmp_path / "shop.duckdb", Session(server), Session(server)
     one.say(TABLE)
     late.say("BEGIN")
@@ -85,13 +92,22 @@ def test_an_event_that_is_committed_after_later_ones_is_not_lost_and_none_comes_
     one.close()
     late.close()
     with Store.open(store) as opened:
-        assert [(event.ts.hour, event.ts.minute, event.position) for event in opened.history("U1")] == [(9, n, 3) for n in range(4)]
+        assert [(event.ts.hour, event.ts.minute, event.position) for event in opened.history("U1")] == [
+            (9, n, 3) for n in range(4)
+        ]
         assert opened.counts()["events"] == 5
 
 
 def test_the_example_is_a_command_and_a_wrong_address_shows_no_password(server: str, tmp_path: Path) -> None:
     wrong = server.replace("port=", "port=1").replace("127.0.0.1", "127.0.0.1 connect_timeout=2")
-    command = [sys.executable, str(REPOSITORY / "examples" / "postgres_events.py"), wrong, str(tmp_path / "shop.duckdb")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "PGPASSWORD": "hunter2"})
+    command = [
+        sys.executable,
+        str(REPOSITORY / "examples" / "postgres_events.py"),
+        wrong,
+        str(tmp_path / "shop.duckdb"),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, "PGPASSWORD": "hunter2"}
+    )
     assert done.returncode == 1
     assert "hunter2" not in done.stdout + done.stderr

@@ -78,17 +78,24 @@ def text_of(spans: InMemorySpanExporter) -> str:
     return "\n".join(span.to_json() for span in spans.get_finished_spans())
 
 
-def test_a_run_is_a_span_and_each_of_its_nodes_one_under_it(ask: Callable[..., Any], spans: InMemorySpanExporter) -> None:
+def test_a_run_is_a_span_and_each_of_its_nodes_one_under_it(
+    ask: Callable[..., Any], spans: InMemorySpanExporter
+) -> None:
     found = ask(FakeLLM('{"item_id": "S1OLIV", "title": "Harrow Linen Shirt"}'))
     run = by_name(spans)[RUN]
-    under = sorted((one for one in spans.get_finished_spans() if parent_of(one) == run.context.span_id), key=lambda one: one.start_time or 0)
+    under = sorted(
+        (one for one in spans.get_finished_spans() if parent_of(one) == run.context.span_id),
+        key=lambda one: one.start_time or 0,
+    )
     assert [one.name for one in under] == list(NODES)
     assert parent_of(run) is None
     assert run.attributes is not None
     assert run.attributes["recgraph.run_id"] == found.run_id
     assert run.attributes["recgraph.recommended"] == 3
     assert run.attributes["recgraph.tokens.prompt"] == found.tokens.prompt > 0
-    assert all((run.start_time or 0) <= (one.start_time or 0) <= (one.end_time or 0) <= (run.end_time or 0) for one in under)
+    assert all(
+        (run.start_time or 0) <= (one.start_time or 0) <= (one.end_time or 0) <= (run.end_time or 0) for one in under
+    )
 
 
 def test_nothing_of_a_person_is_in_a_span(ask: Callable[..., Any], spans: InMemorySpanExporter) -> None:
@@ -99,7 +106,9 @@ def test_nothing_of_a_person_is_in_a_span(ask: Callable[..., Any], spans: InMemo
         assert word not in told
 
 
-def test_of_an_error_only_its_kind_is_told_and_what_was_missing_is(ask: Callable[..., Any], spans: InMemorySpanExporter) -> None:
+def test_of_an_error_only_its_kind_is_told_and_what_was_missing_is(
+    ask: Callable[..., Any], spans: InMemorySpanExporter
+) -> None:
     found = ask(FakeLLM(raises=LLMUnavailable("no answer to: linen shirt")))
     assert len(found.items) == 3
     failed = by_name(spans)["recommend"]
@@ -220,7 +229,9 @@ def test_the_command_sends_its_spans_to_the_collector_that_the_environment_names
     sent = [span for one in resources for scope in one.scope_spans for span in scope.spans]
     assert {"POST /v1/recommendations", RUN, *NODES} <= {span.name for span in sent}
     assert {span.trace_id.hex() for span in sent if span.name == RUN} == {TRACE}
-    assert {pair.value.string_value for one in resources for pair in one.resource.attributes if pair.key == "service.name"} == {"recgraph"}
+    assert {
+        pair.value.string_value for one in resources for pair in one.resource.attributes if pair.key == "service.name"
+    } == {"recgraph"}
     lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
     assert [line["trace_id"] for line in lines if line.get("path") == "/v1/recommendations"] == [TRACE]
 

@@ -1,9 +1,10 @@
-"""Files and folders in object storage, by the paths of fsspec (`s3://bucket/shop`, `gs://…`, `memory://…`): brought here to be read, sent
-when they are made.
+"""Files and folders in object storage, by the paths of fsspec (`s3://bucket/shop`, `gs://…`, `memory://…`): brought
+here to be read, sent when they are made.
 
-A store of objects replaces one of them at once but no two, so a folder's files are sent under names that hold their content, and CURRENT,
-sent last, says which belong together: who reads meanwhile has the ones of before or the new ones. One program writes a folder at a time. A
-folder without CURRENT, copied there in another way, is read by the files' own names. What is in the files is unknown here.
+A store of objects replaces one of them at once but no two, so a folder's files are sent under names that hold their
+content, and CURRENT, sent last, says which belong together: who reads meanwhile has the ones of before or the new ones.
+One program writes a folder at a time. A folder without CURRENT, copied there in another way, is read by the files' own
+names. What is in the files is unknown here.
 
 No error shows more of an address than its place, nor what a driver said: both may hold a key.
 """
@@ -25,7 +26,7 @@ from recgraph.errors import StoreError
 CURRENT = "current.json"
 _FAR = re.compile(r"^[a-z][a-z0-9+.-]*(?:::|://)", re.IGNORECASE)
 _TRIES = 3  # a writer may take away the files of before while they are read
-# What drivers raise that is no OSError, by the modules that are loaded where one is in use. FileNotFoundError: it is not there.
+# What drivers raise that is no OSError, by the modules that are loaded where one is in use.
 _OF_DRIVERS = (
     *(("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"), ("gcsfs.retry", "HttpError")),
     *(("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError")),
@@ -50,7 +51,8 @@ def shown(path: str | Path) -> str:
 
 @contextmanager
 def fetched(folder: str, names: Sequence[str]) -> Iterator[Path]:
-    """These files of a folder, in a folder here that is gone after the block. StoreError where one is missing or is not what CURRENT says."""
+    """These files of a folder, in a folder here that is gone after the block. StoreError where one is missing or is not
+    what CURRENT says."""
     system, root = _opened(folder)
     with tempfile.TemporaryDirectory(prefix="recgraph-fetched-") as scratch:
         place = Path(scratch)
@@ -81,7 +83,8 @@ def sent(folder: str, names: Sequence[str]) -> Iterator[Path]:
             system.pipe_file(f"{root}/{CURRENT}", json.dumps(current, indent=2, sort_keys=True).encode())
             _sweep(system, root, names, set(current.values()))
         except _failures() as error:
-            raise StoreError(f"The snapshot {shown(folder)} cannot be written ({_kind(error)}). What was there before is still there.") from None
+            before = "What was there before is still there."
+            raise StoreError(f"The snapshot {shown(folder)} cannot be written ({_kind(error)}). {before}") from None
 
 
 @contextmanager
