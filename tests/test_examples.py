@@ -246,7 +246,8 @@ def test_training_reads_the_prompts_that_a_run_sends(make_store: MakeStore, case
     following, *fit = writer(store).rows(case, 0)
     store.close()
     llm = FakeLLM("ID: N03\nTitle: Plain Garment 03")
-    settings = load_settings({}, "/nonexistent", store=str(store.path), candidates=50)
+    # where the model ranks alone, it is asked about all candidates
+    settings = load_settings({}, "/nonexistent", store=str(store.path), candidates=50, rerank_weight=1.0)
     with Recommender(Store.open(store.path), settings, FakeEncoder(), llm) as recommender:  # type: ignore[arg-type]
         recommender.recommend(case.user_id, case.query, as_of=case.as_of)
     assert llm.asked == [Prompt(following.system, following.user)]
