@@ -565,3 +565,25 @@ def test_a_store_of_schema_1_learns_which_items_events_alone_named(tmp_path: Pat
     with Store.open(path) as store:
         assert store.catalogue().listed.tolist() == [True, False, True]
         assert store.meta("catalogue") == "given"
+
+
+def test_a_module_that_is_missing_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB looked for pandas twice for each value of a list: two seconds of a first answer where it is not
+    installed."""
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    for name in ("recgraph_missing", "json"):
+        connection.mark_missing(name)
+    assert sys.modules["recgraph_missing"] is None
+    assert sys.modules["json"] is not None
+    program = (
+        "import sys, importlib.abc\nlooked = []\n"
+        "class Finder(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        looked.append(name)\n"
+        "import importlib.util\nfound = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'pandas' else found(name, *rest)\n"
+        "import recgraph.store.connection, duckdb\nsys.meta_path.insert(0, Finder())\n"
+        "duckdb.execute('SELECT unnest(?)', [['a'] * 100]).fetchall()\nprint(looked.count('pandas'))"
+    )
+    looked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert looked == ["0"]
