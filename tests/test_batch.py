@@ -194,6 +194,8 @@ def test_unknown_users_are_named_and_stop_nothing(shop: Path, tmp_path: Path) ->
     manifest, whom = run(BatchRequest(tmp_path / "out", tmp_path / "users.txt"), settings(shop))
     assert (whom.users, whom.unknown, whom.some_unknown) == (4, 2, ("ELSE", 'NOBODY "x", y'))
     assert (tmp_path / "out" / "unknown.csv").read_text() == 'user_id\nELSE\n"NOBODY ""x"", y"\n'
+    made = [file for file in (tmp_path / "out").iterdir() if not file.name.startswith(".")]
+    assert {file.stat().st_mode & 0o777 for file in made} == {0o600}  # what shoppers did is nobody else's
     assert sorted(rows_by_user(tmp_path / "out")) == ["U1", "U3"]
     assert (manifest.counts["users"], manifest.counts["unknown"]) == (2, 2)
 

@@ -2,7 +2,7 @@
 
     manifest.json   what it is of (graph/batch/manifest.py)
     users.parquet   user_id, shard, events; unknown.csv: those whom the store does not know (store/batch/wanted.py)
-    part-*.parquet  a shard each: a row a product (COLUMNS in graph/batch/answers.py)
+    part-*.parquet  a shard each: a row a product (COLUMNS in store/batch/shards.py)
 
 A shard is made whole or not at all, and what is whole is not made again. Users are read shard by shard, so that a batch
 needs the memory of one shard and of what any answer needs, however many users there are.

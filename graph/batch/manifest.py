@@ -16,7 +16,6 @@ from recgraph.errors import StoreError
 from recgraph.graph.replay.past import recgraph_version
 from recgraph.settings import Settings
 from recgraph.store.batch.tables import put_in_place
-from recgraph.store.connection import PRIVATE
 from recgraph.store.db import Store
 from recgraph.tools.trained import published_fingerprint
 
@@ -95,7 +94,6 @@ class Manifest:
         new = folder / f"{FILE}.new"
         try:
             new.write_text(json.dumps({**asdict(self), "label": self.label}, indent=2) + "\n", encoding="utf-8")
-            new.chmod(PRIVATE)
             put_in_place(new, folder / FILE)
         except OSError as error:
             raise StoreError(f"{folder / FILE} cannot be written: {error}.") from error

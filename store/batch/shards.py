@@ -9,7 +9,6 @@ from pathlib import Path
 
 from recgraph.store.batch import tables
 from recgraph.store.batch.tables import Row, in_memory
-from recgraph.store.connection import PRIVATE
 
 # A row a product, `rank` from 1. `score` to `reason` and `event_seqs` are those of the public JSON (DESIGN 8). About the
 # user's answer, the same in each of its rows: `events` are how many events of theirs there were, `degraded` what had to
@@ -29,9 +28,7 @@ def file_of(folder: Path, shard: int) -> Path:
 
 def write(folder: Path, shard: int, rows: Sequence[Row], facts: Mapping[str, str]) -> None:
     """The rows of a shard and its facts, in place of what was there. StoreError where the disk does not take it."""
-    file = file_of(folder, shard)
-    tables.write(file, COLUMNS, rows, facts)
-    file.chmod(PRIVATE)
+    tables.write(file_of(folder, shard), COLUMNS, rows, facts)
 
 
 def facts(folder: Path, shard: int) -> dict[str, str]:

@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 
 from recgraph.errors import StoreError
-from recgraph.store.connection import CONFIG
+from recgraph.store.connection import CONFIG, PRIVATE
 from recgraph.store.parquet import OPTIONS, quoted
 
 Row = tuple[Any, ...]
@@ -68,7 +68,9 @@ def facts_of(file: Path) -> dict[str, str]:
 
 
 def put_in_place(new: Path, file: Path) -> None:
-    """Gives a file that was written its name, in place of what had it: whole, and on the disk, or not at all."""
+    """Gives a file that was written its name, in place of what had it: whole, on the disk and its owner's alone, or not
+    at all."""
+    new.chmod(PRIVATE)
     with new.open("rb") as written:
         os.fsync(written.fileno())
     new.replace(file)

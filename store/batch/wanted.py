@@ -21,7 +21,7 @@ import duckdb
 from recgraph.errors import SettingsError, StoreError
 from recgraph.store.batch.tables import in_memory, put_in_place
 from recgraph.store.care.faults import translated
-from recgraph.store.connection import Terms
+from recgraph.store.connection import PRIVATE, Terms
 from recgraph.store.db import Store
 from recgraph.store.parquet import OPTIONS, quoted
 
@@ -76,10 +76,12 @@ def plan(store: Store, folder: Path, file: Path | None, size: int) -> Wanted:
         if not (folder / USERS).exists() or not cursor.execute("SELECT 1 FROM beginnings LIMIT 1").fetchall():
             cursor.execute(_CUT, [size])
         cursor.execute(f"COPY ({_SHARDED}) TO {quoted(new.absolute())} {OPTIONS}")
-        cursor.execute(f"COPY ({_STRANGERS}) TO {quoted((folder / UNKNOWN).absolute())} (HEADER, DELIMITER ',')")
+        strangers = folder / f"{UNKNOWN}.new"
+        cursor.execute(f"COPY ({_STRANGERS}) TO {quoted(strangers.absolute())} (FORMAT csv, HEADER, DELIMITER ',')")
         cursor.execute("DROP TABLE wanted")
         cursor.execute("DROP TABLE beginnings")
     (folder / _GIVEN).unlink(missing_ok=True)
+    put_in_place(strangers, folder / UNKNOWN)
     put_in_place(new, folder / USERS)
     return wanted_in(folder)
 
@@ -102,6 +104,7 @@ _STRANGERS = "SELECT user_id FROM wanted WHERE events = 0 ORDER BY user_id"
 
 
 def _write_ids(file: Path, ids: Iterator[str] | Sequence[str]) -> None:
+    file.touch(PRIVATE)
     with file.open("w", encoding="utf-8", newline="") as out:
         rows = csv.writer(out, quoting=csv.QUOTE_ALL)
         rows.writerows(itertools.chain([["user_id"]], ([user_id] for user_id in ids)))
