@@ -15,7 +15,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from transformers import AttentionInterface, AutoModelForCausalLM, BitsAndBytesConfig
 
 from recgraph.tools.llm.places import placement, quiet_transformers
-from recgraph.train.lora.trees import Example, build, grow
+from recgraph.train.lora.trees import Example, Tree, grow
 
 
 def tree_attention(
@@ -49,7 +49,9 @@ def flex_tree_attention(
 ) -> tuple[torch.Tensor, None]:
     """The same on a card, under the mask of `tree_blocks`: blocks of the tree that see nothing of each other are not
     computed, so that attention grows with what is shared and not with the square of the tokens."""
-    found: torch.Tensor = compiled_flex()(query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=True)
+    # A layer that is compiled takes it in.
+    flex = flex_attention if torch.compiler.is_compiling() else compiled_flex()
+    found: Any = flex(query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=True)
     return found.transpose(1, 2).contiguous(), None
 
 
@@ -117,8 +119,18 @@ def flex_works(device: str, dtype: torch.dtype) -> bool:
 
 
 def length_step(model: Any, tree_tokens: int) -> int:
-    """What lengths of trees are filled up to: a few lengths, each of which FlexAttention is compiled for."""
-    return 128 * math.ceil(tree_tokens / 1024) if _attention(model) == "tree_flex" else 1
+    """What lengths of trees are filled up to: nearly all then have one, which a card compiles for."""
+    return 128 * math.ceil(tree_tokens / 128) if _attention(model) == "tree_flex" else 1
+
+
+def compile_layers(model: Any) -> None:
+    """Has each layer compiled for each length of trees it reads, on a card: else thousands of small kernels are
+    launched one by one, and the card waits for the next one longer than it computes."""
+    if _attention(model) == "tree_flex":
+        settings: Any = torch._dynamo.config
+        settings.recompile_limit = max(settings.recompile_limit, 64)
+        for layer in model.get_decoder().layers:
+            layer.compile(dynamic=False)
 
 
 def _attention(model: Any) -> str:
@@ -169,10 +181,10 @@ def perplexities(model: Any, examples: Sequence[Example], tree_tokens: int = 153
     model.eval()
     device, step = next(model.parameters()).device, length_step(model, tree_tokens)
     found: list[float] = []
-    for places in grow(examples, tree_tokens):
-        # Weights tell the examples of a tree apart: targets come in the examples' order.
+    for places, _ in grow(examples, tree_tokens):
+        # Targets come in the examples' order.
         chosen = [examples[place] for place in places]
-        batch = {name: tensor.to(device) for name, tensor in build(chosen).tensors(step).items()}
+        batch = {name: tensor.to(device) for name, tensor in Tree(chosen).tensors(step).items()}
         losses = tree_loss(model, {**batch, "weights": torch.ones_like(batch["weights"])}).cpu()
         parts = torch.split(
             losses, [len(example.answer) - (example.silent[1] - example.silent[0]) for example in chosen]

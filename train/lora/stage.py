@@ -22,17 +22,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-
 from recgraph.graph.prompts import VERSIONS
 from recgraph.store import snapshot
-from recgraph.tools.llm.adapter_sets import WEIGHTS, AdapterCard, portable
+from recgraph.tools.llm.adapter_sets import AdapterCard, portable
 from recgraph.tools.llm.places import fingerprint, model_title
 from recgraph.train.lora.exam import Exam
 from recgraph.train.lora.job import Job, sha256_of, train_job
 from recgraph.train.lora.launch import launch
-from recgraph.train.lora.training import TrainedAdapter
+from recgraph.train.lora.training import TrainedAdapter, save_small
 from recgraph.train.params import Params
 from recgraph.train.pipeline import Note, split_folder
 from recgraph.train.prepare import read_facts
@@ -93,19 +90,6 @@ def _source(folder: Path) -> str:
     """Where the shop's data come from, for the card."""
     facts = snapshot.meta(folder / "data" / "prepare" / "all")
     return "simulated" if facts.get("simulated") else facts.get("name", "")
-
-
-def save_small(adapter: Path, target: Path) -> None:
-    """Copies a PEFT adapter with its weights in bf16: half the size, and what is measured is what is shipped."""
-    target.mkdir(parents=True)
-    shutil.copyfile(adapter / "adapter_config.json", target / "adapter_config.json")
-    weights = load_file(adapter / WEIGHTS)
-    save_file(
-        {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in sorted(weights.items())},
-        target / WEIGHTS,
-        metadata={"format": "pt"},
-    )
-    (target / WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
 
 
 def _write_metrics(folder: Path, task: str, metrics: Mapping[str, Any], trained: TrainedAdapter) -> None:

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -23,16 +24,18 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file, save_file
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from recgraph.errors import SettingsError
+from recgraph.tools.llm.adapter_sets import WEIGHTS
 from recgraph.tools.llm.places import placement, quiet_transformers
-from recgraph.train.lora.model import length_step, load_base, perplexities, tree_loss
+from recgraph.train.lora.model import compile_layers, length_step, load_base, perplexities, tree_loss
 from recgraph.train.lora.tokens import Tokens
-from recgraph.train.lora.trees import Example, build, grow
+from recgraph.train.lora.trees import Example, Tree, grow
 from recgraph.train.pipeline import Note
 
 MODULES = {
@@ -185,6 +188,7 @@ def train(
     """
     torch.manual_seed(settings.seed)
     model = load_base(base, settings.quantize)
+    compile_layers(model)
     lora = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -267,8 +271,8 @@ def _train_phase(plan: _Plan, model: Any, lora: LoraConfig | None, examples: Seq
     begin; None: the model's own."""
     settings, note, work = plan.settings, plan.note, plan.work / label.split()[0]
     whole = settings.loss == "prompt"
-    trees = list(grow(examples, settings.tree_tokens, whole=whole))
-    sizes = [len(build([examples[place] for place in places], whole=whole)) for places in trees]
+    cut = list(grow(examples, settings.tree_tokens))
+    trees, sizes = [places for places, _ in cut], [size for _, size in cut]
     world = int(os.environ.get("WORLD_SIZE", "1"))
     a_step = max(1, round(settings.batch / (len(examples) / len(trees)) / world))
     steps = math.ceil(len(trees) / (a_step * world))
@@ -280,7 +284,8 @@ def _train_phase(plan: _Plan, model: Any, lora: LoraConfig | None, examples: Seq
     arguments = _arguments(settings, work, a_step, steps, world)
 
     def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        return build([examples[place] for row in rows for place in trees[row["tree"]]], whole=whole).tensors(multiple)
+        chosen = [examples[place] for row in rows for place in trees[row["tree"]]]
+        return Tree(chosen, whole=whole).tensors(multiple)
 
     with quiet_transformers():
         trainer = _Trees(
@@ -307,6 +312,19 @@ def _train_phase(plan: _Plan, model: Any, lora: LoraConfig | None, examples: Seq
     ]
     adapted = trainer.accelerator.unwrap_model(trainer.model)
     return _Phase(adapted, work / "adapter", curve, len(examples), sum(sizes), sum(map(len, examples)))
+
+
+def save_small(adapter: Path, target: Path) -> None:
+    """Copies a PEFT adapter with its weights in bf16: half the size, and what is measured is what is shipped."""
+    target.mkdir(parents=True)
+    shutil.copyfile(adapter / "adapter_config.json", target / "adapter_config.json")
+    weights = load_file(adapter / WEIGHTS)
+    save_file(
+        {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in sorted(weights.items())},
+        target / WEIGHTS,
+        metadata={"format": "pt"},
+    )
+    (target / WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
 
 
 def _flops(model: Any, layers: int) -> float:
@@ -345,6 +363,7 @@ def _arguments(settings: LoraSettings, work: Path, a_step: int, steps: int, worl
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         dataloader_pin_memory=on_gpu,
+        dataloader_num_workers=2 if on_gpu else 0,  # a tree takes 10 ms to build, and a card should not wait
         ddp_find_unused_parameters=False if world > 1 else None,
         **recomputing,
     )
