@@ -8,8 +8,10 @@ so nothing can be invented.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from operator import attrgetter
 from typing import Protocol
 
 from recgraph.graph.prompts import clean
@@ -91,7 +93,16 @@ class _Seen:
 
 
 def _values(item: Item, fields: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple([getattr(item, name) for name in fields])
+    return _getter(fields)(item)
+
+
+@cache
+def _getter(fields: tuple[str, ...]) -> Callable[[Item], tuple[str, ...]]:
+    """Reads them at once: an answer looks at all that a shopper has seen, field by field."""
+    if len(fields) == 1:
+        [name] = fields
+        return lambda item: (getattr(item, name),)
+    return attrgetter(*fields)
 
 
 def _reason(item: Item, source: str, state: State, evidence: Evidence, met: _Seen | None = None) -> _Reason:

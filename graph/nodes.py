@@ -46,6 +46,7 @@ SMALL_WEIGHT = 0.1
 # Words in a title that speak to the model lifted a product by up to 14 places (benchmarks/injection.py). What a title
 # can win is both together: with its own words the product may fall, and with others be lifted.
 _MOST_LIFTED, _MOST_FALLEN = 2, 1
+_STAND_BY = 2
 # Events of a shopper that are read, the newest. Somebody with more, a bot mostly, costs no more than one with as many.
 MOST_EVENTS = 500
 NOTHING_LEFT = "Nothing to recommend"
@@ -160,6 +161,13 @@ class NodeSettings:
     def judged(self, k: int) -> int:
         """How many candidates are reranked: no more than can come among the first `k`."""
         return self.candidates if self.rerank_weight >= 1 else min(self.candidates, k + _MOST_LIFTED)
+
+
+    def retrieved(self, k: int, mode: str, model: bool) -> int:
+        """How many candidates are retrieved. Where none is reranked, the first `k` are shown as they are, and a few
+        more stand by for those that were taken off sale meanwhile."""
+        reranked = (model and self.rerank_weight > 0) or mode == "paper"
+        return max(self.candidates, k) if reranked else k + _STAND_BY
 
 
 class FittedTool(Protocol[Tool]):
@@ -323,7 +331,7 @@ class Nodes:
             state.get("query") or "",
             state["history"],
             state["memory"],
-            max(s.candidates, state["k"]),
+            s.retrieved(state["k"], state["mode"], self.llm is not None),
             state["mode"],
             s.mixup,
             exclude=_ruled_out(state),

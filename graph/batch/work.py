@@ -4,6 +4,7 @@ many processes as it is told to; nothing is shared but the store, which is read,
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class Worker:
         with FileLock(self.folder / ".open.lock"):
             self.recommender = Recommender.open(settings.pop("store"), **settings)
             self.recommender.warm_up(memory=False)
+        gc.freeze()  # the catalogue stays; looking through it again and again for garbage took a twentieth of the time
         llm = self.recommender.llm
         self._outage = Outage(llm) if llm else None
 

@@ -104,11 +104,13 @@ class Near:
 
     def __init__(self, index: VectorIndex, vectors: Vectors) -> None:
         self.index, self.vectors = index, np.asarray(vectors, np.float32)
-        mean, spread = index.moments
-        wide = self.vectors.astype(np.float64)
-        self.mean, self.deviation = moments(
-            wide @ mean, ((wide @ spread) * wide).sum(1), np.asarray(self.vectors.any(1))
-        )
+        told = np.asarray(self.vectors.any(1))
+        mean, variance = np.zeros(len(told)), np.zeros(len(told))
+        if told.any():
+            wide = self.vectors[told].astype(np.float64)
+            mean[told] = wide @ index.moments[0]
+            variance[told] = ((wide @ index.moments[1]) * wide).sum(1)
+        self.mean, self.deviation = moments(mean, variance, told)
         self._scores: Scores | None = None  # of an exact index: all of them at once, in one product
 
     def first(self, line: int, depth: int, may: Mask | None = None) -> Rows:
