@@ -262,8 +262,20 @@ def test_examples_in_a_batch_are_those_one_by_one_and_no_text_is_read_twice(
 
     monkeypatch.setattr(tokens._chat, "encode_all", counted)
     assert tokens.examples(lessons) == alone
-    # The prompts of seven lessons as they come; three answers and what stands before and up to their ids; "Yes".
-    assert len(read) == len(lessons) + 3 * 3 + 1
+    # The prompts of seven lessons as they come; their end, alone and with the answer, what stands before its id, what up
+    # to it, and "Yes".
+    assert len(read) == len(lessons) + 5
+
+
+def test_an_answer_has_the_tokens_it_has_behind_the_whole_prompt(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, answer = Tokens(base), "ID: SX4ZT6\nTitle: Red Boots"
+    lessons = [
+        Lesson(Prompt("Sell.", f"{end}"), answer, silent="SX4ZT6") for end in ("a. ", "b\n\n", "\n c", "d <|", "é")
+    ]
+    by_its_end = tokens.examples(lessons)
+    assert len(tokens._chat.tail(tokens._chat.render(lessons[0].prompt)[0])) < 40
+    monkeypatch.setattr(tokens._chat, "_begins_anew", False)
+    assert tokens.examples(lessons) == by_its_end
 
 
 def test_the_exam_asks_for_perplexity_where_models_run(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,11 @@ class ChatText:
         self._control = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
         self._control_ids = frozenset(tokenizer.convert_tokens_to_ids(self._control))
         self._system = self._takes_system()
-        self._own = self._count_control(self.encode(self._apply("a", "b")))
+        probe = self._apply("a", "b")
+        whole, self._begins_anew = self.encode(probe), True
+        alone = self.encode(self.tail(probe))
+        self._begins_anew = whole[len(whole) - len(alone) :] == alone
+        self._own = self._count_control(whole)
         pieces: list[str] = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
         breaks = ("Ċ", "\n", "<0x0A>")  # how byte-level and SentencePiece vocabularies write a line end
         self.line_ends = frozenset(
@@ -62,6 +66,14 @@ class ChatText:
                     "to the model."
                 )
         return rendered
+
+    def tail(self, rendered: str) -> str:
+        """What of a rendered prompt stands from its last control token on: there a tokenizer begins anew, so that this
+        and what is written after it has the tokens it has behind the whole prompt. All of it with a tokenizer that does
+        not."""
+        return (
+            rendered[max(0, *(rendered.rfind(token) for token in self._control)) :] if self._begins_anew else rendered
+        )
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text, control tokens understood."""

@@ -44,30 +44,36 @@ class Tokens:
         """One example a lesson, in their order. SettingsError where one is longer than `limit` (0: no limit).
 
         The tokenizer gets many texts at once, which it works through in all cores (unless TOKENIZERS_PARALLELISM says
-        no), and each text once.
+        no): each prompt once, and of the answers with their prompts only what may not be cut (`ChatText.tail`).
         """
         found: list[Example] = []
         for start in range(0, len(lessons), _AT_ONCE):
             part = lessons[start : start + _AT_ONCE]
             rendered = self._chat.render_all([lesson.prompt for lesson in part])
-            known = dict(rendered)
-            texts = [_texts(lesson, text) for lesson, (text, _) in zip(part, rendered, strict=True)]
-            new = [text for text in dict.fromkeys(one for some in texts for one in some) if text not in known]
-            known.update(zip(new, self._chat.encode_all(new), strict=True))
+            tails = [self._chat.tail(text) for text, _ in rendered]
+            texts = [_texts(lesson, tail) for lesson, tail in zip(part, tails, strict=True)]
+            new = list(dict.fromkeys([*tails, *(one for some in texts for one in some)]))
+            known = dict(zip(new, self._chat.encode_all(new), strict=True))
             found += [
-                self._example(lesson, tokens, [known[text] for text in some], limit)
-                for lesson, (_, tokens), some in zip(part, rendered, texts, strict=True)
+                self._example(lesson, tokens, known[tail], [known[text] for text in some], limit)
+                for lesson, (_, tokens), tail, some in zip(part, rendered, tails, texts, strict=True)
             ]
         return found
 
-    def _example(self, lesson: Lesson, tokens: list[int], texts: Sequence[list[int]], limit: int) -> Example:
-        """From the tokens of its prompt and of its `_texts`."""
+    def _example(
+        self, lesson: Lesson, tokens: list[int], tail: list[int], texts: Sequence[list[int]], limit: int
+    ) -> Example:
+        """From the tokens of its prompt, of the prompt's tail and of its `_texts`."""
         whole, *cut = texts
-        if whole[: len(tokens)] != tokens:
+        if tokens[len(tokens) - len(tail) :] != tail:
+            raise ValueError(
+                f"The tokenizer reads the end of a prompt in another way alone: {lesson.prompt.user[-40:]!r}."
+            )
+        if whole[: len(tail)] != tail:
             raise ValueError(f"The answer {lesson.answer[:40]!r} melts into its prompt.")
-        learnt = array("i", whole[len(tokens) :] + (self._end if lesson.stop else []))
+        learnt = array("i", whole[len(tail) :] + (self._end if lesson.stop else []))
         # A token that holds something else beside the silent part counts to neither end.
-        start, end = (_shared(whole, one) - len(tokens) for one in cut) if cut else (0, 0)
+        start, end = (_shared(whole, one) - len(tail) for one in cut) if cut else (0, 0)
         found = Example(array("i", tokens), learnt, lesson.weight, lesson.group, (start, end))
         if limit and len(found) > limit:
             raise SettingsError(
@@ -78,7 +84,7 @@ class Tokens:
 
 
 def _texts(lesson: Lesson, prompt: str) -> list[str]:
-    """The rendered prompt with the answer; and where a part of it is silent, what stands before that, and
+    """The end of the rendered prompt with the answer; and where a part of it is silent, what stands before that, and
     both."""
     whole = [prompt + lesson.answer]
     if not lesson.silent:
