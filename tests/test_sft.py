@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +27,9 @@ from recgraph.tools.llm.protocol import Prompt, Usage
 from recgraph.train.examples.rows import Row, write_rows
 from recgraph.train.lora.exam import measure_fit, measure_next
 from recgraph.train.lora.job import Job, _negatives, train_job
-from recgraph.train.lora.stage import _write_metrics, save_small
-from recgraph.train.lora.training import LoraSettings, TrainedAdapter
+from recgraph.train.lora.stage import _write_metrics
+from recgraph.train.lora.training import LoraSettings, TrainedAdapter, save_small
+from recgraph.train.lora.trees import Example
 
 # ── What an adapter can do ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -351,3 +353,23 @@ def test_metrics_are_one_json_each_and_a_curve_with_one_running_step(tmp_path: P
         ("4", "hard examples", "4.000000"),
         ("5", "hard examples", "3.500000"),
     ]
+
+
+# ── What travels to a machine with a card ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_job_that_travels_is_the_one_that_was_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    from learn import Learning, read_job, write_job
+
+    draw = np.random.default_rng(0)
+
+    def example(trunk: list[int], number: int) -> Example:
+        more = draw.integers(0, 49_152, int(draw.integers(1, 9))).tolist()
+        return Example(array("i", trunk + more), array("i", [number, 2]), 1 / (number + 1), number, (0, number % 2))
+
+    epochs = [[example([1, 2, 3, 4][: number % 5], number) for number in range(20)] for _ in range(2)]
+    epochs[1].append(epochs[1][-1])  # the same again: nothing of it is left to travel
+    what = Learning({"rank": 4}, "default", "llm-systems/1")
+    write_job(tmp_path / "job.npz", epochs, what)
+    assert read_job(tmp_path / "job.npz") == (epochs, what)

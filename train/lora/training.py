@@ -194,11 +194,11 @@ def train(
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=list(MODULES[settings.modules]),
-        layers_to_transform=_last_layers(model, settings.layers),
+        layers_to_transform=last_layers(model, settings.layers),
         task_type="CAUSAL_LM",
     )
     plan = _Plan(Tokens(base).tokenizer, settings, work, note)
-    started, flops = time.monotonic(), _flops(model, settings.layers)
+    started, flops = time.monotonic(), flops_per_token(model, settings.layers)
     every = [example for epoch in epochs for example in epoch]
     if start is not None:
         model = PeftModel.from_pretrained(model, str(start), is_trainable=True)
@@ -327,7 +327,9 @@ def save_small(adapter: Path, target: Path) -> None:
     (target / WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
 
 
-def _flops(model: Any, layers: int) -> float:
+def flops_per_token(model: Any, layers: int) -> float:
+    """Floating-point operations of a training step, attention not counted: 2 for each weight read forward, 2 more where
+    the gradient passes back through it, which is the last `layers` (0: all)."""
     config = model.config
     heads, size = config.num_attention_heads, config.hidden_size
     head = getattr(config, "head_dim", None) or size // heads
@@ -391,6 +393,7 @@ def _is_json(path: Path) -> bool:
     return True
 
 
-def _last_layers(model: Any, count: int) -> list[int] | None:
+def last_layers(model: Any, count: int) -> list[int] | None:
+    """Their numbers; None for all."""
     total = int(model.config.num_hidden_layers)
     return list(range(max(0, total - count), total)) if count else None
