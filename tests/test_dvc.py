@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "id_embeddings": {"epochs": 1},
     "title_embeddings": {"cases": 20},
     "textformer": {"dim": 16, "epochs": 1},
-    "examples": {"train_cases": 8, "valid_cases": 2, "test_cases": 2, "held_out": 0.5},
+    "examples": {"train_cases": 8, "valid_cases": 2, "test_cases": 2, "held_out": 0.5, "shops": []},
 }
 
 

@@ -166,7 +166,15 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def params_of(folder: Path, **own: Any) -> dict[str, Any]:
     params = load_params(folder)
-    limits = {"train_cases": 12, "valid_cases": 2, "test_cases": 6, "summary_users": 2, "pool": 2, "processes": 1}
+    limits = {
+        "train_cases": 12,
+        "valid_cases": 2,
+        "test_cases": 6,
+        "summary_users": 2,
+        "pool": 2,
+        "processes": 1,
+        "shops": [],
+    }
     return {**params, "shop": SMALL, "examples": {**params["examples"], **limits, **own}}
 
 
@@ -238,3 +246,8 @@ def test_shops_of_other_seeds_give_cases_to_learn_from_and_none_to_be_held_out(p
     assert any(row.kind == "hard" for rows in more["train"].values() for row in rows)
     examples.run(params_of(pipeline, shops=[5, 4]), own, notes.append)
     assert read_rows(file, "train") == more["train"]
+    facts = own / "data" / "prepare" / "all" / "meta.json"
+    facts.write_text(facts.read_text("utf-8").replace('"simulated"', '"was_simulated"'), "utf-8")
+    examples.run(params_of(pipeline, shops=[4, 5]), own, notes.append)
+    assert told(read_rows(file, "train")) == told(alone["train"])
+    assert any(note.startswith("examples.shops is left out") for note in notes)

@@ -10,7 +10,8 @@ and a pool of products that were not chosen, answered No, from which training dr
 
 A seeded share of users is held out: they are in the parts valid and test, with cases of those times, and never in
 train. Which cases are taken depends on the seed and the ids alone, so that the same shop gives the same rows. Simulated
-shops of other seeds (`examples.shops`) give more cases of the part train, and none of another.
+shops of other seeds (`examples.shops`) give more cases of the part train, and none of another; beside a shop that is
+not simulated they are left out.
 """
 
 from __future__ import annotations
@@ -236,12 +237,15 @@ def run(params: Params, folder: Path, note: Note) -> None:
     """Params: split, shop, prepare, memory, the fields of `ExamplesParams`. Reads data/prepare, title_embeddings,
     memory and what the ranking needs."""
     own, split = block(params, "examples", ExamplesParams), split_folder(params, folder)
-    check_seeds(params, own.shops)
+    seeds = own.shops if snapshot.meta(folder / "data" / "prepare" / "all").get("simulated") else ()
+    if own.shops and not seeds:
+        note("examples.shops is left out: simulated shops say little of another one")
+    check_seeds(params, seeds)
     settings, target = Settings(wording=own.wording), folder / "data" / "examples"
     chosen = choose(read_cases(split), own.limits, own.held_out, own.seed)
     with tempfile.TemporaryDirectory(prefix="recgraph-examples-") as scratch:
         shops = {"": (folder, chosen)}
-        for seed in own.shops:
+        for seed in seeds:
             place = Path(scratch) / str(seed)
             build_shop(params, folder, seed, place, note)
             cases = choose(read_cases(split_folder(params, place), "train"), own.limits, 0.0, own.seed)
