@@ -1,7 +1,7 @@
 """What a language model is worth beside the ranking: the test cases of the pipeline's shop, with and without what it
 says.
 
-    python benchmarks/worth.py [--folder .] [--adapter default] [--cases 400] [--keep FOLDER]
+    python benchmarks/worth.py [--folder .] [--adapter default] [--cases 400] [--keep FOLDER] [--part valid]
 
 Reads params.yaml and data/ of the folder, as `dvc repro` leaves them: all that is fitted knows what was before the cut
 alone, and the adapter learnt from cases before it. For each test case the ranking gives its first twenty; the model
@@ -229,18 +229,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path())
     parser.add_argument("--adapter", default="default", help="a set, or none")
-    parser.add_argument("--cases", type=int, default=400, help="test cases of whole users; 0: all")
+    parser.add_argument("--part", default="test", choices=["test", "valid"], help="valid: to choose a weight by")
+    parser.add_argument("--cases", type=int, default=400, help="of whole users; 0: all")
     parser.add_argument("--keep", type=Path, default=Path("worth"), help="what was asked is kept there")
     asked = parser.parse_args()
     params, before = load_params(asked.folder), os.getloadavg()[0]
     split = split_folder(params, asked.folder)
-    cases = sample(read_cases(split, "test"), asked.cases, seed=7)
+    cases = sample(read_cases(split, asked.part), asked.cases, seed=7)
     base = find_llm()
     one = find_set(asked.adapter) if asked.adapter != "none" else None
     llm = LocalLLM(base, {name: str(folder) for name, folder in one.adapters.items()} if one else None)
     label = one.label.replace("/", "-") if one else "none"
     asked.keep.mkdir(parents=True, exist_ok=True)
-    kept = asked.keep / f"{label}.jsonl"
+    kept = asked.keep / f"{label}{'-valid' if asked.part == 'valid' else ''}.jsonl"
     known = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     with (
         snapshot.open_folder(asked.folder / "data" / "prepare" / "all") as store,

@@ -4,8 +4,9 @@ shops of the leaderboard.
     recgraph evaluate --store beauty.duckdb --split loo --systems fused --export fused.parquet
     python benchmarks/worth_lists.py --store beauty.duckdb --run fused.parquet --learnt base,default,60,200
 
-`--learnt` names what answers, one after the other: `base` is the model alone, `default` (or another set) an adapter
-from elsewhere, a number an adapter that goes on from `default` with so many train cases of this shop. How much a Yes
+`--learnt` names what answers, one after the other: `base` is the model alone, `default` (or another set, or its folder:
+one that was trained on a card, say) an adapter from elsewhere, a number an adapter that goes on from `default` with so
+many train cases of this shop. How much a Yes
 counts is learnt as in worth.py, on half of the users, and measured on the other half.
 
 A case whose target is not among the first ten has an NDCG@10 of 0 in any order of them, so only the others are asked,
@@ -115,7 +116,8 @@ def main() -> None:
     share = float((first[:, :DEPTH] == asked.cases.target[:, None]).any(1).mean())
     given.keep.mkdir(parents=True, exist_ok=True)
     for learnt in given.learnt.split(","):
-        before, kept = os.getloadavg()[0], given.keep / f"{given.store.stem}-{given.system}-{learnt}-{len(rows)}.json"
+        name = "-".join((given.store.stem, given.system, learnt.strip("/").replace("/", "-"), str(len(rows))))
+        before, kept = os.getloadavg()[0], given.keep / f"{name}.json"
         if not kept.exists():
             workshop = Workshop(given.store, given.keep, tuned={given.system: settings_for(learnt)})
             system: Any = systems([given.system], workshop)[given.system](7)

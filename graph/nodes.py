@@ -133,10 +133,16 @@ class NodeSettings:
 
     @classmethod
     def of(
-        cls, settings: Settings, currency: str = "", *, large: bool = False, adapters: Mapping[str, str] | None = None
+        cls,
+        settings: Settings,
+        currency: str = "",
+        *,
+        large: bool = False,
+        adapters: Mapping[str, str] | None = None,
+        weight: float | None = None,
     ) -> NodeSettings:
         """The one place where they are made. `large`: the base model judges and writes titles untrained (T 5.5);
-        `adapters` by task."""
+        `adapters` by task; `weight`: what Yes and No were measured to be worth in this shop, where they were."""
         tasks = adapters or {}
         # What a small model writes in place of the chosen product's own title brings nothing in mode fused, and takes
         # a pass or two; that its neighbours come first is what mode paper is (F 4.4).
@@ -145,9 +151,7 @@ class NodeSettings:
         return cls(
             **{name: getattr(settings, name) for name in named},
             currency=currency,
-            rerank_weight=settings.rerank_weight
-            if settings.rerank_weight is not None
-            else (1.0 if large else SMALL_WEIGHT),
+            rerank_weight=_first_given(settings.rerank_weight, weight, 1.0 if large else SMALL_WEIGHT),
             free_title=writes if settings.titles == "auto" else settings.titles == "free",
             next_adapter=tasks.get("next"),
             fit_adapter=tasks.get("fit"),
@@ -482,6 +486,10 @@ class Nodes:
 def _ruled_out(state: State) -> tuple[str, ...]:
     """The ids of what is not shown: bought before, or not wanted."""
     return (*(state.get("bought") or ()), *(state.get("exclude") or ()))
+
+
+def _first_given(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
 
 
 def _afresh(state: State, update: State) -> dict[str, Any]:

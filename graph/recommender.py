@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -473,7 +474,16 @@ class Recommender:
         return self._live(until) if as_of is None else self._of_moments(as_of, until)
 
     def _told(self, settings: Settings) -> NodeSettings:
-        return NodeSettings.of(settings, self.currency, large=self._large, adapters=self.adapters.names)
+        weight, names = self._judging_weight, self.adapters.names
+        return NodeSettings.of(settings, self.currency, large=self._large, adapters=names, weight=weight)
+
+    @cached_property
+    def _judging_weight(self) -> float | None:
+        """What the adapter's Yes and No were measured to be worth in this shop."""
+        if not self.adapters.judging:
+            return None
+        shop = "simulated" if self.store.meta("simulated") else self.store.meta("name") or ""
+        return self.adapters.weight_in(shop)
 
     def _nodes(self, settings: Settings, planner: Planner | None = None) -> Nodes:
         reader = self._reader if settings.attributes == "shown" else TitlesOnly(self._reader)

@@ -20,6 +20,7 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
 from recgraph import doctor
 from recgraph.cli import main
 from recgraph.errors import ModelMissing
+from recgraph.graph.nodes import SMALL_WEIGHT
 from recgraph.graph.prompts import VERSIONS
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.summary.grounding import CatalogueWords
@@ -33,6 +34,7 @@ from recgraph.tools.llm.adapter_sets import (
     all_sets,
     check_fit,
     find_set,
+    judging,
     plain_name,
     portable,
     served_names,
@@ -428,6 +430,41 @@ def test_an_adapters_own_exam_says_whether_its_summaries_can_be_used(
     assert not summarizes(tmp_path)  # no card
     AdapterCard("summarize", "small", metrics=metrics).write(tmp_path)
     assert summarizes(tmp_path) is good
+
+
+@pytest.mark.parametrize(
+    ("worth", "read"),
+    [
+        ({"rerank_weight": 0.5, "shop": "simulated", "ndcg@10": 0.1}, (0.5, "simulated")),
+        ({"rerank_weight": 2, "shop": "A"}, None),
+        ({"rerank_weight": "0.5", "shop": "A"}, None),
+        ({"rerank_weight": 0.5, "shop": ""}, None),
+        (0.5, None),
+    ],
+)
+def test_an_adapters_own_exam_says_what_its_judgement_is_worth(
+    tmp_path: Path, worth: object, read: tuple[float, str] | None
+) -> None:
+    assert judging(tmp_path) is None  # no card
+    AdapterCard("recommend", "small", metrics={"worth": worth}).write(tmp_path)
+    assert judging(tmp_path) == read
+
+
+@pytest.mark.parametrize(
+    ("shop_is", "given", "weight"),
+    [("Simulated shop (seed 7)", None, 0.5), ("Simulated shop (seed 7)", 0.2, 0.2), ("", None, SMALL_WEIGHT)],
+)
+def test_judgements_count_what_they_were_measured_to_be_worth_in_that_shop_alone(
+    shop: Path, shop_is: str, given: float | None, weight: float
+) -> None:
+    used = InUse("mine-1", {task: task for task in TASKS}, dict.fromkeys(TASKS, "aa"), judging=(0.5, "simulated"))
+    chosen = load_settings({}, "/nonexistent", store=str(shop), rerank_weight=given)
+    with Store.open(shop, write=True) as store:
+        store.set_meta("simulated", shop_is)
+    llm = FakeLLM(parameters=135_000_000)
+    llm.adapters = TASKS
+    with Recommender(Store.open(shop), chosen, FakeEncoder(), llm, adapters=used) as recommender:  # type: ignore[arg-type]
+        assert recommender.nodes.settings.rerank_weight == weight
 
 
 def test_the_shipped_adapter_for_summaries_is_not_taken_by_itself() -> None:

@@ -166,6 +166,16 @@ def summarizes(folder: str | Path) -> bool:
     return isinstance(kept, (int, float)) and kept >= LEAST_KEPT
 
 
+def judging(folder: str | Path) -> tuple[float, str] | None:
+    """How much an adapter's Yes and No are to count beside the order of retrieval, from 0 to 1, as measured on
+    validation cases of a shop (`benchmarks/worth.py`), and that shop's name; None where that was not measured."""
+    card = AdapterCard.read(folder)
+    worth = card.metrics.get("worth") if card else None
+    weight, shop = (worth.get("rerank_weight"), worth.get("shop")) if isinstance(worth, Mapping) else (None, None)
+    known = isinstance(weight, (int, float)) and 0 <= weight <= 1 and isinstance(shop, str) and shop
+    return (float(weight), str(shop)) if known and weight is not None else None
+
+
 def adapter_fingerprint(folder: str | Path) -> str:
     """Eight hex digits of an adapter's weights and scaling; "" where they cannot be read."""
     try:

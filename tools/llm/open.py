@@ -9,9 +9,10 @@ without (transformers and peft, or langchain-openai), so each is imported where 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recgraph.errors import LLMError, ModelMissing
 from recgraph.store.db import Store
@@ -20,6 +21,7 @@ from recgraph.tools.llm.adapter_sets import (
     all_sets,
     check_fit,
     find_set,
+    judging,
     labelled,
     served_names,
     served_weights,
@@ -76,13 +78,19 @@ def _open_server(url: str, model: str, api_key: str, adapters: Mapping[str, str]
 class InUse:
     """The adapters one recommender asks for. `names` maps a task to the LLM's name of its adapter, `weights` to the
     fingerprint of what answers ("" where a server does not tell); `label` names the set and its weights, "" for none;
-    `notes` say what was done without; `summarizes`: its exam says that its summaries can be used."""
+    `notes` say what was done without; `summarizes`: its exam says that its summaries can be used; `judging`: what its
+    Yes and No are worth in which shop (`adapter_sets.judging`)."""
 
     label: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     summarizes: bool = False
+    judging: tuple[float, str] | None = None
+
+    def weight_in(self, shop: str) -> float | None:
+        """What its Yes and No are to count in a shop; None where nobody measured that there."""
+        return self.judging[0] if self.judging and self.judging[1] == shop else None
 
 
 def open_adapted(
@@ -114,7 +122,8 @@ def open_adapted(
             identity = Base.of(base)
             notes = {check_fit(found.name, folder, identity): None for folder in found.adapters.values()}
             said = tuple(f"adapter: {text}" for text in notes if text)
-            used = InUse(found.label, found.names, found.weights, said, _summarizes(found.tasks.get("summarize")))
+            exams = _exams(found.tasks)
+            used = InUse(found.label, found.names, found.weights, said, **exams)
         except ModelMissing as error:
             if asked:
                 raise
@@ -168,13 +177,15 @@ def _served(server: ServerLLM, wanted: str, *, must: bool) -> InUse:
             raise LLMError(reason)
         return InUse(notes=(f"adapter: untrained answers. {reason}",))
     weights = {task: served_weights(name, server.roots.get(name, "")) for task, name in names.items()}
-    folder = server.roots.get(names.get("summarize", ""))
-    return InUse(labelled(Path(wanted).name, weights), names, weights, summarizes=_summarizes(folder))
+    folders = {task: server.roots[name] for task, name in names.items() if name in server.roots}
+    return InUse(labelled(Path(wanted).name, weights), names, weights, **_exams(folders))
 
 
-def _summarizes(folder: str | Path | None) -> bool:
-    """Of an adapter whose folder can be read here; a card that cannot says nothing."""
-    try:
-        return folder is not None and summarizes(folder)
-    except ModelMissing:
-        return False
+def _exams(folders: Mapping[str, str | Path]) -> dict[str, Any]:
+    """What the exams of a set say, by the fields of `InUse`, of adapters whose folders can be read here; a card that
+    cannot says nothing."""
+    found: dict[str, Any] = {}
+    for name, task, read in (("summarizes", "summarize", summarizes), ("judging", "fit", judging)):
+        with suppress(ModelMissing):
+            found |= {name: read(folders[task])} if task in folders else {}
+    return found
