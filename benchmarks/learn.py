@@ -196,6 +196,8 @@ def train_jobs(given: argparse.Namespace) -> None:
             save_small(trained.adapter, given.out / file.stem)
         portable(given.out / file.stem, model_title(given.base))
         losses = [loss for _, _, loss, _ in trained.curve]
+        lines = ["step,phase,loss", *(f"{step},{phase},{loss:.6f}" for phase, step, loss, _ in trained.curve)]
+        (given.out / f"{file.stem}_loss.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         ends = [round(sum(part) / max(1, len(part)), 4) for part in (losses[:20], losses[-20:])]
         used = trained.cost["tokens_per_second"] * trained.cost["flops_per_token"] / speed
         told = {"job": file.stem, "date": str(date.today()), **machine, "read_seconds": round(ready, 1), **trained.cost}

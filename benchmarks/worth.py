@@ -9,10 +9,12 @@ names the next product (task NEXT), and says Yes or No to each of the twenty, wi
 FIT). What was asked is kept in --keep and not asked again.
 
 How much a Yes counts beside the ranking's own order is learnt, not set: the chance of a candidate is a softmax of
-weighed features (the logarithm of its place; the difference of Yes and No in units of its spread within the case; to
-be the product that was named), fitted on half of the users and measured on the other half, and the other way round.
-What fits more of the named parts of a wish stays before what fits less. Prints a line for each way to rank: NDCG@10
-and MRR with the difference to the ranking alone and its 95 % interval by a bootstrap over users, and seconds a case.
+weighed features (the logarithm of its place; the log odds of Yes against No; to be the product that was named), fitted
+on half of the users and measured on the other half, and the other way round. What fits more of the named parts of a
+wish stays before what fits less. `--part valid` asks validation cases; the `odds learnt` that it prints are what an
+adapter's card may say (metrics.worth), and `--odds` measures them on test cases. Prints a line for each way to rank:
+NDCG@10 and MRR with the difference to the ranking alone and its 95 % interval by a bootstrap over users, and seconds a
+case.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from recgraph import __version__
 from recgraph.evaluation.origin import machine
 from recgraph.evaluation.statistics import intervals
 from recgraph.graph import prompts
-from recgraph.graph.nodes import blend
+from recgraph.graph.nodes import NodeSettings, blend
 from recgraph.settings import Settings
 from recgraph.store import snapshot
 from recgraph.tools.candidates import Candidate
@@ -55,6 +57,7 @@ from recgraph.train.prepare import Case, read_cases
 Floats = NDArray[np.float64]
 PENALTY = 1e-2  # on squared weights, for few cases
 SERVED = (0.0, 0.1, 0.25, 0.5, 0.75)  # `rerank_weight`: below 1 nothing moves more than a few places
+JUDGED = NodeSettings(rerank_weight=SERVED[1]).judged(10)
 # the features of each way to rank, beside the place
 WAYS: Mapping[str, tuple[str, ...]] = {
     "place alone": (),
@@ -118,9 +121,8 @@ def ask(
 def features(one: Answered, names: Sequence[str]) -> Floats:
     """float64[candidates, 1 + names]."""
     places = np.arange(len(one.candidates), dtype=np.float64)
-    logits = np.array(one.logits)
     known = {
-        "yes": (logits - logits.mean()) / max(float(logits.std()), 1e-9),
+        "yes": np.array(one.logits),
         "named": np.array([item_id == one.named for item_id in one.candidates], np.float64),
     }
     return np.stack([-np.log1p(places), *(known[name] for name in names)], axis=1)
@@ -148,13 +150,16 @@ def place_of(one: Answered, weights: Floats, names: Sequence[str]) -> int:
     return int(np.flatnonzero(order == one.candidates.index(one.target))[0])
 
 
-def served_place(one: Answered, weight: float) -> int:
-    """The same where the product reranks with a `rerank_weight`."""
+def served_place(one: Answered, weight: float, odds: float | None = None) -> int:
+    """The same where the product reranks with a `rerank_weight`, or by `odds`: those that can come among the ten it
+    shows."""
     lines = [
         Candidate(item_id, 0.0, "sequence", ("sequence",), fits)
-        for item_id, fits in zip(one.candidates, one.fits, strict=True)
+        for item_id, fits in zip(one.candidates[:JUDGED], one.fits[:JUDGED], strict=True)
     ]
-    order = [line.candidate.item_id for line in blend(lines, [(logit, 0.0) for logit in one.logits], weight)]
+    pairs = [(logit, 0.0) for logit in one.logits[:JUDGED]]
+    first = [line.candidate.item_id for line in blend(lines, pairs, weight, odds)]
+    order = [*first, *one.candidates[JUDGED:]]
     return order.index(one.target) if one.target in order else -1
 
 
@@ -171,8 +176,16 @@ def by_users(cases: Sequence[Answered], values: Floats) -> tuple[float, float, f
     return found.mean, found.low, found.high
 
 
-def ranked(cases: Sequence[Answered]) -> dict[str, tuple[list[int], list[Floats]]]:
-    """For each way the targets' places, each by weights of the other half of the users, and both weights."""
+def learnt_odds(cases: Sequence[Answered]) -> float:
+    """What Yes against No is worth as it is served, the logarithm of a place being 1: of those that are judged."""
+    cut = [replace(one, candidates=one.candidates[:JUDGED], logits=one.logits[:JUDGED]) for one in cases]
+    place, yes = learn(cut, WAYS["with Yes/No"])
+    return float(max(0.0, yes / place))
+
+
+def ranked(cases: Sequence[Answered], odds: float | None = None) -> dict[str, tuple[list[int], list[Floats]]]:
+    """For each way the targets' places, each by weights of the other half of the users, and both weights; and as it is
+    served with `odds` that come from elsewhere."""
     users = sorted({one.user_id for one in cases})
     halves = set(np.random.default_rng(7).permutation(users)[: len(users) // 2].tolist())
     found = {}
@@ -189,6 +202,7 @@ def ranked(cases: Sequence[Answered]) -> dict[str, tuple[list[int], list[Floats]
     return {
         "the ranking": (own, []),
         **found,
+        **({f"odds {odds}": ([served_place(one, 0.0, odds) for one in cases], [])} if odds else {}),
         "the named product as it is served": (voted, []),
         "Yes/No alone": (yes, []),
     }
@@ -201,8 +215,8 @@ def best_weight(cases: Sequence[Answered], served: Mapping[float, list[int]], ha
     return max(means, key=lambda weight: float(means[weight]))
 
 
-def report(cases: Sequence[Answered]) -> dict[str, Any]:
-    found = ranked(cases)
+def report(cases: Sequence[Answered], odds: float | None = None) -> dict[str, Any]:
+    found = ranked(cases, odds)
     base, reciprocal = gains(found["the ranking"][0])
     lines = {}
     for way, (places, weights) in found.items():
@@ -221,6 +235,7 @@ def report(cases: Sequence[Answered]) -> dict[str, Any]:
         "among the candidates": float(np.mean([one.target in one.candidates for one in cases])),
         "named": float(np.mean([one.named == one.target for one in cases])),
         "seconds, median": {"next": float(np.median(seconds[:, 0])), "fit": float(np.median(seconds[:, 1]))},
+        "odds learnt": round(learnt_odds(cases), 2),
         "ways": lines,
     }
 
@@ -231,6 +246,7 @@ def main() -> None:
     parser.add_argument("--adapter", default="default", help="a set, or none")
     parser.add_argument("--part", default="test", choices=["test", "valid"], help="valid: to choose a weight by")
     parser.add_argument("--cases", type=int, default=400, help="of whole users; 0: all")
+    parser.add_argument("--odds", type=float, help="those that the validation cases taught, to be measured")
     parser.add_argument("--keep", type=Path, default=Path("worth"), help="what was asked is kept there")
     asked = parser.parse_args()
     params, before = load_params(asked.folder), os.getloadavg()[0]
@@ -257,7 +273,7 @@ def main() -> None:
     answered = [Answered(**json.loads(line)) for line in kept.read_text(encoding="utf-8").splitlines()]
     facts = {"version": __version__, "machine": machine(), "load": [round(before, 1), round(os.getloadavg()[0], 1)]}
     told = {"date": str(date.today()), "command": f"python {' '.join(sys.argv)}", "adapter": label}
-    print(json.dumps({**facts, **told, **report(answered[: len(cases)])}))
+    print(json.dumps({**facts, **told, **report(answered[: len(cases)], asked.odds)}))
 
 
 if __name__ == "__main__":

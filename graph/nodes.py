@@ -124,6 +124,7 @@ class NodeSettings:
     candidates: int = 20
     mixup: int = 1
     rerank_weight: float = SMALL_WEIGHT
+    odds: float | None = None  # of an adapter that was measured in this shop (`blend`)
     next_adapter: str | None = None
     fit_adapter: str | None = None
     k: int = 10  # this and the next two: where the request does not say
@@ -139,10 +140,10 @@ class NodeSettings:
         *,
         large: bool = False,
         adapters: Mapping[str, str] | None = None,
-        weight: float | None = None,
+        odds: float | None = None,
     ) -> NodeSettings:
         """The one place where they are made. `large`: the base model judges and writes titles untrained (T 5.5);
-        `adapters` by task; `weight`: what Yes and No were measured to be worth in this shop, where they were."""
+        `adapters` by task; `odds`: what Yes and No were measured to be worth in this shop, where they were."""
         tasks = adapters or {}
         # What a small model writes in place of the chosen product's own title brings nothing in mode fused, and takes
         # a pass or two; that its neighbours come first is what mode paper is (F 4.4).
@@ -151,7 +152,10 @@ class NodeSettings:
         return cls(
             **{name: getattr(settings, name) for name in named},
             currency=currency,
-            rerank_weight=_first_given(settings.rerank_weight, weight, 1.0 if large else SMALL_WEIGHT),
+            rerank_weight=settings.rerank_weight
+            if settings.rerank_weight is not None
+            else (1.0 if large else SMALL_WEIGHT),
+            odds=odds if settings.rerank_weight is None else None,
             free_title=writes if settings.titles == "auto" else settings.titles == "free",
             next_adapter=tasks.get("next"),
             fit_adapter=tasks.get("fit"),
@@ -165,7 +169,6 @@ class NodeSettings:
     def judged(self, k: int) -> int:
         """How many candidates are reranked: no more than can come among the first `k`."""
         return self.candidates if self.rerank_weight >= 1 else min(self.candidates, k + _MOST_LIFTED)
-
 
     def retrieved(self, k: int, mode: str, model: bool) -> int:
         """How many candidates are retrieved. Where none is reranked, the first `k` are shown as they are, and a few
@@ -388,7 +391,7 @@ class Nodes:
         with self.planner.timed("rerank", len(asked)) as done:
             pairs, usage = self.llm.score(asked, adapter=s.fit_adapter, deadline=deadline)
             done(len(pairs))
-        scored = blend(state["candidates"][: len(pairs)], pairs, s.rerank_weight)
+        scored = blend(state["candidates"][: len(pairs)], pairs, s.rerank_weight, s.odds)
         lowest = min(line.score for line in scored)
         cut_short = [
             f"rerank: the deadline passed after {len(pairs)} of {len(asked)} candidates (the others follow in the "
@@ -488,10 +491,6 @@ def _ruled_out(state: State) -> tuple[str, ...]:
     return (*(state.get("bought") or ()), *(state.get("exclude") or ()))
 
 
-def _first_given(*values: float | None) -> float:
-    return next(value for value in values if value is not None)
-
-
 def _afresh(state: State, update: State) -> dict[str, Any]:
     """The update that begins a run. What is added up within one starts from it, so that a thread's next turn carries
     nothing of the last one's."""
@@ -500,18 +499,24 @@ def _afresh(state: State, update: State) -> dict[str, Any]:
     return {**update, **{name: Overwrite(value) for name, value in added.items() if name in state}}
 
 
-def blend(candidates: Sequence[Candidate], pairs: Sequence[tuple[float, float]], weight: float) -> list[Scored]:
-    """Orders candidates by (1 - weight) x retrieval + weight x Yes/No, both as z-scores; ties keep the order of
-    retrieval. Only what fits equally many named parts of the wish changes places, whatever the weight. Below a weight
-    of 1, where the model ranks alone (T 4.3), none comes more than `_MOST_LIFTED` places before where retrieval has it,
-    and none more than `_MOST_FALLEN` behind.
+def blend(
+    candidates: Sequence[Candidate], pairs: Sequence[tuple[float, float]], weight: float, odds: float | None = None
+) -> list[Scored]:
+    """Orders candidates by (1 - weight) x retrieval + weight x Yes/No, both as z-scores; or, where `odds` are given, by
+    the log odds of Yes against No, times these, less the logarithm of the place. Ties keep the order of retrieval. Only
+    what fits equally many named parts of the wish changes places, whatever the weight. Below a weight of 1, where the
+    model ranks alone (T 4.3), none comes more than `_MOST_LIFTED` places before where retrieval has it, and none more
+    than `_MOST_FALLEN` behind.
 
     `pairs` are log-probabilities of Yes and No, one a candidate. Ranking by the logit difference, not by T eq. 3
     (DESIGN 7).
     """
-    retrieval = _standard(np.array([-math.log1p(rank) for rank in range(len(candidates))]))
+    retrieval = np.array([-math.log1p(rank) for rank in range(len(candidates))])
     logits = np.array([yes - no for yes, no in pairs])
-    scores = (1 - weight) * retrieval + weight * _standard(logits)
+    if odds is None:
+        scores = (1 - weight) * _standard(retrieval) + weight * _standard(logits)
+    else:
+        scores = retrieval + odds * logits
     levels = np.array([-candidate.fits for candidate in candidates])
     order = np.lexsort((-scores, levels)).tolist()  # stable, the last key first
     if weight < 1:

@@ -474,16 +474,16 @@ class Recommender:
         return self._live(until) if as_of is None else self._of_moments(as_of, until)
 
     def _told(self, settings: Settings) -> NodeSettings:
-        weight, names = self._judging_weight, self.adapters.names
-        return NodeSettings.of(settings, self.currency, large=self._large, adapters=names, weight=weight)
+        odds, names = self._odds, self.adapters.names
+        return NodeSettings.of(settings, self.currency, large=self._large, adapters=names, odds=odds)
 
     @cached_property
-    def _judging_weight(self) -> float | None:
+    def _odds(self) -> float | None:
         """What the adapter's Yes and No were measured to be worth in this shop."""
         if not self.adapters.judging:
             return None
         shop = "simulated" if self.store.meta("simulated") else self.store.meta("name") or ""
-        return self.adapters.weight_in(shop)
+        return self.adapters.odds_in(shop)
 
     def _nodes(self, settings: Settings, planner: Planner | None = None) -> Nodes:
         reader = self._reader if settings.attributes == "shown" else TitlesOnly(self._reader)

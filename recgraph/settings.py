@@ -56,7 +56,7 @@ class Settings:
     memory_queries: int = 2  # Q of F 4.2
     memory_products: int = 2  # V of F 4.2
     mixup: int = 1  # N of F 4.4
-    # share of the Yes/No order in the final order; 0: none is asked; None by what the model is (docs/adapters.md)
+    # share of the Yes/No order in the final order; 0: none is asked; None by what was measured (docs/adapters.md)
     rerank_weight: float | None = None
     deadline: float = 30.0  # seconds for the whole recommendation; what does not fit is left out (docs/operations.md)
 
@@ -101,7 +101,8 @@ class Settings:
     @property
     def asks_llm(self) -> bool:
         """Whether a language model is asked: one that is named, or what only one can do. Nothing else asks for it,
-        because the small one that is at hand adds nothing to the order of products (docs/results.md)."""
+        because the small one that is at hand adds little or nothing to the order of products, and takes a second
+        (docs/results.md)."""
         if self.llm == "none":
             return False
         chosen = self.llm or self.llm_url or self.adapter not in ("", "none")

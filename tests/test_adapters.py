@@ -435,10 +435,11 @@ def test_an_adapters_own_exam_says_whether_its_summaries_can_be_used(
 @pytest.mark.parametrize(
     ("worth", "read"),
     [
-        ({"rerank_weight": 0.5, "shop": "simulated", "ndcg@10": 0.1}, (0.5, "simulated")),
-        ({"rerank_weight": 2, "shop": "A"}, None),
-        ({"rerank_weight": "0.5", "shop": "A"}, None),
-        ({"rerank_weight": 0.5, "shop": ""}, None),
+        ({"odds": 0.5, "shop": "simulated", "ndcg@10": 0.1}, (0.5, "simulated")),
+        ({"odds": -1, "shop": "A"}, None),
+        ({"odds": float("nan"), "shop": "A"}, None),
+        ({"odds": "0.5", "shop": "A"}, None),
+        ({"odds": 0.5, "shop": ""}, None),
         (0.5, None),
     ],
 )
@@ -451,11 +452,15 @@ def test_an_adapters_own_exam_says_what_its_judgement_is_worth(
 
 
 @pytest.mark.parametrize(
-    ("shop_is", "given", "weight"),
-    [("Simulated shop (seed 7)", None, 0.5), ("Simulated shop (seed 7)", 0.2, 0.2), ("", None, SMALL_WEIGHT)],
+    ("shop_is", "given", "wanted"),
+    [
+        ("Simulated shop (seed 7)", None, (SMALL_WEIGHT, 0.5)),
+        ("Simulated shop (seed 7)", 0.2, (0.2, None)),
+        ("", None, (SMALL_WEIGHT, None)),
+    ],
 )
 def test_judgements_count_what_they_were_measured_to_be_worth_in_that_shop_alone(
-    shop: Path, shop_is: str, given: float | None, weight: float
+    shop: Path, shop_is: str, given: float | None, wanted: tuple[float, float | None]
 ) -> None:
     used = InUse("mine-1", {task: task for task in TASKS}, dict.fromkeys(TASKS, "aa"), judging=(0.5, "simulated"))
     chosen = load_settings({}, "/nonexistent", store=str(shop), rerank_weight=given)
@@ -464,7 +469,8 @@ def test_judgements_count_what_they_were_measured_to_be_worth_in_that_shop_alone
     llm = FakeLLM(parameters=135_000_000)
     llm.adapters = TASKS
     with Recommender(Store.open(shop), chosen, FakeEncoder(), llm, adapters=used) as recommender:  # type: ignore[arg-type]
-        assert recommender.nodes.settings.rerank_weight == weight
+        told = recommender.nodes.settings
+        assert (told.rerank_weight, told.odds) == wanted
 
 
 def test_the_shipped_adapter_for_summaries_is_not_taken_by_itself() -> None:

@@ -187,3 +187,11 @@ def test_what_the_shop_says_of_a_product_decides_and_its_title_only_where_it_say
 def test_a_reason_does_not_say_the_same_twice(reason: str, told: str) -> None:
     wish = Wish({"color": ("Black",), "category": ("boots",)})
     assert _as_asked(BOOTS, state(wish=wish), _Reason(reason)).text == told
+
+
+def test_by_odds_a_product_passes_others_as_far_as_its_odds_outweigh_their_places() -> None:
+    candidates = [Candidate(name, 0.0, "sequence", ("sequence",), 0) for name in "abc"]
+    # places: 0, -.69, -1.10; to be above the first, the second needs log odds of more than 1.39 at odds of a half
+    for logit, order in ((1.38, "abc"), (1.40, "bac")):
+        found = blend(candidates, [(0.0, 0.0), (logit, 0.0), (0.0, 0.0)], 0.1, 0.5)
+        assert "".join(line.candidate.item_id for line in found) == order

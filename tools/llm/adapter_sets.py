@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import struct
@@ -167,13 +168,14 @@ def summarizes(folder: str | Path) -> bool:
 
 
 def judging(folder: str | Path) -> tuple[float, str] | None:
-    """How much an adapter's Yes and No are to count beside the order of retrieval, from 0 to 1, as measured on
-    validation cases of a shop (`benchmarks/worth.py`), and that shop's name; None where that was not measured."""
+    """What the log odds of an adapter's Yes against No are worth where the logarithm of a place is 1, as validation
+    cases of a shop taught (`benchmarks/worth.py`), and that shop's name; None where it was not measured."""
     card = AdapterCard.read(folder)
     worth = card.metrics.get("worth") if card else None
-    weight, shop = (worth.get("rerank_weight"), worth.get("shop")) if isinstance(worth, Mapping) else (None, None)
-    known = isinstance(weight, (int, float)) and 0 <= weight <= 1 and isinstance(shop, str) and shop
-    return (float(weight), str(shop)) if known and weight is not None else None
+    odds, shop = (worth.get("odds"), worth.get("shop")) if isinstance(worth, Mapping) else (None, None)
+    if isinstance(odds, (int, float)) and isinstance(shop, str) and 0 <= odds < math.inf and shop:
+        return float(odds), shop
+    return None
 
 
 def adapter_fingerprint(folder: str | Path) -> str:

@@ -88,8 +88,8 @@ class InUse:
     summarizes: bool = False
     judging: tuple[float, str] | None = None
 
-    def weight_in(self, shop: str) -> float | None:
-        """What its Yes and No are to count in a shop; None where nobody measured that there."""
+    def odds_in(self, shop: str) -> float | None:
+        """What Yes against No counts in a shop; None where nobody measured that there."""
         return self.judging[0] if self.judging and self.judging[1] == shop else None
 
 
