@@ -50,7 +50,7 @@ def flex_tree_attention(
     """The same on a card, under the mask of `tree_blocks`: blocks of the tree that see nothing of each other are not
     computed, so that attention grows with what is shared and not with the square of the tokens."""
     # A layer that is compiled takes it in.
-    flex = flex_attention if torch.compiler.is_compiling() else compiled_flex()
+    flex: Any = flex_attention if torch.compiler.is_compiling() else compiled_flex()
     found: Any = flex(query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=True)
     return found.transpose(1, 2).contiguous(), None
 
