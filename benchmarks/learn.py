@@ -12,8 +12,8 @@
     python benchmarks/learn.py keep --jobs jobs --results results --keep cache
 
 A job is everything that decides what comes out: examples by epoch, in the order they are learnt in, and the settings.
-`train` needs torch, transformers, peft and trl, no store and no tokenizer. Of each job it tells tokens a second, the
-share of the machine's measured matrix-product speed that this is, peak memory and the loss.
+`train` needs torch, transformers, peft, trl, click and ruamel.yaml, no store, no encoder and no network. Of each job it
+tells tokens a second, the share of the machine's measured matrix-product speed that this is, peak memory and the loss.
 """
 
 from __future__ import annotations
