@@ -53,13 +53,14 @@ class Learning:
 
 def write_job(file: Path, epochs: _Epochs, what: Learning) -> None:
     """Examples with what each shares with the one before it left out."""
+    from recgraph.train.lora.trees import shared_tokens
+
     every = [example for epoch in epochs for example in epoch]
     shared, rest = np.zeros(len(every), np.int32), list[Any]()
     before = np.empty(0, np.uint32)
     for number, example in enumerate(every):
-        tokens, size = example.tokens, min(len(example), len(before))
-        differ = np.flatnonzero(tokens[:size] != before[:size])
-        shared[number] = differ[0] if len(differ) else size
+        tokens = example.tokens
+        shared[number] = shared_tokens(before, tokens)
         rest.append(tokens[shared[number] :])
         before = tokens
     largest = max(int(one.max(initial=0)) for one in rest)

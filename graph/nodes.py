@@ -506,7 +506,7 @@ def blend(
     the log odds of Yes against No, times these, less the logarithm of the place. Ties keep the order of retrieval. Only
     what fits equally many named parts of the wish changes places, whatever the weight. Below a weight of 1, where the
     model ranks alone (T 4.3), none comes more than `_MOST_LIFTED` places before where retrieval has it, and none more
-    than `_MOST_FALLEN` behind.
+    than `_MOST_FALLEN` behind; `odds` have these bounds whatever the weight.
 
     `pairs` are log-probabilities of Yes and No, one a candidate. Ranking by the logit difference, not by T eq. 3
     (DESIGN 7).
@@ -519,7 +519,7 @@ def blend(
         scores = retrieval + odds * logits
     levels = np.array([-candidate.fits for candidate in candidates])
     order = np.lexsort((-scores, levels)).tolist()  # stable, the last key first
-    if weight < 1:
+    if weight < 1 or odds is not None:
         order = _held(order, np.argsort(levels, kind="stable").tolist())
     return [Scored(candidates[i], round(float(scores[i]), 6), yes_probability(*pairs[i])) for i in order]
 

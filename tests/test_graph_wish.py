@@ -195,3 +195,12 @@ def test_by_odds_a_product_passes_others_as_far_as_its_odds_outweigh_their_place
     for logit, order in ((1.38, "abc"), (1.40, "bac")):
         found = blend(candidates, [(0.0, 0.0), (logit, 0.0), (0.0, 0.0)], 0.1, 0.5)
         assert "".join(line.candidate.item_id for line in found) == order
+
+
+def test_by_odds_nothing_moves_further_than_below_a_weight_of_one() -> None:
+    """With a large model, whose weight is 1, odds would have lifted a product by nineteen places."""
+    candidates = [Candidate(str(place), 0.0, "sequence", ("sequence",), 0) for place in range(20)]
+    found = blend(candidates, [(float(place), 0.0) for place in range(20)], 1.0, 5.0)
+    order = [int(line.candidate.item_id) for line in found]
+    assert max(place - number for number, place in enumerate(order)) == 2
+    assert max(number - place for number, place in enumerate(order)) == 1

@@ -48,7 +48,7 @@ class Worker:
         with FileLock(self.folder / ".open.lock"):
             self.recommender = Recommender.open(settings.pop("store"), **settings)
             self.recommender.warm_up(memory=False)
-        gc.freeze()  # the catalogue stays; looking through it again and again for garbage took a twentieth of the time
+        gc.freeze()  # the catalogue stays, and is not to be looked through for garbage again and again
         llm = self.recommender.llm
         self._outage = Outage(llm) if llm else None
 

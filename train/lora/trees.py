@@ -60,7 +60,7 @@ class Tree:
         path, before, count = np.empty(0, np.int64), np.empty(0, np.uint32), 0
         for number in sorted(range(len(examples)), key=lambda place: _key(texts[place])):
             tokens = texts[number][:-1]
-            shared = _shared(before, tokens)
+            shared = shared_tokens(before, tokens)
             left.append((path[shared:], count))
             path = np.concatenate([path[:shared], np.arange(count, count + len(tokens) - shared)])
             new.append(tokens[shared:])
@@ -116,7 +116,7 @@ def grow(examples: Sequence[Example], limit: int) -> Iterator[tuple[list[int], i
         tokens = example.tokens[:-1]
         key = _key(tokens)
         at = bisect_left(keys, key)
-        cost = len(tokens) - max((_shared(text, tokens) for text in texts[max(0, at - 1) : at + 1]), default=0)
+        cost = len(tokens) - max((shared_tokens(text, tokens) for text in texts[max(0, at - 1) : at + 1]), default=0)
         if places and size + cost > limit:
             yield places, size
             keys, texts, places, size, at, cost = [], [], [], 0, 0, len(tokens)
@@ -133,7 +133,7 @@ def _key(tokens: _Tokens) -> bytes:
     return tokens.astype(">u4").tobytes()
 
 
-def _shared(one: _Tokens, other: _Tokens) -> int:
+def shared_tokens(one: _Tokens, other: _Tokens) -> int:
     """How many tokens two sequences have in common from their start."""
     size = min(len(one), len(other))
     differ = one[:size] != other[:size]
