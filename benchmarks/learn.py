@@ -211,29 +211,25 @@ def train_jobs(given: argparse.Namespace) -> None:
 def measure_steps(given: argparse.Namespace) -> None:
     """What a step takes, by the tokens of a tree: the median of the last of them, forward, backward and update."""
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     from adapters import peak_flops
     from recgraph.tools.llm.places import placement
-    from recgraph.train.lora.model import compile_layers, length_step, load_base, tree_loss
-    from recgraph.train.lora.training import MODULES, flops_per_token, last_layers
+    from recgraph.train.lora.model import attention_on, compile_layers, length_step, load_base, tree_loss
+    from recgraph.train.lora.training import LoraSettings, flops_per_token, lora_of
     from recgraph.train.lora.trees import Tree, grow
 
     (device, dtype), speed = placement(), peak_flops()
+    compiled = not given.plain and attention_on(device, dtype) == "tree_flex"
     examples = [example for epoch in read_job(given.job)[0] for example in epoch]
     for size in given.trees:
         cut = list(islice(grow(examples, size), given.steps + 4))
         model = load_base(given.base).to(device)
         each = flops_per_token(model, given.layers)
-        if not given.plain:
+        if compiled:
             compile_layers(model)
-        lora = LoraConfig(
-            r=16,
-            target_modules=list(MODULES["all"]),
-            layers_to_transform=last_layers(model, given.layers),
-            task_type="CAUSAL_LM",
-        )
-        adapted, seconds = get_peft_model(model, lora).train(), list[float]()
+        settings = LoraSettings(rank=16, dropout=0.0, layers=given.layers)
+        adapted, seconds = get_peft_model(model, lora_of(model, settings)).train(), list[float]()
         learnt = [weight for weight in adapted.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(learnt, lr=5e-4)
         for places, _ in cut:
@@ -250,7 +246,7 @@ def measure_steps(given: argparse.Namespace) -> None:
             seconds.append(time.perf_counter() - begun)
         took = sorted(seconds[-given.steps :])
         rate = sum(tokens for _, tokens in cut[-given.steps :]) / sum(took)
-        told = {"tree_tokens": size, "layers": given.layers, "compiled": not given.plain, "first": round(seconds[0], 2)}
+        told = {"tree_tokens": size, "layers": given.layers, "compiled": compiled, "first": round(seconds[0], 2)}
         told |= {"median": round(took[len(took) // 2], 4), "fastest": round(took[0], 4), "slowest": round(took[-1], 4)}
         told |= {"tokens_per_second": round(rate), "share_of_peak": round(rate * each / speed, 4)}
         print(json.dumps({"date": str(date.today()), "peak_tflops": round(speed / 1e12, 2), **told}), flush=True)

@@ -189,14 +189,7 @@ def train(
     torch.manual_seed(settings.seed)
     model = load_base(base, settings.quantize)
     compile_layers(model)
-    lora = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=list(MODULES[settings.modules]),
-        layers_to_transform=last_layers(model, settings.layers),
-        task_type="CAUSAL_LM",
-    )
+    lora = lora_of(model, settings)
     plan = _Plan(Tokens(base).tokenizer, settings, work, note)
     started, flops = time.monotonic(), flops_per_token(model, settings.layers)
     every = [example for epoch in epochs for example in epoch]
@@ -226,6 +219,18 @@ def train(
         "peak_memory_gib": round(peak, 2),
     }
     return TrainedAdapter(phases[-1].adapter, [line for phase in phases for line in phase.curve], hard, cost)
+
+
+def lora_of(model: Any, settings: LoraSettings) -> LoraConfig:
+    """The adapter to begin."""
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(MODULES[settings.modules]),
+        layers_to_transform=_last_layers(model, settings.layers),
+        task_type="CAUSAL_LM",
+    )
 
 
 @dataclass(frozen=True)
@@ -393,7 +398,6 @@ def _is_json(path: Path) -> bool:
     return True
 
 
-def last_layers(model: Any, count: int) -> list[int] | None:
-    """Their numbers; None for all."""
+def _last_layers(model: Any, count: int) -> list[int] | None:
     total = int(model.config.num_hidden_layers)
     return list(range(max(0, total - count), total)) if count else None
