@@ -4,12 +4,14 @@ how much memory one worker takes at the beginning and at the end.
     recgraph demo --store recgraph.duckdb
     python benchmarks/batch.py --store recgraph.duckdb [--users 2000] [--rounds 2] [--shard-size 50]
     python benchmarks/batch.py --store recgraph.duckdb --users 40 --llm-url URL [--threads 1 4]
+    python benchmarks/batch.py --store recgraph.duckdb --users 2000 --compare
 
 A rate is that of all shards after the first, so that opening models is not in it. The ratio of Ray to this machine's
 own processes, one worker each, is that of neighbours in time: on a machine that does other work too, only it says
 something. CPU is the time of all threads of one worker in this process. The users are neighbours in the order of their
 ids, from a place drawn with a seed on: of a store with more, the time for all is computed from them. With a model, so
-many threads of one process ask its server. Works on a copy of the store. Prints machine, load, date and command.
+many threads of one process ask its server. `--compare` asks for each of the users alone as well and counts those whose
+products, order and reasons are the batch's. Works on a copy of the store. Prints machine, load, date and command.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 would have its
 
 from recgraph import __version__
 from recgraph.graph.batch.batch import BatchRequest, Pace, run
+from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings, load_settings
-from recgraph.store.batch import wanted
+from recgraph.store.batch import shards, wanted
 from recgraph.store.db import Store
 
 
@@ -76,6 +79,24 @@ def measured(request: BatchRequest, settings: Settings) -> Rate:
     return Rate(users / max(last - first, 1e-9), (all_cpu - cpu) * 1000 / users, then, now)
 
 
+def compared(request: BatchRequest, settings: Settings) -> str:
+    """Whether a batch says what each of its users is told alone."""
+    run(request, settings)
+    alone: dict[str, list[tuple[object, ...]]] = {}
+    for shard in wanted.sizes(request.folder):
+        for row in map(dict, (zip(shards.COLUMNS, row, strict=True) for row in shards.rows_of(request.folder, shard))):
+            told = (row["item_id"], row["score"], row["source"], row["reason"])
+            alone.setdefault(str(row["user_id"]), []).append(told)
+    equal = 0
+    with Recommender.open(settings.store, llm="none") as recommender:
+        for user_id, rows in alone.items():
+            items = recommender.recommend(user_id).to_dict()["items"]
+            told = [(i["item_id"], i["score"], i["source"], i["reason"]) for i in items]
+            equal += told == rows
+    shutil.rmtree(request.folder)
+    return f"{equal:,} of {len(alone):,} users have the products, order and reasons that each gets alone"
+
+
 def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
@@ -99,6 +120,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--shard-size", type=int, default=50)
     parser.add_argument("--engines", nargs="+", default=["local", "ray"])
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--compare", action="store_true", help="ask for each user alone as well")
     parser.add_argument("--llm-url", default="")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 4])
     given = parser.parse_args(words)
@@ -112,6 +134,9 @@ def main(words: Sequence[str]) -> None:
         shutil.copyfile(given.store, store)
         file, everybody = neighbours(store, folder, given.users)
         settings = load_settings({}, folder, store=str(store), llm_url=given.llm_url)
+        if given.compare:
+            print(compared(BatchRequest(folder / "compared", file), settings))
+            return
         rates: dict[str, list[Rate]] = {}
         for number in range(given.rounds):
             for name, engine, workers, threads in ways(given):

@@ -324,7 +324,7 @@ class Nodes:
     def retrieve_all(self, states: Sequence[State], until: float | None = None) -> list[State]:
         """`retrieve` for several requests as of one moment."""
         retriever = self.retriever(states[0].get("as_of"), until)
-        proposed = [retriever.candidates(self._asked(state)) for state in states]
+        proposed = retriever.candidates_of([self._asked(state) for state in states])
         predicted = [one.item_id for state in states if (one := state.get("prediction")) and one.item_id]
         wanted = [candidate.item_id for one in proposed for candidate in one]
         items = self.reader.items(list(dict.fromkeys([*wanted, *predicted])))

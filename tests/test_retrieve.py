@@ -70,6 +70,26 @@ def test_a_query_is_fresh_until_something_was_looked_at_under_it() -> None:
 # -- sources -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_requests_asked_together_get_what_each_gets_alone(retriever: Retriever, mode: str) -> None:
+    """Of different levels of what they name, hard parts that leave nothing, and no history among them."""
+    history = [click(1, "S1OLIV"), click(2, "K1GREY", "purchase")]
+    wishes = [
+        None,
+        Wish(want={"category": ("Boots",), "color": ("Black",)}),
+        Wish(want={"color": ("Olive",)}, avoid={"category": ("Shirts",)}),
+        Wish(price=Price(at_most=0.01)),
+    ]
+    asked = [
+        RetrievalQuery(query=query, history=past, wish=wish, k=9, mode=mode)
+        for wish in wishes
+        for past in ((), history)
+        for query in ("", "boots")
+    ]
+    assert retriever.candidates_of(asked) == [retriever.candidates(one) for one in asked]
+    assert retriever.candidates_of([]) == []
+
+
 def test_paper_mode_is_mixup_of_the_predicted_id_and_title(retriever: Retriever) -> None:
     found = retriever.candidates(
         RetrievalQuery(predicted_id="K2OLIV", predicted_title="Otter Chelsea Boots, Brown, 42", k=3, mode="paper")

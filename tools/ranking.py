@@ -355,15 +355,32 @@ class Ranker:
         return found
 
     def first(self, asked: Request, may: Mask, k: int) -> Iterator[tuple[int, Mask, Ranked]]:
-        """What may be shown, bool[items], and some source has: by each level of what the wish names anew, as it is
-        asked for; (how much of it fits, its mask, its order). At least 2 `k` items are compared."""
-        said = self.reader.ask([asked])
-        for fit, level in self.reader.levels(asked.wish, may):
-            pools = self.reader.read([asked], level[None], 2 * k, said)
-            known = np.flatnonzero(pools.votes[0] > 0)
-            worth = self._worth(pools)[0, known]
-            order = np.argsort(-worth, kind="stable")
-            yield fit, level, Ranked(pools.items[0, known[order]], pools.read[0, known[order]], asked.fresh)
+        """`first_of` one request, with bool[items]."""
+        return self.first_of([asked], may[None], k)[0]
+
+    def first_of(self, asked: Sequence[Request], may: Mask, k: int) -> list[Iterator[tuple[int, Mask, Ranked]]]:
+        """Of each request what may be shown, bool[requests, items], and some source has: by each level of what its wish
+        names anew, as it is asked for; (how much of it fits, its mask, its order). At least 2 `k` items are compared.
+        The first levels of all requests are read together."""
+        ladders = [self.reader.levels(one.wish, mask) for one, mask in zip(asked, may, strict=True)]
+        tops = [next(ladder, None) for ladder in ladders]
+        if not any(tops):
+            return [iter(()) for _ in asked]
+        said = self.reader.ask(asked)
+        masks = np.stack([top[1] if top else np.zeros_like(mask) for top, mask in zip(tops, may, strict=True)])
+        pools = self.reader.read(asked, masks, 2 * k, said)
+        worth = self._worth(pools)
+
+        def levels(line: int) -> Iterator[tuple[int, Mask, Ranked]]:
+            if (top := tops[line]) is not None:
+                yield *top, _in_order(pools, worth, line)
+            for fit, level in ladders[line]:
+                only = np.zeros_like(masks)
+                only[line] = level
+                found = self.reader.read(asked, only, 2 * k, said)
+                yield fit, level, _in_order(found, self._worth(found), line)
+
+        return [levels(line) for line in range(len(asked))]
 
     def why(self, ranked: Ranked, at: Sequence[int]) -> list[tuple[str, tuple[str, ...]]]:
         """Of the items at some places of an order: the public name of the source without which it would lose most, and
@@ -417,7 +434,9 @@ class Ranker:
         count = len(self._read_by)
         worth = self._by_hand(pools.read, pools.fresh).sum(-1)
         if self.learnt:
-            says = np.where(pools.votes > 0, self.learnt.says(pools.read[:, :, self._columns]), -np.inf)
+            # Pool by pool: what the networks make of many at once does not stay in a processor's cache.
+            said = [self.learnt.says(one) for one in pools.read[:, :, self._columns]]
+            says = np.where(pools.votes > 0, np.stack(said), -np.inf)
             if not worth.any():
                 return np.asarray(says, np.float32)
             place = np.argsort(np.argsort(-says, axis=1, kind="stable"), axis=1)
@@ -434,6 +453,13 @@ class Ranker:
         counts = (place < self._depths) & (height >= enough)
         weights = np.where(fresh[:, None], self._weights[1], self._weights[0])
         return np.asarray(np.where(counts, 1 / (_BY_HAND + 1 + place), 0.0) * weights[:, None], np.float32)
+
+
+def _in_order(pools: Pools, worth: Numbers, line: int) -> Ranked:
+    """What is in a request's pool, best first."""
+    known = np.flatnonzero(pools.votes[line] > 0)
+    known = known[np.argsort(-worth[line, known], kind="stable")]
+    return Ranked(pools.items[line, known], pools.read[line, known], bool(pools.fresh[line]))
 
 
 def _beside(learnt: Sequence[str], there: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ from recgraph.tools.catalogue_files import load_catalogue, rows_by_id, save_cata
 from recgraph.tools.embed import Encoder, Progress, embed_until
 from recgraph.tools.index import Mask, VectorIndex, Vectors
 from recgraph.tools.memory import MemoryHit
-from recgraph.tools.ranking import LearntRanking, Ranker
+from recgraph.tools.ranking import LearntRanking, Ranked, Ranker
 from recgraph.tools.sources.base import Past, Request
 from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.kept import Built, beside
@@ -45,6 +45,7 @@ KEPT_FROM = 30_000  # products from which on what is built is kept beside the st
 Why = tuple[str, tuple[str, ...]]  # the source that contributed most, and all that had the item
 _POPULAR: Why = ("popular", ("popular",))
 _COMPARED = 100  # candidates at least: what is over the limit of a style needs others behind it
+_TOGETHER, _MASKS = 32, 1_000_000  # requests that are read together; fewer, by what of the catalogue each may be shown
 _SCORED = 11  # the score of a level's first is 1 / 11 above the level's
 
 
@@ -207,7 +208,12 @@ class Retriever:
         return cls(fitted, encoder, per_style)
 
     def candidates(self, asked: RetrievalQuery, among: Mask | None = None) -> list[Candidate]:
-        """Distinct items, best first, at most k; `among` bool[items] stands in for what is eligible.
+        """`candidates_of` one request."""
+        return self.candidates_of([asked], among)[0]
+
+    def candidates_of(self, asked: Sequence[RetrievalQuery], among: Mask | None = None) -> list[list[Candidate]]:
+        """Of each request distinct items, best first, at most k; `among` bool[items] stands in for what is eligible.
+        All are of one mode and one k. Of a small catalogue many requests are read together, which costs less.
 
         Fewer than k come where fewer may be shown: what is not eligible, is excluded, or breaks a hard part of the wish
         never is. What fits more of the named attributes comes first, whatever its taste; within such a level at most
@@ -215,10 +221,22 @@ class Retriever:
         there is no prediction. What no source has follows last in its level: the popular items, then the catalogue in
         its order.
         """
-        allowed = self._allowed(asked, self.eligible if among is None else among)
+        found: list[list[Candidate]] = []
+        together = max(1, min(_TOGETHER, _MASKS // max(len(self.eligible), 1)))
+        for start in range(0, len(asked), together):
+            part = asked[start : start + together]
+            allowed = np.stack([self._allowed(one, self.eligible if among is None else among) for one in part])
+            if asked[0].mode == "paper":
+                by_levels = list(map(self._mixed, part, allowed))
+            else:
+                by_levels = self._ranked(part, allowed)
+            found += map(self._chosen, part, by_levels)
+        return found
+
+    def _chosen(self, asked: RetrievalQuery, steps: Iterator[_Level]) -> list[Candidate]:
+        """The first k of the levels."""
         chosen: list[Candidate] = []
         styles: dict[str, int] = {}
-        steps = self._mixed(asked, allowed) if asked.mode == "paper" else self._ranked(asked, allowed)
         limit = None if asked.mode == "paper" else self.per_style
         while len(chosen) < asked.k and (level := next(steps, None)) is not None:
             picked = self._picked(self._in_order(level), asked.k - len(chosen), limit, styles)
@@ -271,12 +289,18 @@ class Retriever:
         fresh = is_fresh(query, history)
         return Request(rows, query.strip(), vector, held, fresh, wish, self.rows.get(predicted[0]), title)
 
-    def _ranked(self, asked: RetrievalQuery, allowed: Mask) -> Iterator[_Level]:
-        """By level: how much fits, what is of it, and its order."""
-        predicted = (asked.predicted_id, asked.predicted_title)
-        request = self.request(asked.query, asked.history, asked.memory, asked.wish, predicted)
-        for fit, level, ranked in self.ranker.first(request, allowed, max(_COMPARED, 2 * asked.k)):
-            yield _Level(fit, level, ranked.rows.tolist(), partial(self.ranker.why, ranked))
+    def _ranked(self, asked: Sequence[RetrievalQuery], allowed: Mask) -> list[Iterator[_Level]]:
+        """Of each request by level: how much fits, what is of it, and its order."""
+        requests = [
+            self.request(one.query, one.history, one.memory, one.wish, (one.predicted_id, one.predicted_title))
+            for one in asked
+        ]
+
+        def levels(steps: Iterator[tuple[int, Mask, Ranked]]) -> Iterator[_Level]:
+            for fit, level, ranked in steps:
+                yield _Level(fit, level, ranked.rows.tolist(), partial(self.ranker.why, ranked))
+
+        return [levels(steps) for steps in self.ranker.first_of(requests, allowed, max(_COMPARED, 2 * asked[0].k))]
 
     def _mixed(self, asked: RetrievalQuery, allowed: Mask) -> Iterator[_Level]:
         """The same by F 4.4, of the prediction or else of the newest item."""
