@@ -26,7 +26,7 @@ from langchain_core.tools import StructuredTool
 from recgraph.errors import EmptyStore, StoreError
 from recgraph.graph.budget import Costs, Planner, Repeated, TimeBudget
 from recgraph.graph.checkpoints import Checkpoints
-from recgraph.graph.moments import OfMoments
+from recgraph.graph.fits import Fits
 from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.replay.difference import Replay, beside
@@ -36,25 +36,18 @@ from recgraph.graph.summary.grounding import CatalogueWords
 from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
 from recgraph.graph.tool import recommend_tool
 from recgraph.graph.wiring import apart, build_graph, serializer
-from recgraph.graph.wish import SEEN, Conversations, Vocabularies, heard
+from recgraph.graph.wish import SEEN, Conversations, heard
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.store.forget import forget_user
-from recgraph.store.live.kept import KeptReader
 from recgraph.store.live.writer import StoreWriter
 from recgraph.store.records import Event, Summary, as_utc
 from recgraph.store.runs import RunLog, RunQueue
 from recgraph.tools.embed import Encoder, encoder_of
-from recgraph.tools.index import VectorIndex
 from recgraph.tools.langchain_tools import ShopTool, memory_tool, retrieve_tool
-from recgraph.tools.live import Live
 from recgraph.tools.llm.adapter_sets import TASKS
 from recgraph.tools.llm.open import InUse, open_adapted
 from recgraph.tools.llm.protocol import LLM, Remembering
-from recgraph.tools.memory import QueryMemory
-from recgraph.tools.remembered import RememberingEncoder
-from recgraph.tools.retrieve import Retriever
-from recgraph.tools.trained import published_fingerprint
 from recgraph.tools.wish.facets import Facets
 from recgraph.tools.wish.filters import filters
 from recgraph.tools.wish.understand import MOST_LETTERS
@@ -99,42 +92,33 @@ class Recommender:
         costs: Costs | None = None,
         checkpoint: str = "",
         progress: Progress | None = None,
+        fits: Fits | None = None,
     ) -> None:
         """`adapters` says which adapters of `llm` to ask for which task; without it, those it has under the tasks' own
-        names. `costs` are what its stages took before, for short deadlines."""
+        names. `costs` are what its stages took before, for short deadlines. `fits` are those of several recommenders
+        over this store with this encoder: who made them closes them, and the store."""
         self.store, self.settings, self.llm = store, settings, llm
-        remembering = RememberingEncoder(encoder)
-        self.encoder: Encoder = remembering
-        self._reader = KeptReader(store, remembering.forget)
         own = {task: task for task in TASKS if llm is not None and task in llm.adapters}
         self.adapters = adapters or InUse(settings.adapter, own)
         self.observers: list[Callable[[Recommendation], object]] = []  # each is told of every answer, whoever asked
         self.callbacks: list[Callable[[], BaseCallbackHandler]] = []  # each makes one for every run, where it is asked
         self._exit = ExitStack()
-        self._exit.callback(store.close)
+        if fits is None:
+            self._exit.callback(store.close)
         if store.counts()["items"] == 0:
             self.close()
             raise EmptyStore(
                 f"The store {store.path} has no items. Load some with `recgraph ingest PATH... --store {store.path}`."
             )
-        self._titles: VectorIndex | None = None
-        self._served = False  # whether a retriever of now was made
+        self._fits = fits or Fits(store, encoder, progress)
+        self.encoder, self._reader, self._vocabularies = self._fits.encoder, self._fits.reader, self._fits.vocabularies
+        self._retriever, self._memory, self._live = self._fits.retriever, self._fits.memory, self._fits.live
         self._read: tuple[str, Facets] | None = None  # facets read before that, and the revision they are of
-        self._parts = published_fingerprint(store)  # of the trained parts that the last fit took
         self._writer = StoreWriter(store)
         self._exit.callback(self._writer.close)
-        self._live = Live(store, lambda until: self._fit_retriever(None, until, progress))
-        self._exit.callback(self._live.close)
-        self._of_moments = OfMoments(lambda as_of, until: self._fit_retriever(as_of, until, progress), store.revision)
-        self._memory = OfMoments(
-            lambda as_of, _: QueryMemory(
-                store, self.encoder, as_of, _reporter(progress, "Embedding queries"), self._reader.items
-            ),
-            store.revision,
-            lambda known: (changes := store.changes_since(known)) is None or bool(changes.queries),
-        )
-        self.currency = store.meta("currency") or ""
-        self._conversations, self._vocabularies = Conversations(), Vocabularies(self.encoder)
+        if fits is None:
+            self._exit.callback(self._fits.close)
+        self.currency, self._conversations = store.meta("currency") or "", Conversations()
         self.summarizer = self._choose_summarizer(settings)
         self._runs, self._logged = RunQueue(RunLog(store.path)), False
         self._exit.callback(self._runs.close)
@@ -169,20 +153,7 @@ class Recommender:
         opened = Store.open(chosen.store)
         try:
             encoder = encoder_of(opened, chosen.embedder)
-            llm: LLM | None = None
-            adapters = InUse()
-            if chosen.asks_llm:
-                note = (lambda text: progress(text, 0, 0)) if progress else None
-                llm, adapters = open_adapted(
-                    chosen.adapter,
-                    opened.meta("adapter"),
-                    opened.path,
-                    model=chosen.llm,
-                    url=chosen.llm_url,
-                    api_key=chosen.llm_api_key,
-                    cache=chosen.cache_folder,
-                    note=note,
-                )
+            llm, adapters = open_chosen(chosen, opened, (lambda text: progress(text, 0, 0)) if progress else None)
             costs = Costs(chosen.cache_folder / COSTS, f"{llm.name} {adapters.label}") if llm else None
             return cls(
                 opened, chosen, encoder, llm, adapters=adapters, costs=costs, checkpoint=checkpoint, progress=progress
@@ -314,7 +285,7 @@ class Recommender:
 
     def _facets_alone(self) -> Facets | None:
         """Those of the retriever where one was made. To make it costs seconds, which only words need not wait for."""
-        if self._served:
+        if self._fits.served:
             return self._retriever(None).fitted.facets
         revision = self.store.revision()
         if self._read is None or self._read[0] != revision:
@@ -447,7 +418,7 @@ class Recommender:
             **{name: value for name, value in self.models.items() if name != "store_revision"},
             "revision": revision,
             "fitted": self._live.fitted if as_of is None else revision,
-            "parts": self._parts,
+            "parts": self._fits.parts,
             "version": recgraph_version(),
         }
 
@@ -460,18 +431,6 @@ class Recommender:
         except StoreError as error:
             return f"save: this run is not in the run log: {error}"
         return f"save: this run is not in the run log yet: {self._runs.trouble}" if self._runs.trouble else None
-
-    def _fit_retriever(self, as_of: datetime | None, until: float | None, progress: Progress | None) -> Retriever:
-        built = Retriever.build(
-            self.store, self.encoder, as_of, _reporter(progress, "Embedding titles"), titles=self._titles, until=until
-        )
-        self._titles, self._parts = built.titles if built.complete else None, published_fingerprint(self.store)
-        self._served = self._served or as_of is None
-        return built
-
-    def _retriever(self, as_of: datetime | None, until: float | None = None) -> Retriever:
-        """That of now, which follows the store; or the one of a moment."""
-        return self._live(until) if as_of is None else self._of_moments(as_of, until)
 
     def _told(self, settings: Settings) -> NodeSettings:
         odds, names = self._odds, self.adapters.names
@@ -516,9 +475,21 @@ class Recommender:
         return opened
 
 
-def _reporter(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    """The progress function that one piece of work reports (done, of) to."""
-    return None if progress is None else lambda done, of: progress(what, done, of)
+def open_chosen(chosen: Settings, store: Store, note: Callable[[str], None] | None = None) -> tuple[LLM | None, InUse]:
+    """The language model that the settings ask for, with its adapters; None where they ask for none. `note` hears of
+    long work. Raises ModelMissing, LLMError."""
+    if not chosen.asks_llm:
+        return None, InUse()
+    return open_adapted(
+        chosen.adapter,
+        store.meta("adapter"),
+        store.path,
+        model=chosen.llm,
+        url=chosen.llm_url,
+        api_key=chosen.llm_api_key,
+        cache=chosen.cache_folder,
+        note=note,
+    )
 
 
 def _detail(update: dict[str, Any]) -> str:

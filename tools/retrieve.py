@@ -35,6 +35,7 @@ from recgraph.tools.sources.core import Core
 from recgraph.tools.sources.kept import Built, beside
 from recgraph.tools.sources.textformer import TextFormer
 from recgraph.tools.sources.transitions import TransitionTable, id_embedding
+from recgraph.tools.sources.words import KEPT as WORDS
 from recgraph.tools.sources.words import Lengths
 from recgraph.tools.taken import Taken, TakenItem
 from recgraph.tools.wish.facet_files import load_facets, save_facets
@@ -43,6 +44,7 @@ from recgraph.tools.wish.wish import Wish
 
 KEPT_FROM = 30_000  # products from which on what is built is kept beside the store; below, building it takes moments
 Why = tuple[str, tuple[str, ...]]  # the source that contributed most, and all that had the item
+_OF_TEXTS = frozenset({"catalogue", "facets", "makers", *WORDS})  # what is built of the catalogue, whatever happened
 _POPULAR: Why = ("popular", ("popular",))
 _COMPARED = 100  # candidates at least: what is over the limit of a style needs others behind it
 _TOGETHER, _MASKS = 32, 1_000_000  # requests that are read together; fewer, by what of the catalogue each may be shown
@@ -135,6 +137,11 @@ class Retriever:
         """Whether every title that says something is embedded."""
         return not self.fitted.unembedded
 
+    @property
+    def texts(self) -> Built:
+        """What was built of the catalogue alone, for a retriever of another moment."""
+        return self.fitted.past.kept.some(_OF_TEXTS)
+
     @classmethod
     def build(
         cls,
@@ -144,6 +151,7 @@ class Retriever:
         progress: Progress | None = None,
         *,
         titles: VectorIndex | None = None,
+        texts: Built | None = None,
         until: float | None = None,
         per_style: int = 3,
     ) -> Retriever:
@@ -156,14 +164,15 @@ class Retriever:
         another encoder's vectors; then the sources there are are weighed by hand.
 
         `progress` is told (done, total) of the titles; at `until` (`time.monotonic()`) embedding ends, done or not.
-        `titles` is the whole index of an earlier retriever of the same store: titles do not depend on the moment. An
-        empty store is fine: there is nothing to retrieve then.
+        `titles` is the whole index of an earlier retriever of the same store, `texts` are those of one of the same
+        revision: they do not depend on the moment. An empty store is fine: there is nothing to retrieve then.
 
         What is built of a catalogue of `KEPT_FROM` products and more, as of now, is kept in the folder NAME.index
         beside the store, by the store's revision and what was published in it; the next one who builds it maps it into
         memory.
         """
-        unembedded, kept, (learnt, former) = 0, Built(), _published(store, encoder, before)
+        kept = texts.some(_OF_TEXTS) if texts else Built()
+        unembedded, (learnt, former) = 0, _published(store, encoder, before)
         if before is None and store.counts()["items"] >= KEPT_FROM:
             parts = (
                 Core.published_name(store, before),
@@ -178,7 +187,7 @@ class Retriever:
         core = Core.kept(store, before, catalogue.item_ids, kept)
         if not kept.has("titles") and (titles is None or tuple(titles.keys) != tuple(catalogue.item_ids)):
             titles, unembedded = _embedded(store, encoder, catalogue, lengths, progress, until)
-            kept = kept if not unembedded else Built()
+            kept = kept if not unembedded else kept.some(_OF_TEXTS)
         given, keys = titles, catalogue.item_ids
         titles = kept.index(
             "titles", lambda: given or _embedded(store, encoder, catalogue, lengths, None, None)[0], keys

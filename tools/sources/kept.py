@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,6 +71,12 @@ class Built:
             made.keyed(None).save(place, "index")
 
         return self.get(name, make, save, lambda place: VectorIndex.load(place, "index").keyed(keys))
+
+    def some(self, names: Collection[str]) -> Built:
+        """In memory, what is held here under these names: for another past that has it in common with this one."""
+        found = Built()
+        found._held = {name: held for name, held in self._held.items() if name in names}
+        return found
 
     def has(self, name: str) -> bool:
         """Whether there is something of this name."""

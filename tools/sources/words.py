@@ -22,6 +22,7 @@ from recgraph.tools.llm.untrusted import one_line
 from recgraph.tools.sources.kept import Built
 from recgraph.tools.sources.sums import Line
 
+KEPT = tuple(f"words{part}" for part in ("", "-table", "-turned", "-rarity", "-sums", "-common", "-together"))
 _WORD = re.compile(r"\w+")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _COMMON = 1024  # words of which is known how often they go together: those that lists are cut of
@@ -124,7 +125,7 @@ class Words:
 
     @classmethod
     def in_kept(cls, texts: Sequence[str], kept: Built) -> Words:
-        """The same from what was kept of these texts, or kept now."""
+        """The same from what was kept of these texts, or kept now, under the names `KEPT`."""
         made = cache(lambda: cls.of(texts))
         letters = kept.array("words", lambda: np.frombuffer("\n".join(made().names).encode(), np.uint8))
         return cls(
