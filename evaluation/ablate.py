@@ -10,9 +10,11 @@
     constrained  whether the answer may name the products shown, the whole catalogue's, or anything
 
 Every variant is a few settings of recgraph (recgraph/settings.py) over the same cases in the same order; the first is
-what the others are compared with, case by case. What a case was answered is a line in a file named by all that decides
-it, so a killed ablation goes on where it was. Nothing is written into the store but vectors of its own texts. Tables
-and options are unknown here.
+what the others are compared with, case by case. They are asked case by case too: what is fitted as of the moment of a
+case, and what the language model says to a prompt that several of them have, is made once (side_by_side.py). The tokens
+and the time of a reused answer count as when it was first asked. What a case was answered is a line in a file named by
+all that decides it, so a killed ablation goes on where it was. Nothing is written into the store but vectors of its own
+texts. Tables and options are unknown here.
 """
 
 from __future__ import annotations
@@ -34,14 +36,12 @@ from recgraph.evaluation.ask import Reporter
 from recgraph.evaluation.origin import Origin
 from recgraph.evaluation.rankings import case_ids
 from recgraph.evaluation.result import MAIN, Ablation, Against, Figure, MeanTokens, Milliseconds, Variation, rounded
+from recgraph.evaluation.side_by_side import PATIENCE, SideBySide, chosen_of, model_of
 from recgraph.evaluation.statistics import holm, intervals, sign_flips
-from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.recommender import Recommender
-from recgraph.graph.state import State
-from recgraph.settings import PARADIGMS, Settings, load_settings
+from recgraph.settings import PARADIGMS, Settings
 from recgraph.store.db import Store
 from recgraph.store.records import EPOCH
-from recgraph.tools.llm.places import DEFAULT
 from recgraph.train.metrics import MISS, Places, mrr, ndcg, recall
 from recgraph.train.task import Cases, Task, read_task
 
@@ -49,9 +49,8 @@ NAMES = ("table3", "mixup", "history", "models", "perplexity", "constrained")
 MIXUPS = (1, 0, 2, 5, 10, 20)  # F: 1
 HISTORY = range(11)
 DEPTH = 20  # products a recommendation is asked for; all of them are the candidates that are reranked
-PATIENCE = 600.0  # seconds for a recommendation: here none may fall back because the machine is slow
 
-Opener = Callable[[Path, Mapping[str, Any]], Recommender]
+Opener = Callable[[Path], SideBySide]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,8 @@ class Variant:
 @dataclass(frozen=True)
 class Answer:
     """What became of a case: the target's rank from 1 (0: not among the candidates), whether the LLM's answer named no
-    product, whether something had to be done without, tokens and milliseconds."""
+    product, whether something had to be done without, tokens and milliseconds, those of reused answers of the LLM among
+    them."""
 
     case: str
     rank: int
@@ -128,25 +128,6 @@ def _several(given: Sequence[str], option: str, what: str) -> None:
         )
 
 
-class _Quiet(Recommender):
-    """The product's recommender, leaving nothing behind: the summaries of one variant must not make the next one
-    cheaper."""
-
-    def _save(self, state: State) -> list[str]:
-        return []
-
-    def _log(self, found: Recommendation, request: Mapping[str, object]) -> str | None:
-        return None
-
-
-def open_recommender(store: Path, settings: Mapping[str, Any]) -> Recommender:
-    """The product over a store, with a language model, which is what the papers' parts are parts of: the one at hand
-    where no setting says otherwise. Raises what `Recommender.open` raises."""
-    chosen = load_settings(store=str(store), **settings)
-    given: dict[str, Any] = dict(settings) if chosen.asks_llm or chosen.llm else {**settings, "llm": DEFAULT}
-    return _Quiet.open(store, **given)
-
-
 @dataclass(frozen=True)
 class Question:
     """What all variants are asked on the shop at `store`: `count` test cases of the split, drawn with the seed (0:
@@ -185,12 +166,39 @@ class _Exam:
         return case_ids(self.task, self.cases)
 
 
+@dataclass
+class _Sheet:
+    """The answers of one variant by case, those in its `file` and new ones, which are added to it."""
+
+    name: str
+    chosen: Settings
+    file: Path
+    found: dict[str, Answer]
+
+    @classmethod
+    def of(cls, variant: Variant, settings: Mapping[str, Any], exam: _Exam, question: Question) -> _Sheet:
+        parts = [sorted(settings.items()), exam.task.hash(), exam.revision]
+        identity = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:12]
+        plain = re.sub(r"[^a-z0-9]+", "-", variant.name.lower()).strip("-")
+        file = question.keep / f"{plain}-{identity}.jsonl"
+        return cls(variant.name, chosen_of(question.store, settings), file, _kept(file))
+
+    def missing(self, names: Sequence[str]) -> int:
+        """How many of these cases have no answer yet."""
+        return sum(name not in self.found for name in names)
+
+    def add(self, answer: Answer) -> None:
+        with self.file.open("a", encoding="utf-8") as kept:
+            kept.write(json.dumps(asdict(answer)) + "\n")
+        self.found[answer.case] = answer
+
+
 def ablate(
     name: str,
     chosen: Sequence[Variant],
     question: Question,
     *,
-    opener: Opener = open_recommender,
+    opener: Opener = SideBySide,
     reporter: Reporter | None = None,
 ) -> Ablation:
     """Asks every variant the same and compares with the first. SettingsError for an unknown setting, or a store without
@@ -198,9 +206,13 @@ def ablate(
     started, reporter = time.perf_counter(), reporter or Reporter()
     settings = [question.settings(one) for one in chosen]
     exam = _exam(question)
-    answers = []
-    for variant, own in zip(chosen, settings, strict=True):
-        answers.append(_answers(variant, own, exam, question, opener, reporter))
+    sheets = [_Sheet.of(variant, own, exam, question) for variant, own in zip(chosen, settings, strict=True)]
+    for sheet in sheets:
+        if sheet.found and (known := len(exam.cases) - sheet.missing(exam.names)):
+            reporter.note(f"{sheet.name}: {known} cases answered before, see {sheet.file}")
+    for together in _by_model(sheets):
+        _fill(together, exam, question, opener, reporter)
+    answers = [[sheet.found[case] for case in exam.names] for sheet in sheets]
     return Ablation(
         ablation=name,
         dataset=exam.task.name,
@@ -223,27 +235,32 @@ def _exam(question: Question) -> _Exam:
     return _Exam(task, cases.of(np.argsort(cases.time, kind="stable")), revision)
 
 
-def _answers(
-    variant: Variant, settings: Mapping[str, Any], exam: _Exam, question: Question, opener: Opener, reporter: Reporter
-) -> list[Answer]:
-    """One variant's answers, those that are kept and those that are missing."""
-    parts = [sorted(settings.items()), exam.task.hash(), exam.revision]
-    identity = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:12]
-    file = question.keep / f"{re.sub(r'[^a-z0-9]+', '-', variant.name.lower()).strip('-')}-{identity}.jsonl"
-    names, found = exam.names, _kept(file)
-    missing = [row for row, name in enumerate(names) if name not in found]
-    if len(missing) < len(names):
-        reporter.note(f"{variant.name}: {len(names) - len(missing)} cases answered before, see {file}")
-    if missing:
-        question.keep.mkdir(parents=True, exist_ok=True)
-        reporter.tell(f"Opening {variant.name}")
-        with opener(question.store, settings) as recommender, file.open("a", encoding="utf-8") as kept:
-            for done, row in enumerate(missing, 1):
-                found[names[row]] = _answer(recommender, exam, row, names[row])
-                kept.write(json.dumps(asdict(found[names[row]])) + "\n")
-                kept.flush()
-                reporter.tell(variant.name, done, len(missing))
-    return [found[name] for name in names]
+def _by_model(sheets: Sequence[_Sheet]) -> list[list[_Sheet]]:
+    """Those that ask the same language model go together, so that one at a time is in memory."""
+    found: dict[tuple[str, ...], list[_Sheet]] = {}
+    for sheet in sheets:
+        found.setdefault(model_of(sheet.chosen), []).append(sheet)
+    return list(found.values())
+
+
+def _fill(sheets: Sequence[_Sheet], exam: _Exam, question: Question, opener: Opener, reporter: Reporter) -> None:
+    """Asks case by case, all of these variants in turn, what has no answer yet."""
+    names = exam.names
+    waiting = [sheet for sheet in sheets if sheet.missing(names)]
+    if not waiting:
+        return
+    question.keep.mkdir(parents=True, exist_ok=True)
+    done, of = 0, sum(sheet.missing(names) for sheet in waiting)
+    what = waiting[0].name if len(waiting) == 1 else f"{len(waiting)} variants, {waiting[0].name} first"
+    reporter.tell(f"Opening {what}")
+    with opener(question.store) as side_by_side:
+        asked = [(sheet, side_by_side.open(sheet.chosen)) for sheet in waiting]
+        for row, name in enumerate(names):
+            for sheet, recommender in asked:
+                if name not in sheet.found:
+                    sheet.add(_answer(side_by_side, recommender, exam, row, name))
+                    done += 1
+                    reporter.tell(what, done, of)
 
 
 def _kept(file: Path) -> dict[str, Answer]:
@@ -260,14 +277,15 @@ def _kept(file: Path) -> dict[str, Answer]:
     return found
 
 
-def _answer(recommender: Recommender, exam: _Exam, row: int, name: str) -> Answer:
+def _answer(side_by_side: SideBySide, recommender: Recommender, exam: _Exam, row: int, name: str) -> Answer:
     task, cases = exam.task, exam.cases
     as_of, query = EPOCH + timedelta(seconds=float(cases.time[row])), cases.query[row]
     # Fitting as of the moment of a case is the evaluation's business: in service it is done once, before anybody asks.
-    recommender.warm_up(as_of, memory=bool(query))
+    recommender.warm_up(as_of, memory=bool(query) and recommender.settings.memory_queries > 0)
+    side_by_side.begin()
     began = time.perf_counter()
     found = recommender.recommend(task.user_ids[cases.user[row]], query, as_of=as_of, new_user=True)
-    ms = (time.perf_counter() - began) * 1000
+    ms = (time.perf_counter() - began + side_by_side.waited()) * 1000
     target = task.item_ids[cases.target[row]]
     rank = next((line.rank for line in found.items if line.item.item_id == target), 0)
     invalid = found.prediction is not None and not found.prediction.valid

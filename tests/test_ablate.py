@@ -4,7 +4,8 @@ was."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ from fakes import FakeEncoder, FakeLLM, item
 
 from recgraph.cli import main
 from recgraph.errors import SettingsError
-from recgraph.evaluation.ablate import NAMES, Answer, Question, Variant, _Quiet, ablate, variants, variations
+from recgraph.evaluation.ablate import NAMES, Answer, Question, Variant, ablate, variants, variations
 from recgraph.evaluation.ask import Reporter
 from recgraph.evaluation.result import MeanTokens
 from recgraph.evaluation.result_files import text_of
+from recgraph.evaluation.side_by_side import SideBySide
 from recgraph.graph.nodes import TitlesOnly
 from recgraph.graph.recommender import Recommender
-from recgraph.settings import load_settings
+from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.tables import ablation
+from recgraph.tools.llm.open import InUse
 from recgraph.train.task import Cases
 
 ITEMS = ["item_id,title,category,brand,color", *(f"I{n},Thing {n},cat{n % 2},Maker{n % 3},red" for n in range(12))]
@@ -48,27 +51,59 @@ def shop(make_store: Callable[..., Store]) -> Path:
 
 
 class Opened:
-    """Opens the product with stand-ins for its models, and remembers for which settings."""
+    """Opens the product with stand-ins for its models, and remembers with which settings; `llms` are those that were
+    loaded, one after the other, `there` how many are in use."""
 
-    def __init__(self, fail_after: int = 10**9) -> None:
-        self.settings: list[Mapping[str, Any]] = []
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.settings: list[Settings] = []
         self.llms: list[FakeLLM] = []
-        self.left = fail_after
+        self.there = 0
+        self.seconds = seconds
 
-    def __call__(self, store: Path, settings: Mapping[str, Any]) -> Recommender:
-        self.settings.append(settings)
-        self.llms.append(FakeLLM("ID: I3\nTitle: Thing 3", "nonsense"))
+    def __call__(self, store: Path) -> SideBySide:
         outer = self
 
-        class Counted(_Quiet):
-            def recommend(self, *asked: Any, **more: Any) -> Any:
-                outer.left -= 1
-                if outer.left < 0:
-                    raise KeyboardInterrupt
-                return super().recommend(*asked, **more)
+        class StandIns(SideBySide):
+            def open(self, chosen: Settings) -> Recommender:
+                outer.settings.append(chosen)
+                return super().open(chosen)
 
-        chosen = load_settings({}, "/nonexistent", store=str(store), **settings)
-        return Counted(Store.open(store), chosen, FakeEncoder(), self.llms[-1])  # type: ignore[arg-type]
+            def encoder(self, chosen: Settings) -> Any:
+                return FakeEncoder()
+
+            def model(self, chosen: Settings) -> Any:
+                outer.there += 1
+                assert outer.there == 1, "two language models are in memory"
+                outer.llms.append(SlowLLM(outer.seconds))
+                return outer.llms[-1], InUse()
+
+            def close(self) -> None:
+                super().close()
+                outer.there -= 1
+
+        return StandIns(store)
+
+
+class SlowLLM(FakeLLM):
+    """Names a product, and then none; each answer takes so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("ID: I3\nTitle: Thing 3", "nonsense")
+        self.seconds = seconds
+
+    def generate(self, *asked: Any, **more: Any) -> Any:
+        time.sleep(self.seconds)
+        return super().generate(*asked, **more)
+
+
+def stops_after(count: int) -> Reporter:
+    """Kills an ablation as soon as so many answers are there."""
+
+    def tell(what: str, done: int = 0, of: int = 0) -> None:
+        if done == count:
+            raise KeyboardInterrupt
+
+    return Reporter(tell=tell)
 
 
 def cases_of(n: int) -> Cases:
@@ -120,11 +155,12 @@ def test_all_variants_are_asked_the_same_and_the_store_stays_as_it_is(shop: Path
     result = ablate("mixup", variants("mixup")[:2], question, opener=opened)
     assert result.cases == 4
     assert [line.name for line in result.variants] == ["N=1", "N=0"]
-    assert all(one["wording"] == "general" and one["deadline"] == 600 for one in opened.settings)
-    assert [len(llm.asked) for llm in opened.llms] == [4, 4]
+    assert all(one.wording == "general" and one.deadline == 600 for one in opened.settings)
+    assert [len(llm.asked) for llm in opened.llms] == [4]  # the prompts of both are the same, and are asked once
     assert not any(llm.scored for llm in opened.llms)  # the order of F has no Yes or No
-    assert result.variants[0].tokens == MeanTokens(10.0, 5.0, 0.0)
-    assert result.variants[0].invalid == 0.75  # the queue's first answer is a product, the others are nonsense
+    for line in result.variants:
+        assert line.tokens == MeanTokens(10.0, 5.0, 0.0)
+        assert line.invalid == 0.75  # the queue's first answer is a product, the others are nonsense
     assert not shop.with_suffix(".runs.duckdb").exists()
     with Store.open(shop) as store:
         assert store.counts()["summaries"] == 0
@@ -137,21 +173,22 @@ def test_all_variants_are_asked_the_same_and_the_store_stays_as_it_is(shop: Path
 def test_a_killed_ablation_goes_on_where_it_was(shop: Path, tmp_path: Path) -> None:
     chosen, question = variants("constrained")[:2], Question(shop, tmp_path, count=5)
     with pytest.raises(KeyboardInterrupt):
-        ablate("constrained", chosen, question, opener=Opened(fail_after=7))
+        ablate("constrained", chosen, question, opener=Opened(), reporter=stops_after(7))
     files = sorted(tmp_path.glob("*.jsonl"))
-    assert sorted(len(file.read_text().splitlines()) for file in files) == [2, 5]
-    torn = next(file for file in files if len(file.read_text().splitlines()) == 2)
+    assert sorted(len(file.read_text().splitlines()) for file in files) == [3, 4]  # case by case
+    torn = next(file for file in files if len(file.read_text().splitlines()) == 3)
     with torn.open("a") as file:
         file.write('{"case": "u1#')  # cut off while it was written
     again, notes = Opened(), list[str]()
     result = ablate("constrained", chosen, question, opener=again, reporter=Reporter(notes.append))
-    assert len(again.settings) == 1
-    assert len(again.llms[0].asked) == 3
+    assert len(again.llms[0].asked) == 10 - 7
     assert [note.split(": ")[1].split(",")[0] for note in notes] == [
-        "5 cases answered before",
-        "2 cases answered before",
+        "4 cases answered before",
+        "3 cases answered before",
     ]
-    once_more = ablate("constrained", chosen, question, opener=Opened(fail_after=0))
+    last = Opened()
+    once_more = ablate("constrained", chosen, question, opener=last)
+    assert not last.settings  # nothing is opened where nothing is missing
     assert [line.metrics for line in once_more.variants] == [line.metrics for line in result.variants]
     other = Opened()
     ablate("constrained", chosen[:1], replace(question, common={"recent": 1}), opener=other)
@@ -172,10 +209,37 @@ def test_hidden_attributes_are_in_no_prompt(shop: Path, tmp_path: Path) -> None:
     opened = Opened()
     ours, plain = variants("table3")[:2]
     ablate("table3", [ours, plain], Question(shop, tmp_path, count=3), opener=opened)
-    shown, hidden = opened.llms
-    assert all("Maker" in prompt.user for prompt in shown.asked)
-    assert not any("Maker" in prompt.user or "cat" in prompt.user for prompt in hidden.asked)
-    assert [p.user.count("Thing") > 0 for p in hidden.asked] == [True] * 3
+    shown, hidden = opened.llms[0].asked[0::2], opened.llms[0].asked[1::2]
+    assert all("Maker" in prompt.user for prompt in shown)
+    assert not any("Maker" in prompt.user or "cat" in prompt.user for prompt in hidden)
+    assert [p.user.count("Thing") > 0 for p in hidden] == [True] * 3
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_reused_costs_what_it_cost_when_it_was_asked(shop: Path, tmp_path: Path) -> None:
+    opened = Opened(seconds=0.3)
+    result = ablate("mixup", variants("mixup")[:3], Question(shop, tmp_path, count=2), opener=opened)
+    assert len(opened.llms[0].asked) == 2
+    assert [line.ms.median >= 300 for line in result.variants] == [True] * 3
+
+
+@pytest.mark.slow
+def test_one_language_model_at_a_time_is_in_memory(shop: Path, tmp_path: Path) -> None:
+    chosen = [Variant(name, {"llm": llm, "rerank_weight": 0.0}) for name, llm in (("a", "x"), ("b", "y"), ("c", "x"))]
+    opened = Opened()
+    result = ablate("models", chosen, Question(shop, tmp_path, count=2), opener=opened)
+    assert [one.llm for one in opened.settings] == ["x", "x", "y"]
+    assert [len(llm.asked) for llm in opened.llms] == [2, 2]
+    assert [line.name for line in result.variants] == ["a", "b", "c"]  # in the order given
+
+
+@pytest.mark.slow
+def test_a_variant_without_judgements_asks_for_none_beside_one_that_has_them(shop: Path, tmp_path: Path) -> None:
+    chosen = [Variant("with", {"rerank_weight": 1.0}), Variant("without", {"rerank_weight": 0.0})]
+    opened = Opened()
+    with_them, without = ablate("own", chosen, Question(shop, tmp_path, count=2), opener=opened).variants
+    assert len(opened.llms[0].scored) > 0
+    assert with_them.tokens.prompt > without.tokens.prompt == 10.0
 
 
 def test_a_product_without_a_title_keeps_its_name_when_attributes_are_hidden() -> None:
@@ -194,7 +258,7 @@ def test_a_product_without_a_title_keeps_its_name_when_attributes_are_hidden() -
 
 def test_wrong_settings_and_ablations_are_told_before_anything_is_loaded(shop: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="'colour' is no setting of recgraph"):
-        ablate("mixup", variants("mixup"), Question(shop, tmp_path, common={"colour": "red"}), opener=Opened(0))
+        ablate("mixup", variants("mixup"), Question(shop, tmp_path, common={"colour": "red"}), opener=Opened())
     ran = CliRunner().invoke(main, ["ablate", "table4", "--store", str(shop)])
     assert ran.exit_code == 2
     assert "'table4' is no ablation" in ran.output
