@@ -242,7 +242,7 @@ def ablation(found: Ablation) -> RenderableType:
         "From first: NDCG@10 less that of the first variant, paired; "
         "± is half of a 95 % bootstrap interval over users.",
         "Ceiling: the target is among the candidates. Invalid: the LLM's answer named no product as asked. "
-        "Tokens and median ms are of one answer.",
+        "Tokens and median ms are of one answer, as if each variant had been asked alone.",
     ]
     degraded = [
         f"! {line.name}: {line.degraded:.1%} of the answers had to do without something."
