@@ -7,7 +7,7 @@ Two implementations share this protocol: `LocalLLM` (local.py: transformers + pe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -122,4 +122,13 @@ class Remembering(Protocol):
 
     def start_afresh(self) -> None:
         """Drops what earlier prompts left."""
+        ...
+
+
+@runtime_checkable
+class Carrying(Protocol):
+    """A language model that is asked by HTTP requests, which can have headers of the caller's."""
+
+    def carry(self, headers: Callable[[], Mapping[str, str]]) -> None:
+        """Sends these besides. They are asked for once a call, in the thread that calls the model."""
         ...

@@ -139,6 +139,10 @@ class ServerLLM:
             raise LLMGarbled(f"The LLM server at {self._place} lists no models under /v1/models, but something else.")
         return served
 
+    def carry(self, headers: Callable[[], Mapping[str, str]]) -> None:
+        """Sends these headers with all requests of a call; to this server alone, for no redirect is followed."""
+        self._calls.headers = headers
+
     def count_tokens(self, text: str) -> int:
         """An estimate: a token is about four characters. The exact number is the server's to know."""
         return (len(text) + 3) // 4

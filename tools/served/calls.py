@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from recgraph.errors import LLMError, LLMGarbled, LLMRefused, LLMTimeout, LLMUna
 from recgraph.tools.llm.threads import together
 from recgraph.tools.llm.untrusted import harmless
 from recgraph.tools.served.breaker import Breaker
+from recgraph.tools.served.wire import carrying
 
 CONCURRENT = 16  # requests in flight; vLLM batches them itself
 LEAST_SECONDS = 0.5  # with less left another try could not be answered before the deadline
@@ -42,11 +43,13 @@ Request = Callable[[float], T]  # asks, with the seconds that are left
 
 class Calls:
     """The calls to one server at `place` (as messages name it). No message holds the `secret`. `timeout` in seconds
-    holds where a call has no deadline."""
+    holds where a call has no deadline. `headers` gives what the requests of a call carry besides, in the caller's
+    thread."""
 
     def __init__(self, place: str, secret: str, timeout: float) -> None:
         self.place, self._secret, self._timeout = place, secret, timeout
         self._breaker = Breaker()
+        self.headers: Callable[[], Mapping[str, str]] = dict
 
     def one(self, name: str, request: Request[T], deadline: float | None) -> T:
         [found] = self.all(name, [request], deadline)
@@ -61,8 +64,9 @@ class Calls:
             raise LLMTimeout(f"The deadline passed before the LLM server at {self.place} was asked.")
         if reason := self._breaker.refusal(name):
             raise LLMUnavailable(f"The LLM server at {self.place} is not asked: {reason}")
+        headers = self.headers()
         try:
-            tries = [partial(self._try, one, until) for one in requests]
+            tries = [partial(self._try, one, until, headers) for one in requests]
             found = together(tries, until, CONCURRENT)
         except TimeoutError:
             error = LLMTimeout(f"The LLM server at {self.place} did not answer before the deadline.")
@@ -84,7 +88,7 @@ class Calls:
         else:
             self._breaker.worked(name)
 
-    def _try(self, request: Request[T], until: float) -> T:
+    def _try(self, request: Request[T], until: float, headers: Mapping[str, str]) -> T:
         """One request, again after a while where what went wrong may pass: no request changes anything there."""
         for left in reversed(range(TRIES)):
             pause = PAUSE * 2 ** (TRIES - 1 - left) * random.uniform(0.5, 1)
@@ -93,7 +97,8 @@ class Calls:
                 raise LLMTimeout(f"The deadline passed before the LLM server at {self.place} was asked.")
             again = left > 0 and seconds - pause > LEAST_SECONDS
             try:
-                return request(seconds)
+                with carrying(headers):
+                    return request(seconds)
             except openai.APITimeoutError:
                 raise LLMTimeout(f"The LLM server at {self.place} did not answer within {seconds:.1f} s.") from None
             except openai.APIConnectionError as error:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import openai
@@ -24,6 +26,19 @@ class TooMuch(openai.OpenAIError):
     """A response that is larger than any that is asked for, or packed."""
 
 
+_thread = threading.local()
+
+
+@contextlib.contextmanager
+def carrying(headers: Mapping[str, str]) -> Iterator[None]:
+    """What this thread sends in the block has these headers besides."""
+    _thread.headers = headers
+    try:
+        yield
+    finally:
+        _thread.headers = {}
+
+
 class BoundedClient(openai.DefaultHttpxClient):
     """An httpx (or httpx2, as openai has it) client whose every response is whole, small and in time when `send`
     returns."""
@@ -34,6 +49,7 @@ class BoundedClient(openai.DefaultHttpxClient):
         until = None if seconds is None else time.monotonic() + seconds
         request.headers["Accept-Encoding"] = "identity"
         request.headers["Connection"] = "close"
+        request.headers.update(getattr(_thread, "headers", {}))
         request.extensions = {**request.extensions, "trace": _breakable}
         response = super().send(request, **{**options, "stream": True, "follow_redirects": False})
         try:
