@@ -1,39 +1,79 @@
-"""Spans of OpenTelemetry: one a run, under it one a node, and where they are sent.
+"""Spans of OpenTelemetry: one a run, under it one a node; and the header by which a server goes on in their trace.
 
-Nothing of a person is in them: no id, no word that was typed, no product. What happens to a span on its way is the
-SDK's and the collector's; what asks for a run (an HTTP request) makes its own span around it, which the run's is put
+Nothing of a person is in them: no id, no word that was typed, no product. Where they are sent is collector.py's; what
+asks for runs (an HTTP request, a shard of a batch) makes its own span around them, which those of the runs are put
 under. Opened only where spans are wanted: the extra is `pip install 'recgraph[otel]'`.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langgraph.config import get_config
 from opentelemetry import context as contexts
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from recgraph.graph.recommendation import kinds_of
-from recgraph.tools.llm.protocol import Usage
+from recgraph.tools.llm.protocol import Carrying, Usage
+
+if TYPE_CHECKING:
+    from recgraph.graph.recommender import Recommender
 
 RUN = "recommend a user"
-ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _ASKED = ("run_id", "mode", "paradigm", "k")  # of what a run is asked, what says nothing of whom
-_PATIENCE = 3.0  # seconds for a collector to take spans, so that a dead one does not hold up the end of a process
 _HANDLER = "__error_handler__"  # before a node's name where LangGraph runs what answers for it
-_log = logging.getLogger(__name__)
+_TRACEPARENT = "traceparent"  # without the `tracestate`: what senders of requests write there is theirs
+
+
+def trace_runs(recommender: Recommender, tracer: Tracer) -> None:
+    """Has a recommender's runs make spans. A model behind a server is told the node that asks it, so that the server's
+    own spans are put under it."""
+    recommender.callbacks.append(partial(NodeSpans, tracer))
+    if isinstance(recommender.llm, Carrying):
+        recommender.llm.carry(traceparent)
+
+
+def traceparent() -> dict[str, str]:
+    """The W3C header that names the node that runs here or, outside of nodes, the span that is open; {} for none."""
+    carried: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carried, _of_node())
+    return {name: value for name, value in carried.items() if name == _TRACEPARENT}
+
+
+def _of_node() -> Context | None:
+    """The context of the node that runs here. Looked up by the run that LangGraph gives it, for a callback cannot make
+    a span current: an asynchronous run tells it of a node's end in another context than of its beginning."""
+    try:
+        told = get_config().get("callbacks")
+    except RuntimeError:  # outside of any run
+        return None
+    if not isinstance(told, BaseCallbackManager) or told.parent_run_id is None:
+        return None
+    spans = (one for one in told.handlers if isinstance(one, NodeSpans))
+    return next((found for one in spans if (found := one.within(told.parent_run_id))), None)
+
+
+@contextmanager
+def spanning(tracer: Tracer, name: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A span around a block, which gives it what there is to tell. Of an error only its kind is told."""
+    with tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as span:
+        try:
+            yield partial(_tell, span)
+        except BaseException as error:
+            _fail(span, error)
+            raise
 
 
 class NodeSpans(BaseCallbackHandler):
-    """Makes the spans of one run, within the span that is open where it is made. Give a run a new one:
-    `recommender.callbacks.append(lambda: NodeSpans(tracer))`, or `config={"callbacks": [NodeSpans(tracer)]}` for a run
-    of the graph itself."""
+    """Makes the spans of one run, within the span that is open where it is made. Give a run a new one, as `trace_runs`
+    does, or `config={"callbacks": [NodeSpans(tracer)]}` for a run of the graph itself."""
 
     run_inline = True  # of an asynchronous run too: what begins first, is told first
 
@@ -77,9 +117,12 @@ class NodeSpans(BaseCallbackHandler):
         """It broke off. The error's text may hold what a shopper typed: only its kind is told."""
         span = self._ended(run_id)
         if span is not None:
-            span.set_attribute("error.type", type(error).__qualname__)
-            span.set_status(StatusCode.ERROR)
+            _fail(span, error)
             span.end()
+
+    def within(self, run_id: UUID) -> Context | None:
+        """The context of what runs under this id, its node's."""
+        return self._within.get(run_id)
 
     def _ended(self, run_id: UUID) -> Span | None:
         self._within.pop(run_id, None)
@@ -100,34 +143,6 @@ def _tell(span: Span, told: Mapping[str, Any]) -> None:
     span.set_attributes({f"recgraph.{name}": value for name, value in told.items()})
 
 
-@contextmanager
-def exporting(version: str, environ: Mapping[str, str] | None = None) -> Iterator[Tracer | None]:
-    """A tracer whose spans go to the collector that the environment names (OTEL_EXPORTER_OTLP_ENDPOINT, and the other
-    variables of OpenTelemetry's SDK); those that wait are sent when the block ends. None where it names none, or where
-    the SDK is not installed.
-
-    The provider is not made the process's own, so that other libraries' spans, which hold what we leave out, go
-    nowhere.
-    """
-    environ = os.environ if environ is None else environ
-    if not any(environ.get(one) for one in ENDPOINTS) or environ.get("OTEL_TRACES_EXPORTER") == "none":
-        yield None
-        return
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ModuleNotFoundError:
-        _log.warning("no spans are sent, though an endpoint is named: pip install 'recgraph[otel]'")
-        yield None
-        return
-    named = "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "") or "OTEL_SERVICE_NAME" in environ
-    provider = TracerProvider(resource=Resource.create({} if named else {SERVICE_NAME: "recgraph"}))
-    told = any(one in environ for one in ("OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"))
-    exporter = OTLPSpanExporter(timeout=None if told else _PATIENCE)
-    provider.add_span_processor(BatchSpanProcessor(exporter))
-    try:
-        yield provider.get_tracer("recgraph", version)
-    finally:
-        provider.shutdown()
+def _fail(span: Span, error: BaseException) -> None:
+    span.set_attribute("error.type", type(error).__qualname__)
+    span.set_status(StatusCode.ERROR)

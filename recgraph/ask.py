@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ def run(
     candidates besides; a failing or slow one never loses the answer, which then says what was missing.
     """
     from recgraph import panel
+    from recgraph.graph.collector import traced
     from recgraph.graph.recommender import Recommender
     from recgraph.store.records import parse_time
 
@@ -84,16 +86,18 @@ def run(
     given = {name: settings.pop(name) for name in ("category", "min_price", "max_price", "want", "avoid")}
     opened_with = {"checkpoint": checkpoint, "mode": asked["mode"], **settings}
     place = opened_with.pop("store")
-    with panel.bars(screen) as progress, Recommender.open(place, progress=progress, **opened_with) as recommender:
-        wish = _filters(recommender, **given)
-        steps = recommender.stream(user, query, as_of=moment, new_user=new_user, wish=wish, **asked)
-        found = panel.follow(steps, progress if screen.is_terminal else None)
-        facts = {name: recommender.store.meta(name) or "" for name in ("simulated", "currency")}
-        shop = recommender.store.meta("name") or ""
-    if as_json:
-        click.echo(json_text(found.to_dict()))
-    else:
-        console.print(panel.recommendation(found, shop=shop, **facts))
+    with ExitStack() as later:
+        with panel.bars(screen) as progress, Recommender.open(place, progress=progress, **opened_with) as recommender:
+            later.enter_context(traced(recommender))  # its spans are sent when the answer was shown
+            wish = _filters(recommender, **given)
+            steps = recommender.stream(user, query, as_of=moment, new_user=new_user, wish=wish, **asked)
+            found = panel.follow(steps, progress if screen.is_terminal else None)
+            facts = {name: recommender.store.meta(name) or "" for name in ("simulated", "currency")}
+            shop = recommender.store.meta("name") or ""
+        if as_json:
+            click.echo(json_text(found.to_dict()))
+        else:
+            console.print(panel.recommendation(found, shop=shop, **facts))
 
 
 def _filters(

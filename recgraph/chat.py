@@ -46,6 +46,7 @@ def chat(user: str, model: str, llm: str | None, checkpoint: str, thread: str, s
     from recgraph.graph.assistant.agent import open_model
     from recgraph.graph.assistant.assistant import Assistant
     from recgraph.graph.checkpoints import Checkpoints
+    from recgraph.graph.collector import traced
     from recgraph.graph.recommender import Recommender
     from recgraph.graph.wiring import serializer
 
@@ -57,7 +58,7 @@ def chat(user: str, model: str, llm: str | None, checkpoint: str, thread: str, s
         recommender = Recommender.open(store, llm=llm, progress=progress)
     saver = Checkpoints(checkpoint, serializer()) if checkpoint else None
     try:
-        with recommender:
+        with recommender, traced(recommender):
             if user:
                 recommender.store.require_user(user)
             recommender.warm_up()

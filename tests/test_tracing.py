@@ -3,8 +3,10 @@ asked for."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +21,8 @@ pytest.importorskip("opentelemetry.sdk", reason="needs recgraph[otel]")
 pytest.importorskip("fastapi")
 
 from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
-from opentelemetry import trace
+from opentelemetry import baggage, trace
+from opentelemetry import context as contexts
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -27,15 +30,19 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
 from serving import copied_shop, serving
 from test_http_serve import process, wait_until_ready
+from test_llm_server import FakeServer, answer, logprobs
 
 from recgraph.errors import LLMUnavailable
+from recgraph.graph.collector import exporting
 from recgraph.graph.recommendation import NODES
 from recgraph.graph.recommender import Recommender
-from recgraph.graph.tracing import RUN, NodeSpans, exporting
+from recgraph.graph.tracing import RUN, NodeSpans, trace_runs, traceparent
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.tools.llm.protocol import LLM
+from recgraph.tools.llm.server import ServerLLM
 
+Came = list[tuple[str, ExportTraceServiceRequest]]
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
@@ -160,9 +167,70 @@ def test_a_request_goes_on_in_the_trace_that_its_sender_began(
     assert [one["trace_id"] for one in told if one["path"] == "/v1/recommendations"] == [TRACE]
 
 
+@pytest.fixture
+def model() -> Iterator[FakeServer]:
+    server = FakeServer(chat=(200, names_and_scores))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def served(make_store: Callable[..., Store], model: FakeServer, tracer: Tracer) -> Iterator[Recommender]:
+    """A recommender with a model behind a server, that makes spans."""
+    store, settings = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES), load_settings({}, k=3, summarizer="llm")
+    with Recommender(store, settings, FakeEncoder(), ServerLLM(model.url)) as recommender:
+        trace_runs(recommender, tracer)
+        yield recommender
+
+
+@pytest.mark.parametrize("how", ["alone", "graph", "asynchronous graph"])
+def test_what_a_node_asks_of_a_served_model_carries_its_span(
+    served: Recommender, model: FakeServer, spans: InMemorySpanExporter, tracer: Tracer, how: str
+) -> None:
+    if how == "alone":
+        served.recommend("U1", "linen shirt")
+    else:
+        asked: Any = {"user_id": "U1", "query": "linen shirt"}
+        config: Any = {"callbacks": [NodeSpans(tracer)]}
+        served.graph.invoke(asked, config) if how == "graph" else asyncio.run(served.graph.ainvoke(asked, config))
+    named = {one.context.span_id: one for one in spans.get_finished_spans()}
+    carried = [(path, headers.get("traceparent", "")) for path, _, headers in model.seen]
+    assert [path for path, told in carried if not told] == ["/v1/models"]  # asked when the model was opened
+    asking = {named[int(told.split("-")[2], 16)].name for _, told in carried if told}
+    assert asking == {"step", "recommend", "rerank"}
+    trace_id = trace.format_trace_id(by_name(spans)[RUN].context.trace_id)
+    assert {told.split("-")[1] for _, told in carried if told} == {trace_id}
+
+
+def test_of_the_trace_only_ids_are_carried_to_a_served_model(served: Recommender, model: FakeServer) -> None:
+    state = trace.TraceState([("shop", "U1")])
+    sender = trace.SpanContext(int(TRACE, 16), int(PARENT, 16), True, trace.TraceFlags(1), state)
+    token = contexts.attach(baggage.set_baggage("who", "U1", trace.set_span_in_context(trace.NonRecordingSpan(sender))))
+    try:
+        served.recommend("U1", "linen shirt")
+        assert traceparent() == {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    finally:
+        contexts.detach(token)
+    assert len([one for _, _, one in model.seen if TRACE in one.get("traceparent", "")]) > 3
+    for _, _, headers in model.seen:
+        assert not {"tracestate", "baggage"} & headers.keys()
+        assert "U1" not in headers.values()
+
+
+def test_without_spans_a_served_model_is_sent_no_header_of_them(
+    make_store: Callable[..., Store], model: FakeServer
+) -> None:
+    store = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES)
+    with Recommender(store, load_settings({}, k=3), FakeEncoder(), ServerLLM(model.url)) as recommender:
+        assert recommender.recommend("U1", "linen shirt").items
+    assert len(model.seen) > 3
+    assert not [one for _, _, one in model.seen if "traceparent" in one]
+    assert traceparent() == {}
+
+
 def test_without_an_endpoint_or_with_tracing_switched_off_there_is_no_tracer() -> None:
     for environ in ({}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_TRACES_EXPORTER": "none"}):
-        with exporting("1", environ) as tracer:
+        with exporting(environ) as tracer:
             assert tracer is None
 
 
@@ -170,7 +238,7 @@ def test_without_the_extra_there_is_no_tracer_and_the_log_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with exporting("1", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}) as tracer:
+    with exporting({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}) as tracer:
         assert tracer is None
     assert "pip install 'recgraph[otel]'" in caplog.text
 
@@ -181,10 +249,18 @@ def test_a_run_without_a_tracer_is_given_no_callbacks(make_store: Callable[..., 
         assert recommender.recommend("U1").items
 
 
+def names_and_scores(body: dict[str, Any]) -> dict[str, Any]:
+    """What a served model says that says Yes to all, and names the first product that it may."""
+    if body.get("logprobs"):
+        return answer("Yes", logprobs=logprobs(t10=-0.5, t20=-1.0))
+    held = re.search(r"ID:\(([^|)]+)", body.get("structured_outputs", {}).get("regex", ""))
+    return answer("ID:" + held[1].replace("\\n", "\n") if held else "Likes linen.")
+
+
 @contextmanager
-def collector() -> Iterator[tuple[str, list[tuple[str, ExportTraceServiceRequest]]]]:
+def collector() -> Iterator[tuple[str, Came]]:
     """What takes spans over OTLP/HTTP: its address, and what came to which path."""
-    came: list[tuple[str, ExportTraceServiceRequest]] = []
+    came: Came = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

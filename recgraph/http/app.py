@@ -20,7 +20,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from recgraph import __version__
 from recgraph.errors import RecgraphError
-from recgraph.graph.tracing import NodeSpans
+from recgraph.graph.tracing import trace_runs
 from recgraph.http import answers, chat, page, writes
 from recgraph.http.access import Entrance
 from recgraph.http.bodies import StateJson
@@ -50,7 +50,7 @@ def create_app(
     entrance, ready = Entrance(keys, limits), anyio.Event()
     service.recommender.observers.append(entrance.meters.answer)
     if tracer is not None:
-        service.recommender.callbacks.append(partial(NodeSpans, tracer))
+        trace_runs(service.recommender, tracer)
 
     @asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:

@@ -125,9 +125,9 @@ def serve(
     Ctrl-C or SIGTERM ends it: what is in flight is answered, what waits is written, the store is closed.
     """
     one_thread_an_answer()
-    from recgraph import __version__, panel
+    from recgraph import panel
+    from recgraph.graph.collector import exporting
     from recgraph.graph.recommender import Recommender
-    from recgraph.graph.tracing import exporting
     from recgraph.http.app import LOOPBACK, create_app
     from recgraph.http.keys import Keys
     from recgraph.http.limits import Limits
@@ -158,7 +158,7 @@ def serve(
         with panel.bars(consoles()[1]) as progress:
             recommender = Recommender.open(store, progress=progress, llm=given["llm"], llm_url=given["llm_url"])
         log_as_json()
-        with recommender, exporting(__version__) as tracer:
+        with recommender, exporting() as tracer:
             service = Service(recommender, given["chats"])
             doors = [partial(made, options=options) for made in (ucp_router, mcp_router)]
             server = server_of(create_app(service, keys, limits, hosts=hosts, doors=doors, tracer=tracer))

@@ -30,6 +30,7 @@ def mcp(user: str, key: str, llm: str | None, llm_url: str | None, store: str | 
     """
     one_thread_an_answer()
     from recgraph.errors import SettingsError
+    from recgraph.graph.collector import traced
     from recgraph.graph.recommender import Recommender
     from recgraph.http.access import Entrance
     from recgraph.http.keys import Grant, Keys
@@ -45,5 +46,5 @@ def mcp(user: str, key: str, llm: str | None, llm_url: str | None, store: str | 
     if user and not grant.sees(user):
         raise SettingsError("This key is for another shopper than --user names.")
     chosen = Grant(grant.scopes, user or grant.user_id, grant.key)
-    with Recommender.open(place, llm=llm, llm_url=llm_url) as recommender:
+    with Recommender.open(place, llm=llm, llm_url=llm_url) as recommender, traced(recommender):
         server(Service(recommender), Entrance(keys), who=lambda headers: chosen).run("stdio")
