@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, cast
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 
 from recgraph.errors import StoreError
@@ -89,13 +91,15 @@ def by_graph(
             state = _asked(recommender, user_id)
         return _told(recommender, state, _unsaved(recommender, state))
 
+    around = copy_context()  # with the span that runs are put under: a thread would begin without
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(ask, user_ids)
+        yield from pool.map(lambda user_id: around.copy().run(ask, user_id), user_ids)
 
 
 def _asked(recommender: Recommender, user_id: str) -> State:
     context, asked = RunContext.within(recommender.settings.deadline), {"user_id": user_id}
-    return cast(State, recommender.graph.invoke(cast(Any, asked), context=cast(Any, context)))
+    config: RunnableConfig = {"callbacks": [made() for made in recommender.callbacks]}
+    return cast(State, recommender.graph.invoke(cast(Any, asked), config, context=cast(Any, context)))
 
 
 def _is_lost(state: State) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from filelock import FileLock
 from recgraph.errors import StoreError
 from recgraph.graph.batch.answers import answers, rows_of
 from recgraph.graph.batch.outage import Outage
+from recgraph.graph.collector import traced
 from recgraph.graph.recommender import Recommender
 from recgraph.store.batch import shards, wanted
 from recgraph.store.batch.shards import COLUMNS
 from recgraph.store.batch.tables import Row
 
 _USER, _EVENTS, _DEGRADED = (list(COLUMNS).index(name) for name in ("user_id", "events", "degraded"))
+
+SPAN = "answer a shard"
 
 
 @dataclass(frozen=True)
@@ -42,23 +46,36 @@ class Worker:
     """Opens the recommender once, for many shards. Close it, or let the process end."""
 
     def __init__(self, job: ShardJob) -> None:
-        self.job, self.folder = job, Path(job.folder)
+        self.job, self.folder, self._exit = job, Path(job.folder), ExitStack()
         settings = dict(job.settings)
         # One after the other: titles that are not embedded yet are embedded by the first and read by the others.
         with FileLock(self.folder / ".open.lock"):
             self.recommender = Recommender.open(settings.pop("store"), **settings)
+            self._exit.callback(self.recommender.close)
             self.recommender.warm_up(memory=False)
+        self._tracer = self._exit.enter_context(traced(self.recommender))
         gc.freeze()  # the catalogue stays, and is not to be looked through for garbage again and again
         llm = self.recommender.llm
         self._outage = Outage(llm) if llm else None
 
     def close(self) -> None:
-        """Gives the store back."""
-        self.recommender.close()
+        """Sends the spans that wait, and gives the store back."""
+        self._exit.close()
 
     def __call__(self, shard: int) -> dict[str, int]:
         """Makes a shard; its number and what is in it: users, answered, kept, empty, degraded, rows. StoreError where
         the store is not of the batch's revision any more."""
+        if self._tracer is None:
+            return self._make(shard)
+        from recgraph.graph.tracing import spanning
+
+        with spanning(self._tracer, SPAN) as tell:
+            tell({"shard.number": shard})
+            counts = self._make(shard)
+            tell({f"shard.{name}": count for name, count in counts.items() if name != "shard"})
+            return counts
+
+    def _make(self, shard: int) -> dict[str, int]:
         users = wanted.users_of(self.folder, shard)
         kept = self._kept(shard, users) if self.job.keeps else []
         there = {row[_USER] for row in kept}
