@@ -36,7 +36,7 @@ class Fits:
         self.vocabularies = Vocabularies(remembering)
         self.served, self.parts = False, published_fingerprint(store)
         self._titles: VectorIndex | None = None
-        self._texts = ("", Built())  # what hangs on no moment, and the revision it is of
+        self._texts = ("", Built())  # what hangs on no moment, and the revision that it and the titles are of
         self.live = Live(store, lambda until: self._fit(None, until))
         self._of_moments = OfMoments(self._fit, store.revision)
         self.memory = OfMoments(
@@ -57,12 +57,14 @@ class Fits:
 
     def _fit(self, as_of: datetime | None, until: float | None) -> Retriever:
         revision, (known, texts) = self.store.revision(), self._texts
+        changes = self.store.changes_since(known)
+        same = changes is not None and not changes.item_ids  # a product may be called something else since
         built = Retriever.build(
             self.store,
             self.encoder,
             as_of,
             self._reporter("Embedding titles"),
-            titles=self._titles,
+            titles=self._titles if same else None,
             texts=texts if known == revision else None,
             until=until,
         )

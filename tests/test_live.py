@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from recgraph.errors import StoreBusy
+from recgraph.graph.fits import Fits
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings
 from recgraph.store.care import checksums
@@ -360,3 +361,19 @@ def test_of_a_large_file_other_blocks_are_looked_at_each_time_and_all_where_it_i
     (tmp_path / "array.npy").write_bytes(bytes(400))
     (tmp_path / "more").write_text("")
     assert checksums.problem(tmp_path) == "more is none of its files"
+
+
+def test_a_retriever_that_is_fitted_anew_knows_products_by_their_new_titles(make_store: MakeStore) -> None:
+    """As long as no id was new, the vectors of the titles before went on: who was renamed was found by the old name."""
+    store, encoder = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES), FakeEncoder()
+    store.close()
+    with Store.open(store.path, write=True) as written:
+        fits, moment = Fits(written, encoder), datetime(2030, 1, 1)
+        before = fits.retriever(moment)
+        written.record_events([Event("U1", 0, NOON, "click", "S1OLIV")])
+        assert fits.retriever(moment).titles is before.titles  # no title is another one
+        written.upsert_items([{"item_id": "S1OLIV", "title": "Velvet Curtain, Plum"}])
+        for as_of in (moment, None):
+            found = fits.retriever(as_of)
+            assert found.titles.vector("S1OLIV") == pytest.approx(encoder.encode([found.name_of("S1OLIV")])[0], abs=1e-5)
+        fits.close()
