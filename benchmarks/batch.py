@@ -3,15 +3,16 @@ how much memory one worker takes at the beginning and at the end.
 
     recgraph demo --store recgraph.duckdb
     python benchmarks/batch.py --store recgraph.duckdb [--users 2000] [--rounds 2] [--shard-size 50]
-    python benchmarks/batch.py --store recgraph.duckdb --users 40 --llm-url URL [--threads 1 4]
+    python benchmarks/batch.py --store recgraph.duckdb --users 64 --shard-size 4 --llm-url URL [--workers 1 4]
     python benchmarks/batch.py --store recgraph.duckdb --users 2000 --compare
 
-A rate is that of all shards after the first, so that opening models is not in it. The ratio of Ray to this machine's
-own processes, one worker each, is that of neighbours in time: on a machine that does other work too, only it says
-something. CPU is the time of all threads of one worker in this process. The users are neighbours in the order of their
-ids, from a place drawn with a seed on: of a store with more, the time for all is computed from them. With a model, so
-many threads of one process ask its server. `--compare` asks for each of the users alone as well and counts those whose
-products, order and reasons are the batch's. Works on a copy of the store. Prints machine, load, date and command.
+A rate is that of the shards after each worker's first, so that opening models is not in it. The ratio of Ray to this
+machine's own processes, one worker each, is that of neighbours in time: on a machine that does other work too, only it
+says something. CPU is the time of all threads of one worker in this process. The users are neighbours in the order of
+their ids, from a place drawn with a seed on: of a store with more, the time for all is computed from them. With a
+model, so many threads of one process ask its server. `--compare` asks for each of the users alone as well and counts
+those whose products, order and reasons are the batch's. Works on a copy of the store. Prints machine, load, date and
+command.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ from recgraph.store.db import Store
 
 @dataclass(frozen=True)
 class Rate:
-    """Of one batch: users a second after the first shard, CPU milliseconds a user of this process, and its largest
-    memory then and at the end, in MiB."""
+    """Of one batch: users a second after each worker's first shard, CPU milliseconds a user of this process, and its
+    largest memory then and at the end, in MiB."""
 
     a_second: float
     cpu_ms: float
@@ -74,7 +75,8 @@ def measured(request: BatchRequest, settings: Settings) -> Rate:
 
     run(request, settings, tell)
     shutil.rmtree(request.folder)
-    (first, cpu, then, made), (last, all_cpu, now, total) = moments[0], moments[-1]
+    # So many shards are each worker's first: all but one of them are nearly whole when the first of them is.
+    (first, cpu, then, made), (last, all_cpu, now, total) = moments[min(request.workers, len(moments)) - 1], moments[-1]
     users = max(total - made, 1)
     return Rate(users / max(last - first, 1e-9), (all_cpu - cpu) * 1000 / users, then, now)
 
@@ -104,7 +106,9 @@ def memory() -> float:
 def ways(given: argparse.Namespace) -> Iterator[tuple[str, str, int, int]]:
     """Name, engine, workers, threads of each thing to measure, neighbours in time."""
     if given.llm_url:
-        yield from ((f"local, {threads} threads", "local", 1, threads) for threads in given.threads)
+        for workers in given.workers:
+            for threads in given.threads:
+                yield f"workers {workers}, threads {threads}", "local", workers, threads
         return
     for workers in given.workers:
         yield from (
