@@ -283,3 +283,11 @@ def test_adapters_are_served_under_names_that_tell_their_weights(tmp_path: Path,
     kept = dict(entries)[names["fit"]]
     assert (Path(kept) / "adapter_model.safetensors").read_bytes() != b"other"
     assert served_as("tuned", "fit", tuned.tasks["fit"]) not in one.adapters
+
+
+def test_a_model_with_an_adapter_in_its_weights_is_served_under_both_names(tmp_path: Path) -> None:
+    one = launched(tmp_path, names=("small-merged", "tuned-0123abcd-recommend"))
+    assert (one.name, one.adapters) == ("small-merged", ("tuned-0123abcd-recommend",))
+    at = one.arguments.index("--served-model-name")
+    assert one.arguments[at + 1 : at + 3] == ("small-merged", "tuned-0123abcd-recommend")
+    assert "--enable-lora" not in one.arguments

@@ -208,6 +208,16 @@ def test_a_server_with_a_catalogue_takes_forms_of_any_size(serve: Callable[..., 
         assert type(it.value) is LLMError
 
 
+def test_a_model_under_an_adapters_name_has_that_adapter_in_its_weights(serve: Callable[..., FakeServer]) -> None:
+    names = ("small-135M-merged", "default-0123abcd-recommend")
+    listed = [{"id": name, "object": "model", "parent": None, "root": "/merged"} for name in names]
+    server = serve(models=(200, {"data": listed}), chat=(200, answer("a hat")))
+    client = ServerLLM(server.url)
+    assert (client.name, client.adapters, client.roots) == (names[0], names[1:], {names[1]: "/merged"})
+    client.generate([PROMPT], adapter=names[1])
+    assert server.seen[-1][1]["model"] == names[1]
+
+
 class Later:
     """The clock of some seconds on."""
 

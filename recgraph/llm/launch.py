@@ -131,9 +131,12 @@ def launch(
     host: str = "127.0.0.1",
     port: int = 8000,
     key: str = "",
+    names: Sequence[str] = (),
     more: Sequence[str] = (),
 ) -> Launch:
-    """The server of a base model and adapter sets; `more` are arguments of vLLM's own, which come last and win.
+    """The server of a base model and adapter sets; `more` are arguments of vLLM's own, which come last and win. The
+    model answers to its `names`, the first its own and the others those of adapters in its weights; else to that of its
+    folder.
 
     The weights of the adapters are copied into the `cache`, under a name that tells them apart: a set that is trained
     again while the server runs changes neither what it serves nor what it starts again with. Raises ModelMissing for a
@@ -146,8 +149,9 @@ def launch(
     check_port(host, port)
     base = Base.of(model)
     modules = {name: folder for one in sets for name, folder in _modules(one, base, cache).items()}
+    name, *inside = names or (base.name,)
     arguments = [
-        *("-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", base.name),
+        *("-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", name, *inside),
         *("--host", host, "--port", str(port), "--dtype", number_format(vllm)),
         *("--enable-prefix-caching", "--enable-prompt-tokens-details", "--shutdown-timeout", str(DRAIN_SECONDS)),
         *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
@@ -158,7 +162,8 @@ def launch(
         rank = str(max(_rank(folder) for folder in modules.values()))
         arguments += ["--enable-lora", "--max-lora-rank", rank, "--max-loras", str(len(modules))]
         arguments += ["--lora-modules", *entries]
-    return Launch(vllm, base.name, host, port, (*arguments, *more), _environment(vllm, key), tuple(modules), key=key)
+    environment = _environment(vllm, key)
+    return Launch(vllm, name, host, port, (*arguments, *more), environment, (*inside, *modules), key=key)
 
 
 def holding(started: Launch, folder: Path, name: str) -> Launch:

@@ -256,6 +256,11 @@ def served_as(name: str, adapter: str, folder: str | Path) -> str:
     return f"{PurePath(name).parts[0]}-{adapter_fingerprint(folder)}-{adapter}"
 
 
+def is_served_as(name: str) -> bool:
+    """Whether a name is one that `served_as` gives."""
+    return bool(re.search(rf"-[0-9a-f]{{8}}-({'|'.join(ADAPTERS)})$", name))
+
+
 def served_weights(served: str, root: str = "") -> str:
     """The fingerprint of a served adapter: that of the folder the server read it from, where it can be read here, else
     the one its name tells; "" where neither does."""

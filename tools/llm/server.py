@@ -19,6 +19,7 @@ import openai
 from langchain_openai import ChatOpenAI
 
 from recgraph.errors import LLMError, LLMGarbled, LLMRefused
+from recgraph.tools.llm.adapter_sets import is_served_as
 from recgraph.tools.llm.forms import MAX_CHOICES, follows, form_regex
 from recgraph.tools.llm.protocol import Completion, Form, Prompt, Usage
 from recgraph.tools.llm.served_ids import HOLD, names_ids
@@ -37,7 +38,7 @@ class ServerLLM:
     """A served causal language model (see `protocol.LLM`).
 
     `model` is the served name of the base model, "" for the first one; `adapters` maps names nodes ask for to served
-    names of LoRA adapters, and every served adapter also answers to its own name. `timeout` in seconds holds where a
+    names of adapters, and every served adapter also answers to its own name. `timeout` in seconds holds where a
     call has no deadline. Raises LLMError at once where the server refuses the key or does not serve the model.
     """
 
@@ -109,7 +110,9 @@ class ServerLLM:
         listed = self._calls.one("/v1/models", self._served, deadline)
         served = {name: entry for name, entry in listed.items() if not names_ids(name)}
         self.max_choices = ALL_CHOICES if len(served) < len(listed) else MAX_CHOICES
-        bases = [name for name, entry in served.items() if not entry.get("parent")]
+        # A model under an adapter's name has that adapter in its weights (recgraph/llm/merging.py).
+        adapters = {name for name, entry in served.items() if entry.get("parent") or is_served_as(name)}
+        bases = [name for name in served if name not in adapters]
         if not bases:
             raise LLMGarbled(f"The LLM server at {self._place} lists no model under /v1/models.")
         absent = [f"'{self._wanted}'"] if self._wanted and self._wanted not in served else []
@@ -120,12 +123,10 @@ class ServerLLM:
         self._base = self._wanted or bases[0]
         window = served[bases[0]].get("max_model_len")
         self._yes_no.window = window if type(window) is int else 0
-        self._aliases = {name: name for name in served if served[name].get("parent")} | self._aliases
+        self._aliases = {name: name for name in served if name in adapters} | self._aliases
         self.adapters = tuple(self._aliases)
         self.roots = {
-            name: str(served[name]["root"])
-            for name in served
-            if served[name].get("parent") and served[name].get("root")
+            name: str(served[name]["root"]) for name in served if name in adapters and served[name].get("root")
         }
         self.name = harmless(self._base.rstrip("/").split("/")[-1], 100)
         self.parameters = _size_in_name(self._base)
