@@ -38,6 +38,7 @@ from recgraph.store.batch.tables import Row, in_memory
 from recgraph.store.db import Store
 from recgraph.store.live.ahead import histories
 from recgraph.store.records import Event
+from recgraph.tools.llm.open import InUse
 
 GOOD = json.dumps({"item_id": "K2OLIV", "title": "Harrow Wool Jumper, Olive, M"})
 WARES = ("S1OLIV", "S1NAVY", "S2OLIV", "K1GREY", "K2OLIV", "B1BRWN", "B2BLCK", "D1SAGE")
@@ -125,6 +126,48 @@ def test_a_model_that_comes_back_is_waited_for(shop: Path) -> None:
         found = list(by_graph(recommender, ["U1", "U2", "U3"], 2, Outage(away, pause=0.1)))  # type: ignore[arg-type]
     assert [one.prediction.item_id for one in found if one.prediction] == ["K2OLIV"] * 3
     assert [one.degraded for one in found] == [()] * 3
+
+
+def test_who_was_not_reranked_for_a_server_that_went_away_is_asked_again(shop: Path) -> None:
+    """It had named a product and was killed before it judged: the answer stayed in the order of retrieval."""
+
+    class Going(FakeLLM):
+        def score(self, *args: Any, **options: Any) -> Any:
+            if len(self.asked) == 1:
+                raise LLMUnavailable("killed")
+            return super().score(*args, **options)
+
+    going = Going(GOOD)
+    with Recommender(Store.open(shop), settings(shop), FakeEncoder(), going) as recommender:  # type: ignore[arg-type]
+        [found] = by_graph(recommender, ["U1"], 1, Outage(going, pause=0.05))  # type: ignore[arg-type]
+    assert (found.degraded, found.items[0].yes is not None) == ((), True)
+
+
+def test_a_server_is_back_when_all_that_is_asked_of_it_answers() -> None:
+    """The client leaves each name alone for some time of its own: the base model answered, the adapter was not asked."""
+
+    class Left(FakeLLM):
+        def generate(self, *args: Any, adapter: str | None = None, **options: Any) -> Any:
+            tried.append(adapter)
+            if adapter == "later" and tried.count("later") < 3:
+                raise LLMUnavailable("not asked yet")
+            return super().generate(*args, adapter=adapter, **options)
+
+    tried: list[str | None] = []
+    assert Outage(Left(GOOD), ["later", "first"], pause=0.01).is_over()  # type: ignore[arg-type]
+    assert (tried.count("later"), None in tried) == (3, False)
+
+
+def test_a_worker_that_opens_while_the_server_is_away_waits_for_its_adapters(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answered by the base model to the end."""
+    back, there = FakeLLM(GOOD), FakeLLM(GOOD)
+    opened = iter([(back, InUse(notes=("adapter: the server could not be asked",))), (there, InUse("default-1"))])
+    monkeypatch.setattr("recgraph.graph.recommender.open_adapted", lambda *_, **__: next(opened))
+    asked = BatchRequest(tmp_path / "out", threads=2)
+    manifest, _ = run(asked, settings(shop, llm="", llm_url="http://127.0.0.1:1/v1"))
+    assert (manifest.counts["degraded"], len(there.scored) > 0) == (0, True)
 
 
 def test_a_model_that_stays_away_is_done_without(shop: Path) -> None:

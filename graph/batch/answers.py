@@ -20,12 +20,14 @@ from langgraph.runtime import Runtime
 from recgraph.errors import StoreError
 from recgraph.graph.batch.outage import Outage
 from recgraph.graph.nodes import Nodes
-from recgraph.graph.recommendation import Recommendation, rounded
+from recgraph.graph.recommendation import Recommendation, kinds_of, rounded
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.state import RunContext, State
 from recgraph.store.batch.tables import Row
 
 AT_ONCE = 64  # users that are answered together
+_TRIES = 2  # a server may go away again, and what it says may be of no use every time
+_ASKING = {"summarize", "recommend", "rerank"}
 
 
 def answers(
@@ -79,15 +81,17 @@ def _after(state: State, update: Mapping[str, Any] | State) -> State:
 def by_graph(
     recommender: Recommender, user_ids: Sequence[str], threads: int = 1, outage: Outage | None = None
 ) -> Iterator[Recommendation]:
-    """With a language model. Whom it was lost for is asked again once it is back. What it summarised is kept for next
-    time, as a single run keeps it."""
+    """With a language model. Whom a server was lost for is asked again once it is back. What it summarised is kept for
+    next time, as a single run keeps it."""
     llm = recommender.llm
     assert llm is not None
-    away = outage or Outage(llm)
+    away = outage or Outage(llm, recommender.adapters.names.values())
 
     def ask(user_id: str) -> Recommendation:
         state = _asked(recommender, user_id)
-        if not llm.on_cpu and _is_lost(state) and away.is_over():
+        for _ in range(_TRIES):
+            if llm.on_cpu or not _is_lost(state) or not away.is_over():
+                break
             state = _asked(recommender, user_id)
         return _told(recommender, state, _unsaved(recommender, state))
 
@@ -103,9 +107,8 @@ def _asked(recommender: Recommender, user_id: str) -> State:
 
 
 def _is_lost(state: State) -> bool:
-    """Whether a model said nothing, though there was something to ask it and time for that."""
-    planned = any(one.part == "recommend" for one in state.get("left_out") or ())
-    return state.get("prediction") is None and bool(state.get("candidates")) and not planned
+    """Whether a stage that asks a model had to do without."""
+    return not _ASKING.isdisjoint(kinds_of(state.get("degraded") or ()))
 
 
 def _unsaved(recommender: Recommender, state: State) -> list[str]:

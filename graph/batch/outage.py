@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
 
 from recgraph.errors import LLMError, LLMTimeout, LLMUnavailable
 from recgraph.tools.llm.protocol import LLM, Prompt
@@ -16,10 +17,14 @@ _PROBE = 10.0  # seconds for one token
 
 
 class Outage:
-    """Of one model, for all threads that ask it."""
+    """Of one model, for all threads that ask it under the names of `adapters`, or as it is: a client leaves alone for
+    some time what failed, each name for itself."""
 
-    def __init__(self, llm: LLM, patience: float = PATIENCE, pause: float = PAUSE) -> None:
+    def __init__(
+        self, llm: LLM, adapters: Collection[str] = (), patience: float = PATIENCE, pause: float = PAUSE
+    ) -> None:
         self._llm, self._patience, self._pause = llm, patience, pause
+        self._names: tuple[str | None, ...] = tuple(sorted(set(adapters))) or (None,)
         self._lock, self._began = threading.Lock(), 0.0  # 0: nothing is known to be amiss
 
     def is_over(self) -> bool:
@@ -35,8 +40,12 @@ class Outage:
             return True
 
     def _is_away(self) -> bool:
+        return any(map(self._gives_nothing, self._names))
+
+    def _gives_nothing(self, name: str | None) -> bool:
+        end = time.monotonic() + _PROBE
         try:
-            self._llm.generate([Prompt("", "Yes or no?")], max_tokens=1, deadline=time.monotonic() + _PROBE)
+            self._llm.generate([Prompt("", "Yes or no?")], max_tokens=1, adapter=name, deadline=end)
         except (LLMUnavailable, LLMTimeout):
             return True
         except LLMError:  # it says something, if not what was hoped for
