@@ -5,14 +5,16 @@ how much memory one worker takes at the beginning and at the end.
     python benchmarks/batch.py --store recgraph.duckdb [--users 2000] [--rounds 2] [--shard-size 50]
     python benchmarks/batch.py --store recgraph.duckdb --users 64 --shard-size 4 --llm-url URL [--workers 1 4]
     python benchmarks/batch.py --store recgraph.duckdb --users 2000 --compare
+    python benchmarks/batch.py --store STORES/2400000/scale.duckdb --shards 6      # after benchmarks/scale.py --stores
 
 A rate is that of the shards after each worker's first, so that opening models is not in it. The ratio of Ray to this
 machine's own processes, one worker each, is that of neighbours in time: on a machine that does other work too, only it
 says something. CPU is the time of all threads of one worker in this process. The users are neighbours in the order of
 their ids, from a place drawn with a seed on: of a store with more, the time for all is computed from them. With a
 model, so many threads of one process ask its server. `--compare` asks for each of the users alone as well and counts
-those whose products, order and reasons are the batch's. Works on a copy of the store. Prints machine, load, date and
-command.
+those whose products, order and reasons are the batch's. `--shards` makes some shards of all users of a store that
+benchmarks/scale.py has drawn, and tells the memory of the one process after each; all else works on a copy of the
+store. Prints machine, load, date and command.
 """
 
 from __future__ import annotations
@@ -30,15 +32,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command does, before numpy is imported
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 would have its workers wait for whatever else runs
 
+from scale import DrawnEncoder
+from scale import memory as resident
+
 from recgraph import __version__
+from recgraph.graph import recommender
 from recgraph.graph.batch.batch import BatchRequest, Pace, run
-from recgraph.graph.recommender import Recommender
+from recgraph.graph.batch.manifest import ALL, Manifest
+from recgraph.graph.batch.work import ShardJob, Worker
 from recgraph.settings import Settings, load_settings
 from recgraph.store.batch import shards, wanted
 from recgraph.store.db import Store
@@ -90,13 +97,38 @@ def compared(request: BatchRequest, settings: Settings) -> str:
             told = (row["item_id"], row["score"], row["source"], row["reason"])
             alone.setdefault(str(row["user_id"]), []).append(told)
     equal = 0
-    with Recommender.open(settings.store, llm="none") as recommender:
+    with recommender.Recommender.open(settings.store, llm="none") as shop:
         for user_id, rows in alone.items():
-            items = recommender.recommend(user_id).to_dict()["items"]
+            items = shop.recommend(user_id).to_dict()["items"]
             told = [(i["item_id"], i["score"], i["source"], i["reason"]) for i in items]
             equal += told == rows
     shutil.rmtree(request.folder)
     return f"{equal:,} of {len(alone):,} users have the products, order and reasons that each gets alone"
+
+
+def sampled(store: Path, folder: Path, count: int) -> None:
+    """Prints what planning for all users takes and, after each of some shards, memory and pace."""
+    recommender.encoder_of = lambda *_: DrawnEncoder()  # whose vectors that store holds
+    settings = load_settings({}, folder, store=str(store), llm="none")
+    begun = time.monotonic()
+    with Store.open(store) as opened:
+        whom, manifest = wanted.plan(opened, folder, None, 1000), Manifest.of(opened, settings, ALL)
+    print(f"{whom.users:,} users in {whom.shards} shards: planned in {time.monotonic() - begun:.1f} s", end="; ")
+    begun = time.monotonic()
+    worker = Worker(
+        ShardJob(str(folder), asdict(settings), manifest.revision, manifest.label, manifest.common, manifest.keeps)
+    )
+    print(f"opened in {time.monotonic() - begun:.1f} s; resident, of it not mapped from files, in GB:")
+    for shard in sorted(random.Random(0).sample(sorted(wanted.sizes(folder)), count)):
+        begun, cpu = time.monotonic(), time.process_time()
+        users = worker(shard)["users"]
+        seconds, cpu_ms, held = time.monotonic() - begun, (time.process_time() - cpu) * 1000, resident()
+        print(
+            f"  shard {shard}: {users} users, {users / seconds:.1f} a second, {cpu_ms / users:.1f} ms of CPU each; ",
+            end="",
+        )
+        print(f"{held['Rss']:.2f}, {held['Anonymous']:.2f}", flush=True)
+    worker.close()
 
 
 def memory() -> float:
@@ -125,6 +157,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--engines", nargs="+", default=["local", "ray"])
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--compare", action="store_true", help="ask for each user alone as well")
+    parser.add_argument("--shards", type=int, default=0, help="of a store that benchmarks/scale.py has drawn")
     parser.add_argument("--llm-url", default="")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 4])
     given = parser.parse_args(words)
@@ -134,6 +167,9 @@ def main(words: Sequence[str]) -> None:
     print(f"{platform.platform()}, load {' '.join(f'{load:.1f}' for load in os.getloadavg())}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        if given.shards:
+            sampled(given.store, folder, given.shards)
+            return
         store = folder / "shop.duckdb"
         shutil.copyfile(given.store, store)
         file, everybody = neighbours(store, folder, given.users)

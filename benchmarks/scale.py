@@ -164,7 +164,7 @@ def measure(path: Path, requests: int) -> dict[str, Any]:
         for name, values in {**times, "all": [one for each in times.values() for one in each]}.items():
             wall, worked_ms = np.quantile(np.array(values) * 1000, SHARES, axis=0).T.tolist()
             found[name] = {"wall": wall, "cpu": worked_ms}
-        found |= {"memory": _memory(), "load": os.getloadavg()[0]}
+        found |= {"memory": memory(), "load": os.getloadavg()[0]}
         exact = Retriever(replace(retriever.fitted, ranker=_exact(retriever.ranker)), encoder)
         same, of = 0, 0
         for asked, _ in drawn[: 10 * len(ASKED)]:
@@ -220,7 +220,7 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _memory() -> dict[str, float]:
+def memory() -> dict[str, float]:
     """GB of this process now: "Rss"; "Pss", where what several processes map counts for each its share; "Anonymous",
     which is its own, without what is mapped from files and may be dropped."""
     lines = (line.split(":") for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])

