@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -510,23 +511,45 @@ def test_a_worker_that_is_killed_is_told_and_the_same_command_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_ray_makes_the_rows_that_this_machine_makes(crowd: Path, command: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("nodes", [0, 2])
+def test_ray_makes_the_rows_that_this_machine_makes(
+    crowd: Path, command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: int
+) -> None:
+    """Ray that is started for it, and a cluster of two nodes that is there, of a worker each."""
     pytest.importorskip("ray", reason="the engine ray needs the extra `scale`")
-    for engine in ("local", "ray"):
-        more = (
-            ("--engine", engine, "--workers", "2", "--shard-size", "50") if engine == "ray" else ("--shard-size", "50")
-        )
-        environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        (tmp_path / "sitecustomize.py").write_text(SITE.format(tests=str(Path(__file__).parent)), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, str(command), *words(crowd, tmp_path / engine, *more)],
-            capture_output=True,
-            text=True,
-            env=environ,
-        )
-        assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "sitecustomize.py").write_text(SITE.format(tests=str(Path(__file__).parent)), encoding="utf-8")
+    done = batch_by(command, crowd, tmp_path / "local")
+    assert done.returncode == 0, done.stderr
+    with cluster_of(nodes) as address:
+        if nodes:
+            monkeypatch.setenv("RAY_ADDRESS", address)
+        done = batch_by(command, crowd, tmp_path / "ray", "--engine", "ray", "--workers", "2")
+    assert done.returncode == 0, done.stderr
     assert rows_in(tmp_path / "ray") == rows_in(tmp_path / "local")
     assert len(rows_by_user(tmp_path / "ray")) == 400
+
+
+def batch_by(command: Path, store: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, str(command), *words(store, out, "--shard-size", "50", *more)]
+    return subprocess.run(arguments, capture_output=True, text=True)
+
+
+@contextmanager
+def cluster_of(nodes: int) -> Iterator[str]:
+    """The address of a cluster of so many nodes with one processor each, all on this machine."""
+    if not nodes:
+        yield ""
+        return
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        for _ in range(nodes - 1):
+            cluster.add_node(num_cpus=1)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
 
 
 # Actors of Ray import no `command.py`: whoever imports the recommender there gets the fake encoder.
