@@ -8,6 +8,7 @@ costs none of the answer.
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,23 +120,39 @@ class Recommender:
         if fits is None:
             self._exit.callback(self._fits.close)
         self.currency, self._conversations = store.meta("currency") or "", Conversations()
-        self.summarizer = self._choose_summarizer(settings)
         self._runs, self._logged = RunQueue(RunLog(store.path)), False
         self._exit.callback(self._runs.close)
         self._checkpointer = self._open_checkpoints(checkpoint) if checkpoint else None
-        costs = costs or Costs()
-        self._exit.callback(costs.keep)
-        planner, told = TimeBudget(costs), self._told(settings)
+        self._costs, self._wiring = costs or Costs(), threading.Lock()
+        self._exit.callback(self._costs.keep)
+        self._wire()
+
+    def _wire(self) -> None:
+        """The nodes and the graph, with the adapters as they are known."""
+        planner, told = TimeBudget(self._costs), self._told(self.settings)
+        self.summarizer = self._choose_summarizer(self.settings)
         summarize = build_summarize(
             self.summarizer,
             self._reader.summary,
-            block=settings.block,
-            group=settings.merge,
+            block=self.settings.block,
+            group=self.settings.merge,
             planner=planner,
             after=told.asked_of_llm,
         )
-        self.nodes = self._nodes(settings, planner)
-        self.graph = build_graph(self.nodes, summarize, settings.deadline, self._checkpointer)
+        self.nodes = self._nodes(self.settings, planner)
+        self.graph = build_graph(self.nodes, summarize, self.settings.deadline, self._checkpointer)
+
+    def take_adapters(self) -> None:
+        """Takes the adapters of a server that was away when this was opened, if it is there by now: else the base model
+        would answer to the end. Each request does so."""
+        if self.adapters.later is None:
+            return
+        with self._wiring:
+            later = self.adapters.later  # another request may have done so meanwhile
+            if later is not None and (found := later()) is not None:
+                self.adapters = found
+                self.__dict__.pop("_odds", None)
+                self._wire()
 
     @classmethod
     def open(
@@ -192,6 +209,7 @@ class Recommender:
         "cheaper ones" means those of the last answer; this process keeps the last 1,000 of them. An unknown user raises
         UnknownUser unless `new_user`; SettingsError for a value out of range.
         """
+        self.take_adapters()
         asked_for = {"k": k, "paradigm": paradigm, "mode": mode, "deadline": deadline}
         given: dict[str, Any] = {name: value for name, value in asked_for.items() if value is not None}
         settings = replace(self.settings, **given)

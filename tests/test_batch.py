@@ -163,12 +163,12 @@ def test_a_worker_that_opens_while_the_server_is_away_waits_for_its_adapters(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It answered by the base model to the end."""
-    back, there = FakeLLM(GOOD), FakeLLM(GOOD)
-    opened = iter([(back, InUse(notes=("adapter: the server could not be asked",))), (there, InUse("default-1"))])
-    monkeypatch.setattr("recgraph.graph.recommender.open_adapted", lambda *_, **__: next(opened))
+    away = FakeLLM(GOOD)
+    noted = InUse(notes=("adapter: could not be asked yet",), later=lambda: InUse("default-1") if away.asked else None)
+    monkeypatch.setattr("recgraph.graph.recommender.open_adapted", lambda *_, **__: (away, noted))
     asked = BatchRequest(tmp_path / "out", threads=2)
     manifest, _ = run(asked, settings(shop, llm="", llm_url="http://127.0.0.1:1/v1"))
-    assert (manifest.counts["degraded"], len(there.scored) > 0) == (0, True)
+    assert (manifest.counts["degraded"], len(away.scored) > 0) == (0, True)
 
 
 def test_a_model_that_stays_away_is_done_without(shop: Path) -> None:

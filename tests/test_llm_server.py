@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ pytest.importorskip("langchain_openai", reason="needs recgraph[vllm]")
 
 from recgraph.errors import LLMError, LLMGarbled, LLMRefused, LLMTimeout, LLMUnavailable
 from recgraph.tools.llm.forms import MAX_CHOICES
-from recgraph.tools.llm.open import open_llm
+from recgraph.tools.llm.open import open_adapted, open_llm
 from recgraph.tools.llm.protocol import LLM, Form, Prompt
 from recgraph.tools.llm.served_ids import served_ids
 from recgraph.tools.llm.server import ServerLLM, _size_in_name
@@ -216,6 +217,20 @@ def test_a_model_under_an_adapters_name_has_that_adapter_in_its_weights(serve: C
     assert (client.name, client.adapters, client.roots) == (names[0], names[1:], {names[1]: "/merged"})
     client.generate([PROMPT], adapter=names[1])
     assert server.seen[-1][1]["model"] == names[1]
+
+
+def test_adapters_of_a_server_that_was_away_are_known_once_it_has_answered(
+    serve: Callable[..., FakeServer], tmp_path: Path
+) -> None:
+    server = serve(models=(503, "starting"))
+    client, used = open_adapted("", "rec", tmp_path / "shop.duckdb", url=server.url)
+    assert (used.names, used.later and used.later()) == ({}, None)
+    server.replies["models"] = (200, MODELS)
+    client.generate([PROMPT])
+    assert used.later is not None
+    found = used.later()
+    assert found is not None
+    assert (found.names, found.notes, found.later) == ({"next": "rec", "fit": "rec"}, (), None)
 
 
 class Later:

@@ -34,6 +34,7 @@ from recgraph.store.columns import Sequences
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 from recgraph.store.records import Event, Item
+from recgraph.tools.llm.open import InUse
 from recgraph.tools.llm.protocol import Usage
 from recgraph.tools.taken import Taken, TakenItem
 from recgraph.tools.wish.wish import Price, Wish
@@ -771,3 +772,26 @@ def test_candidates_that_were_not_scored_in_time_follow_those_that_were(make: Ma
     assert found.degraded == (
         "rerank: the deadline passed after 4 of 10 candidates (the others follow in the order of retrieval)",
     )
+
+
+def test_adapters_of_a_server_that_was_away_at_the_beginning_are_asked_once_it_is_there(shop: Path) -> None:
+    """The base model answered as long as the process lived."""
+    asked: list[str | None] = []
+
+    class Served(FakeLLM):
+        def generate(self, *args: Any, adapter: str | None = None, **options: Any) -> Any:
+            asked.append(adapter)
+            return super().generate(*args, adapter=adapter, **options)
+
+    known: list[InUse] = []
+    away = InUse(notes=("adapter: could not be asked yet.",), later=lambda: known[0] if known else None)
+    llm = Served("ID: K2OLIV\nTitle: Harrow Wool Jumper, Olive, M")
+    with Recommender(
+        Store.open(shop), load_settings(store=str(shop)), FakeEncoder(), llm, adapters=away
+    ) as recommender:
+        before = recommender.recommend("U1")
+        known.append(InUse("default-1", {"next": "default-1-next", "fit": "default-1-fit"}))
+        after = recommender.recommend("U1")
+    assert asked == [None, "default-1-next"]
+    assert (before.degraded[0], after.degraded) == ("adapter: could not be asked yet.", ())
+    assert (before.models["adapter"], after.models["adapter"]) == ("", "default-1")

@@ -47,25 +47,17 @@ class Worker:
 
     def __init__(self, job: ShardJob) -> None:
         self.job, self.folder, self._exit = job, Path(job.folder), ExitStack()
+        settings = dict(job.settings)
         # One after the other: titles that are not embedded yet are embedded by the first and read by the others.
         with FileLock(self.folder / ".open.lock"):
-            self.recommender = self._exit.enter_context(self._opened())
+            self.recommender = self._exit.enter_context(Recommender.open(settings.pop("store"), **settings))
             self.recommender.warm_up(memory=False)
         self._tracer = self._exit.enter_context(traced(self.recommender))
         gc.freeze()  # the catalogue stays, and is not to be looked through for garbage again and again
         llm = self.recommender.llm
+        if llm and self.recommender.adapters.later and Outage(llm).is_over():
+            self.recommender.take_adapters()
         self._outage = Outage(llm, self.recommender.adapters.names.values()) if llm else None
-
-    def _opened(self) -> Recommender:
-        """With the adapters that the server has: one that is away now would be asked without any, to the end."""
-        settings = dict(self.job.settings)
-        store = settings.pop("store")
-        recommender = Recommender.open(store, **settings)
-        llm, noted = recommender.llm, recommender.adapters.notes
-        if not (llm and settings["llm_url"] and noted and Outage(llm).is_over()):
-            return recommender
-        recommender.close()
-        return Recommender.open(store, **settings)
 
     def close(self) -> None:
         """Sends the spans that wait, and gives the store back."""

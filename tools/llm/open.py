@@ -79,7 +79,8 @@ class InUse:
     """The adapters one recommender asks for. `names` maps a task to the LLM's name of its adapter, `weights` to the
     fingerprint of what answers ("" where a server does not tell); `label` names the set and its weights, "" for none;
     `notes` say what was done without; `summarizes`: its exam says that its summaries can be used; `judging`: what its
-    Yes and No are worth in which shop (`adapter_sets.judging`)."""
+    Yes and No are worth in which shop (`adapter_sets.judging`). `later` is there where a server could not be asked: it
+    gives what the server has as soon as that is known, until then None."""
 
     label: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -87,6 +88,7 @@ class InUse:
     notes: tuple[str, ...] = ()
     summarizes: bool = False
     judging: tuple[float, str] | None = None
+    later: Callable[[], InUse | None] | None = None
 
     def odds_in(self, shop: str) -> float | None:
         """What Yes against No counts in a shop; None where nobody measured that there."""
@@ -160,12 +162,8 @@ def keep_default(
 def _served(server: ServerLLM, wanted: str, *, must: bool) -> InUse:
     """What a server serves of a set."""
     if not server.connected:
-        return InUse(
-            notes=(
-                f"adapter: the LLM server could not be asked for the set '{wanted}' when this was opened; the base "
-                "model answers.",
-            )
-        )
+        note = f"adapter: the LLM server could not be asked for the set '{wanted}' yet; the base model answers."
+        return InUse(notes=(note,), later=lambda: _served(server, wanted, must=False) if server.connected else None)
     names = served_names(wanted, server.adapters)
     if not names:
         reason = (
