@@ -88,22 +88,32 @@ def measured(request: BatchRequest, settings: Settings) -> Rate:
     return Rate(users / max(last - first, 1e-9), (all_cpu - cpu) * 1000 / users, then, now)
 
 
-def compared(request: BatchRequest, settings: Settings) -> str:
-    """Whether a batch says what each of its users is told alone."""
-    run(request, settings)
-    alone: dict[str, list[tuple[object, ...]]] = {}
-    for shard in wanted.sizes(request.folder):
-        for row in map(dict, (zip(shards.COLUMNS, row, strict=True) for row in shards.rows_of(request.folder, shard))):
-            told = (row["item_id"], row["score"], row["source"], row["reason"])
-            alone.setdefault(str(row["user_id"]), []).append(told)
-    equal = 0
+def compared(asked: Sequence[BatchRequest], settings: Settings) -> list[str]:
+    """Of each batch, whether it says what each of its users is told alone."""
+    told = {request.engine: _told(request, settings) for request in asked}
+    equal = dict.fromkeys(told, 0)
     with recommender.Recommender.open(settings.store, llm="none") as shop:
-        for user_id, rows in alone.items():
+        for user_id in next(iter(told.values())):
             items = shop.recommend(user_id).to_dict()["items"]
-            told = [(i["item_id"], i["score"], i["source"], i["reason"]) for i in items]
-            equal += told == rows
+            alone = [(one["item_id"], one["score"], one["source"], one["reason"]) for one in items]
+            for engine, rows in told.items():
+                equal[engine] += rows.get(user_id) == alone
+    of = "users have the products, order, scores and reasons that each gets alone"
+    return [f"{engine}: {equal[engine]:,} of {len(rows):,} {of}" for engine, rows in told.items()]
+
+
+def _told(request: BatchRequest, settings: Settings) -> dict[str, list[tuple[object, ...]]]:
+    """The rows of a batch by user."""
+    run(request, settings)
+    found: dict[str, list[tuple[object, ...]]] = {}
+    for shard in wanted.sizes(request.folder):
+        for values in shards.rows_of(request.folder, shard):
+            row = dict(zip(shards.COLUMNS, values, strict=True))
+            found.setdefault(str(row["user_id"]), []).append(
+                (row["item_id"], row["score"], row["source"], row["reason"])
+            )
     shutil.rmtree(request.folder)
-    return f"{equal:,} of {len(alone):,} users have the products, order and reasons that each gets alone"
+    return found
 
 
 def sampled(store: Path, folder: Path, count: int) -> None:
@@ -175,7 +185,8 @@ def main(words: Sequence[str]) -> None:
         file, everybody = neighbours(store, folder, given.users)
         settings = load_settings({}, folder, store=str(store), llm_url=given.llm_url)
         if given.compare:
-            print(compared(BatchRequest(folder / "compared", file), settings))
+            batches = [BatchRequest(folder / engine, file, engine, 2, 250) for engine in given.engines]
+            print(*compared(batches, settings), sep="\n")
             return
         rates: dict[str, list[Rate]] = {}
         for number in range(given.rounds):
