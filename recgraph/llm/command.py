@@ -99,7 +99,7 @@ def _merged(
     """What is served: the folder of a model, the sets whose adapters stay beside it, and the model's names. On a CPU a
     model with the adapter `recommend` of the one set in its weights, where that can be had."""
     from recgraph.llm.launch import number_format
-    from recgraph.llm.merging import MERGES, merged
+    from recgraph.llm.merging import MERGES, merged, packed
     from recgraph.tools.llm.adapter_sets import Base
 
     apart: tuple[Path, list[AdapterSet], tuple[str, ...]] = (model, sets, ())
@@ -111,6 +111,9 @@ def _merged(
                 f"--merge takes one set with an adapter '{MERGES}'; here are "
                 f"{', '.join(f'{one.name} ({chr(32).join(one.adapters)})' for one in sets) or 'none'}."
             )
+        return apart
+    if wanted is None and packed(model):
+        say("adapters are served as such, which is slow on a CPU: they cannot be added into packed weights")
         return apart
     try:
         folder, served = merged(model, sets[0], number_format(vllm), settings.cache_folder, say)
