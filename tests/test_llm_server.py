@@ -233,6 +233,13 @@ def test_adapters_of_a_server_that_was_away_are_known_once_it_has_answered(
     assert (found.names, found.notes, found.later) == ({"next": "rec", "fit": "rec"}, (), None)
 
 
+def test_a_model_whose_own_name_looks_like_an_adapters_is_asked(serve: Callable[..., FakeServer]) -> None:
+    """It was taken for an adapter, and the server for one that lists no model."""
+    listed = [{"id": "shop-20250115-next", "parent": None}, {"id": "rec", "parent": "shop-20250115-next"}]
+    client = ServerLLM(serve(models=(200, {"data": listed})).url)
+    assert (client.name, client.adapters) == ("shop-20250115-next", ("rec",))
+
+
 class Later:
     """The clock of some seconds on."""
 

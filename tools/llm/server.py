@@ -110,9 +110,11 @@ class ServerLLM:
         listed = self._calls.one("/v1/models", self._served, deadline)
         served = {name: entry for name, entry in listed.items() if not names_ids(name)}
         self.max_choices = ALL_CHOICES if len(served) < len(listed) else MAX_CHOICES
-        # A model under an adapter's name has that adapter in its weights (recgraph/llm/merging.py).
-        adapters = {name for name, entry in served.items() if entry.get("parent") or is_served_as(name)}
-        bases = [name for name in served if name not in adapters]
+        whole = [name for name, entry in served.items() if not entry.get("parent")]
+        # Beside a model, an adapter's name for it says that the adapter is in its weights (recgraph/llm/merging.py);
+        # alone it is the model's own, which may look like one ("shop-20250115-next").
+        bases = [name for name in whole if not is_served_as(name)] or whole
+        adapters = {name for name in served if name not in bases}
         if not bases:
             raise LLMGarbled(f"The LLM server at {self._place} lists no model under /v1/models.")
         absent = [f"'{self._wanted}'"] if self._wanted and self._wanted not in served else []
