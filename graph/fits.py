@@ -35,8 +35,9 @@ class Fits:
         self.reader = KeptReader(store, remembering.forget)
         self.vocabularies = Vocabularies(remembering)
         self.served, self.parts = False, published_fingerprint(store)
-        self._titles: VectorIndex | None = None
-        self._texts = ("", Built())  # what hangs on no moment, and the revision that it and the titles are of
+        # What hangs on no moment, the titles and what else is built of texts, and the revision that both are of: one
+        # value, for fits of now and of moments run at the same time.
+        self._texts: tuple[str, VectorIndex | None, Built] = ("", None, Built())
         self.live = Live(store, lambda until: self._fit(None, until))
         self._of_moments = OfMoments(self._fit, store.revision)
         self.memory = OfMoments(
@@ -56,7 +57,7 @@ class Fits:
         self.live.close()
 
     def _fit(self, as_of: datetime | None, until: float | None) -> Retriever:
-        revision, (known, texts) = self.store.revision(), self._texts
+        revision, (known, titles, texts) = self.store.revision(), self._texts
         changes = self.store.changes_since(known)
         same = changes is not None and not changes.item_ids  # a product may be called something else since
         built = Retriever.build(
@@ -64,11 +65,11 @@ class Fits:
             self.encoder,
             as_of,
             self._reporter("Embedding titles"),
-            titles=self._titles if same else None,
+            titles=titles if same else None,
             texts=texts if known == revision else None,
             until=until,
         )
-        self._titles, self._texts = built.titles if built.complete else None, (revision, built.texts)
+        self._texts = revision, built.titles if built.complete else None, built.texts
         self.parts = published_fingerprint(self.store)
         self.served = self.served or as_of is None
         return built

@@ -375,5 +375,41 @@ def test_a_retriever_that_is_fitted_anew_knows_products_by_their_new_titles(make
         written.upsert_items([{"item_id": "S1OLIV", "title": "Velvet Curtain, Plum"}])
         for as_of in (moment, None):
             found = fits.retriever(as_of)
-            assert found.titles.vector("S1OLIV") == pytest.approx(encoder.encode([found.name_of("S1OLIV")])[0], abs=1e-5)
+            assert found.titles.vector("S1OLIV") == pytest.approx(
+                encoder.encode([found.name_of("S1OLIV")])[0], abs=1e-5
+            )
+        fits.close()
+
+
+def test_a_fit_of_a_moment_that_ends_late_leaves_no_old_titles_to_those_after_it(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It put its titles in between where a later fit had read which revision they were of, and took them."""
+    store, encoder = make_store(SHOP_ITEMS, SHOP_EVENTS, SHOP_EXPOSURES), FakeEncoder()
+    store.close()
+    with Store.open(store.path, write=True) as written:
+        fits, built, go_on = Fits(written, encoder), threading.Event(), threading.Event()
+        build, changes_since = Retriever.build, written.changes_since
+        late = threading.Thread(target=fits._fit, args=(datetime(2030, 1, 1), None))
+
+        def slow_build(*args: Any, **options: Any) -> Retriever:
+            found = build(*args, **options)
+            if threading.current_thread() is late:
+                built.set()
+                go_on.wait(30)
+            return found
+
+        def in_between(known: str) -> Any:
+            go_on.set()
+            late.join(30)
+            return changes_since(known)
+
+        monkeypatch.setattr(Retriever, "build", slow_build)
+        late.start()
+        assert built.wait(30)
+        written.upsert_items([{"item_id": "S1OLIV", "title": "Velvet Curtain, Plum"}])
+        fits._fit(None, None)
+        monkeypatch.setattr(written, "changes_since", in_between)
+        found = fits._fit(None, None)
+        assert found.titles.vector("S1OLIV") == pytest.approx(encoder.encode([found.name_of("S1OLIV")])[0], abs=1e-5)
         fits.close()
