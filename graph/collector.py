@@ -39,7 +39,7 @@ def traced(recommender: Recommender) -> Iterator[Tracer | None]:
 def exporting(environ: Mapping[str, str] | None = None) -> Iterator[Tracer | None]:
     """A tracer whose spans go to the collector that the environment names (OTEL_EXPORTER_OTLP_ENDPOINT, and the other
     variables of OpenTelemetry's SDK); those that wait are sent when the block ends, or a process that does not end it.
-    None where it names none, or where the SDK is not installed.
+    None where it names none, where the SDK is not installed, or takes a setting for an error.
 
     The provider is not made the process's own, so that other libraries' spans, which hold what we leave out, go
     nowhere.
@@ -57,12 +57,24 @@ def exporting(environ: Mapping[str, str] | None = None) -> Iterator[Tracer | Non
         _log.warning("no spans are sent, though an endpoint is named: pip install 'recgraph[otel]'")
         yield None
         return
-    named = "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "") or "OTEL_SERVICE_NAME" in environ
-    provider = TracerProvider(resource=Resource.create({} if named else {SERVICE_NAME: "recgraph"}))
-    told = any(one in environ for one in ("OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"))
-    exporter = OTLPSpanExporter(timeout=None if told else _PATIENCE)
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    try:
+        provider = TracerProvider(resource=Resource.create({} if _named(environ) else {SERVICE_NAME: "recgraph"}))
+        provider.add_span_processor(
+            BatchSpanProcessor(OTLPSpanExporter(timeout=None if _timed(environ) else _PATIENCE))
+        )
+    except ValueError as error:  # spans are not worth an answer
+        _log.warning("no spans are sent, for OpenTelemetry does not take its settings in the environment: %s", error)
+        yield None
+        return
     try:
         yield provider.get_tracer("recgraph", recgraph_version())
     finally:
         provider.shutdown()
+
+
+def _named(environ: Mapping[str, str]) -> bool:
+    return "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "") or "OTEL_SERVICE_NAME" in environ
+
+
+def _timed(environ: Mapping[str, str]) -> bool:
+    return any(one in environ for one in ("OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"))

@@ -243,6 +243,16 @@ def test_without_the_extra_there_is_no_tracer_and_the_log_says_why(
     assert "pip install 'recgraph[otel]'" in caplog.text
 
 
+def test_settings_that_the_sdk_does_not_take_cost_no_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error of a queue that is smaller than what is sent at once ended `recgraph run`."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1")
+    with exporting({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}) as tracer:
+        assert tracer is None
+    assert "no spans are sent" in caplog.text
+
+
 def test_a_run_without_a_tracer_is_given_no_callbacks(make_store: Callable[..., Store]) -> None:
     with Recommender(make_store(SHOP_ITEMS, SHOP_EVENTS), Settings(), FakeEncoder(), None) as recommender:
         assert recommender.callbacks == []
