@@ -12,8 +12,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pytest
 from click.testing import CliRunner
 from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
 from filelock import FileLock
+from test_llm_server import FakeServer, answer
 
 from recgraph.cli import main
 from recgraph.errors import LLMUnavailable, SettingsError, StoreError
@@ -30,6 +32,7 @@ from recgraph.graph.batch.answers import answers, at_once, by_graph, run_nodes
 from recgraph.graph.batch.batch import BatchRequest, Pace, run
 from recgraph.graph.batch.manifest import Manifest
 from recgraph.graph.batch.outage import Outage
+from recgraph.graph.batch.work import ShardJob, Worker
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings, load_settings
@@ -40,6 +43,9 @@ from recgraph.store.db import Store
 from recgraph.store.live.ahead import histories
 from recgraph.store.records import Event
 from recgraph.tools.llm.open import InUse
+from recgraph.tools.llm.protocol import Prompt
+from recgraph.tools.llm.server import ServerLLM
+from recgraph.tools.served import breaker
 
 GOOD = json.dumps({"item_id": "K2OLIV", "title": "Harrow Wool Jumper, Olive, M"})
 WARES = ("S1OLIV", "S1NAVY", "S2OLIV", "K1GREY", "K2OLIV", "B1BRWN", "B2BLCK", "D1SAGE")
@@ -169,6 +175,61 @@ def test_a_worker_that_opens_while_the_server_is_away_waits_for_its_adapters(
     asked = BatchRequest(tmp_path / "out", threads=2)
     manifest, _ = run(asked, settings(shop, llm="", llm_url="http://127.0.0.1:1/v1"))
     assert (manifest.counts["degraded"], len(away.scored) > 0) == (0, True)
+
+
+def test_workers_that_open_while_the_server_is_away_wait_together_and_once(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One waited after the other, and each a second time for its first user."""
+    away = FakeLLM(GOOD, raises=LLMUnavailable("away"))
+    noted = InUse(notes=("adapter: the server could not be asked",))
+    monkeypatch.setattr("recgraph.graph.recommender.open_adapted", lambda *_, **__: (away, noted))
+    monkeypatch.setattr(Outage.__init__, "__defaults__", ((), 2.0, 0.1))
+    chosen = settings(shop, llm="", llm_url="http://127.0.0.1:1/v1")
+    job = ShardJob(str(tmp_path), {**asdict(chosen), "store": str(shop)}, "", "", "", False)
+
+    def open_and_ask(_: int) -> float:
+        worker = Worker(job)
+        begun = time.monotonic()
+        assert worker._outage is not None
+        assert not worker._outage.is_over()
+        worker.close()
+        return time.monotonic() - begun
+
+    begun = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:
+        assert max(pool.map(open_and_ask, range(3))) < 1
+    assert time.monotonic() - begun < 5
+
+
+def test_a_batch_that_is_ended_does_not_wait_for_a_server_that_is_away(shop: Path) -> None:
+    """Ctrl-C did nothing for as long as the server had time to come back."""
+    away = FakeLLM(GOOD, raises=LLMUnavailable("killed"))
+    with Recommender(Store.open(shop), settings(shop), FakeEncoder(), away) as recommender:  # type: ignore[arg-type]
+        main_thread = threading.get_ident()
+        threading.Timer(1.0, lambda: signal.pthread_kill(main_thread, signal.SIGINT)).start()
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(by_graph(recommender, USERS, 2, Outage(away, patience=30.0, pause=20.0)))  # type: ignore[arg-type]
+        assert time.monotonic() - begun < 10
+
+
+def test_a_server_whose_first_token_is_no_text_is_asked_again_once_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look at it was a failure each time, for which the client left it alone for ever."""
+    monkeypatch.setattr(breaker, "FIRST_PAUSE", 0.2)
+
+    def chat(body: dict[str, Any]) -> dict[str, Any]:
+        return answer("" if body["max_completion_tokens"] == 1 else "a hat")
+
+    server = FakeServer(chat=(503, {"error": {"message": "away"}}))
+    client = ServerLLM(server.url)
+    for _ in range(breaker.FAILURES):
+        with pytest.raises(LLMUnavailable):
+            client.generate([Prompt("", "What?")])
+    server.replies["chat"] = (200, chat)
+    assert Outage(client, pause=0.05).is_over()
+    assert client.generate([Prompt("", "What?")])[0][0].text == "a hat"
+    server.close()
 
 
 def test_a_model_that_stays_away_is_done_without(shop: Path) -> None:

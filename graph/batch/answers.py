@@ -9,6 +9,7 @@ files and processes are unknown here.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -86,21 +87,26 @@ def by_graph(
     llm = recommender.llm
     assert llm is not None
     away = outage or Outage(llm, recommender.adapters.names.values())
+    ended = threading.Event()
 
     def ask(user_id: str) -> Recommendation:
         state = _asked(recommender, user_id)
         for _ in range(_TRIES):
-            if llm.on_cpu or not _is_lost(state) or not away.is_over():
+            if llm.on_cpu or not _is_lost(state) or not away.is_over(ended):
                 break
             state = _asked(recommender, user_id)
         return _told(recommender, state, _unsaved(recommender, state))
 
     around = copy_context()  # with the span that runs are put under: a thread would begin without
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(lambda user_id: around.copy().run(ask, user_id), user_ids)
+        try:
+            yield from pool.map(lambda user_id: around.copy().run(ask, user_id), user_ids)
+        finally:  # Ctrl-C does not wait for a server that is away
+            ended.set()
 
 
 def _asked(recommender: Recommender, user_id: str) -> State:
+    recommender.take_adapters()
     context, asked = RunContext.within(recommender.settings.deadline), {"user_id": user_id}
     config: RunnableConfig = {"callbacks": [made() for made in recommender.callbacks]}
     return cast(State, recommender.graph.invoke(cast(Any, asked), config, context=cast(Any, context)))

@@ -13,7 +13,8 @@ from recgraph.tools.llm.protocol import LLM, Prompt
 
 PATIENCE = 600.0  # seconds that a server may be away, e.g. to be started again, before it is done without
 PAUSE = 3.0  # between two looks
-_PROBE = 10.0  # seconds for one token
+_PROBE = 10.0  # seconds for these tokens; the first alone may be no text, and one that is empty counts as a failure
+_TOKENS = 16
 
 
 class Outage:
@@ -27,17 +28,19 @@ class Outage:
         self._names: tuple[str | None, ...] = tuple(sorted(set(adapters))) or (None,)
         self._lock, self._began = threading.Lock(), 0.0  # 0: nothing is known to be amiss
 
-    def is_over(self) -> bool:
-        """Whether the model answers: looked at again and again, until it does or was away for too long. From then on
-        nobody waits, until it is back."""
+    def is_over(self, ended: threading.Event | None = None) -> bool:
+        """Whether the model answers: looked at again and again, until it does or was away for too long, or nobody wants
+        to know any more (`ended`). From then on nobody waits, until it is back."""
+        ended = ended or threading.Event()
         with self._lock:
-            while self._is_away():
+            while not ended.is_set():
+                if not self._is_away():
+                    self._began = 0.0
+                    return True
                 self._began = self._began or time.monotonic()
-                if time.monotonic() - self._began > self._patience:
-                    return False
-                time.sleep(self._pause)
-            self._began = 0.0
-            return True
+                if time.monotonic() - self._began > self._patience or ended.wait(self._pause):
+                    break
+            return False
 
     def _is_away(self) -> bool:
         return any(map(self._gives_nothing, self._names))
@@ -45,7 +48,7 @@ class Outage:
     def _gives_nothing(self, name: str | None) -> bool:
         end = time.monotonic() + _PROBE
         try:
-            self._llm.generate([Prompt("", "Yes or no?")], max_tokens=1, adapter=name, deadline=end)
+            self._llm.generate([Prompt("", "Yes or no?")], max_tokens=_TOKENS, adapter=name, deadline=end)
         except (LLMUnavailable, LLMTimeout):
             return True
         except LLMError:  # it says something, if not what was hoped for

@@ -55,9 +55,13 @@ class Worker:
         self._tracer = self._exit.enter_context(traced(self.recommender))
         gc.freeze()  # the catalogue stays, and is not to be looked through for garbage again and again
         llm = self.recommender.llm
-        if llm and self.recommender.adapters.later and Outage(llm).is_over():
+        stays_away = False
+        if llm and self.recommender.adapters.later:  # outside of the lock: all wait for the server at the same time
+            stays_away = not Outage(llm).is_over()
             self.recommender.take_adapters()
-        self._outage = Outage(llm, self.recommender.adapters.names.values()) if llm else None
+        names = self.recommender.adapters.names.values()
+        more = {"patience": 0.0} if stays_away else {}  # it was waited for already
+        self._outage = Outage(llm, names, **more) if llm else None
 
     def close(self) -> None:
         """Sends the spans that wait, and gives the store back."""
