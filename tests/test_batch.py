@@ -182,9 +182,9 @@ def test_workers_that_open_while_the_server_is_away_wait_together_and_once(
 ) -> None:
     """One waited after the other, and each a second time for its first user."""
     away = FakeLLM(GOOD, raises=LLMUnavailable("away"))
-    noted = InUse(notes=("adapter: the server could not be asked",))
+    noted = InUse(notes=("adapter: the server could not be asked",), later=lambda: None)
     monkeypatch.setattr("recgraph.graph.recommender.open_adapted", lambda *_, **__: (away, noted))
-    monkeypatch.setattr(Outage.__init__, "__defaults__", ((), 2.0, 0.1))
+    monkeypatch.setattr(Outage.__init__, "__defaults__", ((), 3.0, 0.1))
     chosen = settings(shop, llm="", llm_url="http://127.0.0.1:1/v1")
     job = ShardJob(str(tmp_path), {**asdict(chosen), "store": str(shop)}, "", "", "", False)
 
@@ -198,8 +198,8 @@ def test_workers_that_open_while_the_server_is_away_wait_together_and_once(
 
     begun = time.monotonic()
     with ThreadPoolExecutor(3) as pool:
-        assert max(pool.map(open_and_ask, range(3))) < 1
-    assert time.monotonic() - begun < 5
+        assert max(pool.map(open_and_ask, range(3))) < 2
+    assert time.monotonic() - begun < 8
 
 
 def test_a_batch_that_is_ended_does_not_wait_for_a_server_that_is_away(shop: Path) -> None:
