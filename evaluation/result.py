@@ -179,6 +179,10 @@ class Variation:
     ms: Milliseconds
     against: Against | None = None
 
+    def figure(self, name: str = MAIN) -> Figure:
+        """Of a metric; without numbers where there is none."""
+        return self.metrics.get(name, Figure())
+
 
 @dataclass(frozen=True)
 class Ablation:

@@ -1,10 +1,7 @@
 """Results as JSON files: one writer, one reader.
 
-    metrics/leaderboard/NAME.json   a `Result`, a `Line` for each system       metrics/ablations/NAME.json   an
-                                                                                                             `Ablation`,
-                                                                                                             a
-                                                                                                             `Variation`
-                                                                                                             each
+    metrics/leaderboard/NAME.json   a `Result`, a `Line` for each system
+    metrics/ablations/NAME.json     an `Ablation`, a `Variation` for each variant
 
 Reading and writing a result gives the same bytes; what no result has is an error, so that nothing of a file is passed
 over.
@@ -14,14 +11,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from recgraph.errors import StoreError
 from recgraph.evaluation.origin import Origin
-from recgraph.evaluation.result import MAIN, Ablation, Against, Ceiling, Figure, Group, Line, MeanTokens, Result, Share
+from recgraph.evaluation.result import (
+    MAIN,
+    Ablation,
+    Against,
+    Ceiling,
+    Figure,
+    Group,
+    Line,
+    MeanTokens,
+    Milliseconds,
+    Result,
+    Share,
+    Variation,
+)
+
+T = TypeVar("T")
 
 # ── To JSON ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -133,13 +145,28 @@ _LINE: Sequence[str] = (
 )
 
 
+_ABLATION: Sequence[str] = (
+    *("ablation", "dataset", "split", "cases", "users", "sample", "seed", *_ORIGIN, "variants"),
+)
+_VARIATION: Sequence[str] = ("name", "settings", "metrics", "invalid", "degraded", "tokens", "ms", "against")
+
+
 def read(file: Path) -> Result:
     """StoreError, naming the file and what is wrong in it, for one that `recgraph evaluate` has not written."""
+    return _read(file, result_of, "evaluate")
+
+
+def read_ablation(file: Path) -> Ablation:
+    """StoreError, naming the file and what is wrong in it, for one that `recgraph ablate` has not written."""
+    return _read(file, ablation_of, "ablate")
+
+
+def _read(file: Path, made: Callable[[Any], T], command: str) -> T:
     try:
-        return result_of(json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None))
+        return made(json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None))
     except (OSError, TypeError, ValueError) as error:
         raise StoreError(
-            f"{file} is no result of recgraph evaluate ({error}); make it again: recgraph evaluate … --out {file}"
+            f"{file} is no result of recgraph {command} ({error}); make it again: recgraph {command} … --out {file}"
         ) from None
 
 
@@ -149,8 +176,6 @@ def result_of(found: Any) -> Result:
     lines = tuple(_line(one) for one in _list(data, "systems"))
     if not lines:
         raise ValueError("it has no system")
-    origin = Origin(**{name: data.get(name) for name in _ORIGIN})
-    _number(origin.seconds)
     return Result(
         **{name: str(_needed(data, name)) for name in ("dataset", "split", "protocol", "seen")},
         cases=int(_needed(data, "cases")),
@@ -158,13 +183,48 @@ def result_of(found: Any) -> Result:
         dropped=None if data.get("dropped") is None else _mapping(data, "dropped"),
         sample=_whole(data.get("sample")),
         items=_whole(data.get("items")),
-        origin=origin,
+        origin=_origin(data),
         seeds=None if data.get("seeds") is None else tuple(_list(data, "seeds")),
         embedder=data.get("embedder"),
         low_resource=tuple(
             Share(str(_needed(one, "system")), _number(_needed(one, "share")) or 0.0, _figure(one.get(MAIN)))
             for one in _list(data, "low_resource")
         ),
+    )
+
+
+def ablation_of(found: Any) -> Ablation:
+    """Of what a file holds. ValueError that says what is wrong."""
+    data = _object(found, "it", _ABLATION)
+    variants = tuple(_variation(one) for one in _list(data, "variants"))
+    if not variants:
+        raise ValueError("it has no variant")
+    return Ablation(
+        **{name: str(_needed(data, name)) for name in ("ablation", "dataset", "split")},
+        **{name: int(_needed(data, name)) for name in ("cases", "users", "sample", "seed")},
+        origin=_origin(data),
+        variants=variants,
+    )
+
+
+def _origin(data: Mapping[str, Any]) -> Origin:
+    origin = Origin(**{name: data.get(name) for name in _ORIGIN})
+    _number(origin.seconds)
+    return origin
+
+
+def _variation(found: Any) -> Variation:
+    data = _object(found, "a variant", _VARIATION)
+    against = data.get("against")
+    return Variation(
+        name=str(_needed(data, "name")),
+        settings=_mapping(data, "settings"),
+        metrics=_figures(data),
+        invalid=_measured(data, "invalid"),
+        degraded=_measured(data, "degraded"),
+        tokens=_all_measured(data, "tokens", MeanTokens),
+        ms=_all_measured(data, "ms", Milliseconds),
+        against=_against(against) if against else None,
     )
 
 
@@ -185,7 +245,7 @@ def _line(found: Any) -> Line:
         ceiling=Ceiling(**_object(ceiling, "ceiling", [one.name for one in fields(Ceiling)])) if ceiling else None,
         seeds=tuple(int(seed) for seed in _list(data, "seeds")),
         machine=None if data.get("machine") is None else str(data["machine"]),
-        metrics={name: _figure(one) for name, one in _object(_needed(data, "metrics"), "metrics").items()},
+        metrics=_figures(data),
         groups={name: _group(one) for name, one in _mapping(data, "groups").items()},
         curve={
             int(k): number for k, value in _mapping(data, "curve").items() if (number := _number(value)) is not None
@@ -206,6 +266,10 @@ def _against(found: Any) -> Against:
 def _group(found: Any) -> Group:
     data = _object(found, "a group")
     return Group(int(_needed(data, "cases")), {name: _number(value) for name, value in data.items() if name != "cases"})
+
+
+def _figures(data: Mapping[str, Any]) -> dict[str, Figure]:
+    return {name: _figure(one) for name, one in _object(_needed(data, "metrics"), "metrics").items()}
 
 
 def _figure(found: Any) -> Figure:
@@ -240,6 +304,19 @@ def _needed(data: Mapping[str, Any], name: str) -> Any:
     if name not in data:
         raise ValueError(f"without '{name}'")
     return data[name]
+
+
+def _measured(data: Mapping[str, Any], name: str) -> float:
+    number = _number(_needed(data, name))
+    if number is None:
+        raise ValueError(f"without a number as '{name}'")
+    return number
+
+
+def _all_measured(data: Mapping[str, Any], name: str, kind: Callable[..., T]) -> T:
+    """A dataclass of nothing but numbers."""
+    found = _object(_needed(data, name), name)
+    return kind(**{part: _measured(found, part) for part in found})
 
 
 def _whole(found: Any) -> int | None:

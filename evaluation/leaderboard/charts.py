@@ -1,5 +1,5 @@
 """The leaderboard's plots as static SVG: bars with intervals, recall against latency, recall@k, cold against warm, low
-resource.
+resource; of an ablation, NDCG@10 over the number of recent items.
 
 A colour says what a system reads and is the same in every plot; which system a mark is, is written beside it and in its
 tooltip. What they are drawn with is in evaluation/leaderboard/svg.py; how the page around looks, its colours too, in
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from xml.etree.ElementTree import Element
 
 from recgraph.evaluation.leaderboard import svg
+from recgraph.evaluation.leaderboard.ablations import AblationBoard
 from recgraph.evaluation.leaderboard.boards import Board
 from recgraph.evaluation.leaderboard.svg import WIDTH, add, element
 from recgraph.evaluation.leaderboard.words import shown, within
@@ -27,6 +28,7 @@ READS = {  # class of the colour: what is written in the legend
     "run": "made elsewhere",
 }
 _ROW = 22
+_BESIDE = 4  # pixels between the intervals of curves at one place
 _LABELLED = 6  # curves with a colour and a name; more cannot be told apart
 
 
@@ -108,21 +110,21 @@ def latency(board: Board, key: str) -> Element | None:
 def curves(board: Board, key: str) -> Element | None:
     """Recall@k over k."""
     found = [
-        (line.name, reads(line), [(float(k), value) for k, value in sorted(line.curve.items())])
+        (line.name, reads(line), [(float(k), Figure(value)) for k, value in sorted(line.curve.items())])
         for line in board.lines
         if len(line.curve) > 1
     ]
-    return _curves(key, "Recall@k", "recall@k", "k (log scale)", found, lambda k: f"{k:g}")
+    return _curves(key, "Recall@k", "recall@k", "k (log scale)", found, lambda k: f"{k:g}", svg.log_scale)
 
 
 def low_resource(board: Board, key: str) -> Element | None:
     """NDCG@10 over the share of the users that was learnt from."""
     classes, found = {line.name: reads(line) for line in board.lines}, []
     for name, points in board.low_resource.items():
-        known = [(share, figure.mean) for share, figure in points if figure.mean is not None]
+        known = [(share, Figure(figure.mean)) for share, figure in points if figure.mean is not None]
         if len(known) > 1:
             found.append((name, classes.get(name, "ids"), known))
-    found.sort(key=lambda one: (-one[2][-1][1], one[0]))
+    found.sort(key=lambda one: (-(one[2][-1][1].mean or 0), one[0]))
     return _curves(
         key,
         "Learnt from fewer users",
@@ -130,6 +132,15 @@ def low_resource(board: Board, key: str) -> Element | None:
         "share of users (log scale)",
         found,
         lambda share: f"{100 * share:g} %",
+        svg.log_scale,
+    )
+
+
+def by_recent(board: AblationBoard, key: str) -> Element | None:
+    """NDCG@10 with its intervals over the number of recent items, a curve a paradigm."""
+    found = [(name, "llm", points) for name, points in board.by_recent.items() if len(points) > 1]
+    return _curves(
+        key, "By the number of recent items", "NDCG@10", "recent items", found, lambda n: f"{n:g}", svg.scale
     )
 
 
@@ -169,36 +180,41 @@ def _curves(
     title: str,
     of: str,
     over: str,
-    found: Sequence[tuple[str, str, Sequence[tuple[float, float]]]],
+    found: Sequence[tuple[str, str, Sequence[tuple[float, Figure]]]],
     tick: Callable[[float], str],
+    scaled: Callable[[float, float, float, float], svg.Scale],
 ) -> Element | None:
     if not found:
         return None
     left, top, bottom, right = 58, 12, 250, WIDTH - 130
     ks = sorted({k for *_, points in found for k, _ in points})
     x, y = (
-        svg.log_scale(ks[0], ks[-1], left + 8, right),
-        svg.scale(0, max(value for *_, points in found for _, value in points), bottom, top),
+        scaled(ks[0], ks[-1], left + 8, right),
+        svg.scale(0, max(_top(figure) for *_, points in found for _, figure in points), bottom, top),
     )
     drawing = svg.axes(element("g"), svg.Scale(x.at, tuple(ks), tick), y, left, bottom, of, over)
     named = found[:_LABELLED]
-    ends = svg.spread([y(points[-1][1]) for *_, points in named], 15, bottom)
+    ends = svg.spread([y(points[-1][1].mean or 0) for *_, points in named], 15, bottom)
     for place, (name, colour, points) in reversed(list(enumerate(found))):  # the best last, on top
-        values = ", ".join(f"{tick(k)}: {shown(value)}" for k, value in points)
+        values = ", ".join(f"{tick(k)}: {within(figure)}" for k, figure in points)
         group = element(
             "g", element("title", f"{name}, {of} at {values}"), class_=colour if place < _LABELLED else "rest"
         )
-        path = " ".join(f"{svg.rounded(x(k))},{svg.rounded(y(value))}" for k, value in points)
+        marks = [(x(k) + (_BESIDE * place if figure.half else 0), y(figure.mean or 0)) for k, figure in points]
+        path = " ".join(f"{svg.rounded(across)},{svg.rounded(up)}" for across, up in marks)
         dash = sum(other == colour for _, other, _ in found[:place]) if place < _LABELLED else 0
         add(group, element("polyline", points=path, class_=f"curve dash{min(dash, 3)}"))
         if place < _LABELLED:
-            add(group, svg.line(x(points[-1][0]) + 3, y(points[-1][1]), right + 14, ends[place], "leader"))
-            add(group, *(svg.dot(x(k), y(value), "small") for k, value in points))
+            add(group, svg.line(marks[-1][0] + 3, marks[-1][1], right + 14, ends[place], "leader"))
+            for (across, _), (_, figure) in zip(marks, points, strict=True):
+                if figure.low is not None and figure.high is not None:
+                    add(group, svg.line(across, y(figure.low), across, y(figure.high), "spread"))
+            add(group, *(svg.dot(*mark, "small") for mark in marks))
             add(group, svg.label(svg.shortened(name, 15), right + 17, ends[place] + 4, "start", "name"))
         drawing.append(group)
     rest = len(found) - len(named)
     note = f"the best {len(named)} are named, {rest} more are grey" if rest else "higher is better"
-    described = "; ".join(f"{name} {shown(points[-1][1])} at {tick(points[-1][0])}" for name, _, points in found)
+    described = "; ".join(f"{name} {within(points[-1][1])} at {tick(points[-1][0])}" for name, _, points in found)
     return _figure(key, title, note, described, bottom + 38, drawing)
 
 

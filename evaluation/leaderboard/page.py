@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from xml.etree.ElementTree import tostring
+from xml.etree.ElementTree import Element, tostring
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from recgraph.evaluation.leaderboard import words
+from recgraph.evaluation.leaderboard import ablations, words
+from recgraph.evaluation.leaderboard.ablations import AblationBoard
 from recgraph.evaluation.leaderboard.boards import Board, by_k
-from recgraph.evaluation.leaderboard.charts import READS, charts, reads
+from recgraph.evaluation.leaderboard.charts import READS, by_recent, charts, reads
 from recgraph.evaluation.leaderboard.injection import FAMILY_HEAD, HEAD, LEAD, TITLE, Injection
 from recgraph.evaluation.result import MAIN, Figure, Line
 
@@ -25,10 +26,17 @@ _HERE = Path(__file__).parent
 _GROUPS = [(group, name) for group in ("cold", "warm") for name in ("recall@10", MAIN)]
 
 
-def page(boards: Sequence[Board], digest: str, notes: Sequence[str], attacks: Injection | None = None) -> str:
-    """The whole page. `boards` in the order to show, `digest` the sha256 of the results, `notes` on how to read it, and
-    what `attacks` on texts moved."""
+def page(
+    boards: Sequence[Board],
+    digest: str,
+    notes: Sequence[str],
+    ablated: Sequence[AblationBoard] = (),
+    attacks: Injection | None = None,
+) -> str:
+    """The whole page. `boards` and ablations in the order to show, `digest` the sha256 of the results, `notes` on how
+    to read it, and what `attacks` on texts moved."""
     keys = {board.name: f"b{number}" for number, board in enumerate(boards, 1)}
+    numbers = {board.name: f"a{number}" for number, board in enumerate(ablated, 1)}
     inside = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -42,16 +50,21 @@ def page(boards: Sequence[Board], digest: str, notes: Sequence[str], attacks: In
         "title": words.title,
         "warnings": words.warnings,
         "whole_list": words.whole_list,
-        "charts": lambda board: _drawn(board, keys[board.name]),
+        "by_recent": lambda board: _drawn(by_recent(board, f"{numbers[board.name]}-0")),
+        "charts": lambda board: _drawn(*charts(board, keys[board.name])),
+        "costs": ablations.costs,
         "figure_names": _figure_names,
         "figures": _figures,
         "key": lambda board: keys[board.name],
         "reads": reads,
-        "settings": lambda board: [(line.name, words.settings_text(line)) for line in board.lines],
+        "settings": lambda lines: [(line.name, words.settings_text(line.settings)) for line in lines],
         "unsure": _unsure,
     }
     found = {reads(line) for board in boards for line in board.lines}
     return inside.get_template("page.html.j2").render(
+        ablated=ablated,
+        ablation_words={"title": ablations.TITLE, "lead": ablations.LEAD, "head": ablations.HEAD},
+        ablation_metrics=ablations.METRICS,
         attacks=attacks,
         attack_words={"title": TITLE, "lead": LEAD, "head": HEAD, "families": FAMILY_HEAD},
         boards=boards,
@@ -66,9 +79,9 @@ def page(boards: Sequence[Board], digest: str, notes: Sequence[str], attacks: In
     )
 
 
-def _drawn(board: Board, key: str) -> Markup:
-    """The plots. They are built of elements, so names cannot break out of them."""
-    return Markup("".join(tostring(one, encoding="unicode", method="html") for one in charts(board, key)))
+def _drawn(*plots: Element | None) -> Markup:
+    """Those that there are. They are built of elements, so names cannot break out of them."""
+    return Markup("".join(tostring(one, encoding="unicode", method="html") for one in plots if one is not None))
 
 
 def _unsure(board: Board) -> str:

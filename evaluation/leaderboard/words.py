@@ -1,5 +1,5 @@
 """What is said of boards, the same on the page and in Markdown: numbers, leads, warnings, settings, what the figures
-rest on.
+rest on. Ablations are told in the same words (evaluation/leaderboard/ablations.py).
 
 A figure that a result does not have is shown as "–", never as 0. A system is told to be better than another only where
 they are separable (evaluation/result.py). How anything looks is unknown here.
@@ -8,9 +8,11 @@ they are separable (evaluation/result.py). How anything looks is unknown here.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from recgraph.evaluation.leaderboard.boards import PROTOCOLS, SPLITS, Board
+from recgraph.evaluation.origin import Origin
 from recgraph.evaluation.result import MAIN, Figure, Line
 
 MISSING = "–"
@@ -86,10 +88,9 @@ def title(metric: str) -> str:
 def lead(board: Board) -> str:
     """What a board says, in a sentence or two."""
     best = board.lines[0]
-    figure = f"{title(MAIN)} {within(best.figure())}"
     if len(board.lines) == 1 or best.against is None:
-        alone = "is alone here" if len(board.lines) == 1 else "is first, but nothing was compared case by case"
-        return f"{best.name} {alone}: {figure}."
+        return alone(best.name, best.figure(), of=len(board.lines))
+    figure = f"{title(MAIN)} {within(best.figure())}"
     by = f"{within(best.against.difference, sign=True)}, {chance(best.against.p_holm)}"
     if best.separable:
         return f"{best.name} is best: {figure}. Its lead over {best.against.other} is {by}."
@@ -100,6 +101,12 @@ def lead(board: Board) -> str:
     return (
         f"No winner: {best.name}, {figure}, and {best.against.other} are not separable; the difference is {by}.{others}"
     )
+
+
+def alone(name: str, figure: Figure, *, of: int) -> str:
+    """The first of so many, where there is nothing to compare it with."""
+    said = "is alone here" if of == 1 else "is first, but nothing was compared case by case"
+    return f"{name} {said}: {title(MAIN)} {within(figure)}."
 
 
 def warnings(lines: Sequence[Line]) -> list[str]:
@@ -114,11 +121,11 @@ def warnings(lines: Sequence[Line]) -> list[str]:
     return found
 
 
-def settings_text(line: Line) -> str:
+def settings_text(settings: Mapping[str, Any]) -> str:
     """recency 0.6, window 50; by name, however a file orders them."""
     texts = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-        for name, value in sorted(line.settings.items())
+        for name, value in sorted(settings.items())
     }
     return ", ".join(f"{name} {text}" for name, text in texts.items()) or "none"
 
@@ -129,33 +136,43 @@ def _elsewhere(lines: Sequence[Line]) -> list[str]:
     return [f"{', '.join(names)} on {machine}" for machine, names in where.items() if machine]
 
 
+def asked(cases: int, sample: int | None) -> str:
+    """How many cases, and whether these are a sample."""
+    return f"{cases:,}" + (f", a sample of at most {sample:,} drawn with a fixed seed" if sample else "")
+
+
+def origin_facts(origin: Origin, elsewhere: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Where figures were made, and what of them `elsewhere`."""
+    code = (origin.revision or MISSING).removesuffix("+")
+    changed = " with changes that are in no commit" if (origin.revision or "").endswith("+") else ""
+    return [
+        ("code", code + changed),
+        ("machine", "; ".join([origin.machine or MISSING, *elsewhere])),
+        ("date", origin.date or MISSING),
+        ("seconds", MISSING if origin.seconds is None else f"{origin.seconds:,.1f}"),
+        ("command", origin.command or MISSING),
+    ]
+
+
 def facts(board: Board) -> list[tuple[str, str]]:
     """What the figures rest on: names and what is to be said, in the order of reading."""
-    found, origin = board.result, board.result.origin
+    found = board.result
     left_out = (
         ", ".join(
             f"{count:,} ({DROPPED.get(why, why)})" for why, count in sorted((found.dropped or {}).items()) if count
         )
         or "none"
     )
-    drawn = f", a sample of at most {found.sample:,} drawn with a fixed seed" if found.sample else ""
-    revision = origin.revision or ""
     texts = {
-        "data": f"{origin.data_hash or MISSING} (hash of what systems are given and asked), "
+        "data": f"{found.origin.data_hash or MISSING} (hash of what systems are given and asked), "
         f"{_whole(found.items)} items",
         "split": f"{found.split}: {SPLITS[found.split][1]}" if found.split in SPLITS else found.split,
         "protocol": f"{found.protocol}: {PROTOCOLS[found.protocol][1]}"
         if found.protocol in PROTOCOLS
         else found.protocol,
         "seen items": f"{found.seen}: {SEEN[found.seen]}" if found.seen in SEEN else found.seen,
-        "cases": f"{_whole(found.cases)}{drawn}",
+        "cases": asked(found.cases, found.sample),
         "dropped cases": MISSING if found.dropped is None else left_out,
         "seeds": whole_list(found.seeds or ()),
-        "code": f"{revision.removesuffix('+')}{' with changes that are in no commit' if revision.endswith('+') else ''}"
-        or MISSING,
-        "machine": "; ".join([origin.machine or MISSING, *_elsewhere(board.lines)]),
-        "date": origin.date or MISSING,
-        "seconds": MISSING if origin.seconds is None else f"{origin.seconds:,.1f}",
-        "command": origin.command or MISSING,
     }
-    return list(texts.items())
+    return [*texts.items(), *origin_facts(found.origin, _elsewhere(board.lines))]

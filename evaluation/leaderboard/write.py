@@ -1,6 +1,8 @@
-"""One leaderboard out of the results that `recgraph evaluate --out` kept. Command: `recgraph leaderboard`.
+"""One leaderboard out of the results that `recgraph evaluate --out` and `recgraph ablate` kept. Command: `recgraph
+leaderboard`.
 
     metrics/leaderboard/*.json   what goes in, a result a file
+    metrics/ablations/*.json     those of `recgraph ablate`, where there are any
     metrics/injection.json       and, where it is there, what attacks on texts move (benchmarks/injection.py)
     metrics/leaderboard.json     all of them, sorted, with the sha256 of their canonical JSON
     metrics/leaderboard.html     the page (evaluation/leaderboard/page.py)
@@ -25,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from recgraph.errors import StoreError
+from recgraph.evaluation.leaderboard import ablations
+from recgraph.evaluation.leaderboard.ablations import AblationBoard
 from recgraph.evaluation.leaderboard.boards import Board
 from recgraph.evaluation.leaderboard.injection import FAMILY_HEAD, HEAD, LEAD, RECORD, TITLE, Injection, Row
 from recgraph.evaluation.leaderboard.page import page
@@ -40,10 +44,11 @@ from recgraph.evaluation.leaderboard.words import (
     whole_list,
     within,
 )
-from recgraph.evaluation.result import MAIN, Against, Line
-from recgraph.evaluation.result_files import as_json, read
+from recgraph.evaluation.result import MAIN, Against, Line, Variation
+from recgraph.evaluation.result_files import ablation_as_json, as_json, read, read_ablation
 
 RESULTS = "metrics/leaderboard"
+ABLATIONS = "metrics/ablations"
 MERGED = "metrics/leaderboard.json"
 PAGE = "metrics/leaderboard.html"
 MARKDOWN = "LEADERBOARD.md"
@@ -127,14 +132,17 @@ def _contents(folder: Path) -> tuple[dict[Path, bytes], str]:
         raise StoreError(
             f"{folder / RESULTS} has no result; make one: recgraph evaluate --out {folder / RESULTS}/NAME.json"
         )
+    ablated = {file.stem: read_ablation(file) for file in sorted((folder / ABLATIONS).glob("*.json"))}
     results = {name: as_json(one) for name, one in found.items()}
+    results |= {f"ablations/{name}": ablation_as_json(one) for name, one in ablated.items()}
     digest, boards = sha256(results), sorted((Board(name, one) for name, one in found.items()), key=Board.order)
     merged = json.dumps({"results": results, "sha256": digest}, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
     notes, attacks = (*NOTES, *_cautions(boards), *_different_data(boards)), Injection.read(folder / RECORD)
+    variants = sorted((AblationBoard(name, one) for name, one in ablated.items()), key=AblationBoard.order)
     texts = {
-        MARKDOWN: markdown(boards, digest, notes, attacks),
+        MARKDOWN: markdown(boards, digest, notes, variants, attacks),
         MERGED: merged,
-        PAGE: page(boards, digest, notes, attacks),
+        PAGE: page(boards, digest, notes, variants, attacks),
     }
     texts |= {f"{RESULTS}/{one.name}.csv": table(one) for one in boards}
     return {folder / name: text.encode("utf-8", "replace") for name, text in texts.items()}, digest
@@ -219,7 +227,13 @@ def _compared_fields(against: Against | None) -> list[object]:
 # ── Markdown ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def markdown(boards: Sequence[Board], digest: str, notes: Sequence[str], attacks: Injection | None = None) -> str:
+def markdown(
+    boards: Sequence[Board],
+    digest: str,
+    notes: Sequence[str],
+    ablated: Sequence[AblationBoard] = (),
+    attacks: Injection | None = None,
+) -> str:
     """The tables, with what each rests on. Names are escaped."""
     parts = [
         "# Leaderboard",
@@ -228,25 +242,56 @@ def markdown(boards: Sequence[Board], digest: str, notes: Sequence[str], attacks
     parts += ["\n".join(f"- {_plain(note)}" for note in notes)]
     for dataset, found in groupby(boards, key=lambda one: one.dataset):
         parts += [f"## {_plain(dataset)}", *(text for one in found for text in _section(one))]
+    if ablated:
+        parts += [
+            f"## {ablations.TITLE}",
+            _plain(ablations.LEAD),
+            *(text for one in ablated for text in _ablation(one)),
+        ]
     parts += _attacks(attacks) if attacks else []
     return "\n\n".join(parts) + "\n"
 
 
+def _ablation(board: AblationBoard) -> list[str]:
+    rows = [ablations.HEAD, (":--", *["--:"] * (len(ablations.HEAD) - 1))]
+    for one in board.found.variants:
+        figures = [within(one.figure(name), name) for name in ablations.METRICS]
+        rows.append((_plain(one.name), *figures, _compared_text(one.against, first=False), *ablations.costs(one)))
+    return [
+        f"### {_plain(board.title)}",
+        _plain(board.lead),
+        _table(rows),
+        _rests_on(board.facts),
+        _settings(board.found.variants),
+    ]
+
+
 def _attacks(found: Injection) -> list[str]:
-    facts = [f"- {name}: {_code(text) if name == 'command' else _plain(text)}" for name, text in found.facts]
     return [
         f"## {TITLE}",
         _plain(LEAD),
         _rows(HEAD, found.rows),
         _rows(FAMILY_HEAD, found.families),
         *map(_plain, found.notes),
-        "\n".join(facts),
+        _rests_on(found.facts),
     ]
 
 
 def _rows(head: Row, rows: Sequence[Row]) -> str:
-    lines = [head, (":--", *["--:"] * (len(head) - 1)), *(tuple(map(_plain, row)) for row in rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+    return _table([head, (":--", *["--:"] * (len(head) - 1)), *(tuple(map(_plain, row)) for row in rows)])
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _rests_on(facts: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"- {name}: {_code(text) if name == 'command' else _plain(text)}" for name, text in facts)
+
+
+def _settings(lines: Sequence[Line | Variation]) -> str:
+    listed = "\n".join(f"- {_plain(line.name)}: {_plain(settings_text(line.settings))}" for line in lines)
+    return f"<details><summary>Settings</summary>\n\n{listed}\n\n</details>"
 
 
 def _section(board: Board) -> list[str]:
@@ -269,28 +314,26 @@ def _section(board: Board) -> list[str]:
                 _plain(line.name),
                 _plain(", ".join(line.uses) or MISSING),
                 *figures,
-                _compared_text(line, first=place == 0),
+                _compared_text(line.against, first=place == 0),
             ]
         )
         rows[-1] += [amount(line.fit_seconds), amount(line.score_ms), whole_list(line.seeds, "none")]
-    rests_on = [f"- {name}: {_code(text) if name == 'command' else _plain(text)}" for name, text in facts(board)]
-    settings = [f"- {_plain(line.name)}: {_plain(settings_text(line))}" for line in board.lines]
     return [
         f"### {_plain(board.title)}",
         _plain(lead(board)),
         *(f"**Note:** {_plain(text)}" for text in warnings(board.lines)),
-        "\n".join(f"| {' | '.join(row)} |" for row in rows),
-        "\n".join(rests_on),
-        "<details><summary>Settings</summary>\n\n" + "\n".join(settings) + "\n\n</details>",
+        _table(rows),
+        _rests_on(facts(board)),
+        _settings(board.lines),
     ]
 
 
-def _compared_text(line: Line, *, first: bool) -> str:
-    if line.against is None:
+def _compared_text(against: Against | None, *, first: bool) -> str:
+    if against is None:
         return MISSING
-    over = f" over {_plain(line.against.other)}" if first else ""
-    unsure = "" if line.separable else ", not separable"
-    return f"{within(line.against.difference, sign=True)}{over}, {_plain(chance(line.against.p_holm))}{unsure}"
+    over = f" over {_plain(against.other)}" if first else ""
+    unsure = "" if against.separable else ", not separable"
+    return f"{within(against.difference, sign=True)}{over}, {_plain(chance(against.p_holm))}{unsure}"
 
 
 def _plain(text: str) -> str:
