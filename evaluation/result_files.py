@@ -200,8 +200,13 @@ def ablation_of(found: Any) -> Ablation:
     if not variants:
         raise ValueError("it has no variant")
     return Ablation(
-        **{name: str(_needed(data, name)) for name in ("ablation", "dataset", "split")},
-        **{name: int(_needed(data, name)) for name in ("cases", "users", "sample", "seed")},
+        ablation=str(_needed(data, "ablation")),
+        dataset=str(_needed(data, "dataset")),
+        split=str(_needed(data, "split")),
+        cases=int(_needed(data, "cases")),
+        users=int(_needed(data, "users")),
+        sample=int(_needed(data, "sample")),
+        seed=int(_needed(data, "seed")),
         origin=_origin(data),
         variants=variants,
     )

@@ -243,14 +243,15 @@ def evaluate(names: str, plan: EvaluationPlan, exported: Path | None, out: Path 
     "--folder",
     default=".",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="where metrics/leaderboard is",
+    help="where metrics/leaderboard and metrics/ablations are",
 )
 @click.option("--check", is_flag=True, help="write nothing; fail where a file is not what the results give")
 def leaderboard(folder: Path, check: bool) -> None:
-    """Make tables and a page of all results in metrics/leaderboard.
+    """Make tables and a page of all results in metrics/leaderboard and of all ablations in metrics/ablations.
 
     \b
     Reads   metrics/leaderboard/NAME.json  of recgraph evaluate --out
+            metrics/ablations/NAME.json    of recgraph ablate
     Writes  LEADERBOARD.md
             metrics/leaderboard.html       the same with plots
             metrics/leaderboard.json       all results, with their sha256
