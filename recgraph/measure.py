@@ -247,7 +247,7 @@ def evaluate(names: str, plan: EvaluationPlan, exported: Path | None, out: Path 
 )
 @click.option("--check", is_flag=True, help="write nothing; fail where a file is not what the results give")
 def leaderboard(folder: Path, check: bool) -> None:
-    """Make tables and a page of all results in metrics/leaderboard and of all ablations in metrics/ablations.
+    """Make tables and a page of all results and ablations.
 
     \b
     Reads   metrics/leaderboard/NAME.json  of recgraph evaluate --out

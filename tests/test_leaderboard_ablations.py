@@ -74,7 +74,7 @@ def ablated(folder: Path, **told: dict[str, Any]) -> Path:
 
 
 def lead(*variants: dict[str, Any]) -> str:
-    return AblationBoard("table3", ablation_of(ablation(*variants))).lead
+    return AblationBoard("table3", ablation_of(ablation(*variants))).lead.replace("\u00a0", " ")
 
 
 def test_a_lead_tells_which_variants_are_separable_from_the_first_and_which_are_not() -> None:

@@ -20,7 +20,8 @@ LEAD = (
     "ablate). F is “Sequential LLM Framework for Fashion Recommendation”, T is “Harnessing Large Language Models for "
     "Text-Rich Sequential Recommendation”. Variants are in the given order and compared with the first, case by case. "
     "Invalid: the language model's answer named no product as asked. Degraded: the answer had to do without "
-    "something. Tokens are the mean and milliseconds those of one answer, as if each variant had been asked alone."
+    "something. Read and written are the mean tokens of an answer, ms are its median milliseconds and their 95 % "
+    "quantile, all as if each variant had been asked alone."
 )
 HEADLINES = {  # in the order they are shown
     "table3": "What each part adds (F table 3)",
@@ -33,7 +34,7 @@ HEADLINES = {  # in the order they are shown
 METRICS = (MAIN, "recall@10", "mrr")
 HEAD = (
     *("Variant", *map(title, METRICS), "From the first, Holm p", "Invalid", "Degraded"),
-    *("Tokens read", "Tokens written", "ms, median", "ms, 95 %"),
+    *("Read", "Written", "ms", "ms, 95 %"),
 )
 
 
@@ -60,7 +61,7 @@ class AblationBoard:
         apart = [f"{name} ({shown(by.difference.mean, sign=True)})" for name, by in compared if by.separable]
         near = [name for name, by in compared if not by.separable]
         known = f"{first.name}: {title(MAIN)} {within(first.figure())}."
-        level = f"(Holm p < {LEVEL:g})".replace("0.", ".")
+        level = f"(Holm p < {LEVEL:g})".replace("0.", ".").replace(" ", "\u00a0")
         if not apart:
             return f"{known} No other variant is separable from it {level}."
         return f"{known} Separable from it {level}: {'; '.join(apart)}. Not separable: {'; '.join(near) or 'none'}."
