@@ -180,7 +180,7 @@ def test_a_worker_that_opens_while_the_server_is_away_waits_for_its_adapters(
 def test_workers_that_open_while_the_server_is_away_wait_together_and_once(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One waited after the other, and each a second time for its first user."""
+    """Each waited a second time for its first user."""
     away = FakeLLM(GOOD, raises=LLMUnavailable("away"))
     noted = InUse(notes=("adapter: the server could not be asked",), later=lambda: None)
     monkeypatch.setattr("recgraph.graph.recommender.open_adapted", lambda *_, **__: (away, noted))
