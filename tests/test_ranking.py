@@ -167,6 +167,23 @@ def test_what_a_language_model_named_is_compared_and_moves_nothing_that_was_lear
     assert why[5] == ("popular", ("popular",))
 
 
+class OfQueries(Told):
+    """The same, of requests with a query alone."""
+
+    def ask(self, asked: Sequence[Request]) -> Said:
+        return Dense(np.array([self.scores if one.query else [0] * 6 for one in asked], np.float32))
+
+
+def test_a_request_is_ranked_alike_whoever_is_asked_for_beside_it() -> None:
+    """Where another request had something weighed by hand, what a model named alone came last."""
+    said = reader(popularity=[0, 1, 2, 0, 0, 9], transitions=[9, 8, 0, 6, 7, 0], id=[0, 0, 9, 0, 0, 0])
+    said.sources["memory"] = OfQueries([0, 0, 0, 9, 0, 0])
+    ranker = Ranker(said, network(("popularity", "transitions"), "transitions"))
+    asked = [Request(NOBODY), Request(NOBODY, "boots", fresh=True)]
+    together = [next(steps)[2].rows.tolist() for steps in ranker.first_of(asked, np.stack([ANYTHING] * 2), 6)]
+    assert together == [order(ranker, one) for one in asked]
+
+
 def test_what_alone_holds_the_free_words_of_a_query_comes_first(facets: Facets) -> None:
     """A product just added came 29th for its own title: nobody had taken it yet."""
     ranker = Ranker(reader(facets=facets, popularity=[9, 8, 0, 0, 6, 5]))

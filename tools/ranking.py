@@ -437,11 +437,11 @@ class Ranker:
             # Pool by pool: what the networks make of many at once does not stay in a processor's cache.
             said = [self.learnt.says(one) for one in pools.read[:, :, self._columns]]
             says = np.where(pools.votes > 0, np.stack(said), -np.inf)
-            if not worth.any():
-                return np.asarray(says, np.float32)
+            by_hand = worth.any(1, keepdims=True)  # of each request alone, whoever is asked for beside it
             place = np.argsort(np.argsort(-says, axis=1, kind="stable"), axis=1)
             known = pools.read[:, :, count : 2 * count][:, :, self._read_by].any(-1)
             worth += np.where(known, LEARNT / (_BY_HAND + 1 + place), 0.0)
+            worth = np.where(by_hand, worth, says)
         return np.asarray(np.where(pools.votes > 0, worth, -np.inf), np.float32)
 
     def _by_hand(self, read: Numbers, fresh: Mask) -> Numbers:
