@@ -205,13 +205,17 @@ def test_workers_that_open_while_the_server_is_away_wait_together_and_once(
 def test_a_batch_that_is_ended_does_not_wait_for_a_server_that_is_away(shop: Path) -> None:
     """Ctrl-C did nothing for as long as the server had time to come back."""
     away = FakeLLM(GOOD, raises=LLMUnavailable("killed"))
-    with Recommender(Store.open(shop), settings(shop), FakeEncoder(), away) as recommender:  # type: ignore[arg-type]
-        main_thread = threading.get_ident()
-        threading.Timer(1.0, lambda: signal.pthread_kill(main_thread, signal.SIGINT)).start()
-        begun = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            list(by_graph(recommender, USERS, 2, Outage(away, patience=30.0, pause=20.0)))  # type: ignore[arg-type]
-        assert time.monotonic() - begun < 10
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with Recommender(Store.open(shop), settings(shop), FakeEncoder(), away) as recommender:  # type: ignore[arg-type]
+            main_thread = threading.get_ident()
+            threading.Timer(1.0, lambda: signal.pthread_kill(main_thread, signal.SIGINT)).start()
+            begun = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                list(by_graph(recommender, USERS, 2, Outage(away, patience=30.0, pause=20.0)))  # type: ignore[arg-type]
+            assert time.monotonic() - begun < 10
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_server_whose_first_token_is_no_text_is_asked_again_once_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
