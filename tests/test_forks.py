@@ -137,6 +137,7 @@ print(len(RunLog(path).recent()))
 def test_forked_workers_ask_the_model_in_process(shop: Path) -> None:
     program = """
 recommender = Recommender.open(path, llm="default", candidates=3, deadline=120.0)
+recommender.recommend("U1")  # what is read once is gone on from, and a number that is rounded otherwise may name another
 first = recommender.recommend("U1")
 def work():
     found = recommender.recommend("U1")
