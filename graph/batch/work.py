@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from recgraph.errors import StoreError
 from recgraph.graph.batch.answers import answers, rows_of
-from recgraph.graph.batch.outage import Outage
+from recgraph.graph.batch.outage import PATIENCE, Outage
 from recgraph.graph.collector import traced
 from recgraph.graph.recommender import Recommender
 from recgraph.store.batch import shards, wanted
@@ -55,13 +55,11 @@ class Worker:
         self._tracer = self._exit.enter_context(traced(self.recommender))
         gc.freeze()  # the catalogue stays, and is not to be looked through for garbage again and again
         llm = self.recommender.llm
-        stays_away = False
+        patience = PATIENCE
         if llm and self.recommender.adapters.later:  # outside of the lock: all wait for the server at the same time
-            stays_away = not Outage(llm).is_over()
+            patience = PATIENCE if Outage(llm).is_over() else 0.0  # it was waited for already
             self.recommender.take_adapters()
-        names = self.recommender.adapters.names.values()
-        more = {"patience": 0.0} if stays_away else {}  # it was waited for already
-        self._outage = Outage(llm, names, **more) if llm else None
+        self._outage = Outage(llm, self.recommender.adapters.names.values(), patience) if llm else None
 
     def close(self) -> None:
         """Sends the spans that wait, and gives the store back."""
