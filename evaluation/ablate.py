@@ -8,13 +8,15 @@
     models       T figures 10 and 11: base models, from a list of folders
     perplexity   F 4.3: adapters before and after the hard examples were trained further
     constrained  whether the answer may name the products shown, the whole catalogue's, or anything
+    llm          what a language model adds to the product as it is served, and to F's mixup
 
 Every variant is a few settings of recgraph (recgraph/settings.py) over the same cases in the same order; the first is
 what the others are compared with, case by case. They are asked case by case too: what is fitted as of the moment of a
 case, and what the language model says to a prompt that several of them have, is made once (side_by_side.py). The tokens
 and the time of a reused answer count as when it was first asked. What a case was answered is a line in a file named by
-all that decides it, so a killed ablation goes on where it was. Nothing is written into the store but vectors of its own
-texts. Tables and options are unknown here.
+all that decides it, so a killed ablation goes on where it was. The lists can be written as rankings, which
+`recgraph evaluate --run` measures beside its systems. Nothing is written into the store but vectors of its own texts.
+Tables and options are unknown here.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ import numpy as np
 from recgraph.errors import SettingsError
 from recgraph.evaluation.ask import Reporter
 from recgraph.evaluation.origin import Origin
-from recgraph.evaluation.rankings import case_ids
+from recgraph.evaluation.rankings import case_ids, write_rankings
 from recgraph.evaluation.result import MAIN, Ablation, Against, Figure, MeanTokens, Milliseconds, Variation, rounded
 from recgraph.evaluation.side_by_side import PATIENCE, SideBySide, chosen_of, model_of
 from recgraph.evaluation.statistics import holm, intervals, sign_flips
@@ -45,10 +47,11 @@ from recgraph.store.records import EPOCH
 from recgraph.train.metrics import MISS, Places, mrr, ndcg, recall
 from recgraph.train.task import Cases, Task, read_task
 
-NAMES = ("table3", "mixup", "history", "models", "perplexity", "constrained")
+NAMES = ("table3", "mixup", "history", "models", "perplexity", "constrained", "llm")
 MIXUPS = (1, 0, 2, 5, 10, 20)  # F: 1
 HISTORY = range(11)
 DEPTH = 20  # products a recommendation is asked for; all of them are the candidates that are reranked
+SHOWN = 10  # those of the product as it is served, which reranks the few that can come among them
 
 Opener = Callable[[Path], SideBySide]
 
@@ -60,12 +63,17 @@ class Variant:
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def plain(self) -> str:
+        """The name as files have it."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
 
 @dataclass(frozen=True)
 class Answer:
     """What became of a case: the target's rank from 1 (0: not among the candidates), whether the LLM's answer named no
     product, whether something had to be done without, tokens and milliseconds, those of reused answers of the LLM among
-    them."""
+    them, and the recommended item ids, best first."""
 
     case: str
     rank: int
@@ -75,6 +83,7 @@ class Answer:
     completion: int
     cached: int
     ms: float
+    items: Sequence[str] = ()
 
 
 def variants(
@@ -117,6 +126,15 @@ def variants(
         return [Variant(one, {**paper, "adapter": one}) for one in adapters]
     if name == "constrained":
         return [Variant(f"constrain {one}", {**paper, "constrain": one}) for one in ("shown", "catalogue", "off")]
+    if name == "llm":
+        served, alone, mixup = {"k": SHOWN}, {"llm": "none"}, {"k": SHOWN, **paper, "mixup": 1}
+        return [
+            Variant("retrieval alone", {**served, **alone}),
+            Variant("and the named product", {**served, "rerank_weight": 0.0}),
+            Variant("and Yes/No, as it is served", served),
+            Variant("mixup (F)", mixup),
+            Variant("mixup without a language model", {**mixup, **alone}),
+        ]
     raise SettingsError(f"'{name}' is no ablation. Ablations: {', '.join(NAMES)}.")
 
 
@@ -131,8 +149,8 @@ def _several(given: Sequence[str], option: str, what: str) -> None:
 @dataclass(frozen=True)
 class Question:
     """What all variants are asked on the shop at `store`: `count` test cases of the split, drawn with the seed (0:
-    all), under the `common` settings unless a variant has its own. What was answered is kept in the folder `keep`;
-    `command` is told in the result."""
+    all), under the `common` settings unless a variant has its own. What was answered is kept in the folder `keep`, and
+    the lists go into the folder `export` where one is named; `command` is told in the result."""
 
     store: Path
     keep: Path
@@ -141,6 +159,7 @@ class Question:
     seed: int = 7
     common: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    export: Path | None = None
 
     def settings(self, variant: Variant) -> dict[str, Any]:
         """All that differ from the product's. SettingsError for one that there is not."""
@@ -177,10 +196,9 @@ class _Sheet:
 
     @classmethod
     def of(cls, variant: Variant, settings: Mapping[str, Any], exam: _Exam, question: Question) -> _Sheet:
-        parts = [sorted(settings.items()), exam.task.hash(), exam.revision]
+        parts = [sorted(settings.items()), exam.task.hash(), exam.revision, *(one.name for one in fields(Answer))]
         identity = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:12]
-        plain = re.sub(r"[^a-z0-9]+", "-", variant.name.lower()).strip("-")
-        file = question.keep / f"{plain}-{identity}.jsonl"
+        file = question.keep / f"{variant.plain}-{identity}.jsonl"
         return cls(variant.name, chosen_of(question.store, settings), file, _kept(file))
 
     def missing(self, names: Sequence[str]) -> int:
@@ -213,6 +231,9 @@ def ablate(
     for together in _by_model(sheets):
         _fill(together, exam, question, opener, reporter)
     answers = [[sheet.found[case] for case in exam.names] for sheet in sheets]
+    if question.export:
+        for variant, own in zip(chosen, answers, strict=True):
+            _export(question.export / f"{variant.plain}.parquet", exam, own)
     return Ablation(
         ablation=name,
         dataset=exam.task.name,
@@ -224,6 +245,15 @@ def ablate(
         origin=Origin.here(exam.task.hash(), question.command, time.perf_counter() - started),
         variants=tuple(variations(chosen, answers, exam.cases, question.seed)),
     )
+
+
+def _export(file: Path, exam: _Exam, answers: Sequence[Answer]) -> None:
+    """The lists of a variant as rankings."""
+    row_of = {item_id: row for row, item_id in enumerate(exam.task.item_ids)}
+    first = np.full((len(answers), max(len(one.items) for one in answers)), -1, np.int64)
+    for row, one in enumerate(answers):
+        first[row, : len(one.items)] = [row_of[item_id] for item_id in one.items]
+    write_rankings(file, exam.task, exam.cases, first)
 
 
 def _exam(question: Question) -> _Exam:
@@ -287,11 +317,12 @@ def _answer(side_by_side: SideBySide, recommender: Recommender, exam: _Exam, row
     found = recommender.recommend(task.user_ids[cases.user[row]], query, as_of=as_of, new_user=True)
     ms = (time.perf_counter() - began + side_by_side.waited()) * 1000
     target = task.item_ids[cases.target[row]]
-    rank = next((line.rank for line in found.items if line.item.item_id == target), 0)
+    items = [line.item.item_id for line in found.items]
+    rank = items.index(target) + 1 if target in items else 0
     invalid = found.prediction is not None and not found.prediction.valid
     missed = any(not one.startswith("load_history") for one in found.degraded)
     used = found.tokens
-    return Answer(name, rank, invalid, missed, used.prompt, used.completion, used.cached, round(ms, 1))
+    return Answer(name, rank, invalid, missed, used.prompt, used.completion, used.cached, round(ms, 1), items)
 
 
 def variations(

@@ -349,6 +349,12 @@ def _pairs(sets: tuple[str, ...]) -> dict[str, str]:
     metavar="FILE",
     help="where the result goes  [default: metrics/ablations/NAME.json]",
 )
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="write the lists of each variant there",
+)
 @store_option
 def ablate(
     name: str,
@@ -357,6 +363,7 @@ def ablate(
     given: dict[str, Any],
     common: dict[str, str],
     out: Path | None,
+    export: Path | None,
     store: str | None,
 ) -> None:
     """Measure variants of the recommender on held-out purchases.
@@ -371,8 +378,11 @@ def ablate(
                         hard examples (F 4.3)
            constrained  answers held to the products shown, to the
                         catalogue, or free
+           llm          what a language model adds to the product as it is
+                        served, and to the mixup of F
 
-    Answers are kept in data/ablations/NAME: the same command goes on after a kill.
+    Answers are kept in data/ablations/NAME: the same command goes on after a kill. What --export writes can stand
+    beside other systems: recgraph evaluate --seen ranked --sample N --run FOLDER/VARIANT.parquet
     """
     from recgraph import panel, tables
     from recgraph.evaluation import result_files
@@ -381,10 +391,11 @@ def ablate(
 
     console, screen = consoles()
     place = Path(load_settings(store=store).store).expanduser()
-    question = Question(place, Path("data") / "ablations" / name, split, cases, common=common, command=_command_line())
+    keep, told = Path("data") / "ablations" / name, _command_line()
+    question = Question(place, keep, split, cases, common=common, command=told, export=export)
     with panel.bars(screen) as tell:
         found = ablate(name, variants(name, **given), question, reporter=_reporter(screen, tell))
     console.print(tables.ablation(found))
     file = out or Path("metrics") / "ablations" / f"{name}.json"
     result_files.write(found, file)
-    click.echo(f"Kept in {file}")
+    click.echo(f"Kept in {file}" + (f", the lists in {export}" if export else ""))

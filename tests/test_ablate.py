@@ -18,10 +18,12 @@ from fakes import FakeEncoder, FakeLLM, item
 from recgraph.cli import main
 from recgraph.errors import SettingsError
 from recgraph.evaluation.ablate import NAMES, Answer, Question, Variant, ablate, variants, variations
-from recgraph.evaluation.ask import Reporter
+from recgraph.evaluation.ask import Options, Reporter
+from recgraph.evaluation.compare import EvaluationPlan, evaluate_store
 from recgraph.evaluation.result import MeanTokens
 from recgraph.evaluation.result_files import text_of
 from recgraph.evaluation.side_by_side import SideBySide
+from recgraph.evaluation.workshop import Workshop
 from recgraph.graph.nodes import TitlesOnly
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings, load_settings
@@ -193,6 +195,31 @@ def test_a_killed_ablation_goes_on_where_it_was(shop: Path, tmp_path: Path) -> N
     other = Opened()
     ablate("constrained", chosen[:1], replace(question, common={"recent": 1}), opener=other)
     assert len(other.llms[0].asked) == 5  # other settings are other answers
+
+
+@pytest.mark.slow
+def test_exported_lists_have_the_same_figures_beside_other_systems(shop: Path, tmp_path: Path) -> None:
+    question = Question(shop, tmp_path / "kept", count=6, export=tmp_path / "lists")
+    result = ablate("mixup", variants("mixup")[:2], question, opener=Opened())
+    ablate("mixup", variants("mixup")[:2], question, opener=Opened())  # from kept answers, over the same files
+    for one in result.variants:
+        run = tmp_path / "lists" / f"{one.name.lower().replace('=', '-')}.parquet"
+        plan = EvaluationPlan(options=Options(seen="ranked", sample=6), runs=(run,))
+        systems = evaluate_store(plan, ["popularity"], Workshop(shop)).lines
+        assert [line.name for line in systems] == ["popularity", run.stem]
+        assert systems[1].missing_cases == 0
+        assert [systems[1].figure(name) for name in ("ndcg@10", "recall@10", "mrr")] == [
+            one.figure(name) for name in ("ndcg@10", "recall@10", "mrr")
+        ]
+
+
+@pytest.mark.slow
+def test_a_variant_without_a_language_model_asks_none(shop: Path, tmp_path: Path) -> None:
+    chosen = {one.name: one for one in variants("llm")}
+    assert load_settings({}, "/nonexistent", **chosen["retrieval alone"].settings).asks_llm is False
+    question = Question(shop, tmp_path, count=2)
+    [alone] = ablate("llm", [chosen["retrieval alone"]], question).variants
+    assert (alone.tokens.prompt, alone.invalid, alone.degraded) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.slow

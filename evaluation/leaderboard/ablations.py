@@ -30,6 +30,7 @@ HEADLINES = {  # in the order they are shown
     "models": "Base models (T figures 10 and 11)",
     "perplexity": "Adapters before and after the hard examples were trained further (F 4.3)",
     "constrained": "Constrained decoding: which products the answer may name",
+    "llm": "What a language model adds to the product, and to the mixup of F",
 }
 METRICS = (MAIN, "recall@10", "mrr")
 HEAD = (
