@@ -5,9 +5,9 @@
 Reads params.yaml and data/title_embeddings of the folder, as `dvc repro` leaves them, and makes a shop of each seed as
 the stage `examples` does (train/shop/others.py). Nobody in them was learnt from, so all their shoppers sit it: test
 cases, after the cut in time, `--cases` of each shop and of the first `--judged` of these also the Yes/No prompts. What
-is asked is train/lora/exam.py's: task NEXT written freely and held to the catalogue's ids, an invalid answer is a miss;
-AUC of Yes/No against the same kinds of negatives. Prints a JSON line for each shop and one for all, `exact_id` with its
-95 % interval by a bootstrap over shoppers. `shown` says how often the target's id stands in the prompt.
+is asked is train/lora/exam.py's: task NEXT, written freely (an invalid answer is a miss), and AUC of Yes/No against the
+same kinds of negatives. Prints a JSON line for each shop and one for all, `exact_id` with its 95 % interval by a
+bootstrap over shoppers. `shown` says how often the target's id stands in the prompt.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from recgraph import __version__
 from recgraph.errors import SettingsError
 from recgraph.evaluation.origin import machine
 from recgraph.evaluation.statistics import intervals
-from recgraph.graph.prompts import Prediction, next_form, parse_next
+from recgraph.graph.prompts import parse_next
 from recgraph.settings import Settings
 from recgraph.store.snapshot import open_folder
 from recgraph.tools.llm.adapter_sets import AdapterSet, find_set
 from recgraph.tools.llm.local import LocalLLM
 from recgraph.tools.llm.places import find_llm
-from recgraph.tools.llm.protocol import Form, Prompt
+from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples.rows import Row
 from recgraph.train.examples.served import Served
 from recgraph.train.examples.stage import ExamplesParams, Writer, chat_of, choose
@@ -46,17 +46,14 @@ from recgraph.train.pipeline import progress, split_folder
 from recgraph.train.prepare import read_cases
 from recgraph.train.shop.others import build_shop, check_seeds
 
-WAYS = ("free", "held")
-
 
 @dataclass(frozen=True)
 class Sat:
-    """A case's rows, that of NEXT first, and by way whether the answer named the target (1.0), and whether it named a
-    product at all."""
+    """A case's rows, that of NEXT first, whether the answer named the target, and whether it named a product at all."""
 
     rows: Sequence[Row]
-    right: Mapping[str, float]
-    valid: Mapping[str, float]
+    right: bool
+    valid: bool
 
     @property
     def shown(self) -> bool:
@@ -89,32 +86,25 @@ def shop_rows(params: Params, folder: Path, seed: int, cases: int) -> tuple[list
 
 def sit(groups: Sequence[Sequence[Row]], known: Sequence[str], llm: LocalLLM, adapter: str | None) -> list[Sat]:
     """The cases of task NEXT, one by one."""
-    form, ids, found = next_form(sorted(known), {}, free_title=True), frozenset(known), []
+    ids, found = frozenset(known), list[Sat]()
     for rows in progress(groups, "Asking"):
-        told = {way: _answer(llm, rows[0], adapter, held) for way, held in zip(WAYS, (None, form), strict=True)}
-        right = {way: float(one.valid and one.item_id == rows[0].item_id) for way, one in told.items()}
-        valid = {way: float(one.valid and one.item_id in ids) for way, one in told.items()}
-        found.append(Sat(rows, right, valid))
+        asked = Prompt(rows[0].system, rows[0].user)
+        [answer], _ = llm.generate([asked], max_tokens=64, adapter=adapter)
+        told = parse_next(answer.text, lambda _: True, {})
+        valid = told.valid and told.item_id in ids
+        found.append(Sat(rows, valid and told.item_id == rows[0].item_id, valid))
     return found
-
-
-def _answer(llm: LocalLLM, row: Row, adapter: str | None, form: Form | None) -> Prediction:
-    [answer], _ = llm.generate([Prompt(row.system, row.user)], max_tokens=64, form=form, adapter=adapter)
-    return parse_next(answer.text, lambda _: True, {})
 
 
 def report(sat: Sequence[Sat], fit: Mapping[str, float]) -> dict[str, object]:
     users = np.unique([one.rows[0].user_id for one in sat], return_inverse=True)[1]
-    right = intervals(np.array([[one.right[way] for way in WAYS] for one in sat]), users)
+    [right] = intervals(np.array([one.right for one in sat], np.float64), users)
     return {
         "cases": len(sat),
         "users": len(np.unique(users)),
         "shown": round(float(np.mean([one.shown for one in sat])), 4),
-        "exact_id": {
-            way: [round(value, 4) for value in (found.mean, found.low, found.high)]
-            for way, found in zip(WAYS, right, strict=True)
-        },
-        "invalid": {way: round(1 - float(np.mean([one.valid[way] for one in sat])), 4) for way in WAYS},
+        "exact_id": [round(value, 4) for value in (right.mean, right.low, right.high)],
+        "invalid": round(1 - float(np.mean([one.valid for one in sat])), 4),
         "fit": {name: round(value, 4) for name, value in fit.items()},
     }
 
