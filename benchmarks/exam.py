@@ -46,6 +46,8 @@ from recgraph.train.pipeline import progress, split_folder
 from recgraph.train.prepare import read_cases
 from recgraph.train.shop.others import build_shop, check_seeds
 
+TOGETHER = 20  # prompts that are answered at once
+
 
 @dataclass(frozen=True)
 class Sat:
@@ -85,14 +87,16 @@ def shop_rows(params: Params, folder: Path, seed: int, cases: int) -> tuple[list
 
 
 def sit(groups: Sequence[Sequence[Row]], known: Sequence[str], llm: LocalLLM, adapter: str | None) -> list[Sat]:
-    """The cases of task NEXT, one by one."""
+    """The cases of task NEXT."""
     ids, found = frozenset(known), list[Sat]()
-    for rows in progress(groups, "Asking"):
-        asked = Prompt(rows[0].system, rows[0].user)
-        [answer], _ = llm.generate([asked], max_tokens=64, adapter=adapter)
-        told = parse_next(answer.text, lambda _: True, {})
-        valid = told.valid and told.item_id in ids
-        found.append(Sat(rows, valid and told.item_id == rows[0].item_id, valid))
+    parts = [groups[low : low + TOGETHER] for low in range(0, len(groups), TOGETHER)]
+    for part in progress(parts, "Asking"):
+        asked = [Prompt(rows[0].system, rows[0].user) for rows in part]
+        answers, _ = llm.generate(asked, max_tokens=64, adapter=adapter)
+        for rows, answer in zip(part, answers, strict=True):
+            told = parse_next(answer.text, lambda _: True, {})
+            valid = told.valid and told.item_id in ids
+            found.append(Sat(rows, valid and told.item_id == rows[0].item_id, valid))
     return found
 
 
