@@ -15,7 +15,8 @@ from attacks import Attack
 from lifts import Line, tables
 
 from recgraph.graph import prompts
-from recgraph.graph.nodes import SMALL_WEIGHT, Nodes, blend
+from recgraph.graph.blend import SMALL_WEIGHT, blend
+from recgraph.graph.nodes import Nodes
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.state import State
 from recgraph.store.records import Item

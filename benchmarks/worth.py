@@ -38,7 +38,8 @@ from recgraph import __version__
 from recgraph.evaluation.origin import machine
 from recgraph.evaluation.statistics import intervals
 from recgraph.graph import prompts
-from recgraph.graph.nodes import NodeSettings, blend
+from recgraph.graph.blend import blend
+from recgraph.graph.nodes import NodeSettings
 from recgraph.settings import Settings
 from recgraph.store import snapshot
 from recgraph.tools.candidates import Candidate

@@ -8,23 +8,23 @@ request.
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar
 
-import numpy as np
 from langgraph.errors import NodeError
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Overwrite
 
 from recgraph.errors import LLMError
 from recgraph.graph import prompts
+from recgraph.graph.blend import MOST_LIFTED, SMALL_WEIGHT, blend, in_order
 from recgraph.graph.budget import LeftOut, Part, Planner, TimeBudget
 from recgraph.graph.explain import reasons
-from recgraph.graph.state import RunContext, Scored, State
+from recgraph.graph.reader import StoreReader
+from recgraph.graph.state import RunContext, State
 from recgraph.graph.summary.summarize import profile_fallback
 from recgraph.graph.wish import Listen, heard
 from recgraph.settings import Settings
@@ -39,73 +39,12 @@ from recgraph.tools.wish.filters import unknown_values
 from recgraph.tools.wish.understand import MOST_LETTERS
 from recgraph.tools.wish.wish import Wish
 
-# Share of Yes/No in the order of a small model. With the trained adapter (AUC .89 against random products, .62 against
-# those on the same page) 60 held-out cases gave NDCG@10 .376 at 0, .376 at .1, .374 at .5, .296 at 1: it does not
-# improve on the fusion's order, and alone it spoils it.
-SMALL_WEIGHT = 0.1
-# Words in a title that speak to the model lifted a product by up to 14 places (benchmarks/injection.py). What a title
-# can win is both together: with its own words the product may fall, and with others be lifted.
-_MOST_LIFTED, _MOST_FALLEN = 2, 1
 _STAND_BY = 2
 # Events of a shopper that are read, the newest. Somebody with more, a bot mostly, costs no more than one with as many.
 MOST_EVENTS = 500
 NOTHING_LEFT = "Nothing to recommend"
 _PARTS_TOLD, _PART_LETTERS = 12, 60  # of a wish, in a note
 Tool = TypeVar("Tool", covariant=True)
-
-
-class StoreReader(Protocol):
-    """What the nodes read of the store."""
-
-    def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]: ...
-    def bought(self, user_id: str, before: datetime | None = None) -> list[str]: ...
-    def items(self, item_ids: Sequence[str]) -> dict[str, Item]: ...
-    def offered(self, before: datetime | None = None) -> int: ...
-
-
-class TitlesOnly:
-    """A reader that keeps what a shop says of its products beside their titles to itself (F table 3, "w/o product
-    attributes")."""
-
-    def __init__(self, reader: StoreReader) -> None:
-        self._reader = reader
-
-    def history(self, user_id: str, before: datetime | None = None, limit: int | None = None) -> list[Event]:
-        return self._reader.history(user_id, before, limit)
-
-    def bought(self, user_id: str, before: datetime | None = None) -> list[str]:
-        return self._reader.bought(user_id, before)
-
-    def offered(self, before: datetime | None = None) -> int:
-        return self._reader.offered(before)
-
-    def items(self, item_ids: Sequence[str]) -> dict[str, Item]:
-        """Items with their name, style and stock alone."""
-        known = self._reader.items(item_ids)
-        return {
-            key: Item(
-                key,
-                one.name,
-                parent_id=one.parent_id,
-                first_seen=one.first_seen,
-                in_stock=one.in_stock,
-                listed=one.listed,
-            )
-            for key, one in known.items()
-        }
-
-
-def yes_probability(log_yes: float, log_no: float) -> float:
-    """p = sigmoid(logit_yes - logit_no): the difference of log-probabilities is the difference of logits (DESIGN 7)."""
-    difference = max(-700.0, min(700.0, log_yes - log_no))
-    return 1 / (1 + math.exp(-difference))
-
-
-def paper_eq3(log_yes: float, log_no: float) -> float:
-    """T eq. 3 to the letter: a softmax of the two probabilities, which squeezes every p into (0.27, 0.73). Kept to
-    compare."""
-    yes, no = math.exp(log_yes), math.exp(log_no)
-    return math.exp(yes) / (math.exp(yes) + math.exp(no))
 
 
 @dataclass(frozen=True)
@@ -168,7 +107,7 @@ class NodeSettings:
 
     def judged(self, k: int) -> int:
         """How many candidates are reranked: no more than can come among the first `k`."""
-        return self.candidates if self.rerank_weight >= 1 else min(self.candidates, k + _MOST_LIFTED)
+        return self.candidates if self.rerank_weight >= 1 else min(self.candidates, k + MOST_LIFTED)
 
     def retrieved(self, k: int, mode: str, model: bool) -> int:
         """How many candidates are retrieved. Where none is reranked, the first `k` are shown as they are, and a few
@@ -377,7 +316,7 @@ class Nodes:
         weight of 0 nothing is asked. What fits more of the named parts of the wish stays before what fits fewer."""
         s = self.settings
         if self.llm is None or not s.rerank_weight or not state["candidates"]:
-            return {"scored": _in_order(state["candidates"])}
+            return {"scored": in_order(state["candidates"])}
         deadline = RunContext.of(runtime).deadline
         there = min(s.candidates, len(state["candidates"]))
         reach = min(there, s.judged(state["k"]))
@@ -385,7 +324,7 @@ class Nodes:
         fitting, late = self.planner.choose("rerank", reach, deadline, {})
         left_out += [late] if late else []
         if not fitting:
-            return {"scored": _in_order(state["candidates"]), "left_out": left_out}
+            return {"scored": in_order(state["candidates"]), "left_out": left_out}
         items = [state["items"][candidate.item_id] for candidate in state["candidates"][:fitting]]
         asked = prompts.fit_prompts(self.context(state)[0], items, wording=s.wording)
         with self.planner.timed("rerank", len(asked)) as done:
@@ -398,7 +337,7 @@ class Nodes:
             "order of retrieval)"
         ]
         return {
-            "scored": [*scored, *_in_order(state["candidates"][len(pairs) :], below=lowest)],
+            "scored": [*scored, *in_order(state["candidates"][len(pairs) :], below=lowest)],
             "tokens": usage,
             "degraded": cut_short if len(pairs) < len(asked) else [],
             "left_out": left_out,
@@ -430,7 +369,7 @@ class Nodes:
     def without_scores(self, state: State, error: NodeError) -> Command[Any]:
         """The reranker failed: the order of retrieval stands."""
         note = _fallback_note(error, "in the order of retrieval")
-        return Command(update={"scored": _in_order(state["candidates"]), "degraded": [note]}, goto="explain")
+        return Command(update={"scored": in_order(state["candidates"]), "degraded": [note]}, goto="explain")
 
     def _recent(self, state: State) -> tuple[list[Event], list[Event]]:
         """Earlier events and the most recent ones, from the `recent`-th last item event on, so that its searches stay
@@ -497,55 +436,6 @@ def _afresh(state: State, update: State) -> dict[str, Any]:
     added: dict[str, Any] = {"items": update["items"], "degraded": update["degraded"], "made": [], "tokens": Usage()}
     added["left_out"] = []
     return {**update, **{name: Overwrite(value) for name, value in added.items() if name in state}}
-
-
-def blend(
-    candidates: Sequence[Candidate], pairs: Sequence[tuple[float, float]], weight: float, odds: float | None = None
-) -> list[Scored]:
-    """Orders candidates by (1 - weight) x retrieval + weight x Yes/No, both as z-scores; or, where `odds` are given, by
-    the log odds of Yes against No, times these, less the logarithm of the place. Ties keep the order of retrieval. Only
-    what fits equally many named parts of the wish changes places, whatever the weight. Below a weight of 1, where the
-    model ranks alone (T 4.3), none comes more than `_MOST_LIFTED` places before where retrieval has it, and none more
-    than `_MOST_FALLEN` behind; `odds` have these bounds whatever the weight.
-
-    `pairs` are log-probabilities of Yes and No, one a candidate. Ranking by the logit difference, not by T eq. 3
-    (DESIGN 7).
-    """
-    retrieval = np.array([-math.log1p(rank) for rank in range(len(candidates))])
-    logits = np.array([yes - no for yes, no in pairs])
-    if odds is None:
-        scores = (1 - weight) * _standard(retrieval) + weight * _standard(logits)
-    else:
-        scores = retrieval + odds * logits
-    levels = np.array([-candidate.fits for candidate in candidates])
-    order = np.lexsort((-scores, levels)).tolist()  # stable, the last key first
-    if weight < 1 or odds is not None:
-        order = _held(order, np.argsort(levels, kind="stable").tolist())
-    return [Scored(candidates[i], round(float(scores[i]), 6), yes_probability(*pairs[i])) for i in order]
-
-
-def _held(order: Sequence[int], before: Sequence[int]) -> list[int]:
-    """The order, with none more than `_MOST_LIFTED` places before where it was, or `_MOST_FALLEN` behind: in each place
-    stands who has to, else the first in the order who may."""
-    place, waiting, held = {one: number for number, one in enumerate(before)}, list(order), list[int]()
-    while waiting:
-        due = [one for one in waiting if place[one] + _MOST_FALLEN == len(held)]
-        may = (one for one in waiting if place[one] - _MOST_LIFTED <= len(held))
-        held.append(due[0] if due else next(may))
-        waiting.remove(held[-1])
-    return held
-
-
-def _standard(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    spread = float(values.std())
-    return cast(
-        "np.ndarray[Any, np.dtype[np.float64]]",
-        (values - values.mean()) / spread if spread > 1e-9 else np.zeros_like(values),
-    )
-
-
-def _in_order(candidates: Sequence[Candidate], below: float = 1.0) -> list[Scored]:
-    return [Scored(candidate, round(below - 0.01 * (place + 1), 6), None) for place, candidate in enumerate(candidates)]
 
 
 def _fallback_note(error: NodeError, instead: str) -> str:

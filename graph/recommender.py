@@ -28,7 +28,8 @@ from recgraph.errors import EmptyStore, StoreError
 from recgraph.graph.budget import Costs, Planner, Repeated, TimeBudget
 from recgraph.graph.checkpoints import Checkpoints
 from recgraph.graph.fits import Fits
-from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings, TitlesOnly
+from recgraph.graph.nodes import MOST_EVENTS, Nodes, NodeSettings
+from recgraph.graph.reader import TitlesOnly
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.replay.difference import Replay, beside
 from recgraph.graph.replay.past import REQUEST, Begun, PastRun, recgraph_version, request_of

@@ -73,8 +73,8 @@ def run(
     candidates besides; a failing or slow one never loses the answer, which then says what was missing.
     """
     from recgraph import panel
-    from recgraph.graph.collector import traced
     from recgraph.graph.recommender import Recommender
+    from recgraph.graph.traces.collector import traced
     from recgraph.store.records import parse_time
 
     console, screen = consoles()

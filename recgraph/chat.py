@@ -46,8 +46,8 @@ def chat(user: str, model: str, llm: str | None, checkpoint: str, thread: str, s
     from recgraph.graph.assistant.agent import open_model
     from recgraph.graph.assistant.assistant import Assistant
     from recgraph.graph.checkpoints import Checkpoints
-    from recgraph.graph.collector import traced
     from recgraph.graph.recommender import Recommender
+    from recgraph.graph.traces.collector import traced
     from recgraph.graph.wiring import serializer
 
     if thread and not checkpoint:

@@ -24,7 +24,7 @@ from recgraph.evaluation.result import MeanTokens
 from recgraph.evaluation.result_files import text_of
 from recgraph.evaluation.side_by_side import SideBySide
 from recgraph.evaluation.workshop import Workshop
-from recgraph.graph.nodes import TitlesOnly
+from recgraph.graph.reader import TitlesOnly
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store

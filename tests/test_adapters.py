@@ -20,7 +20,7 @@ from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
 from recgraph import doctor
 from recgraph.cli import main
 from recgraph.errors import ModelMissing
-from recgraph.graph.nodes import SMALL_WEIGHT
+from recgraph.graph.blend import SMALL_WEIGHT
 from recgraph.graph.prompts import VERSIONS
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.summary.grounding import CatalogueWords

@@ -14,8 +14,8 @@ import pytest
 from fakes import click, item
 
 from recgraph.errors import SettingsError
+from recgraph.graph.blend import blend
 from recgraph.graph.explain import _as_asked, _Reason
-from recgraph.graph.nodes import blend
 from recgraph.graph.wish import Conversations, as_asked, heard
 from recgraph.store.records import Item
 from recgraph.tools.candidates import Candidate

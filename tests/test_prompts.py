@@ -11,7 +11,7 @@ import pytest
 from fakes import click, item, search
 
 from recgraph.graph import prompts
-from recgraph.graph.nodes import paper_eq3, yes_probability
+from recgraph.graph.blend import paper_eq3, yes_probability
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.tools.memory import MemoryHit
 

@@ -33,10 +33,10 @@ from test_http_serve import process, wait_until_ready
 from test_llm_server import FakeServer, answer, logprobs
 
 from recgraph.errors import LLMUnavailable
-from recgraph.graph.collector import exporting
 from recgraph.graph.recommendation import NODES
 from recgraph.graph.recommender import Recommender
-from recgraph.graph.tracing import RUN, NodeSpans, trace_runs, traceparent
+from recgraph.graph.traces.collector import exporting
+from recgraph.graph.traces.spans import RUN, NodeSpans, trace_runs, traceparent
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.tools.llm.protocol import LLM

@@ -26,7 +26,7 @@ from recgraph.errors import StoreError
 from recgraph.graph.batch.batch import BatchRequest, run
 from recgraph.graph.batch.work import SPAN
 from recgraph.graph.recommendation import NODES
-from recgraph.graph.tracing import RUN
+from recgraph.graph.traces.spans import RUN
 from recgraph.store.db import Store
 
 
@@ -88,7 +88,7 @@ def test_the_answer_is_shown_before_its_spans_are_sent(shop: Path, monkeypatch: 
     """A collector that does not answer would hold it up for seconds."""
     from contextlib import contextmanager
 
-    from recgraph.graph import collector as of_graph
+    from recgraph.graph.traces import collector as of_graph
 
     shown: list[str] = []
 

@@ -32,7 +32,7 @@ import torch
 from fakes import SHOP_ITEMS
 
 from recgraph.errors import LLMError, LLMTimeout, LLMUnavailable, ModelMissing
-from recgraph.graph.nodes import yes_probability
+from recgraph.graph.blend import yes_probability
 from recgraph.llm.catalogue import write_catalogue
 from recgraph.store.batch.shards import COLUMNS, rows_of
 from recgraph.store.db import Store

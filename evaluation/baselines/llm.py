@@ -8,7 +8,7 @@ budget.
     llamarec                                    Yue et al. 2023: the candidates listed with letters, the letters' logits
                                                 are the scores
     fused-llm                                   what the product does: retrieval's order and Yes/No, weighed as
-                                                graph/nodes.py does
+                                                graph/blend.py does
 
 Prompts are the product's (graph/prompts.py); what is trained, LoRA, is train/lora/training.py's over token trees: a
 case with its candidates is one trunk with branches. They learn from train events alone
@@ -27,7 +27,7 @@ import numpy as np
 from recgraph.errors import SettingsError
 from recgraph.evaluation.baselines.llm_base import LORA, LLMSettings, LLMSystem
 from recgraph.graph import prompts
-from recgraph.graph.nodes import SMALL_WEIGHT, blend
+from recgraph.graph.blend import SMALL_WEIGHT, blend
 from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.task import NEGATIVES, Cases, Note, Rows, Scores, Task, drawn

@@ -16,8 +16,8 @@ from filelock import FileLock
 from recgraph.errors import StoreError
 from recgraph.graph.batch.answers import answers, rows_of
 from recgraph.graph.batch.outage import PATIENCE, Outage
-from recgraph.graph.collector import traced
 from recgraph.graph.recommender import Recommender
+from recgraph.graph.traces.collector import traced
 from recgraph.store.batch import shards, wanted
 from recgraph.store.batch.shards import COLUMNS
 from recgraph.store.batch.tables import Row
@@ -70,7 +70,7 @@ class Worker:
         the store is not of the batch's revision any more."""
         if self._tracer is None:
             return self._make(shard)
-        from recgraph.graph.tracing import spanning
+        from recgraph.graph.traces.spans import spanning
 
         with spanning(self._tracer, SPAN) as tell:
             tell({"shard.number": shard})

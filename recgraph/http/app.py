@@ -20,7 +20,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from recgraph import __version__
 from recgraph.errors import RecgraphError
-from recgraph.graph.tracing import trace_runs
+from recgraph.graph.traces.spans import trace_runs
 from recgraph.http import answers, chat, page, writes
 from recgraph.http.access import Entrance
 from recgraph.http.bodies import StateJson

@@ -126,8 +126,8 @@ def serve(
     """
     one_thread_an_answer()
     from recgraph import panel
-    from recgraph.graph.collector import exporting
     from recgraph.graph.recommender import Recommender
+    from recgraph.graph.traces.collector import exporting
     from recgraph.http.app import LOOPBACK, create_app
     from recgraph.http.keys import Keys
     from recgraph.http.limits import Limits

@@ -30,8 +30,8 @@ def mcp(user: str, key: str, llm: str | None, llm_url: str | None, store: str | 
     """
     one_thread_an_answer()
     from recgraph.errors import SettingsError
-    from recgraph.graph.collector import traced
     from recgraph.graph.recommender import Recommender
+    from recgraph.graph.traces.collector import traced
     from recgraph.http.access import Entrance
     from recgraph.http.keys import Grant, Keys
     from recgraph.protocols.mcp_server import server

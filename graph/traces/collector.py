@@ -1,6 +1,6 @@
 """Whether spans are made, and where they are sent: to the collector of OpenTelemetry that the environment names.
 
-What is in them is tracing.py's, which is imported only where there is a collector: without one nothing is made, and
+What is in them is spans.py's, which is imported only where there is a collector: without one nothing is made, and
 nothing of OpenTelemetry is needed.
 """
 
@@ -29,7 +29,7 @@ def traced(recommender: Recommender) -> Iterator[Tracer | None]:
     """A recommender whose runs make spans while the block lasts, and the tracer; as `exporting` sends them."""
     with exporting() as tracer:
         if tracer is not None:
-            from recgraph.graph.tracing import trace_runs
+            from recgraph.graph.traces.spans import trace_runs
 
             trace_runs(recommender, tracer)
         yield tracer
