@@ -25,7 +25,7 @@ from recgraph.graph.budget import LeftOut, Part, Planner, TimeBudget
 from recgraph.graph.explain import reasons
 from recgraph.graph.reader import StoreReader
 from recgraph.graph.state import RunContext, State
-from recgraph.graph.summary.summarize import profile_fallback
+from recgraph.graph.summary.summarizers import profile_fallback
 from recgraph.graph.wish import Listen, heard
 from recgraph.settings import Settings
 from recgraph.store.records import Event, Item, as_utc

@@ -35,7 +35,8 @@ from recgraph.graph.replay.difference import Replay, beside
 from recgraph.graph.replay.past import REQUEST, Begun, PastRun, recgraph_version, request_of
 from recgraph.graph.state import RunContext, State
 from recgraph.graph.summary.grounding import CatalogueWords
-from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
+from recgraph.graph.summary.summarize import build_summarize
+from recgraph.graph.summary.summarizers import LLMSummarizer, ProfileSummarizer, Summarizer
 from recgraph.graph.tool import recommend_tool
 from recgraph.graph.wiring import apart, build_graph, serializer
 from recgraph.graph.wish import SEEN, Conversations, heard

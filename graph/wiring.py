@@ -22,7 +22,7 @@ from langgraph.types import RetryPolicy
 from recgraph.errors import LLMUnavailable
 from recgraph.graph.nodes import Nodes
 from recgraph.graph.state import CHECKPOINT_TYPES, RunContext, RunRequest, State
-from recgraph.graph.summary.summarize import Work
+from recgraph.graph.summary.summarizers import Work
 
 Part = TypeVar("Part")
 Graph = CompiledStateGraph[Any, Any, Any, Any]

@@ -219,7 +219,8 @@ class Service:
         """By the summarizer that answers have, from what it wrote before where that is kept; counted where its LLM
         fails."""
         from recgraph.graph.state import RunContext, State
-        from recgraph.graph.summary.summarize import build_summarize, profile_fallback
+        from recgraph.graph.summary.summarize import build_summarize
+        from recgraph.graph.summary.summarizers import profile_fallback
 
         core, settings = self.recommender, self.recommender.settings
         asked: State = {"user_id": user_id, "paradigm": settings.paradigm, "history": history, "items": items}

@@ -24,7 +24,7 @@ from recgraph.graph.blend import SMALL_WEIGHT
 from recgraph.graph.prompts import VERSIONS
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.summary.grounding import CatalogueWords
-from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer
+from recgraph.graph.summary.summarizers import LLMSummarizer, ProfileSummarizer
 from recgraph.settings import Settings, load_settings
 from recgraph.store.db import Store
 from recgraph.tools.llm.adapter_sets import (

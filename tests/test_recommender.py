@@ -27,7 +27,7 @@ from recgraph.graph.explain import _reason
 from recgraph.graph.recommendation import NODES, Recommendation
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.state import Recommended, RunContext
-from recgraph.graph.summary.summarize import Work
+from recgraph.graph.summary.summarizers import Work
 from recgraph.graph.wiring import serializer
 from recgraph.settings import load_settings
 from recgraph.store.columns import Sequences

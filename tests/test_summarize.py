@@ -11,17 +11,10 @@ from fakes import FakeLLM, click, item, search
 
 from recgraph.errors import LLMTimeout
 from recgraph.graph.state import RunContext
+from recgraph.graph.summary.blocks import SUMMARISED, split_blocks
 from recgraph.graph.summary.grounding import CatalogueWords
-from recgraph.graph.summary.summarize import (
-    SUMMARISED,
-    LLMSummarizer,
-    ProfileSummarizer,
-    Summarizer,
-    Work,
-    Written,
-    build_summarize,
-    split_blocks,
-)
+from recgraph.graph.summary.summarize import build_summarize
+from recgraph.graph.summary.summarizers import LLMSummarizer, ProfileSummarizer, Summarizer, Work, Written
 from recgraph.store.records import Event, Item, Summary
 
 ITEMS = {

@@ -12,7 +12,7 @@ from fakes import SHOP_EVENTS, SHOP_ITEMS, FakeEncoder, FakeLLM
 from recgraph.errors import LLMUnavailable, SettingsError
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.summary.grounding import CatalogueWords
-from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer
+from recgraph.graph.summary.summarizers import LLMSummarizer, ProfileSummarizer
 from recgraph.settings import Settings
 from recgraph.store import snapshot
 from recgraph.store.db import Store

@@ -12,7 +12,7 @@ from fakes import SHOP_EVENTS, SHOP_ITEMS, FakeLLM, click, item, search
 
 from recgraph.graph.prompts import block_prompt
 from recgraph.graph.summary.grounding import CatalogueWords
-from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Work, data_lines
+from recgraph.graph.summary.summarizers import LLMSummarizer, ProfileSummarizer, Work, data_lines
 from recgraph.store.db import Store
 from recgraph.store.records import Event, Item
 from recgraph.train.examples.rows import Row

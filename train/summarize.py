@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from recgraph.graph.prompts import VERSIONS
 from recgraph.graph.summary.grounding import CatalogueWords
-from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
+from recgraph.graph.summary.summarize import build_summarize
+from recgraph.graph.summary.summarizers import LLMSummarizer, ProfileSummarizer, Summarizer
 from recgraph.settings import Settings, load_settings
 from recgraph.store import snapshot
 from recgraph.store.db import Store

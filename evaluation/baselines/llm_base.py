@@ -27,7 +27,8 @@ from recgraph.evaluation.workshop import Workshop
 from recgraph.graph import prompts
 from recgraph.graph.state import RunContext
 from recgraph.graph.summary.grounding import CatalogueWords
-from recgraph.graph.summary.summarize import LLMSummarizer, ProfileSummarizer, Summarizer, build_summarize
+from recgraph.graph.summary.summarize import build_summarize
+from recgraph.graph.summary.summarizers import LLMSummarizer, ProfileSummarizer, Summarizer
 from recgraph.store.db import Store
 from recgraph.store.records import EPOCH, Action, Event, Item, Summary
 from recgraph.tools.llm.adapter_sets import find_set

@@ -34,7 +34,8 @@ from typing import Any, Literal, cast
 from recgraph.graph import prompts
 from recgraph.graph.nodes import Nodes, NodeSettings
 from recgraph.graph.state import RunContext, State
-from recgraph.graph.summary.summarize import ProfileSummarizer, build_summarize
+from recgraph.graph.summary.summarize import build_summarize
+from recgraph.graph.summary.summarizers import ProfileSummarizer
 from recgraph.settings import Settings
 from recgraph.store import snapshot
 from recgraph.store.db import Store

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from recgraph.graph.prompts import parse_summary
 from recgraph.graph.summary.grounding import CatalogueWords, copied
-from recgraph.graph.summary.summarize import MOST_COPIED
+from recgraph.graph.summary.summarizers import MOST_COPIED
 from recgraph.graph.summary.wording import words
 from recgraph.tools.llm.protocol import LLM, Prompt
 

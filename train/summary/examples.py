@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from recgraph.graph.prompts import block_prompt, merge_prompt, recurrent_prompt
+from recgraph.graph.summary.blocks import split_blocks
 from recgraph.graph.summary.grounding import CatalogueWords, copied
-from recgraph.graph.summary.summarize import data_lines, split_blocks
+from recgraph.graph.summary.summarizers import data_lines
 from recgraph.store.db import Store
 from recgraph.store.records import Event, Item
 from recgraph.tools.llm.protocol import Prompt

@@ -16,7 +16,7 @@ from typing import Literal
 from recgraph.graph.prompts import QUERY_LIMIT
 from recgraph.graph.prompts import clean as prompt_line
 from recgraph.graph.summary.counts import Count, Facts, ItemEvent, audiences, comparisons, searches
-from recgraph.graph.summary.summarize import price_text
+from recgraph.graph.summary.summarizers import price_text
 from recgraph.graph.summary.wording import clean, plural, stem, value, words
 from recgraph.store.records import Event, Item
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from random import Random
 
-from recgraph.graph.summary.summarize import price_text
+from recgraph.graph.summary.summarizers import price_text
 from recgraph.graph.summary.wording import count, listing, sentence
 from recgraph.train.summary.facts import Gist
 
