@@ -424,7 +424,7 @@ def doctor(deep: bool, mend: bool, checkpoints: tuple[Path, ...], store: str | N
 
     Exit code 1 where something that is needed does not work.
     """
-    from recgraph import doctor as surgery
+    from recgraph.doctor import examine as surgery
     from recgraph.settings import load_settings
 
     if (mend or checkpoints) and not deep:

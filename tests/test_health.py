@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner
 from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder
 
-from recgraph import doctor
 from recgraph.cli import main
+from recgraph.doctor.examine import deep
 from recgraph.errors import StoreError, StoreReadOnly
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings, load_settings
@@ -99,9 +99,9 @@ def test_a_damaged_log_or_checkpoint_file_costs_no_answer_and_is_set_aside(shop:
     [note] = ask(shop)
     assert note.startswith("save: this run ")
     assert "recgraph doctor --deep" in note
-    [check] = [one for one in doctor.deep(Settings(store=str(shop)), [shop.with_name("runs.sqlite")]) if one.ok is False]
+    [check] = [one for one in deep(Settings(store=str(shop)), [shop.with_name("runs.sqlite")]) if one.ok is False]
     assert f"mv {file}" in check.mend
-    mended = doctor.deep(Settings(store=str(shop)), [shop.with_name("runs.sqlite")], mend=True)
+    mended = deep(Settings(store=str(shop)), [shop.with_name("runs.sqlite")], mend=True)
     assert all(one.ok for one in mended)
     assert file.with_name(f"{name}.damaged").exists()
     assert ask(shop) == []
@@ -279,7 +279,7 @@ def test_leftovers_that_nobody_uses_are_found_and_swept(shop: Path, tmp_path: Pa
         os.utime(place, (1, 1))
     with shop.with_name("shop.duckdb.rewriting").open():
         assert "shop.duckdb.rewriting" not in [one.place.name for one in leftovers_of(shop)]  # it is in use
-    checks = doctor.deep(Settings(store=str(shop)), mend=True)
+    checks = deep(Settings(store=str(shop)), mend=True)
     assert sum(check.name == "leftovers" for check in checks) == 4
     assert leftovers_of(shop) == []
     assert [entry.name for entry in scratch.iterdir()] == ["somebody-else"]
@@ -306,7 +306,7 @@ def test_a_cut_off_export_is_ended_or_forgotten_but_never_mixed(shop: Path, make
     os.utime(half / "items.parquet.new", (1, 1))
     with snapshot.open_folder(half) as store:
         assert store.has_user("U1")
-    mended = doctor.deep(Settings(store=str(shop)), mend=True)
+    mended = deep(Settings(store=str(shop)), mend=True)
     assert {file.name: file.read_bytes() for file in half.iterdir()} == sides["old"]
     assert all(check.ok for check in mended)
 

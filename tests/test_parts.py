@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load, save
 
-from recgraph import doctor
 from recgraph.cli import main
+from recgraph.doctor.shop import trained
 from recgraph.errors import ModelMissing, StoreError
 from recgraph.store.db import Store
 from recgraph.store.parquet import write_table
@@ -206,15 +206,15 @@ def test_a_line_says_on_what_the_parts_were_trained() -> None:
 
 @pytest.mark.slow
 def test_the_doctor_says_whether_trained_parts_rank(shop: Store, packed: Path) -> None:
-    (check,) = doctor._trained(shop)
+    (check,) = trained(shop)
     assert (check.ok, "dvc repro" in check.mend) == (None, True)
     given(shop, packed)
     with Store.create(shop.path) as store:
-        (check,) = doctor._trained(store)
+        (check,) = trained(store)
         assert (check.ok, check.found) == (True, in_words(published_facts(store)))
         with store.writing():
             store.set_meta("revision", "later")
-        (check,) = doctor._trained(store)
+        (check,) = trained(store)
         assert "ingested since" in check.found
 
 
