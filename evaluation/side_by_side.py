@@ -41,7 +41,7 @@ def chosen_of(store: Path, settings: Mapping[str, Any]) -> Settings:
     """All settings of a variant. There is always a language model, which is what the papers' parts are parts of: the
     one at hand where no setting says otherwise. SettingsError."""
     chosen = load_settings(store=str(store), **settings)
-    return chosen if chosen.asks_llm or chosen.llm else replace(chosen, llm=DEFAULT)
+    return chosen if chosen.llm or chosen.llm_url else replace(chosen, llm=DEFAULT)
 
 
 def model_of(chosen: Settings) -> tuple[str, ...]:

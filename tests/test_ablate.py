@@ -22,7 +22,7 @@ from recgraph.evaluation.ask import Options, Reporter
 from recgraph.evaluation.compare import EvaluationPlan, evaluate_store
 from recgraph.evaluation.result import MeanTokens
 from recgraph.evaluation.result_files import text_of
-from recgraph.evaluation.side_by_side import SideBySide
+from recgraph.evaluation.side_by_side import SideBySide, chosen_of, model_of
 from recgraph.evaluation.workshop import Workshop
 from recgraph.graph.reader import TitlesOnly
 from recgraph.graph.recommender import Recommender
@@ -217,6 +217,7 @@ def test_exported_lists_have_the_same_figures_beside_other_systems(shop: Path, t
 def test_a_variant_without_a_language_model_asks_none(shop: Path, tmp_path: Path) -> None:
     chosen = {one.name: one for one in variants("llm")}
     assert load_settings({}, "/nonexistent", **chosen["retrieval alone"].settings).asks_llm is False
+    assert len({model_of(chosen_of(shop, one.settings)) for one in chosen.values()}) == 2  # the one at hand, and none
     question = Question(shop, tmp_path, count=2)
     [alone] = ablate("llm", [chosen["retrieval alone"]], question).variants
     assert (alone.tokens.prompt, alone.invalid, alone.degraded) == (0.0, 0.0, 0.0)
