@@ -43,6 +43,7 @@ _STAND_BY = 2
 # Events of a shopper that are read, the newest. Somebody with more, a bot mostly, costs no more than one with as many.
 MOST_EVENTS = 500
 NOTHING_LEFT = "Nothing to recommend"
+NAMED_NOTHING = "recommend: the answer named no product of the catalogue"
 _PARTS_TOLD, _PART_LETTERS = 12, 60  # of a wish, in a note
 Tool = TypeVar("Tool", covariant=True)
 
@@ -251,7 +252,7 @@ class Nodes:
         prediction = prompts.parse_next(
             answer.text, retriever.rows.__contains__, {key: state["items"][key] for key in shown}
         )
-        notes = [] if prediction.item_id else ["recommend: the answer named no product of the catalogue"]
+        notes = [] if prediction.item_id else [NAMED_NOTHING]
         return {"prediction": prediction, "tokens": usage, "degraded": notes}
 
     def retrieve(self, state: State, runtime: Runtime[RunContext]) -> State:

@@ -33,6 +33,7 @@ from recgraph.graph.batch.batch import BatchRequest, Pace, run
 from recgraph.graph.batch.manifest import Manifest
 from recgraph.graph.batch.outage import Outage
 from recgraph.graph.batch.work import ShardJob, Worker
+from recgraph.graph.nodes import NAMED_NOTHING
 from recgraph.graph.recommendation import Recommendation
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import Settings, load_settings
@@ -133,6 +134,15 @@ def test_a_model_that_comes_back_is_waited_for(shop: Path) -> None:
         found = list(by_graph(recommender, ["U1", "U2", "U3"], 2, Outage(away, pause=0.1)))  # type: ignore[arg-type]
     assert [one.prediction.item_id for one in found if one.prediction] == ["K2OLIV"] * 3
     assert [one.degraded for one in found] == [()] * 3
+
+
+def test_whoever_was_told_of_no_product_is_not_asked_again(shop: Path) -> None:
+    """The server answered; the same prompt gets the same answer, for the price of another recommendation."""
+    vague = FakeLLM("none of these")
+    with Recommender(Store.open(shop), settings(shop), FakeEncoder(), vague) as recommender:  # type: ignore[arg-type]
+        [found] = by_graph(recommender, ["U1"], 1, Outage(vague, pause=0.05))  # type: ignore[arg-type]
+    assert found.degraded == (NAMED_NOTHING,)
+    assert len(vague.asked) == 1
 
 
 def test_who_was_not_reranked_for_a_server_that_went_away_is_asked_again(shop: Path) -> None:

@@ -20,7 +20,7 @@ from langgraph.runtime import Runtime
 
 from recgraph.errors import StoreError
 from recgraph.graph.batch.outage import Outage
-from recgraph.graph.nodes import Nodes
+from recgraph.graph.nodes import NAMED_NOTHING, Nodes
 from recgraph.graph.recommendation import Recommendation, kinds_of, rounded
 from recgraph.graph.recommender import Recommender
 from recgraph.graph.state import RunContext, State
@@ -113,8 +113,10 @@ def _asked(recommender: Recommender, user_id: str) -> State:
 
 
 def _is_lost(state: State) -> bool:
-    """Whether a stage that asks a model had to do without."""
-    return not _ASKING.isdisjoint(kinds_of(state.get("degraded") or ()))
+    """Whether a stage that asks a model had to do without. An answer that named no product was given: asked again, the
+    model would say the same."""
+    notes = [note for note in state.get("degraded") or () if note != NAMED_NOTHING]
+    return not _ASKING.isdisjoint(kinds_of(notes))
 
 
 def _unsaved(recommender: Recommender, state: State) -> list[str]:
