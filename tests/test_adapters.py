@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner, Result
 from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder, FakeLLM
 
-from recgraph import doctor
 from recgraph.cli import main
+from recgraph.doctor.shop import adapters as of_adapters
 from recgraph.errors import ModelMissing
 from recgraph.graph.blend import SMALL_WEIGHT
 from recgraph.graph.prompts import VERSIONS
@@ -327,7 +327,7 @@ def test_use_sets_the_default_that_list_marks(
         assert store.meta("adapter") == "mine"
     listed = command("list", "--store", str(shop)).output
     assert re.search(r"\*\s+mine\s+next, fit\s+little\s+simulated \(default\)", listed)
-    (check,) = doctor._adapters(Settings(store=str(shop), llm=str(base.folder)))
+    (check,) = of_adapters(Settings(store=str(shop), llm=str(base.folder)))
     assert (check.ok, check.found.startswith("mine-")) == (True, True)
     assert command("use", "none", "--store", str(shop)).exit_code == 0
 
@@ -373,9 +373,9 @@ def test_compare_marks_what_differs(here: Path, pair: Path, base: Base) -> None:
 def test_the_doctor_tells_a_missing_default_from_a_missing_choice(shop: Path, base: Base) -> None:
     with Store.open(shop, write=True) as store:
         store.set_meta("adapter", "default")
-    (check,) = doctor._adapters(Settings(store=str(shop), llm=str(base.folder)))
+    (check,) = of_adapters(Settings(store=str(shop), llm=str(base.folder)))
     assert (check.ok, "no adapter set 'default'" in check.found) == (None, True)
-    (check,) = doctor._adapters(Settings(store=str(shop), adapter="lost", llm=str(base.folder)))
+    (check,) = of_adapters(Settings(store=str(shop), adapter="lost", llm=str(base.folder)))
     assert check.ok is False
     assert check.mend
 

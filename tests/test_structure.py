@@ -207,7 +207,14 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["recgraph", "recgraph.cli", "recgraph.settings", "recgraph.errors", "recgraph.store.records", "recgraph.doctor"],
+    [
+        "recgraph",
+        "recgraph.cli",
+        "recgraph.settings",
+        "recgraph.errors",
+        "recgraph.store.records",
+        "recgraph.doctor.examine",
+    ],
 )
 def test_what_must_be_instant_imports_nothing_heavy(module: str) -> None:
     loaded = json.loads(run_python(f"import json, sys, {module}; print(json.dumps(list(sys.modules)))"))

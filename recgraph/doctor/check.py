@@ -1,4 +1,7 @@
-"""A line of the doctor's report, and how a check loads what it looks at."""
+"""A line of the doctor's report, and what several checks need: how a module is loaded, how packages are installed.
+
+What is checked is unknown here.
+"""
 
 from __future__ import annotations
 

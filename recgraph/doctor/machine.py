@@ -1,4 +1,8 @@
-"""What everything stands on: Python, the packages, the processor and the card, room on disk and in memory, DVC."""
+"""What everything stands on: Python, the packages, the processor and the card, room on disk and in memory, DVC.
+
+What runs on it is unknown here: no model is looked for, no store is opened. Of a server's address it asks only whether
+there is one, for the packages.
+"""
 
 from __future__ import annotations
 

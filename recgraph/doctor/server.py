@@ -1,4 +1,7 @@
-"""The language model's server, where one is set: one short request."""
+"""The language model's server, where one is set: one short request.
+
+It asks which names are served and sends no prompt; what lies on this machine is unknown here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a recommendation is made of: models, the store with its trained parts, adapters."""
+"""What a recommendation is made of: models, the store with its trained parts, adapters.
+
+It opens a store for reading and loads no model; whether the machine suffices, and what a server has, is unknown here.
+"""
 
 from __future__ import annotations
 
