@@ -398,11 +398,12 @@ class Recommender:
 
     def _begin(self, asked: State) -> tuple[State | None, RunnableConfig, bool]:
         """Input and config of a run. With checkpoints, the same unfinished request goes on where it stopped (input
-        None)."""
+        None), in the same version of recgraph: another one may have other nodes, and hold other things."""
         fresh: State = {**asked, "run_id": uuid.uuid4().hex[:12]}
         if self._checkpointer is None:
             return fresh, {}, False
-        identity = repr((sorted(asked.items(), key=lambda pair: pair[0]), self.store.revision(), self.models))
+        hangs_on = self.store.revision(), self.models, recgraph_version()
+        identity = repr((sorted(asked.items(), key=lambda pair: pair[0]), *hangs_on))
         thread = hashlib.sha256(identity.encode()).hexdigest()[:32]
         config: RunnableConfig = {"configurable": {"thread_id": thread}}
         if self.graph.get_state(config).tasks:  # not `.next`, which leaves out a task that ended just before the kill

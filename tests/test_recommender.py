@@ -320,6 +320,24 @@ def test_a_stopped_run_resumes_from_its_checkpoint(make: Make, tmp_path: Path) -
     assert again.run_id != found.run_id  # a finished run is not resumed
 
 
+@pytest.mark.slow
+def test_a_stopped_run_of_another_version_begins_anew(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = str(tmp_path / "runs.sqlite")
+    with monkeypatch.context() as before:
+        before.setattr("recgraph.graph.recommender.recgraph_version", lambda: "0.0.9")
+        steps = make(checkpoint=checkpoint).stream("U1", "linen")
+        for step in steps:
+            if not isinstance(step, Recommendation) and step.node == "retrieve":
+                break
+        steps.close()  # type: ignore[attr-defined]
+    llm = FakeLLM(GOOD)
+    found = make(llm, checkpoint=checkpoint).recommend("U1", "linen")
+    assert len(llm.asked) == 1
+    assert (len(found.items), found.degraded) == (10, ())
+
+
 def test_a_checkpoint_holds_what_the_fan_out_of_blocks_sends(make: Make, tmp_path: Path) -> None:
     """Bug: what `Send` carries was not among the types a checkpoint may hold, so a run killed there could never be
     resumed."""
