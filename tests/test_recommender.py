@@ -300,15 +300,19 @@ def test_streaming_tells_of_every_node_and_ends_in_the_recommendation(make: Make
     assert isinstance(steps[-1], Recommendation)
 
 
-@pytest.mark.slow
-def test_a_stopped_run_resumes_from_its_checkpoint(make: Make, tmp_path: Path) -> None:
-    checkpoint = str(tmp_path / "runs.sqlite")
-    steps = make(checkpoint=checkpoint).stream("U1", "linen")
+def stop_behind_the_prediction(recommender: Recommender) -> None:
+    steps = recommender.stream("U1", "linen")
     for step in steps:
         # told before its own checkpoint is written; that of `recommend` is
         if not isinstance(step, Recommendation) and step.node == "retrieve":
             break
     steps.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_stopped_run_resumes_from_its_checkpoint(make: Make, tmp_path: Path) -> None:
+    checkpoint = str(tmp_path / "runs.sqlite")
+    stop_behind_the_prediction(make(checkpoint=checkpoint))
     llm = FakeLLM(GOOD)
     found = make(llm, checkpoint=checkpoint).recommend("U1", "linen")
     assert llm.asked == []  # the prediction was in the checkpoint
@@ -327,11 +331,7 @@ def test_a_stopped_run_of_another_version_begins_anew(
     checkpoint = str(tmp_path / "runs.sqlite")
     with monkeypatch.context() as before:
         before.setattr("recgraph.graph.recommender.recgraph_version", lambda: "0.0.9")
-        steps = make(checkpoint=checkpoint).stream("U1", "linen")
-        for step in steps:
-            if not isinstance(step, Recommendation) and step.node == "retrieve":
-                break
-        steps.close()  # type: ignore[attr-defined]
+        stop_behind_the_prediction(make(checkpoint=checkpoint))
     llm = FakeLLM(GOOD)
     found = make(llm, checkpoint=checkpoint).recommend("U1", "linen")
     assert len(llm.asked) == 1
