@@ -169,6 +169,30 @@ def ask(task: Task, options: Options, *, cases: Cases | None = None, popular: bo
     return Asked(task, left, options.protocol, options.seen, candidates, dropped)
 
 
+def learn_from(task: Task, categories: Sequence[str], learnt: Sequence[str]) -> Task:
+    """Zero-shot (F 5.4): train and validation events of products in the categories `learnt` alone, test cases whose
+    target is in another one. `categories` names each item's. Histories and searches stay whole.
+
+    SettingsError for a category the shop does not have, or where none is left to learn from or to ask about.
+    """
+    there = sorted(set(categories) - {""})
+    for one in learnt:
+        if one not in there:
+            names = ", ".join(there) or "none"
+            raise SettingsError(f"'{one}' is no category of {task.name}. Categories (--learn-from): {names}.")
+    within = np.isin(np.array(categories), np.array(learnt))
+    found = replace(
+        task,
+        name=f"{task.name}, learnt from {', '.join(learnt)}",
+        train=task.train.of(within[task.train.item]),
+        valid=task.valid.of(within[task.valid.target]),
+        test=task.test.of(~within[task.test.target]),
+    )
+    if not len(found.train):
+        raise SettingsError(f"Nothing happened with products of {', '.join(learnt)} before the cut of {task.name}.")
+    return found
+
+
 # ── Measuring one system ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

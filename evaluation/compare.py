@@ -19,7 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgraph.errors import SettingsError
-from recgraph.evaluation.ask import Asked, Measured, Options, Reporter, Values, ask, measure, measure_all, measure_lists
+from recgraph.evaluation.ask import (
+    Asked,
+    Measured,
+    Options,
+    Reporter,
+    Values,
+    ask,
+    learn_from,
+    measure,
+    measure_all,
+    measure_lists,
+)
 from recgraph.evaluation.kept import Kept
 from recgraph.evaluation.origin import Origin, machine
 from recgraph.evaluation.rankings import Rankings, case_ids, read_rankings, write_rankings
@@ -40,14 +51,16 @@ DEPTH = 100  # items of an exported list
 @dataclass(frozen=True)
 class EvaluationPlan:
     """What is evaluated on a store. `items` are all that it names, or the `named` of which more than an id is known;
-    `runs` are files of rankings; `shares` of the users are learnt from too (low resource); answers are kept in the
-    folder `keep`; `command` is told in the result."""
+    `runs` are files of rankings; `shares` of the users are learnt from too (low resource); with categories in
+    `learn_from` only these are learnt from and only the others asked about (zero-shot); answers are kept in the folder
+    `keep`; `command` is told in the result."""
 
     split: str = "time"
     items: str = "all"
     options: Options = field(default_factory=Options)
     runs: tuple[Path, ...] = ()
     shares: tuple[float, ...] = ()
+    learn_from: tuple[str, ...] = ()
     keep: Path | None = None
     command: str = ""
 
@@ -106,6 +119,8 @@ def _task(plan: EvaluationPlan, workshop: Workshop, reporter: Reporter) -> Task:
     reporter.tell("Reading the store")
     with Store.open(workshop.store) as opened:
         task = read_task(opened, workshop.store.stem, plan.split)
+        if plan.learn_from:
+            task = learn_from(task, opened.catalogue().categories, plan.learn_from)
     return only_named(task) if plan.items == "named" else task
 
 

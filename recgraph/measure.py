@@ -88,6 +88,13 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="low resource: learn from such shares of the users too, e.g. .1,.3",
     )
     @click.option(
+        "--learn-from",
+        "categories",
+        multiple=True,
+        metavar="CATEGORY",
+        help="zero-shot (F 5.4): learn from this category alone, ask for products of the others; may be repeated",
+    )
+    @click.option(
         "--run",
         "runs",
         multiple=True,
@@ -103,13 +110,19 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @wraps(command)
     def with_plan(
-        split: str, items: str, options: Options, shares: str, runs: tuple[Path, ...], keep: Path | None, **others: Any
+        split: str,
+        items: str,
+        options: Options,
+        shares: str,
+        categories: tuple[str, ...],
+        runs: tuple[Path, ...],
+        keep: Path | None,
+        **others: Any,
     ) -> Any:
         from recgraph.evaluation.compare import EvaluationPlan
 
-        return command(
-            plan=EvaluationPlan(split, items, options, runs, _shares(shares), keep, _command_line()), **others
-        )
+        plan = EvaluationPlan(split, items, options, runs, _shares(shares), categories, keep, _command_line())
+        return command(plan=plan, **others)
 
     return with_plan
 

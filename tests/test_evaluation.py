@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from recgraph.cli import main
 from recgraph.errors import SettingsError
-from recgraph.evaluation.ask import Options, ask, measure, measure_all
+from recgraph.evaluation.ask import Options, ask, learn_from, measure, measure_all
 from recgraph.evaluation.compare import coverage, evaluate, novelty
 from recgraph.evaluation.kept import code_of, sources_of
 from recgraph.evaluation.origin import revision
@@ -354,6 +354,24 @@ def test_items_with_an_id_alone_can_be_left_out() -> None:
         only_named(replace(task, texts=tuple(f"untitled product {one}" for one in task.item_ids)))
 
 
+def test_another_category_is_asked_about_than_was_learnt_from() -> None:
+    """F 5.4, zero-shot: of items 0 to 5 three are boots; histories stay whole."""
+    categories = ("Boots", "Boots", "Hats", "Hats", "Boots", "")
+    cases = cases_of((0, [0, 2], 1), (1, [2, 4], 3), (2, [1], 5))
+    task = replace(task_of(cases), valid=cases)
+    found = learn_from(task, categories, ["Boots"])
+    assert found.train.item.tolist() == [0, 1, 4]
+    assert (found.valid.target.tolist(), found.test.target.tolist()) == ([1], [3, 5])
+    assert [rows.tolist() for rows in found.test.history] == [[2, 4], [1]]
+    assert found.name == "shop, learnt from Boots"
+    with pytest.raises(
+        SettingsError, match=r"'Shoes' is no category of shop. Categories \(--learn-from\): Boots, Hats"
+    ):
+        learn_from(task, categories, ["Boots", "Shoes"])
+    with pytest.raises(SettingsError, match="Nothing happened with products of Hats"):
+        learn_from(replace(task, train=task.train.of(np.array([0, 1]))), categories, ["Hats"])
+
+
 class Looks(Given, Within):
     """Says which items it is told to look among."""
 
@@ -681,6 +699,7 @@ def test_systems_learn_from_shares_of_the_users_too(shop: Path, tmp_path: Path) 
 def test_wrong_words_are_told(shop: Path, tmp_path: Path) -> None:
     assert "The share of users to learn from is 0.0" in ran("--store", shop, "--split", "loo", "--shares", "0", code=2)
     assert "--shares is 'half'" in ran("--store", shop, "--split", "loo", "--shares", "half", code=2)
+    assert "'Shoes' is no category of shop." in ran("--store", shop, "--split", "loo", "--learn-from", "Shoes", code=2)
     assert "'populrity' is no system. Systems: popularity, " in ran(
         "--store", shop, "--split", "loo", "--systems", "populrity", code=2
     )
