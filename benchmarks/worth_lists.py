@@ -38,7 +38,7 @@ from recgraph.evaluation.systems import systems
 from recgraph.evaluation.workshop import Workshop
 from recgraph.store.db import Store
 from recgraph.train.pipeline import progress
-from recgraph.train.task import read_task
+from recgraph.train.task import only_named, read_task
 
 DEPTH = 10
 # as params.yaml has them for two cores
@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--split", default="loo")
     parser.add_argument("--protocol", default="full", choices=["full", "category"])
+    parser.add_argument("--items", default="all", choices=["all", "named"], help="named: without what has an id alone")
     parser.add_argument("--run", type=Path, required=True, help="rankings, as recgraph evaluate --export writes them")
     parser.add_argument("--system", default="tallrec", help="how a case is told to the model")
     parser.add_argument("--learnt", default="base,default,60,200")
@@ -110,6 +111,7 @@ def main() -> None:
     given = parser.parse_args()
     with Store.open(given.store) as opened:
         task = read_task(opened, given.store.stem, given.split)
+    task = only_named(task) if given.items == "named" else task
     asked = ask(task, Options(given.protocol))
     first = measure_lists(read_rankings(given.run, task), asked).first
     rows = asked_rows(asked, first, given.cases, seed=7)
