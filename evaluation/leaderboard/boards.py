@@ -54,8 +54,10 @@ class Board:
         words = [PROTOCOLS.get(found.protocol, (found.protocol,))[0], SPLITS.get(found.split, (found.split,))[0]]
         words += ["history's items ranked"] if found.seen == "ranked" else []
         words += [f"sample of {found.cases:,} cases"] if self.sampled else []
-        usual = f"{found.dataset}-{found.split}-{found.protocol}"
+        usual = f"{found.dataset.split(',')[0]}-{found.split}-{found.protocol}"
         extra = self.name.removeprefix(usual).strip("-") if self.name.startswith(usual) else self.name
+        told = {found.seen, str(found.cases)}  # as file names have what the words say
+        extra = "-".join(word for word in extra.split("-") if word not in told)
         return ", ".join(words) + (f": {extra}" if extra else "")
 
     @property
