@@ -252,6 +252,14 @@ def test_every_section_says_what_it_rests_on(tmp_path: Path) -> None:
     assert "- command: ` recgraph evaluate --split loo `" in markdown
 
 
+def test_a_title_does_not_repeat_what_its_words_say(tmp_path: Path) -> None:
+    """The file's name has the sample and what became of the history; the data set's has what was left out of it."""
+    sampled = result(*clear(), dataset="mind, named items", sample=100, seen="ranked")
+    _, markdown = texts(project(tmp_path, **{"mind-loo-full-ranked-100": sampled}))
+    [found] = re.findall(r"^### (.*)$", markdown, re.MULTILINE)
+    assert found == "Full ranking, leave-one-out, history's items ranked, sample of 100 cases"
+
+
 def test_the_full_protocol_comes_first_and_the_split_that_leaks_nothing_before_the_other(tmp_path: Path) -> None:
     kinds = (("loo", "cold"), ("loo", "full"), ("loo", "sampled"), ("time", "full"), ("time", "other"))
     _, markdown = texts(
