@@ -42,6 +42,7 @@ from recgraph.evaluation.side_by_side import PATIENCE, SideBySide, chosen_of, mo
 from recgraph.evaluation.statistics import holm, intervals, sign_flips
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import PARADIGMS, Settings
+from recgraph.store.cases import span
 from recgraph.store.db import Store
 from recgraph.store.records import EPOCH
 from recgraph.train.metrics import MISS, Places, mrr, ndcg, recall
@@ -223,7 +224,7 @@ def ablate(
     test cases."""
     started, reporter = time.perf_counter(), reporter or Reporter()
     settings = [question.settings(one) for one in chosen]
-    exam = _exam(question)
+    exam = _exam(question, reporter)
     sheets = [_Sheet.of(variant, own, exam, question) for variant, own in zip(chosen, settings, strict=True)]
     for sheet in sheets:
         if sheet.found and (known := len(exam.cases) - sheet.missing(exam.names)):
@@ -256,12 +257,25 @@ def _export(file: Path, exam: _Exam, answers: Sequence[Answer]) -> None:
     write_rankings(file, exam.task, exam.cases, first)
 
 
-def _exam(question: Question) -> _Exam:
+def _exam(question: Question, reporter: Reporter) -> _Exam:
+    """The cases whose target the product could show at their moment: as of it, a product that has no date of its own is
+    there from its first event on."""
     with Store.open(question.store) as opened:
         task, revision = read_task(opened, question.store.stem, question.split), opened.revision()
-    cases = task.test.some(question.count, question.seed)
+        since = (opened.catalogue().first_seen - np.datetime64(0, "us")) / np.timedelta64(1, "s")
+        between = span(opened)
+    if between is None or between[0].year < 1971:
+        reporter.note(f"{task.name} has no dates: others' events are known by their place in their own history.")
+    there = since[task.test.target] < task.test.time
+    if missing := int((~there).sum()):
+        reporter.note(
+            f"{task.name}: {missing:,} of {len(there):,} cases are not asked. Nobody had looked at their product yet, "
+            "and the shop does not say since when it is listed, so no recommendation of that moment can name it."
+        )
+    cases = task.test.of(there).some(question.count, question.seed)
     if not len(cases):
-        raise SettingsError(f"{task.name} has no test case (split {question.split}).")
+        why = " whose product was known at its moment" if missing else ""
+        raise SettingsError(f"{task.name} has no test case (split {question.split}){why}.")
     return _Exam(task, cases.of(np.argsort(cases.time, kind="stable")), revision)
 
 

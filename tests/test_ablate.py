@@ -113,6 +113,20 @@ def cases_of(n: int) -> Cases:
     return Cases(empty, empty, empty, np.zeros(n, np.int64), np.arange(n), ("",) * n, np.zeros(n), np.arange(n))  # type: ignore[arg-type]
 
 
+def test_who_asks_for_a_product_that_nobody_knew_yet_is_not_asked(make_store: Callable[..., Store]) -> None:
+    """As of the moment of a case such a product is not shown, so every variant would have 0 there."""
+    said: list[str] = []
+    new = "u0,2025-05-20,purchase,NEW"
+    undated = make_store([*ITEMS, "NEW,New Thing,cat0,Maker0,red"], [*events(), new])
+    undated.close()
+    question = Question(undated.path, undated.path.parent / "kept", count=0)
+    chosen = [Variant("alone", {"llm": "none"})]
+    found = ablate("llm", chosen, question, opener=Opened(), reporter=Reporter(note=said.append))
+    [told] = [line for line in said if "not asked" in line]
+    assert told.startswith("shop: 1 of 11 cases are not asked.")
+    assert found.cases == 10
+
+
 def test_figures_are_those_of_the_ranks() -> None:
     def answers(*ranks: int) -> list[Answer]:
         return [
