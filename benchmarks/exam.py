@@ -39,7 +39,7 @@ from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples.rows import Row
 from recgraph.train.examples.served import Served
 from recgraph.train.examples.stage import ExamplesParams, Writer, chat_of, choose
-from recgraph.train.lora.exam import measure_fit
+from recgraph.train.lora.exam import Judgement, judge, measure_fit
 from recgraph.train.memory import read_queries
 from recgraph.train.params import Params, block, load_params
 from recgraph.train.pipeline import progress, split_folder
@@ -136,8 +136,8 @@ def main() -> None:
     seeds = unseen(params, asked.seeds, one)
     llm = LocalLLM(find_llm(), {name: str(folder) for name, folder in one.adapters.items()} if one else None)
 
-    def tell(shop: str, sat: Sequence[Sat], judged: Sequence[Sequence[Row]], started: float) -> None:
-        fit = measure_fit(llm, dict(enumerate(judged)), names.get("fit")) if judged else {}
+    def tell(shop: str, sat: Sequence[Sat], judged: Sequence[Judgement], started: float) -> None:
+        fit = measure_fit(judged) if judged else {}
         facts = {
             "version": __version__,
             "machine": machine(),
@@ -152,12 +152,13 @@ def main() -> None:
 
     begun = time.perf_counter()
     every: list[Sat] = []
-    judged: list[Sequence[Row]] = []
+    judged: list[Judgement] = []
     for seed in seeds:
         started = time.perf_counter()
         groups, known = shop_rows(params, asked.folder, seed, asked.cases)
         sat = sit(groups, known, llm, names.get("next"))
-        some = [rows[1:] for rows in groups[: asked.judged]]
+        asked_of = dict(enumerate((rows[1:] for rows in groups[: asked.judged]), start=len(every)))
+        some = judge(llm, asked_of, names.get("fit"))
         tell(f"seed {seed}", sat, some, started)
         every, judged = every + sat, judged + some
     if len(seeds) > 1:

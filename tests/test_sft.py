@@ -25,7 +25,7 @@ from recgraph.errors import SettingsError, StoreError
 from recgraph.graph.prompts import answer_text
 from recgraph.tools.llm.protocol import Prompt, Usage
 from recgraph.train.examples.rows import Row, write_rows
-from recgraph.train.lora.exam import measure_fit, measure_next
+from recgraph.train.lora.exam import judge, measure_fit, measure_next
 from recgraph.train.lora.job import Job, _negatives, train_job
 from recgraph.train.lora.stage import _write_metrics
 from recgraph.train.lora.training import LoraSettings, TrainedAdapter, save_small
@@ -127,7 +127,7 @@ def judged(group: int, **scores: Sequence[float]) -> list[Row]:
 def test_fit_is_measured_by_hand() -> None:
     groups = {0: judged(0, positive=[2], random=[-1], alike=[2]), 1: judged(1, positive=[0], random=[1], alike=[2])}
     llm = Judge()
-    found = measure_fit(llm, groups, "exam")
+    found = measure_fit(judge(llm, groups, "exam"))
     assert llm.adapter == "exam"
     assert found == {
         "cases": 2.0,
@@ -142,7 +142,7 @@ def test_fit_is_measured_by_hand() -> None:
 
 def test_a_constant_scorer_is_worth_a_half() -> None:
     groups = {group: judged(group, positive=[0], random=[0, 0], alike=[0], shown=[0, 0, 0]) for group in range(5)}
-    found = measure_fit(FakeLLM(), groups, None)
+    found = measure_fit(judge(FakeLLM(), groups, None))
     assert {name: number for name, number in found.items() if "auc" in name} == {
         "auc": 0.5,
         "auc_random": 0.5,
@@ -154,7 +154,7 @@ def test_a_constant_scorer_is_worth_a_half() -> None:
 
 
 def test_nobody_held_out_gives_no_number_and_no_error() -> None:
-    found = measure_fit(FakeLLM(), {}, None)
+    found = measure_fit(judge(FakeLLM(), {}, None))
     assert (found["cases"], found["prompts"]) == (0, 0)
     assert math.isnan(found["auc"])
     assert math.isnan(found["judged_perplexity"])

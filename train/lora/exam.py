@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ class Exam:
         if task != "fit":
             found["perplexity"] = self._perplexity(adapter)
         if task in ("recommend", "fit"):
-            found |= measure_fit(llm, self._judged, name)
+            found |= measure_fit(judge(llm, self._judged, name))
         return {key: round(number, 6) for key, number in found.items()}
 
     def _perplexity(self, adapter: Path | None) -> float:
@@ -97,21 +98,39 @@ def measure_next(llm: LLM, groups: Groups, known: Collection[str], adapter: str 
     return found
 
 
-def measure_fit(llm: LLM, groups: Groups, adapter: str | None) -> dict[str, float]:
+@dataclass(frozen=True)
+class Judgement:
+    """What the model said of one product: which `case` it is of, its `kind` (positive, or where it was drawn from), the
+    logit difference Yes − No, and the natural logarithm of the right answer's probability."""
+
+    case: int
+    kind: str
+    score: float
+    right: float
+
+
+def judge(llm: LLM, groups: Groups, adapter: str | None) -> list[Judgement]:
+    """Asks task FIT of each case's products."""
+    found = []
+    for case, rows in groups.items():
+        pairs, _ = llm.score([Prompt(row.system, row.user) for row in rows], adapter=adapter)
+        found += [
+            Judgement(case, row.kind, yes - no, yes if row.answer == "Yes" else no)
+            for row, (yes, no) in zip(rows, pairs, strict=True)
+        ]
+    return found
+
+
+def measure_fit(judged: Sequence[Judgement]) -> dict[str, float]:
     """AUC of the Yes/No logit difference: targets against `random` products (T's protocol), `alike` and `shown` ones,
     and all of these, and apart against `hard` ones; and the perplexity of the right answers, which are one token each
     (`judged_perplexity`)."""
-    scored: dict[str, list[float]] = {kind: [] for kind in ("positive", *POOLS)}
-    surprise: list[float] = []
-    for rows in groups.values():
-        pairs, _ = llm.score([Prompt(row.system, row.user) for row in rows], adapter=adapter)
-        for row, (yes, no) in zip(rows, pairs, strict=True):
-            scored[row.kind].append(yes - no)
-            surprise.append(-(yes if row.answer == "Yes" else no))
+    scored = {kind: [one.score for one in judged if one.kind == kind] for kind in ("positive", *POOLS)}
     against = {kind: auc(scored["positive"], scored[kind]) for kind in POOLS if scored[kind]}
     every = [score for kind in POOLS if kind != "hard" for score in scored[kind]]
-    whole = {"cases": float(len(groups)), "prompts": float(len(surprise)), "auc": auc(scored["positive"], every)}
-    perplexity = math.exp(sum(surprise) / len(surprise)) if surprise else math.nan
+    cases = len({one.case for one in judged})
+    whole = {"cases": float(cases), "prompts": float(len(judged)), "auc": auc(scored["positive"], every)}
+    perplexity = math.exp(-sum(one.right for one in judged) / len(judged)) if judged else math.nan
     return whole | {f"auc_{kind}": found for kind, found in against.items()} | {"judged_perplexity": perplexity}
 
 
