@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--split", default="loo")
-    parser.add_argument("--protocol", default="full", choices=["full", "category"])
+    parser.add_argument("--protocol", default="full", choices=["full", "category", "sampled"])
     parser.add_argument("--items", default="all", choices=["all", "named"], help="named: without what has an id alone")
     parser.add_argument("--run", type=Path, required=True, help="rankings, as recgraph evaluate --export writes them")
     parser.add_argument("--system", default="tallrec", help="how a case is told to the model")
