@@ -11,7 +11,7 @@ import json
 import math
 from array import array
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from fakes import FakeLLM, item
 from safetensors.torch import load_file, save_file
 
 from recgraph.errors import SettingsError, StoreError
-from recgraph.graph.prompts import answer_text
+from recgraph.graph.prompts import VERSIONS, answer_text
+from recgraph.tools.llm.adapter_sets import AdapterCard
+from recgraph.tools.llm.places import fingerprint
 from recgraph.tools.llm.protocol import Prompt, Usage
 from recgraph.train.examples.rows import Row, write_rows
 from recgraph.train.lora.exam import judge, measure_fit, measure_next
@@ -291,6 +293,26 @@ def test_what_decides_the_weights_decides_the_work_folder(params: dict[str, Any]
     more = Job.of(params, tmp_path).work
     save_file({"weight": torch.ones(4)}, base / "model.safetensors")
     assert len({work, more, Job.of(params, tmp_path).work}) == 3
+
+
+def test_an_adapter_of_a_kept_preset_stays_while_base_and_settings_are_its_own(
+    params: dict[str, Any], base: Path, tmp_path: Path
+) -> None:
+    kept = changed(params, "sft.keep", ["default"])
+    job = Job.of(kept, tmp_path)
+    learnt = {name: value for name, value in asdict(job.settings).items() if name != "seed"} | {"threads": 4}
+    card = AdapterCard("fit", "Tiny", fingerprint(base), "default", learnt, prompt_version=VERSIONS["fit"])
+    assert job.keeps(card)  # written before there was a seed, on other threads
+    write_rows(tmp_path / "data" / "examples" / "recommend.parquet", pool(positive=1, random=3))
+    assert Job.of(kept, tmp_path).keeps(card)
+    assert Job.of(changed(kept, "presets.default.fit.eval_cases", 3), tmp_path).keeps(card)
+    assert not job.keeps(None)
+    assert not Job.of(params, tmp_path).keeps(card)
+    assert not Job.of(changed(kept, "preset", "small"), tmp_path).keeps(card)
+    assert not Job.of(changed(kept, "presets.default.fit.rank", 8), tmp_path).keeps(card)
+    assert not job.keeps(replace(card, prompt_version="0"))
+    save_file({"weight": torch.ones(4)}, base / "model.safetensors")
+    assert not Job.of(kept, tmp_path).keeps(card)
 
 
 def test_no_rows_to_train_on_are_an_error_that_names_the_param(

@@ -10,12 +10,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from recgraph.errors import SettingsError, StoreError
+from recgraph.graph.prompts import VERSIONS
+from recgraph.tools.llm.adapter_sets import AdapterCard
 from recgraph.tools.llm.places import find_llm, fingerprint
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples.negatives import POOLS
@@ -32,12 +34,13 @@ Groups = Mapping[int, Sequence[Row]]
 class SftParams:
     """The block `sft` of params.yaml. `llm` is the base model, a folder or hub id ("" the default one); `engine` says
     who runs the training: this process, or accelerate's launcher with so many `processes`; `threads` are torch's (0: as
-    it is), equal threads give equal weights."""
+    it is), equal threads give equal weights. Adapters of presets in `keep` are not trained again for other examples."""
 
     llm: str
     engine: Literal["single", "torchrun", "deepspeed", "fsdp"]
     processes: int
     threads: int
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,24 @@ class Job:
         settings = settings_of(LoraSettings, presets[preset].get(named, {}), f"presets.{preset}.{named}")
         base = find_llm(sft.llm)
         examples = needed(folder / "data" / "examples" / f"{file}.parquet", "examples")
-        decisive = {name: given for name, given in asdict(settings).items() if name not in ("eval_cases", "save_steps")}
         # A step of two processes is another one: their checkpoints must not be taken up by one, nor the other way
         # round.
         together = [] if sft.engine == "single" else [sft.engine, sft.processes]
         identity = json.dumps(
-            [decisive, fingerprint(base), sha256_of(examples), sft.threads, *together], sort_keys=True
+            [_decisive(asdict(settings)), fingerprint(base), sha256_of(examples), sft.threads, *together],
+            sort_keys=True,
         )
         work = folder / "data" / "sft" / f"{preset}-{task}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         return cls(task, preset, settings, sft, base, examples, work)
+
+    def keeps(self, card: AdapterCard | None) -> bool:
+        """Whether the adapter of this card stays as it is: its preset is kept, and it was trained upon this base with
+        these settings and prompts. From which examples does not count: another processor's have other last digits."""
+        if card is None or self.preset not in self.sft.keep:
+            return False
+        same = card.base_fingerprint == fingerprint(self.base) and card.prompt_version == VERSIONS[self.task]
+        learnt = asdict(LoraSettings()) | dict(card.settings)  # a card may be older than a setting
+        return same and _decisive(learnt) == _decisive(asdict(self.settings))
 
     def groups(self, part: str) -> dict[int, list[Row]]:
         """The rows of a part that the adapter is for, by group."""
@@ -81,6 +93,11 @@ class Job:
         if self.task not in ("next", "fit"):
             return every
         return {name: [row for row in rows if row.judged == (self.task == "fit")] for name, rows in every.items()}
+
+
+def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of LoRA settings those that the weights hang on."""
+    return {name: given for name, given in settings.items() if name not in ("eval_cases", "save_steps", "threads")}
 
 
 def train_job(job: Job, note: Note, after: Callable[[Path], None] | None = None) -> TrainedAdapter:

@@ -39,6 +39,10 @@ def run(params: Params, folder: Path, note: Note) -> None:
     """Params: split, preset, presets.<preset>.<task> (LoraSettings), the fields of `SftParams`; the task as
     params["task"]."""
     job, split = Job.of(params, folder), split_folder(params, folder)
+    target = folder / "adapters" / job.preset / job.task
+    if job.keeps(AdapterCard.read(target)):
+        note(f"{target} stays as it is, whatever the examples: `sft.keep` in params.yaml names its preset")
+        return
     job.work.mkdir(parents=True, exist_ok=True)
     exam, halfway = Exam(job, folder), job.work / "between.json"
 
@@ -49,7 +53,6 @@ def run(params: Params, folder: Path, note: Note) -> None:
 
     trained = train_job(job, note, after) if job.sft.engine == "single" else launch(job, folder, note)
     between = json.loads(halfway.read_text(encoding="utf-8")) if halfway.is_file() else {}
-    target = folder / "adapters" / job.preset / job.task
     shutil.rmtree(target, ignore_errors=True)
     save_small(trained.adapter, target)
     portable(target, model_title(job.base))
