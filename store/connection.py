@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from recgraph.errors import StoreBusy, StoreError
 from recgraph.store.care.faults import LOG, check_writable, is_fatal, set_orphaned_log_aside, translate
+from recgraph.store.live.beside import Beside
 
 Value = TypeVar("Value")
 PATIENCE = 2.0  # seconds to wait for another process's lock before StoreBusy
@@ -186,7 +187,7 @@ class Database:
         self._cursor: duckdb.DuckDBPyConnection | None = None  # of the transaction in progress
         self._owner_thread: int | None = None
         self._file = 0  # inode of the open file
-        self._watcher: threading.Thread | None = None
+        self._watcher: Beside | None = None
         self._broken = False  # DuckDB refuses all after a fatal error: the file is opened anew
 
     @property
@@ -275,12 +276,11 @@ class Database:
         """Sees to it, in a thread of its own, that a file which this process only reads is there for an ingest."""
         self._file = _inode(self.path)
         if self._watcher is None or not self._watcher.is_alive():
-            self._watcher = threading.Thread(target=self._look, name="recgraph-store", daemon=True)
-            self._watcher.start()
+            self._watcher = watcher = Beside("recgraph-store", lambda: self._look(watcher))
+            watcher.start()
 
-    def _look(self) -> None:
-        while True:
-            time.sleep(_LOOK_EVERY)
+    def _look(self, watcher: Beside) -> None:
+        while watcher.pause(_LOOK_EVERY):
             with self._state:
                 if self._con is None or self._writers:
                     self._watcher = None  # the next one that opens the file for reading starts another

@@ -106,3 +106,26 @@ def test_what_is_in_flight_is_answered_when_the_server_is_told_to_stop(
     # those that had not connected yet are not answered: none is answered with an error
     assert set(statuses) == {200}
     assert len(statuses) >= 4
+
+
+@pytest.mark.slow
+def test_a_server_that_is_told_to_stop_before_it_is_ready_stops(
+    loaded_stores: Callable[[str, Path], Path], tmp_path: Path
+) -> None:
+    """Ctrl-C while it imported could be lost, and the lock of imports with it: it never got ready and never ended. And
+    the signal was dropped between the line that says where it is and the moment uvicorn hears signals."""
+    store = copied_shop(loaded_stores, tmp_path)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with process(store) as (running, _):
+            running.send_signal(number)
+            assert running.wait(60) in (0, -number)
+    command = [sys.executable, "-c", SERVE.format(tests=str(ROOT / "tests")), "serve", "--store", str(store)]
+    told = """import signal, sys, threading
+def stop():
+    while not {"recgraph.http.serve", "recgraph.panel"} <= set(sys.modules): pass
+    signal.raise_signal(signal.SIGINT)
+threading.Thread(target=stop, daemon=True).start()
+"""
+    command[2] = told + command[2]
+    done = subprocess.run([*command, "--port", "0", "--llm", "none"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

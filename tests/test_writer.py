@@ -142,3 +142,33 @@ def test_an_event_that_cannot_be_written_now_can_be_later(store: Store, monkeypa
         other.communicate("\n")
     assert writer.record_events([Event("U1", 0, NOON, "click", "S1OLIV")])[0].ts == NOON
     writer.close()
+
+
+def test_a_process_that_ends_waits_for_its_own_threads(tmp_path: Path) -> None:
+    """Python stops a daemon thread where it is; one that was inside DuckDB just then, giving the store back, ended the
+    process by SIGABRT after the answer was given."""
+    code = """
+import time
+import duckdb
+from recgraph.store.live.beside import Beside
+begun, ended = [], []
+
+def ask(number, sql):
+    begun.append(number)
+    for _ in range(20): duckdb.connect().execute(sql).fetchall()
+    ended.append(number)
+
+work = "SELECT sum(a * b) FROM range(300000) t(a), (SELECT 3 b)"
+Beside("busy", lambda: ask(1, work)).start()
+Beside("not yet", lambda: ask(2, work), after=60).start()
+on_and_on = Beside("on and on", lambda: all(iter(lambda: on_and_on.pause(0.01), None)))
+on_and_on.start()
+while not begun: time.sleep(0.001)
+import atexit
+from recgraph.store.live import beside
+atexit.unregister(beside._end)
+atexit.register(lambda: print(begun, ended, on_and_on.is_alive()))
+atexit.register(beside._end)  # runs before the other
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[1] [1] False\n", "")

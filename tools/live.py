@@ -24,6 +24,7 @@ from recgraph.errors import RecgraphError
 from recgraph.store.changes import Changes
 from recgraph.store.columns import Catalogue
 from recgraph.store.db import Store
+from recgraph.store.live.beside import Beside
 from recgraph.store.records import EPOCH, Event, Item, is_named
 from recgraph.tools.catalogue_files import ChangedTexts
 from recgraph.tools.embed import Encoder, embed
@@ -71,7 +72,7 @@ class Live:
         self._store, self._fit, self._given = store, fit, enough
         self._lock = threading.Lock()
         self._now: _Snapshot | None = None
-        self._fitting: threading.Thread | None = None
+        self._fitting: Beside | None = None
         self._closed = False
 
     @property
@@ -131,7 +132,7 @@ class Live:
     def _start(self) -> None:
         if self._closed or (self._fitting is not None and self._fitting.is_alive()):
             return
-        self._fitting = threading.Thread(target=self._refit, name="recgraph-refit", daemon=True)
+        self._fitting = Beside("recgraph-refit", self._refit)
         self._fitting.start()
 
     def _refit(self) -> None:

@@ -124,6 +124,9 @@ def serve(
 
     Ctrl-C or SIGTERM ends it: what is in flight is answered, what waits is written, the store is closed.
     """
+    # Until it serves, Ctrl-C ends it at once: a KeyboardInterrupt within an import can be lost, and the lock of imports
+    # with it, which whoever imports next then waits for without an end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     one_thread_an_answer()
     from recgraph import panel
     from recgraph.graph.recommender import Recommender
@@ -166,8 +169,9 @@ def serve(
                 _tell(listener, settings.store, keys)
                 if not currency_code(options.currency or recommender.currency):
                     say("Agents are shown no product: the shop's currency is not known. RECGRAPH_CURRENCY=EUR says it.")
-            for one in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it again when all is answered
-                signal.signal(one, lambda *_: None)
+            # Before uvicorn hears them, and when it raises them again at its end.
+            for one in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(one, lambda *_: setattr(server, "should_exit", True))
             server.run(sockets=[listener])
     say("Stopped; the store is closed.", err=True)
 

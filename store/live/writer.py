@@ -17,6 +17,7 @@ from typing import Any
 
 from recgraph.errors import StoreError
 from recgraph.store.db import Store
+from recgraph.store.live.beside import Beside
 from recgraph.store.records import Event, Summary
 
 GATHERED = 10.0  # seconds that summaries gather: opening the store for writing holds up who reads it meanwhile
@@ -34,7 +35,7 @@ class StoreWriter:
         self._written = 0.0  # when the last write ended, by time.monotonic()
         self._taking = threading.Lock()  # while summaries are taken in
         self._arming = threading.Lock()
-        self._timers: dict[Callable[[], None], threading.Timer] = {}
+        self._timers: dict[Callable[[], None], Beside] = {}
         self._closed = False
 
     def record_events(self, events: Sequence[Event], ids: Sequence[str] = ()) -> list[Event]:
@@ -57,7 +58,7 @@ class StoreWriter:
         with self._arming:
             self._closed = True
             for timer in self._timers.values():
-                timer.cancel()
+                timer.call_off()
         self._take_in()
         self._release()
 
@@ -105,6 +106,5 @@ class StoreWriter:
 
         with self._arming:
             if work not in self._timers and not self._closed:
-                self._timers[work] = timer = threading.Timer(seconds, begin)
-                timer.name, timer.daemon = "recgraph-store-writer", True
+                self._timers[work] = timer = Beside("recgraph-store-writer", begin, after=seconds)
                 timer.start()
