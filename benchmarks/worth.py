@@ -11,7 +11,8 @@ FIT). What was asked is kept in --keep and not asked again.
 How much a Yes counts beside the ranking's own order is learnt, not set: the chance of a candidate is a softmax of
 weighed features (the logarithm of its place; the log odds of Yes against No; to be the product that was named), fitted
 on half of the users and measured on the other half, and the other way round. What fits more of the named parts of a
-wish stays before what fits less. `--part valid` asks validation cases; the `odds learnt` that it prints are what an
+wish stays before what fits less. As it is served, nothing is asked where the ranking is sure of its first; other
+bounds of that are printed too. `--part valid` asks validation cases; the `odds learnt` that it prints are what an
 adapter's card may say (metrics.worth), and `--odds` measures them on test cases. Prints a line for each way to rank:
 NDCG@10 and MRR with the difference to the ranking alone and its 95 % interval by a bootstrap over users, and seconds a
 case.
@@ -38,7 +39,7 @@ from recgraph import __version__
 from recgraph.evaluation.origin import machine
 from recgraph.evaluation.statistics import intervals
 from recgraph.graph import prompts
-from recgraph.graph.blend import blend
+from recgraph.graph.blend import SURE, blend
 from recgraph.graph.nodes import NodeSettings
 from recgraph.settings import Settings
 from recgraph.store import snapshot
@@ -58,6 +59,7 @@ from recgraph.train.prepare import Case, read_cases
 Floats = NDArray[np.float64]
 PENALTY = 1e-2  # on squared weights, for few cases
 SERVED = (0.0, 0.1, 0.25, 0.5, 0.75)  # `rerank_weight`: below 1 nothing moves more than a few places
+TRIED = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 2.0)  # chances of the first from which on nothing is asked; 2: never
 JUDGED = NodeSettings(rerank_weight=SERVED[1]).judged(10)
 # the features of each way to rank, beside the place
 WAYS: Mapping[str, tuple[str, ...]] = {
@@ -71,7 +73,8 @@ WAYS: Mapping[str, tuple[str, ...]] = {
 @dataclass(frozen=True)
 class Answered:
     """A case, its candidates best first, how many named parts of the wish each `fits`, what the model said of them, the
-    product it named, the order in which the product retrieves with it, and seconds for NEXT and FIT."""
+    product it named, the order in which the product retrieves with it, seconds for NEXT and FIT, and what the ranking
+    holds its first likely."""
 
     user_id: str
     target: str
@@ -81,6 +84,7 @@ class Answered:
     named: str
     voted: list[str]
     seconds: tuple[float, float]
+    chance: float
 
 
 def ask(
@@ -113,6 +117,7 @@ def ask(
             told.item_id,
             [one.item_id for one in voted],
             (named - begun, judged - named),
+            found[0].chance or 0.0,
         )
 
 
@@ -151,9 +156,11 @@ def place_of(one: Answered, weights: Floats, names: Sequence[str]) -> int:
     return int(np.flatnonzero(order == one.candidates.index(one.target))[0])
 
 
-def served_place(one: Answered, weight: float, odds: float | None = None) -> int:
+def served_place(one: Answered, weight: float, odds: float | None = None, sure: float = SURE) -> int:
     """The same where the product reranks with a `rerank_weight`, or by `odds`: those that can come among the ten it
-    shows."""
+    shows, unless the ranking is `sure` of its first."""
+    if one.chance >= sure:
+        return one.candidates.index(one.target) if one.target in one.candidates else -1
     lines = [
         Candidate(item_id, 0.0, "sequence", ("sequence",), fits)
         for item_id, fits in zip(one.candidates[:JUDGED], one.fits[:JUDGED], strict=True)
@@ -204,6 +211,10 @@ def ranked(cases: Sequence[Answered], odds: float | None = None) -> dict[str, tu
         "the ranking": (own, []),
         **found,
         **({f"odds {odds}": ([served_place(one, 0.0, odds) for one in cases], [])} if odds else {}),
+        **{
+            f"odds {odds}, asked below a chance of {sure}": ([served_place(one, 0.0, odds, sure) for one in cases], [])
+            for sure in (TRIED if odds else ())
+        },
         "the named product as it is served": (voted, []),
         "Yes/No alone": (yes, []),
     }
@@ -236,6 +247,7 @@ def report(cases: Sequence[Answered], odds: float | None = None) -> dict[str, An
         "among the candidates": float(np.mean([one.target in one.candidates for one in cases])),
         "named": float(np.mean([one.named == one.target for one in cases])),
         "seconds, median": {"next": float(np.median(seconds[:, 0])), "fit": float(np.median(seconds[:, 1]))},
+        "asked below a chance": {sure: float(np.mean([one.chance < sure for one in cases])) for sure in TRIED},
         "odds learnt": round(learnt_odds(cases), 2),
         "ways": lines,
     }

@@ -20,7 +20,7 @@ from langgraph.types import Command, Overwrite
 
 from recgraph.errors import LLMError
 from recgraph.graph import prompts
-from recgraph.graph.blend import MOST_LIFTED, SMALL_WEIGHT, blend, in_order
+from recgraph.graph.blend import MOST_LIFTED, SMALL_WEIGHT, SURE, blend, in_order
 from recgraph.graph.budget import LeftOut, Part, Planner, TimeBudget
 from recgraph.graph.explain import reasons
 from recgraph.graph.reader import StoreReader
@@ -314,13 +314,18 @@ class Nodes:
     def rerank(self, state: State, runtime: Runtime[RunContext]) -> State:
         """T 4.3: one Yes/No prompt a candidate. Of the first `candidates` those are scored that the scores can bring
         among the first k, or as many of them as fit into the time; further ones keep their order behind them. With a
-        weight of 0 nothing is asked. What fits more of the named parts of the wish stays before what fits fewer."""
+        weight of 0 nothing is asked, nor where a learnt ranking is sure of its first, unless the model ranks alone.
+        What fits more of the named parts of the wish stays before what fits fewer."""
         s = self.settings
         if self.llm is None or not s.rerank_weight or not state["candidates"]:
             return {"scored": in_order(state["candidates"])}
         deadline = RunContext.of(runtime).deadline
         there = min(s.candidates, len(state["candidates"]))
         reach = min(there, s.judged(state["k"]))
+        chance = state["candidates"][0].chance
+        if s.rerank_weight < 1 and chance is not None and chance >= SURE:
+            sure = LeftOut("rerank", 0, reach, sure=round(chance, 4))
+            return {"scored": in_order(state["candidates"]), "left_out": [sure]}
         left_out = [LeftOut("rerank", reach, there)] if reach < there else []
         fitting, late = self.planner.choose("rerank", reach, deadline, {})
         left_out += [late] if late else []

@@ -167,6 +167,18 @@ def test_what_a_language_model_named_is_compared_and_moves_nothing_that_was_lear
     assert why[5] == ("popular", ("popular",))
 
 
+def test_a_learnt_ranking_tells_how_likely_it_holds_each() -> None:
+    said = {"popularity": [0, 1, 2, 0, 0, 9], "transitions": [9, 8, 7, 6, 0, 0]}
+    [(_, _, ranked)] = Ranker(reader(**said), network(("popularity", "transitions"), "transitions")).first(
+        Request(NOBODY), ANYTHING, 6
+    )
+    assert ranked.chances is not None
+    assert ranked.chances.sum() == pytest.approx(1)
+    assert sorted(ranked.chances, reverse=True) == ranked.chances.tolist()
+    [(_, _, by_hand)] = Ranker(reader(**said)).first(Request(NOBODY), ANYTHING, 6)
+    assert by_hand.chances is None
+
+
 class OfQueries(Told):
     """The same, of requests with a query alone."""
 

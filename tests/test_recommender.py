@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
@@ -23,6 +23,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
 from recgraph.errors import EmptyStore, LLMGarbled, LLMTimeout, LLMUnavailable, SettingsError, UnknownUser
+from recgraph.graph.budget import LeftOut, Repeated
 from recgraph.graph.explain import _reason
 from recgraph.graph.recommendation import NODES, Recommendation
 from recgraph.graph.recommender import Recommender
@@ -34,8 +35,10 @@ from recgraph.store.columns import Sequences
 from recgraph.store.db import Store
 from recgraph.store.ingest.load import ingest
 from recgraph.store.records import Event, Item
+from recgraph.tools.candidates import Candidate
 from recgraph.tools.llm.open import InUse
 from recgraph.tools.llm.protocol import Usage
+from recgraph.tools.retrieve import Retriever
 from recgraph.tools.taken import Taken, TakenItem
 from recgraph.tools.wish.wish import Price, Wish
 
@@ -290,6 +293,27 @@ def test_only_candidates_that_can_come_among_the_first_are_judged_and_the_plan_s
     alone = FakeLLM(GOOD)
     assert not make(alone, rerank_weight=1.0).recommend("U1", k=3).left_out
     assert len(alone.scored) > 5  # where the model ranks alone, each of them can
+
+
+def test_nothing_is_asked_of_candidates_where_the_learnt_ranking_is_sure_of_its_first(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, chance = Retriever.candidates_of, 0.0
+
+    def told(self: Retriever, *asked: Any) -> list[list[Candidate]]:
+        return [[replace(one, chance=chance) for one in found] for found in whole(self, *asked)]
+
+    monkeypatch.setattr(Retriever, "candidates_of", told)
+    for chance, weight, judged in ((0.95, 0.1, 0), (0.89, 0.1, 5), (0.95, 1.0, 10)):  # noqa: B007 - read by `told`
+        llm = FakeLLM(GOOD)
+        found = make(llm, rerank_weight=weight).recommend("U1", k=3)
+        assert len(llm.scored) == judged
+        assert len(found.items) == 3
+        assert (str(found.left_out[0]) if found.left_out else "").endswith("(95%)") == (judged == 0)
+    assert str(LeftOut("rerank", 0, 12, sure=0.95)) == (
+        "rerank: none of the candidates; the ranking is sure of its first (95%)"
+    )
+    assert Repeated([LeftOut("rerank", 0, 12, sure=0.95)]).choose("rerank", 12, None, {}) == (12, None)
 
 
 @pytest.mark.slow

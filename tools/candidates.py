@@ -18,7 +18,8 @@ class Candidate:
 
     `source` contributed most, `sources` are all that had the item: id | title | sequence | memory | text | popular.
     `fits` is how many of the attributes that the wish names it fits; whatever orders candidates anew keeps what fits
-    more before what fits less.
+    more before what fits less. `chance` is what a learnt ranking holds it likely, among all it compared that fit as
+    much; None where none was learnt.
     """
 
     item_id: str
@@ -26,6 +27,7 @@ class Candidate:
     source: str
     sources: tuple[str, ...]
     fits: int = 0
+    chance: float | None = None
 
 
 def mixup(id_list: Sequence[str], title_list: Sequence[str], k: int, n: int = 1) -> list[str]:

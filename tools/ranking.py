@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
+from scipy.special import softmax
 
 from recgraph.errors import StoreError
 from recgraph.store.db import Store
@@ -283,11 +284,13 @@ class LearntRanking:
 
 @dataclass(frozen=True)
 class Ranked:
-    """What some source has of what may be shown: `rows` int64[m], best first, and what was `read` of each."""
+    """What some source has of what may be shown: `rows` int64[m], best first, what was `read` of each, and its chance
+    by what was learnt, which learns by a softmax among what it compares; None where nothing was."""
 
     rows: Rows
     read: Numbers
     fresh: bool
+    chances: Numbers | None
 
 
 class Ranker:
@@ -373,14 +376,21 @@ class Ranker:
 
         def levels(line: int) -> Iterator[tuple[int, Mask, Ranked]]:
             if (top := tops[line]) is not None:
-                yield *top, _in_order(pools, worth, line)
+                yield *top, self._in_order(pools, worth, line)
             for fit, level in ladders[line]:
                 only = np.zeros_like(masks)
                 only[line] = level
                 found = self.reader.read(asked, only, 2 * k, said)
-                yield fit, level, _in_order(found, self._worth(found), line)
+                yield fit, level, self._in_order(found, self._worth(found), line)
 
         return [levels(line) for line in range(len(asked))]
+
+    def _in_order(self, pools: Pools, worth: Numbers, line: int) -> Ranked:
+        """What is in a request's pool, best first."""
+        known = np.flatnonzero(pools.votes[line] > 0)
+        known = known[np.argsort(-worth[line, known], kind="stable")]
+        chances = softmax(worth[line, known].astype(np.float64)) if self.learnt and len(known) else None
+        return Ranked(pools.items[line, known], pools.read[line, known], bool(pools.fresh[line]), chances)
 
     def why(self, ranked: Ranked, at: Sequence[int]) -> list[tuple[str, tuple[str, ...]]]:
         """Of the items at some places of an order: the public name of the source without which it would lose most, and
@@ -453,13 +463,6 @@ class Ranker:
         counts = (place < self._depths) & (height >= enough)
         weights = np.where(fresh[:, None], self._weights[1], self._weights[0])
         return np.asarray(np.where(counts, 1 / (_BY_HAND + 1 + place), 0.0) * weights[:, None], np.float32)
-
-
-def _in_order(pools: Pools, worth: Numbers, line: int) -> Ranked:
-    """What is in a request's pool, best first."""
-    known = np.flatnonzero(pools.votes[line] > 0)
-    known = known[np.argsort(-worth[line, known], kind="stable")]
-    return Ranked(pools.items[line, known], pools.read[line, known], bool(pools.fresh[line]))
 
 
 def _beside(learnt: Sequence[str], there: Sequence[str]) -> list[str]:

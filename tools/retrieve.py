@@ -110,12 +110,13 @@ def eligible(catalogue: Catalogue, before: datetime | None) -> Mask:
 @dataclass(frozen=True)
 class _Level:
     """What fits `fit` of the named attributes: bool[items] of all that `may` be shown, the `rows` that some source has,
-    best first, and `why`, which gives (source, all sources) of those at some places."""
+    best first, `why`, which gives (source, all sources) of those at some places, and their chances where learnt."""
 
     fit: int
     may: Mask
     rows: list[int]
     why: Callable[[list[int]], list[Why]]
+    chances: NDArray[np.generic] | None = None
 
 
 class Retriever:
@@ -254,12 +255,12 @@ class Retriever:
             why = dict(zip(known, level.why([place[row] for row in known]), strict=True))
             for row in picked:
                 score = level.fit + (1 / (_SCORED + place[row]) if row in place else 0.0)
-                chosen.append(Candidate(self.catalogue.item_ids[row], score, *why.get(row, _POPULAR), level.fit))
+                chance = float(level.chances[place[row]]) if level.chances is not None and row in place else None
+                item_id = self.catalogue.item_ids[row]
+                chosen.append(Candidate(item_id, score, *why.get(row, _POPULAR), level.fit, chance))
         return chosen
 
-    def relaxations(
-        self, wish: Wish, exclude: Collection[str] = (), *, enough: bool = False
-    ) -> tuple[Relaxation, ...]:
+    def relaxations(self, wish: Wish, exclude: Collection[str] = (), *, enough: bool = False) -> tuple[Relaxation, ...]:
         """The hard parts of a wish without which more of what is offered would fit, the one that brings most first;
         with `enough` only those that keep back what the wish names. `exclude` is not counted."""
         allowed = self._allowed(RetrievalQuery(exclude=exclude), self.eligible)
@@ -307,7 +308,7 @@ class Retriever:
 
         def levels(steps: Iterator[tuple[int, Mask, Ranked]]) -> Iterator[_Level]:
             for fit, level, ranked in steps:
-                yield _Level(fit, level, ranked.rows.tolist(), partial(self.ranker.why, ranked))
+                yield _Level(fit, level, ranked.rows.tolist(), partial(self.ranker.why, ranked), ranked.chances)
 
         return [levels(steps) for steps in self.ranker.first_of(requests, allowed, max(_COMPARED, 2 * asked[0].k))]
 
