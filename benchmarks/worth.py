@@ -59,7 +59,7 @@ from recgraph.train.prepare import Case, read_cases
 Floats = NDArray[np.float64]
 PENALTY = 1e-2  # on squared weights, for few cases
 SERVED = (0.0, 0.1, 0.25, 0.5, 0.75)  # `rerank_weight`: below 1 nothing moves more than a few places
-TRIED = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 2.0)  # chances of the first from which on nothing is asked; 2: never
+TRIED = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 2.0)  # chances of the first from which on nothing is asked; 2: never
 JUDGED = NodeSettings(rerank_weight=SERVED[1]).judged(10)
 # the features of each way to rank, beside the place
 WAYS: Mapping[str, tuple[str, ...]] = {
@@ -84,7 +84,7 @@ class Answered:
     named: str
     voted: list[str]
     seconds: tuple[float, float]
-    chance: float
+    chance: float = 0.0
 
 
 def ask(
@@ -159,7 +159,7 @@ def place_of(one: Answered, weights: Floats, names: Sequence[str]) -> int:
 def served_place(one: Answered, weight: float, odds: float | None = None, sure: float = SURE) -> int:
     """The same where the product reranks with a `rerank_weight`, or by `odds`: those that can come among the ten it
     shows, unless the ranking is `sure` of its first."""
-    if one.chance >= sure:
+    if one.chance >= sure and len(set(one.fits[:2])) == 1:
         return one.candidates.index(one.target) if one.target in one.candidates else -1
     lines = [
         Candidate(item_id, 0.0, "sequence", ("sequence",), fits)
@@ -272,6 +272,8 @@ def main() -> None:
     asked.keep.mkdir(parents=True, exist_ok=True)
     kept = asked.keep / f"{label}{'-valid' if asked.part == 'valid' else ''}.jsonl"
     known = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
+    if known and "chance" not in json.loads(known[0]):
+        parser.error(f"{kept} was asked by an older version, which did not keep the chance of the first: delete it")
     with (
         snapshot.open_folder(asked.folder / "data" / "prepare" / "all") as store,
         snapshot.open_folder(split / "train") as train,

@@ -21,8 +21,6 @@ SMALL_WEIGHT = 0.1
 # Words in a title that speak to the model lifted a product by up to 14 places (benchmarks/injection.py). What a title
 # can win is both together: with its own words the product may fall, and with others be lifted.
 MOST_LIFTED, _MOST_FALLEN = 2, 1
-# Chance of the first candidate, by the learnt ranking, from which on nothing is asked: the model then adds nothing. Of
-# 300 validation cases 46 % have it, and NDCG@10 gains .0048 without asking there, .0046 with (benchmarks/worth.py).
 SURE = 0.9
 
 
@@ -62,6 +60,13 @@ def blend(
     if weight < 1 or odds is not None:
         order = _held(order, np.argsort(levels, kind="stable").tolist())
     return [Scored(candidates[i], round(float(scores[i]), 6), yes_probability(*pairs[i])) for i in order]
+
+
+def is_sure(candidates: Sequence[Candidate]) -> bool:
+    """Whether a learnt ranking holds its first so likely, among others that fit the wish as much, that Yes and No of a
+    model add nothing to its order."""
+    first, *others = candidates[:2]
+    return bool(others) and others[0].fits == first.fits and first.chance is not None and first.chance >= SURE
 
 
 def in_order(candidates: Sequence[Candidate], below: float = 1.0) -> list[Scored]:

@@ -43,18 +43,18 @@ _log = logging.getLogger(__name__)
 class LeftOut:
     """What was left out: `kept` of so many units of a part were done, because all of them take `needed` seconds, beside
     what must still follow, and `left` were left; or, without these, because the others could not change the answer, or
-    the ranking holds its first for so likely as `sure` says."""
+    the ranking is `sure` of its first."""
 
     part: Part
     kept: int
     of: int
     needed: float | None = None
     left: float = 0.0
-    sure: float | None = None
+    sure: bool = False
 
     def __str__(self) -> str:
-        if self.sure is not None:
-            return f"{self.part}: none of the {_UNITS[self.part]}; the ranking is sure of its first ({self.sure:.0%})"
+        if self.sure:
+            return f"{self.part}: none of the {_UNITS[self.part]}; the ranking is sure of its first"
         if self.needed is None:
             return (
                 f"{self.part}: {self.kept} of {self.of} {_UNITS[self.part]}; the others cannot come among those shown"

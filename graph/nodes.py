@@ -20,7 +20,7 @@ from langgraph.types import Command, Overwrite
 
 from recgraph.errors import LLMError
 from recgraph.graph import prompts
-from recgraph.graph.blend import MOST_LIFTED, SMALL_WEIGHT, SURE, blend, in_order
+from recgraph.graph.blend import MOST_LIFTED, SMALL_WEIGHT, blend, in_order, is_sure
 from recgraph.graph.budget import LeftOut, Part, Planner, TimeBudget
 from recgraph.graph.explain import reasons
 from recgraph.graph.reader import StoreReader
@@ -322,10 +322,8 @@ class Nodes:
         deadline = RunContext.of(runtime).deadline
         there = min(s.candidates, len(state["candidates"]))
         reach = min(there, s.judged(state["k"]))
-        chance = state["candidates"][0].chance
-        if s.rerank_weight < 1 and chance is not None and chance >= SURE:
-            sure = LeftOut("rerank", 0, reach, sure=round(chance, 4))
-            return {"scored": in_order(state["candidates"]), "left_out": [sure]}
+        if s.rerank_weight < 1 and is_sure(state["candidates"]):
+            return {"scored": in_order(state["candidates"]), "left_out": [LeftOut("rerank", 0, reach, sure=True)]}
         left_out = [LeftOut("rerank", reach, there)] if reach < there else []
         fitting, late = self.planner.choose("rerank", reach, deadline, {})
         left_out += [late] if late else []

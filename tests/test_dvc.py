@@ -10,14 +10,16 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from recgraph.tools.llm.adapter_sets import CARD
+from recgraph.tools.llm.adapter_sets import WEIGHTS, AdapterCard
 from recgraph.train.pipeline import TRAINED
+from recgraph.train.prepare import read_facts
 
 pytestmark = [pytest.mark.dvc, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,16 +103,22 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Everything made once. The adapters are stand-ins that the stage finds there and keeps, as a clone does the shipped
     ones."""
     made = Project(tmp_path_factory.mktemp("project"))
+    made.repro("prepare")
+    cut = read_facts(made.folder / "data" / "prepare" / "time")["fitted_before"]
     for task in TRAINED:
         for name in (f"adapters/default/{task}/adapter_config.json", f"metrics/sft/default/{task}.json"):
             (made.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (made.folder / name).write_text("{}\n")
-        shutil.copy(ROOT / "adapters" / "default" / task / CARD, made.folder / "adapters" / "default" / task)
+        target = made.folder / "adapters" / "default" / task
+        shutil.copy(ROOT / "adapters" / "default" / task / WEIGHTS, target)
+        card = AdapterCard.read(ROOT / "adapters" / "default" / task)
+        assert card is not None
+        replace(card, data={**card.data, "fitted_before": cut}).write(target)
         (made.folder / f"metrics/sft/default/{task}_cost.json").write_text("{}\n")
         (made.folder / f"metrics/sft/default/{task}_loss.csv").write_text("step,phase,loss\n1,first,2.0\n2,first,1.0\n")
     shipped = made.shipped()
     ran = made.repro()
-    assert {"shop", "examples", *(f"sft@{task}" for task in TRAINED), "publish"} <= set(ran)
+    assert {"examples", *(f"sft@{task}" for task in TRAINED), "publish"} <= set(ran)
     assert "parts" not in ran
     assert made.shipped() == shipped
     made.commit()

@@ -299,20 +299,33 @@ def test_an_adapter_of_a_kept_preset_stays_while_base_and_settings_are_its_own(
     params: dict[str, Any], base: Path, tmp_path: Path
 ) -> None:
     kept = changed(params, "sft.keep", ["default"])
-    job = Job.of(kept, tmp_path)
-    learnt = {name: value for name, value in asdict(job.settings).items() if name != "seed"} | {"threads": 4}
-    card = AdapterCard("fit", "Tiny", fingerprint(base), "default", learnt, prompt_version=VERSIONS["fit"])
-    assert job.keeps(card)  # written before there was a seed, on other threads
+    settings = asdict(Job.of(kept, tmp_path).settings)
+    learnt = {name: value for name, value in settings.items() if name != "seed"} | {"threads": 4}
+    facts, target = {"source": "simulated", "fitted_before": "2025-11-02T00:00:00"}, tmp_path / "adapters"
+    target.mkdir()
+    (target / "adapter_model.safetensors").write_bytes(b"weights")
+    prompts = VERSIONS["fit"]
+    card = AdapterCard("fit", "Tiny", fingerprint(base), "default", learnt, facts, prompt_version=prompts)
+
+    def keeps(changes: dict[str, Any], own: AdapterCard = card, of: dict[str, str] = facts) -> bool:
+        own.write(target)
+        return Job.of(changes, tmp_path).keeps(target, of)
+
+    assert keeps(kept)  # written before there was a seed, on other threads
     write_rows(tmp_path / "data" / "examples" / "recommend.parquet", pool(positive=1, random=3))
-    assert Job.of(kept, tmp_path).keeps(card)
-    assert Job.of(changed(kept, "presets.default.fit.eval_cases", 3), tmp_path).keeps(card)
-    assert not job.keeps(None)
-    assert not Job.of(params, tmp_path).keeps(card)
-    assert not Job.of(changed(kept, "preset", "small"), tmp_path).keeps(card)
-    assert not Job.of(changed(kept, "presets.default.fit.rank", 8), tmp_path).keeps(card)
-    assert not job.keeps(replace(card, prompt_version="0"))
+    assert keeps(kept)
+    assert keeps(changed(kept, "presets.default.fit.eval_cases", 3))
+    assert not keeps(params)
+    assert not keeps(changed(kept, "preset", "small"))
+    assert not keeps(changed(kept, "presets.default.fit.rank", 8))
+    assert not keeps(kept, replace(card, prompt_version="0"))
+    assert not keeps(kept, of=facts | {"source": "Mine"})
+    assert not keeps(kept, of=facts | {"fitted_before": "2025-10-01T00:00:00"})
     save_file({"weight": torch.ones(4)}, base / "model.safetensors")
-    assert not Job.of(kept, tmp_path).keeps(card)
+    assert not keeps(kept)
+    assert keeps(kept, replace(card, base_fingerprint=fingerprint(base)))
+    (target / "adapter_model.safetensors").unlink()
+    assert not keeps(kept, replace(card, base_fingerprint=fingerprint(base)))
 
 
 def test_no_rows_to_train_on_are_an_error_that_names_the_param(

@@ -18,7 +18,7 @@ class Candidate:
 
     `source` contributed most, `sources` are all that had the item: id | title | sequence | memory | text | popular.
     `fits` is how many of the attributes that the wish names it fits; whatever orders candidates anew keeps what fits
-    more before what fits less. `chance` is what a learnt ranking holds it likely, among all it compared that fit as
+    more before what fits less. `chance` is how likely a learnt ranking holds it, among all it compared that fit as
     much; None where none was learnt.
     """
 

@@ -285,7 +285,8 @@ class LearntRanking:
 @dataclass(frozen=True)
 class Ranked:
     """What some source has of what may be shown: `rows` int64[m], best first, what was `read` of each, and its chance
-    by what was learnt, which learns by a softmax among what it compares; None where nothing was."""
+    as the networks see it, on the mean, which learn by a softmax among what is compared; None where nothing was learnt.
+    They are surer than they are right (benchmarks/worth.py)."""
 
     rows: Rows
     read: Numbers
@@ -351,7 +352,7 @@ class Ranker:
                     if step < len(ladder) and above < self.reader.pool:
                         masks[line] = ladder[step][1]
                 pools = self.reader.read(part, masks, 0, said)
-                for line, worth in enumerate(self._worth(pools)):
+                for line, worth in enumerate(self._worth(pools)[0]):
                     there = pools.votes[line] > 0
                     rows = pools.items[line, there]
                     lines[line, rows] += 1 + _between(worth[there]) - self.reader.taken[rows]
@@ -372,24 +373,26 @@ class Ranker:
         said = self.reader.ask(asked)
         masks = np.stack([top[1] if top else np.zeros_like(mask) for top, mask in zip(tops, may, strict=True)])
         pools = self.reader.read(asked, masks, 2 * k, said)
-        worth = self._worth(pools)
+        judged = self._worth(pools)
 
         def levels(line: int) -> Iterator[tuple[int, Mask, Ranked]]:
             if (top := tops[line]) is not None:
-                yield *top, self._in_order(pools, worth, line)
+                yield *top, self._in_order(pools, *judged, line)
             for fit, level in ladders[line]:
                 only = np.zeros_like(masks)
                 only[line] = level
                 found = self.reader.read(asked, only, 2 * k, said)
-                yield fit, level, self._in_order(found, self._worth(found), line)
+                yield fit, level, self._in_order(found, *self._worth(found), line)
 
         return [levels(line) for line in range(len(asked))]
 
-    def _in_order(self, pools: Pools, worth: Numbers, line: int) -> Ranked:
+    def _in_order(self, pools: Pools, worth: Numbers, says: Numbers | None, line: int) -> Ranked:
         """What is in a request's pool, best first."""
         known = np.flatnonzero(pools.votes[line] > 0)
         known = known[np.argsort(-worth[line, known], kind="stable")]
-        chances = softmax(worth[line, known].astype(np.float64)) if self.learnt and len(known) else None
+        chances = None
+        if self.learnt and says is not None and len(known):
+            chances = softmax(says[line, known].astype(np.float64) / self.learnt.config["networks"])
         return Ranked(pools.items[line, known], pools.read[line, known], bool(pools.fresh[line]), chances)
 
     def why(self, ranked: Ranked, at: Sequence[int]) -> list[tuple[str, tuple[str, ...]]]:
@@ -428,20 +431,20 @@ class Ranker:
         may = told & np.array([bool(places) for places in read_of])
         return np.asarray(np.where(may, says, np.inf).argmin(1), np.int64)
 
-    def _worth(self, pools: Pools) -> Numbers:
-        """float32[n, pool], comparable within a request: what the network says, or its order as one vote among those
+    def _worth(self, pools: Pools) -> tuple[Numbers, Numbers | None]:
+        """float32[n, pool], comparable within a request: what the networks say, or their order as one vote among those
         weighed by hand, and above it what holds the query's free words as hardly anything else does; -inf in empty
-        places."""
-        found = self._by_sources(pools)
+        places. And what the networks say alone, where something was learnt."""
+        found, says = self._by_sources(pools)
         text = pools.read[:, :, 2 * len(self._read_by) + 4 + FEATURES.index("text")]
         there = pools.votes > 0
         whole = (text > 0.999) & there
         whole &= whole.sum(1, keepdims=True) <= _WORD_FOR_WORD
         spread = np.where(there, found, -np.inf).max(1) - np.where(there, found, np.inf).min(1)
-        return np.asarray(np.where(whole, found + 1 + spread[:, None], found), np.float32)
+        return np.asarray(np.where(whole, found + 1 + spread[:, None], found), np.float32), says
 
-    def _by_sources(self, pools: Pools) -> Numbers:
-        count = len(self._read_by)
+    def _by_sources(self, pools: Pools) -> tuple[Numbers, Numbers | None]:
+        count, says = len(self._read_by), None
         worth = self._by_hand(pools.read, pools.fresh).sum(-1)
         if self.learnt:
             # Pool by pool: what the networks make of many at once does not stay in a processor's cache.
@@ -452,7 +455,7 @@ class Ranker:
             known = pools.read[:, :, count : 2 * count][:, :, self._read_by].any(-1)
             worth += np.where(known, LEARNT / (_BY_HAND + 1 + place), 0.0)
             worth = np.where(by_hand, worth, says)
-        return np.asarray(np.where(pools.votes > 0, worth, -np.inf), np.float32)
+        return np.asarray(np.where(pools.votes > 0, worth, -np.inf), np.float32), says
 
     def _by_hand(self, read: Numbers, fresh: Mask) -> Numbers:
         """float32[n, pool, sources]: the votes for what was read of pools, weighed; `fresh` bool[n]."""

@@ -15,20 +15,31 @@ GRACE = 10.0  # seconds that all of them together get at the end of the process
 
 
 class Beside(threading.Thread):
-    """Does some work `after` so many seconds, unless it is called off before. It keeps no process from ending for more
-    than GRACE seconds."""
+    """Does some work `after` so many seconds, unless it is called off before; `wake` is called then, for work that waits
+    for something of its own. It keeps no process from ending for more than GRACE seconds."""
 
-    def __init__(self, name: str, work: Callable[[], None], after: float = 0.0) -> None:
+    def __init__(
+        self, name: str, work: Callable[[], None], after: float = 0.0, wake: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__(name=name, daemon=True)
-        self._work, self._after, self._off = work, after, threading.Event()
+        self._work, self._after, self._wake, self._off = work, after, wake, threading.Event()
 
     def run(self) -> None:
-        if not self._off.wait(self._after):
-            self._work()
+        try:
+            if not self._off.wait(self._after):
+                self._work()
+        finally:
+            del self._work, self._wake  # they hold who holds this thread
+
+    @property
+    def is_called_off(self) -> bool:
+        return self._off.is_set()
 
     def call_off(self) -> None:
         """What has not begun does not begin; work that goes on and on ends at its next `pause`."""
         self._off.set()
+        if wake := getattr(self, "_wake", None):
+            wake()
 
     def pause(self, seconds: float) -> bool:
         """Waits, within the work; False where it was called off meanwhile."""
@@ -38,8 +49,11 @@ class Beside(threading.Thread):
 @atexit.register
 def _end() -> None:
     until = time.monotonic() + GRACE
-    running = [thread for thread in threading.enumerate() if isinstance(thread, Beside)]
-    for thread in running:
-        thread.call_off()
-    for thread in running:
-        thread.join(max(0.0, until - time.monotonic()))
+    while (left := until - time.monotonic()) > 0 and (running := _running()):  # one may have begun another
+        for thread in running:
+            thread.call_off()
+        running[0].join(left)
+
+
+def _running() -> list[Beside]:
+    return [thread for thread in threading.enumerate() if isinstance(thread, Beside) and thread.is_alive()]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import duckdb
 
 from recgraph.errors import StoreBusy, StoreError
+from recgraph.store.live.beside import Beside
 from recgraph.store.shared.session import Session, is_lost, literal
 
 PATIENCE = 60.0  # seconds until a write that is not answered is StoreBusy, as while an ingest has the file
@@ -49,7 +50,7 @@ class WriteDesk:
         self._connect, self._name = connect, name
         self._state = threading.Condition()
         self._new: list[_Wanted] = []
-        self._thread: threading.Thread | None = None
+        self._thread: Beside | None = None
         self._session: Session | None = None
 
     def ask(self, name: str, payload: str, repeatable: bool) -> str:
@@ -58,8 +59,8 @@ class WriteDesk:
         with self._state:
             self._new.append(wanted)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="recgraph-desk", daemon=True)
-                self._thread.start()
+                self._thread = thread = Beside("recgraph-desk", lambda: self._work(thread), wake=self._wake)
+                thread.start()
             self._state.notify_all()
         if not wanted.answered.wait(PATIENCE):
             raise self._silent("did not answer")
@@ -73,12 +74,16 @@ class WriteDesk:
             "FILE. Events with ids may be given again."
         )
 
-    def _work(self) -> None:
+    def _wake(self) -> None:
+        with self._state:
+            self._state.notify_all()
+
+    def _work(self, thread: Beside) -> None:
         waiting: dict[str, _Wanted] = {}
         while True:
             with self._state:
                 if not waiting:
-                    self._state.wait_for(lambda: bool(self._new), _ENDS)
+                    self._state.wait_for(lambda: bool(self._new) or thread.is_called_off, _ENDS)
                     if not self._new:
                         self._thread = None
                         self._hang_up()

@@ -17,7 +17,7 @@ import torch
 
 from recgraph.errors import SettingsError, StoreError
 from recgraph.graph.prompts import VERSIONS
-from recgraph.tools.llm.adapter_sets import AdapterCard
+from recgraph.tools.llm.adapter_sets import WEIGHTS, AdapterCard
 from recgraph.tools.llm.places import find_llm, fingerprint
 from recgraph.tools.llm.protocol import Prompt
 from recgraph.train.examples.negatives import POOLS
@@ -78,10 +78,14 @@ class Job:
         work = folder / "data" / "sft" / f"{preset}-{task}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         return cls(task, preset, settings, sft, base, examples, work)
 
-    def keeps(self, card: AdapterCard | None) -> bool:
-        """Whether the adapter of this card stays as it is: its preset is kept, and it was trained upon this base with
-        these settings and prompts. From which examples does not count: another processor's have other last digits."""
+    def keeps(self, target: Path, facts: Mapping[str, Any]) -> bool:
+        """Whether the adapter in this folder stays as it is: its preset is kept, and it was trained upon this base with
+        these settings and prompts, for a shop of these `facts` (`source`, `fitted_before`). From which examples does
+        not count: another processor's have other last digits."""
+        card = AdapterCard.read(target) if (target / WEIGHTS).is_file() else None
         if card is None or self.preset not in self.sft.keep:
+            return False
+        if any(card.data.get(name) != value for name, value in facts.items()):
             return False
         same = card.base_fingerprint == fingerprint(self.base) and card.prompt_version == VERSIONS[self.task]
         learnt = asdict(LoraSettings()) | dict(card.settings)  # a card may be older than a setting

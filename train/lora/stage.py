@@ -24,7 +24,7 @@ from typing import Any
 
 from recgraph.graph.prompts import VERSIONS
 from recgraph.store import snapshot
-from recgraph.tools.llm.adapter_sets import AdapterCard, portable
+from recgraph.tools.llm.adapter_sets import CARD, AdapterCard, portable
 from recgraph.tools.llm.places import fingerprint, model_title
 from recgraph.train.lora.exam import Exam
 from recgraph.train.lora.job import Job, sha256_of, train_job
@@ -40,7 +40,8 @@ def run(params: Params, folder: Path, note: Note) -> None:
     params["task"]."""
     job, split = Job.of(params, folder), split_folder(params, folder)
     target = folder / "adapters" / job.preset / job.task
-    if job.keeps(AdapterCard.read(target)):
+    facts = {"source": _source(folder), "fitted_before": read_facts(split)["fitted_before"]}
+    if job.keeps(target, facts):
         note(f"{target} stays as it is, whatever the examples: `sft.keep` in params.yaml names its preset")
         return
     job.work.mkdir(parents=True, exist_ok=True)
@@ -53,6 +54,7 @@ def run(params: Params, folder: Path, note: Note) -> None:
 
     trained = train_job(job, note, after) if job.sft.engine == "single" else launch(job, folder, note)
     between = json.loads(halfway.read_text(encoding="utf-8")) if halfway.is_file() else {}
+    (target / CARD).unlink(missing_ok=True)  # first: a kill from here on leaves nothing that would be kept
     shutil.rmtree(target, ignore_errors=True)
     save_small(trained.adapter, target)
     portable(target, model_title(job.base))
@@ -62,9 +64,8 @@ def run(params: Params, folder: Path, note: Note) -> None:
         | ({"before_retraining": between} if between else {})
         | {"after": exam.measure(target)}
     )
-    facts = {"source": _source(folder), "fitted_before": read_facts(split)["fitted_before"]}
-    card_of(job, trained, facts, metrics).write(target)
     _write_metrics(folder / "metrics" / "sft" / job.preset, job.task, metrics, trained)
+    card_of(job, trained, facts, metrics).write(target)
     for name, after_value in metrics["after"].items():
         note(f"  {name}: {metrics['before'].get(name, math.nan):.4g} before, {after_value:.4g} after")
 
