@@ -148,8 +148,9 @@ def test_a_process_that_ends_waits_for_its_own_threads(tmp_path: Path) -> None:
     """Python stops a daemon thread where it is; one that was inside DuckDB just then, giving the store back, ended the
     process by SIGABRT after the answer was given."""
     code = """
-import time
+import threading, time
 import duckdb
+start = time.monotonic()
 from recgraph.store.live.beside import Beside
 begun, ended = [], []
 
@@ -157,18 +158,29 @@ def ask(number, sql):
     begun.append(number)
     for _ in range(20): duckdb.connect().execute(sql).fetchall()
     ended.append(number)
+    if number == 1: Beside("begun by another", lambda: ended.append(3)).start()
 
 work = "SELECT sum(a * b) FROM range(300000) t(a), (SELECT 3 b)"
 Beside("busy", lambda: ask(1, work)).start()
 Beside("not yet", lambda: ask(2, work), after=60).start()
 on_and_on = Beside("on and on", lambda: all(iter(lambda: on_and_on.pause(0.01), None)))
 on_and_on.start()
+asked = threading.Condition()
+
+def wait():
+    with asked: asked.wait(60)
+
+def wake():
+    with asked: asked.notify_all()
+
+waits = Beside("waits for something of its own", wait, wake=wake)
+waits.start()
 while not begun: time.sleep(0.001)
 import atexit
 from recgraph.store.live import beside
 atexit.unregister(beside._end)
-atexit.register(lambda: print(begun, ended, on_and_on.is_alive()))
+atexit.register(lambda: print(begun, ended, on_and_on.is_alive(), time.monotonic() - start < 9))
 atexit.register(beside._end)  # runs before the other
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "[1] [1] False\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[1] [1, 3] False True\n", "")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import signal
 import socket
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -124,9 +126,7 @@ def serve(
 
     Ctrl-C or SIGTERM ends it: what is in flight is answered, what waits is written, the store is closed.
     """
-    # Until it serves, Ctrl-C ends it at once: a KeyboardInterrupt within an import can be lost, and the lock of imports
-    # with it, which whoever imports next then waits for without an end.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, _end_now)  # until it serves
     one_thread_an_answer()
     from recgraph import panel
     from recgraph.graph.recommender import Recommender
@@ -174,6 +174,15 @@ def serve(
                 signal.signal(one, lambda *_: setattr(server, "should_exit", True))
             server.run(sockets=[listener])
     say("Stopped; the store is closed.", err=True)
+
+
+def _end_now(number: int, _: object) -> None:
+    """Ends the process by the signal. A KeyboardInterrupt within an import can be lost, and the lock of imports with
+    it, which whoever imports next then waits for without an end."""
+    if sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), b"\x1b[?25h")  # bars hide the cursor
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def _options(host: str, allow_host: tuple[str, ...], given: dict[str, Any]) -> list[str]:
