@@ -180,7 +180,8 @@ def warm(recommender: Recommender, users: list[tuple[str, str]]) -> None:
 def answer_warm(recommender: Recommender, users: list[tuple[str, str]]) -> None:
     found: list[Recommendation] = [recommender.recommend(user, query) for user, query in users]
     assert all(one.cached_blocks == one.blocks for one in found), "summaries should be cached on the second round"
-    print(f"\nWarm process, cached summary, {len(found)} users, k=10, candidates reranked where the ranking is not sure: median (5 % to 95 %)")
+    judged = sum(not any(part.sure for part in one.left_out) for one in found)
+    print(f"\nWarm process, cached summary, {len(found)} users, Yes/No asked in {judged}, k=10: median (5 % to 95 %)")
     for node in (*NODES, "total"):
         print(f"  {node:<14}{quantiles([one.timings_ms.get(node, 0.0) for one in found])}")
     tokens = [(one.tokens.prompt, one.tokens.cached, one.tokens.completion) for one in found]
