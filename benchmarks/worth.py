@@ -39,7 +39,7 @@ from recgraph import __version__
 from recgraph.evaluation.origin import machine
 from recgraph.evaluation.statistics import intervals
 from recgraph.graph import prompts
-from recgraph.graph.blend import SURE, blend
+from recgraph.graph.blend import SURE, blend, is_sure
 from recgraph.graph.nodes import NodeSettings
 from recgraph.settings import Settings
 from recgraph.store import snapshot
@@ -85,6 +85,12 @@ class Answered:
     voted: list[str]
     seconds: tuple[float, float]
     chance: float = 0.0
+
+    @property
+    def judged(self) -> list[Candidate]:
+        """Those that can come among the ten that the product shows."""
+        pairs = zip(self.candidates[:JUDGED], self.fits[:JUDGED], strict=True)
+        return [Candidate(item_id, 0.0, "sequence", ("sequence",), fits, self.chance) for item_id, fits in pairs]
 
 
 def ask(
@@ -159,15 +165,11 @@ def place_of(one: Answered, weights: Floats, names: Sequence[str]) -> int:
 def served_place(one: Answered, weight: float, odds: float | None = None, sure: float = SURE) -> int:
     """The same where the product reranks with a `rerank_weight`, or by `odds`: those that can come among the ten it
     shows, unless the ranking is `sure` of its first."""
-    if one.chance >= sure and len(set(one.fits[:2])) == 1:
-        return one.candidates.index(one.target) if one.target in one.candidates else -1
-    lines = [
-        Candidate(item_id, 0.0, "sequence", ("sequence",), fits)
-        for item_id, fits in zip(one.candidates[:JUDGED], one.fits[:JUDGED], strict=True)
-    ]
-    pairs = [(logit, 0.0) for logit in one.logits[:JUDGED]]
-    first = [line.candidate.item_id for line in blend(lines, pairs, weight, odds)]
-    order = [*first, *one.candidates[JUDGED:]]
+    order = one.candidates
+    if not is_sure(one.judged, sure):
+        pairs = [(logit, 0.0) for logit in one.logits[:JUDGED]]
+        first = [line.candidate.item_id for line in blend(one.judged, pairs, weight, odds)]
+        order = [*first, *one.candidates[JUDGED:]]
     return order.index(one.target) if one.target in order else -1
 
 
@@ -247,7 +249,9 @@ def report(cases: Sequence[Answered], odds: float | None = None) -> dict[str, An
         "among the candidates": float(np.mean([one.target in one.candidates for one in cases])),
         "named": float(np.mean([one.named == one.target for one in cases])),
         "seconds, median": {"next": float(np.median(seconds[:, 0])), "fit": float(np.median(seconds[:, 1]))},
-        "asked below a chance": {sure: float(np.mean([one.chance < sure for one in cases])) for sure in TRIED},
+        "asked below a chance": {
+            sure: float(np.mean([not is_sure(one.judged, sure) for one in cases])) for sure in TRIED
+        },
         "odds learnt": round(learnt_odds(cases), 2),
         "ways": lines,
     }

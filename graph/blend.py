@@ -64,11 +64,11 @@ def blend(
     return [Scored(candidates[i], round(float(scores[i]), 6), yes_probability(*pairs[i])) for i in order]
 
 
-def is_sure(candidates: Sequence[Candidate]) -> bool:
-    """Whether a learnt ranking holds its first so likely, among others that fit the wish as much, that Yes and No of a
-    model add nothing to its order."""
+def is_sure(candidates: Sequence[Candidate], bound: float = SURE) -> bool:
+    """Whether a learnt ranking gives its first a chance of at least `bound`, among others that fit the wish as much: a
+    model's Yes and No then add next to nothing to its order."""
     first, *others = candidates[:2]
-    return bool(others) and others[0].fits == first.fits and first.chance is not None and first.chance >= SURE
+    return bool(others) and others[0].fits == first.fits and first.chance is not None and first.chance >= bound
 
 
 def in_order(candidates: Sequence[Candidate], below: float = 1.0) -> list[Scored]:
