@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fakes import SHOP_EVENTS, SHOP_EXPOSURES, SHOP_ITEMS, FakeEncoder
+from within import within
 
 from recgraph.graph.recommender import Recommender
 from recgraph.settings import load_settings
@@ -108,10 +109,9 @@ def test_a_dead_server_costs_the_llm_but_not_the_answer(ask: Callable[..., Any])
 @pytest.mark.slow
 def test_a_slow_server_is_left_at_the_deadline(ask: Callable[..., Any]) -> None:
     server = Server(lambda: (200, chat("Likes linen.")), delay=30.0)
-    started = time.perf_counter()
-    found = ask(server.url, deadline=1.5)
-    complete(found)
-    assert time.perf_counter() - started < 8
+    with within(8):
+        found = ask(server.url, deadline=1.5)
+        complete(found)
     assert server.posts == 1  # no further try after the deadline
     server.stop()
 

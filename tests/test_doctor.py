@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from within import within
 from wrong_server import KINDS, OF_REDIRECTS, QUICK, wrong_server
 
 from recgraph.doctor import machine, shop
@@ -252,10 +252,8 @@ def test_no_other_host_is_sent_the_key() -> None:
 def test_a_server_without_an_end_is_broken_in_time(kind: str) -> None:
     with wrong_server() as server:
         server.send, server.everywhere = KINDS[kind], True
-        started = time.monotonic()
-        with pytest.raises(LLMUnavailable):
+        with within(1.5), pytest.raises(LLMUnavailable):
             served_models(server.url, seconds=0.4)
-        assert time.monotonic() - started < 1.5
 
 
 def test_whatever_a_server_lists_is_a_line() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from within import within
 
 torch = pytest.importorskip("torch", reason="needs recgraph[local]")
 pytest.importorskip("transformers", reason="needs recgraph[local]")
@@ -471,10 +472,8 @@ def test_the_deadline_is_kept_between_passes(tiny: LocalLLM, monkeypatch: pytest
 
     monkeypatch.setattr(tiny._model, "forward", slow)
     monkeypatch.setattr(tiny, "_stops", frozenset())
-    started = time.monotonic()
-    with pytest.raises(LLMTimeout):
-        tiny.generate([Prompt("S", "U")], max_tokens=500, deadline=started + 0.2)
-    assert time.monotonic() - started < 2
+    with within(2), pytest.raises(LLMTimeout):
+        tiny.generate([Prompt("S", "U")], max_tokens=500, deadline=time.monotonic() + 0.2)
     assert tiny.generate([Prompt("S", "U")], max_tokens=1)[0]  # the lock is free again
 
 
