@@ -47,6 +47,13 @@ _PAIRS: Space = {
     "loss": ("softmax", "bce"),
 }
 SPACES: Mapping[str, Space] = {
+    "popular-7d": {"days": (1.0, 3.0, 7.0, 14.0, 30.0, 90.0)},
+    "text-knn": {"recency": (0.1, 0.2, 0.4, 0.6, 0.8)},
+    "word-knn": {"recency": (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)},
+    "statistics": {
+        "weights": ((1.0, 0.5, 1.0), (1.0, 0.5, 2.5), (1.0, 1.0, 1.0), (1.0, 0.25, 2.5), (1.0, 0.5, 4.0)),
+        "power": (0.25, 0.5, 1.0),
+    },
     "transitions": {"recency": (0.4, 0.6, 0.8), "window": (3, 10, 50), "out": (0.0, 0.3, 0.5), "into": (0.0, 0.1, 0.3)},
     "item-knn": {"recency": (0.5, 0.7, 0.9), "shrink": (5.0, 20.0, 40.0, 80.0), "user_power": (0.0, 0.5)},
     "session-knn": {
@@ -61,6 +68,7 @@ SPACES: Mapping[str, Space] = {
     "sasrec-bce": {name: values for name, values in _ATTENTION.items() if name not in ("negatives", "temperature")},
     "sasrec": _ATTENTION,
     "sasrec-text": _ATTENTION,
+    "textformer": {**_ATTENTION, "dim": (64, 128, 256)},
     "bert4rec": {**_ATTENTION, "masked": (0.2, 0.4, 0.6), "last_share": (0.0, 0.3, 0.6)},
     "core": {
         "hidden_dropout": (0.2, 0.4),
