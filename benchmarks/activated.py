@@ -74,7 +74,7 @@ class Activation:
         return added * self._at
 
 
-def begun(base: Path, settings: LoraSettings) -> Any:
+def with_adapter(base: Path, settings: LoraSettings) -> Any:
     """The base model with a new adapter."""
     from peft import get_peft_model  # after recgraph, which quiets what is printed as this is imported
 
@@ -124,22 +124,21 @@ def learn(model: Any, examples: Sequence[Example], settings: LoraSettings, note:
 
 def sit(model: Any, tokens: Tokens, groups: Groups) -> tuple[NDArray[np.float64], list[Judgement]]:
     """float64[cases]: of each case's right answer to NEXT the log-perplexity; and what is said of its products."""
+    asked = [(number, row) for number, rows in enumerate(groups.values()) for row in rows]
     lessons = [
-        (number, row, Lesson(Prompt(row.system, row.user), answer, stop=False))
-        for number, rows in enumerate(groups.values())
-        for row in rows
+        Lesson(Prompt(row.system, row.user), answer, stop=False)
+        for _, row in asked
         for answer in (("Yes", "No") if row.judged else (row.answer,))
     ]
-    found = [math.log(one) for one in perplexities(model, tokens.examples([lesson for *_, lesson in lessons]))]
-    written, said = np.zeros(len(groups)), dict[tuple[int, str], dict[str, float]]()
-    for (number, row, lesson), value in zip(lessons, found, strict=True):
+    surprise = iter([math.log(one) for one in perplexities(model, tokens.examples(lessons))])
+    written, judged = np.zeros(len(groups)), list[Judgement]()
+    for number, row in asked:
         if row.judged:
-            said.setdefault((number, row.item_id), {"kind": row.kind})[lesson.answer] = -value  # type: ignore[dict-item]
+            yes, no = -next(surprise), -next(surprise)
+            judged.append(Judgement(number, row.kind, yes - no, yes if row.answer == "Yes" else no))
         else:
-            written[number] = value
-    return written, [
-        Judgement(number, str(one["kind"]), one["Yes"] - one["No"], 0.0) for (number, _), one in said.items()
-    ]
+            written[number] = next(surprise)
+    return written, judged
 
 
 def main() -> None:
@@ -159,7 +158,7 @@ def main() -> None:
     users = np.unique([group[0].user_id for group in groups.values()], return_inverse=True)[1]
     earlier: dict[str, NDArray[np.float64]] = {}
     for name, words in (("everywhere", ()), ("from the task on", calling(tokens))):
-        model, started = begun(base, settings), time.perf_counter()
+        model, started = with_adapter(base, settings), time.perf_counter()
         activation = Activation(model, words)
         learn(model, examples, settings, lambda text, name=name: print(f"{name}: {text}", file=sys.stderr))  # type: ignore[misc]
         learnt, share = time.perf_counter() - started, activation.active / activation.read

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 
 LONGEST = 0.25  # seconds that one sleep may add: a busy machine wakes a sleeper late, one that was stopped far later
@@ -23,13 +24,13 @@ LONGEST = 0.25  # seconds that one sleep may add: a busy machine wakes a sleeper
 _TICKER = f"""
 import mmap, os, struct, sys, time
 with open(sys.argv[1], "r+b") as file:
-    shared = mmap.mmap(file.fileno(), 8)
+    shared = mmap.mmap(file.fileno(), 16)
 parent, passed, last = os.getppid(), 0.0, time.monotonic()
 while os.getppid() == parent:
-    time.sleep(0.01)
+    time.sleep(0.02)
     now = time.monotonic()
     passed, last = passed + min(now - last, {LONGEST}), now
-    shared[:] = struct.pack("d", passed)
+    shared[:] = struct.pack("dd", passed, last)
 """
 
 
@@ -38,16 +39,22 @@ class Clock:
 
     def __init__(self) -> None:
         with tempfile.NamedTemporaryFile() as file:
-            file.write(bytes(8))
+            file.write(bytes(16))
             file.flush()
-            self._shared = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
+            self._shared = mmap.mmap(file.fileno(), 16, access=mmap.ACCESS_READ)
             self.process = subprocess.Popen([sys.executable, "-I", "-S", "-c", _TICKER, file.name])
             atexit.register(self._end)
-            while not self.seconds():
-                assert self.process.poll() is None, "the clock beside the tests did not start"
+            while not any(self._shared[:]):
+                self._check()
+
+    def _check(self) -> None:
+        assert self.process.poll() is None, "the clock beside the tests has ended: no limit would be held"
 
     def seconds(self) -> float:
-        return float(struct.unpack("d", self._shared[:])[0])
+        """To the microsecond: what the process has counted, and since then this one's time, as far as it counts."""
+        self._check()
+        passed, last = struct.unpack("dd", self._shared[:])
+        return float(passed + min(time.monotonic() - last, LONGEST))
 
     def _end(self) -> None:
         self.process.kill()
