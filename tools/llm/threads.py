@@ -1,6 +1,9 @@
 """Calls that may hang, in threads that nobody has to wait for: neither the caller past a deadline nor the process at
 its end.
 
+The threads are kept for the next calls. Beside a language model server that computes on all cores, a new thread is run
+for the first time after a tenth of a second and more, so that starting sixteen took longer than their deadline.
+
 Knows nothing of what is called. A call that holds something open while it runs (a socket) tells `Abandon.register` how
 to break it off; whoever gives up on a batch breaks off all that is open then, so that the work ends too.
 """
@@ -8,14 +11,63 @@ to break it off; whoever gives up on a batch breaks off all that is open then, s
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
+Work = Callable[[], None]
+KEPT_SECONDS = 60.0  # a thread without work ends after so long
+
+
+class _Workers:
+    """Threads that wait for work, as many as were ever at work at once: a hung one is not waited for, another is
+    started. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock, self._idle = threading.Lock(), list[SimpleQueue[Work]]()
+
+    def run(self, work: Work) -> None:
+        """Has a thread do it, and returns at once. It must not raise."""
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is None:
+            start_new_thread(self._serve, (work,))  # threading.Thread.start() waits until the thread is run
+        else:
+            inbox.put(work)
+
+    def _serve(self, work: Work | None) -> None:
+        inbox = SimpleQueue[Work]()
+        while work is not None:
+            work()
+            del work  # nothing that it held waits for the next one
+            work = self._next(inbox)
+
+    def _next(self, inbox: SimpleQueue[Work]) -> Work | None:
+        with self._lock:
+            self._idle.append(inbox)
+        with contextlib.suppress(Empty):
+            return inbox.get(timeout=KEPT_SECONDS)
+        with self._lock:
+            if inbox in self._idle:
+                self._idle.remove(inbox)
+                return None
+        return inbox.get()  # given just as the time was up
+
+    def forget(self) -> None:
+        """What a forked child does: the threads are its parent's, and so may be the lock."""
+        self._lock, self._idle = threading.Lock(), []
+
+
+_workers = _Workers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_workers.forget)
 
 
 class Abandon:
@@ -62,7 +114,7 @@ def together(calls: Sequence[Callable[[], T]], deadline: float, workers: int = 1
                 _settle(*waiting.popleft())
 
     for _ in range(min(workers, len(calls))):
-        threading.Thread(target=work, name="recgraph-call", daemon=True).start()
+        _workers.run(work)
     done, missing = wait(futures, max(0.0, deadline - time.monotonic()), FIRST_EXCEPTION)
     try:
         for future in futures:
