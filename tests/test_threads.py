@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import threading
 import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
 
 import pytest
 from within import within
@@ -31,14 +36,15 @@ def test_the_deadline_holds_where_no_thread_is_run_yet(monkeypatch: pytest.Monke
     with within(3), pytest.raises(TimeoutError):
         together([lambda: 1] * 16, soon(0.2), 16)
     assert len(started) == 16
-    for serve, (work,) in started:  # run at last, they find that nothing waits for them
-        monkeypatch.setattr(threads, "KEPT_SECONDS", 0.01)
-        serve(work)
+    monkeypatch.setattr(threads, "KEPT_SECONDS", 0.01)
+    for serve, (inbox,) in started:  # run at last, they find that nothing waits for them
+        late = threading.Thread(target=serve, args=(inbox,))
+        late.start()
+        late.join()
 
 
-def test_threads_are_kept_for_the_next_calls_and_end_without_any(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_kept_for_the_next_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_workers", threads._Workers())
-    monkeypatch.setattr(threads, "KEPT_SECONDS", 0.5)
     begin = threading.Barrier(8)
 
     def one() -> int:
@@ -46,14 +52,90 @@ def test_threads_are_kept_for_the_next_calls_and_end_without_any(monkeypatch: py
         return threading.get_ident()
 
     first = set(together([one] * 8, soon(20), 8))
-    while len(threads._workers._idle) < 8:  # the last answers are there a little before their threads wait again
-        time.sleep(0.01)
     assert len(first) == 8
-    assert set(together([one] * 8, soon(20), 8)) == first
     with within(10):
-        while threads._workers._idle:
-            time.sleep(0.05)
-    assert together([lambda: 3], soon(20)) == [3]
+        while len(threads._workers._idle) < 8:  # answers are there a little before their threads wait again
+            time.sleep(0.01)
+    assert set(together([one] * 8, soon(20), 8)) == first
+
+
+def test_threads_without_work_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_workers", threads._Workers())
+    monkeypatch.setattr(threads, "KEPT_SECONDS", 0.05)
+    for _ in range(3):
+        assert together([lambda: 3] * 8, soon(20), 8) == [3] * 8
+        with within(10):
+            while threads._workers._idle:
+                time.sleep(0.01)
+
+
+def test_nothing_of_a_call_is_left_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_workers", threads._Workers())
+    said = ContextVar("said", default="nothing")
+
+    def one() -> tuple[int, str]:
+        before = said.get()
+        said.set("a secret")
+        return threading.get_ident(), before
+
+    found = []
+    for _ in range(3):
+        found += together([one], soon(20))
+        with within(10):
+            while not threads._workers._idle:
+                time.sleep(0.01)
+    assert len({thread for thread, _ in found}) == 1
+    assert [before for _, before in found] == ["nothing"] * 3
+
+
+class Long(Exception):
+    """Can be held weakly."""
+
+
+def test_an_error_goes_when_it_was_caught() -> None:
+    """What it hangs on would stay until the collector comes: a prompt, a model's answer."""
+    held: list[weakref.ref[Long]] = []
+
+    def fails() -> None:
+        error = Long()
+        held.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    gc.disable()
+    try:
+        with suppress(Long):
+            together([fails], soon(20))
+        with within(10):
+            while held[0]() is not None:  # the thread may be a little behind
+                time.sleep(0.01)
+    finally:
+        gc.enable()
+
+
+def test_a_thread_that_cannot_be_had_ends_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_workers", threads._Workers())
+    real, asked = threads.start_new_thread, list[int]()
+
+    def third_fails(serve: Callable[..., None], given: tuple[object, ...]) -> int:
+        asked.append(1)
+        if len(asked) == 3:
+            raise RuntimeError("can't start new thread")
+        return real(serve, given)
+
+    monkeypatch.setattr(threads, "start_new_thread", third_fails)
+    done = list[int]()
+
+    def one() -> None:
+        time.sleep(0.2)
+        done.append(1)
+
+    with pytest.raises(RuntimeError, match="new thread"):
+        together([one] * 40, soon(20), 16)
+    time.sleep(0.5)
+    assert len(done) <= 2  # what was begun
 
 
 def test_a_call_that_hangs_keeps_no_other_waiting() -> None:

@@ -10,6 +10,7 @@ to break it off; whoever gives up on a batch breaks off all that is open then, s
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
@@ -18,34 +19,48 @@ from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextvars import Context
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
 Work = Callable[[], None]
 KEPT_SECONDS = 60.0  # a thread without work ends after so long
+GRACE = 5.0  # seconds that the process's end waits for threads to start
 
 
 class _Workers:
-    """Threads that wait for work, as many as were ever at work at once: a hung one is not waited for, another is
-    started. Thread-safe."""
+    """Threads that wait for work when theirs is done; where none does, another is started, so a hung one holds up
+    nobody. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock, self._idle = threading.Lock(), list[SimpleQueue[Work]]()
+        self._lock, self._idle, self._starting = threading.Lock(), list[SimpleQueue[Work]](), 0
 
     def run(self, work: Work) -> None:
         """Has a thread do it, and returns at once. It must not raise."""
         with self._lock:
-            inbox = self._idle.pop() if self._idle else None
-        if inbox is None:
-            start_new_thread(self._serve, (work,))  # threading.Thread.start() waits until the thread is run
-        else:
-            inbox.put(work)
+            kept = self._idle.pop() if self._idle else None
+            self._starting += kept is None
+        inbox = kept or SimpleQueue[Work]()
+        inbox.put(work)
+        if kept is not None:
+            return
+        try:
+            start_new_thread(self._serve, (inbox,))  # threading.Thread.start() waits until the thread is run
+        except RuntimeError:
+            self._has_started()
+            raise
 
-    def _serve(self, work: Work | None) -> None:
-        inbox = SimpleQueue[Work]()
+    def _has_started(self) -> None:
+        with self._lock:
+            self._starting -= 1
+
+    def _serve(self, inbox: SimpleQueue[Work]) -> None:
+        self._has_started()
+        threading.current_thread().name = "recgraph-call"  # in logs
+        work: Work | None = inbox.get()
         while work is not None:
-            work()
+            Context().run(work)  # nothing of an earlier call's
             del work  # nothing that it held waits for the next one
             work = self._next(inbox)
 
@@ -62,10 +77,18 @@ class _Workers:
 
     def forget(self) -> None:
         """What a forked child does: the threads are its parent's, and so may be the lock."""
-        self._lock, self._idle = threading.Lock(), []
+        self._lock, self._idle, self._starting = threading.Lock(), [], 0
+
+    def started(self) -> None:
+        """Waits, some seconds at most, for threads that have not run yet: one that first runs while the interpreter
+        ends crashes some versions of it."""
+        until = time.monotonic() + GRACE
+        while self._starting and time.monotonic() < until:
+            time.sleep(0.01)
 
 
 _workers = _Workers()
+atexit.register(_workers.started)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_workers.forget)
 
@@ -113,22 +136,29 @@ def together(calls: Sequence[Callable[[], T]], deadline: float, workers: int = 1
             while True:
                 _settle(*waiting.popleft())
 
-    for _ in range(min(workers, len(calls))):
-        _workers.run(work)
-    done, missing = wait(futures, max(0.0, deadline - time.monotonic()), FIRST_EXCEPTION)
     try:
-        for future in futures:
-            if future in done:
-                future.result()
+        for _ in range(min(workers, len(calls))):
+            _workers.run(work)
+        return _results(futures, deadline)
+    finally:
+        waiting.clear()
+        batch.give_up()
+        del futures  # as in _results
+
+
+def _results(futures: list[Future[T]], deadline: float) -> list[T]:
+    done, missing = wait(futures, max(0.0, deadline - time.monotonic()), FIRST_EXCEPTION)
+    error = next(filter(None, (future.exception() for future in futures if future in done)), None)
+    try:
+        if error is not None:
+            raise error
         if missing:
             raise TimeoutError
         return [future.result() for future in futures]
     finally:
-        waiting.clear()
-        batch.give_up()
         # An error's traceback holds this frame: what the error hangs on may not be in it, or both stay until the
         # collector comes.
-        del futures, done, missing
+        del futures, done, missing, error
 
 
 class _Settled:
@@ -143,7 +173,7 @@ class _Settled:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if error is not None:
             self._future.set_exception(error)
-        del self._future, error  # as in `together`
+        del self._future, error  # as in _results
         return True
 
 
