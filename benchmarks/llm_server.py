@@ -1,5 +1,5 @@
-"""What a vLLM server carries: recommendations a second and their p95 at several numbers of clients, and Yes/No
-judgements a second with and without its prefix cache.
+"""What a vLLM server carries: recommendations a second and their p95 at several numbers of clients, Yes/No judgements a
+second with and without its prefix cache, and how late calls come back that it cannot answer before their deadline.
 
     recgraph demo --store recgraph.duckdb
     recgraph llm serve                                       # in another terminal, on a GPU host or on a CPU
@@ -8,8 +8,10 @@ judgements a second with and without its prefix cache.
 Clients are threads of one process over one recommender, each asking again as soon as it is answered; shoppers are drawn
 with a seed among those with at least five events, each searches for what they searched last. Yes/No: lists of 20
 candidates of the shop for the same shoppers, as the reranker asks, in three ways: a list in one request; a request a
-candidate; and a request a candidate under a salt of its own, so that the server finds nothing in its prefix cache. A
-GPU host without a package index: benchmarks/gpu.sh. Works on a copy of the store. Prints one JSON object a line.
+candidate; and a request a candidate under a salt of its own, so that the server finds nothing in its prefix cache.
+Late: sixteen long stories with half a second for them, again and again, while the server writes four for another
+client. A GPU host without a package index: benchmarks/gpu.sh. Works on a copy of the store. Prints one JSON object a
+line.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count, cycle
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from recgraph import __version__
+from recgraph.errors import LLMTimeout
 from recgraph.evaluation.origin import machine
 from recgraph.graph import prompts
 from recgraph.graph.recommender import Recommender
@@ -148,6 +152,39 @@ def yes_no(llm: ServerLLM, adapter_set: str, url: str, key: str, plan: Iterator[
                 )
 
 
+def stories(number: int) -> list[Prompt]:
+    """So many, which no server writes to their ends in half a second."""
+    told = (f"Tell all that happened to captain {random.getrandbits(32)} on a voyage of a year." for _ in range(number))
+    return [Prompt("You write very long stories.", one) for one in told]
+
+
+def lateness(url: str, key: str, seconds: float, allowed: float = 0.5) -> dict[str, Any]:
+    """Seconds that calls come back later than they were to."""
+    late, ended = list[float](), threading.Event()
+
+    def write_on() -> None:
+        other = ServerLLM(url, api_key=key)
+        while not ended.is_set():
+            other.generate(stories(4), max_tokens=256, deadline=time.monotonic() + 300)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write_on)
+        ends = time.perf_counter() + seconds
+        try:
+            while time.perf_counter() < ends:
+                llm = ServerLLM(url, api_key=key)  # anew: one that saw failures before would not ask
+                llm.connect()
+                begun = time.perf_counter()
+                with suppress(LLMTimeout):
+                    llm.generate(stories(16), max_tokens=2000, deadline=time.monotonic() + allowed)
+                late.append(time.perf_counter() - begun - allowed)
+                time.sleep(0.2)
+        finally:
+            ended.set()
+        writing.result()
+    return {"calls": len(late), "p50_s": round(float(np.median(late)), 3), "most_s": round(max(late), 3)}
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--store", default="recgraph.duckdb")
@@ -180,6 +217,7 @@ def main() -> None:
                 wanted = given.adapter or shop.store.meta("adapter") or "default"
                 plan = lists(shop.store, users, 7, given.listed)
                 yes_no(shop.llm, wanted, given.url, key, plan, given.seconds)
+                print(json.dumps({"what": "late", **lateness(given.url, key, given.seconds)}), flush=True)
 
 
 if __name__ == "__main__":
