@@ -59,6 +59,15 @@ def test_threads_are_kept_for_the_next_calls(monkeypatch: pytest.MonkeyPatch) ->
     assert set(together([one] * 8, soon(20), 8)) == first
 
 
+def test_no_more_threads_are_kept_than_are_wanted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_workers", threads._Workers())
+    begin = threading.Barrier(40)
+    assert len(together([begin.wait] * 40, soon(20), 40)) == 40
+    for _ in range(50):
+        together([lambda: 3] * 16, soon(20), 16)
+    assert len(threads._workers._idle) <= threads.MOST_KEPT
+
+
 def test_threads_without_work_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_workers", threads._Workers())
     monkeypatch.setattr(threads, "KEPT_SECONDS", 0.05)

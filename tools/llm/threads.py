@@ -25,7 +25,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 Work = Callable[[], None]
-KEPT_SECONDS = 60.0  # a thread without work ends after so long
+MOST_KEPT, KEPT_SECONDS = 32, 60.0  # threads without work, and how long each waits for some
 GRACE = 5.0  # seconds that the process's end waits for threads to start
 
 
@@ -66,6 +66,8 @@ class _Workers:
 
     def _next(self, inbox: SimpleQueue[Work]) -> Work | None:
         with self._lock:
+            if len(self._idle) >= MOST_KEPT:
+                return None
             self._idle.append(inbox)
         with contextlib.suppress(Empty):
             return inbox.get(timeout=KEPT_SECONDS)
