@@ -18,6 +18,13 @@ from recgraph.tools.llm import threads
 from recgraph.tools.llm.threads import together
 
 
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> threads._Workers:
+    """New ones, without threads of another test."""
+    monkeypatch.setattr(threads, "_workers", threads._Workers())
+    return threads._workers
+
+
 def soon(seconds: float) -> float:
     return time.monotonic() + seconds
 
@@ -28,10 +35,10 @@ def test_answers_come_in_order_and_the_first_error_at_once() -> None:
         together([lambda: time.sleep(20), lambda: 1 // 0], soon(30), 2)
 
 
+@pytest.mark.usefixtures("workers")
 def test_the_deadline_holds_where_no_thread_is_run_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine whose cores all compute for another process: sixteen threads took longer to start than that."""
     started = []
-    monkeypatch.setattr(threads, "_workers", threads._Workers())
     monkeypatch.setattr(threads, "start_new_thread", lambda *work: started.append(work))
     with within(3), pytest.raises(TimeoutError):
         together([lambda: 1] * 16, soon(0.2), 16)
@@ -43,8 +50,7 @@ def test_the_deadline_holds_where_no_thread_is_run_yet(monkeypatch: pytest.Monke
         late.join()
 
 
-def test_threads_are_kept_for_the_next_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_workers", threads._Workers())
+def test_threads_are_kept_for_the_next_calls(workers: threads._Workers) -> None:
     begin = threading.Barrier(8)
 
     def one() -> int:
@@ -54,32 +60,29 @@ def test_threads_are_kept_for_the_next_calls(monkeypatch: pytest.MonkeyPatch) ->
     first = set(together([one] * 8, soon(20), 8))
     assert len(first) == 8
     with within(10):
-        while len(threads._workers._idle) < 8:  # answers are there a little before their threads wait again
+        while len(workers._idle) < 8:  # answers are there a little before their threads wait again
             time.sleep(0.01)
     assert set(together([one] * 8, soon(20), 8)) == first
 
 
-def test_no_more_threads_are_kept_than_are_wanted_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_workers", threads._Workers())
+def test_no_more_threads_are_kept_than_are_wanted_again(workers: threads._Workers) -> None:
     begin = threading.Barrier(40)
     assert len(together([begin.wait] * 40, soon(20), 40)) == 40
     for _ in range(50):
         together([lambda: 3] * 16, soon(20), 16)
-    assert len(threads._workers._idle) <= threads.MOST_KEPT
+    assert len(workers._idle) <= threads.MOST_KEPT
 
 
-def test_threads_without_work_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_workers", threads._Workers())
+def test_threads_without_work_end(workers: threads._Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "KEPT_SECONDS", 0.05)
     for _ in range(3):
         assert together([lambda: 3] * 8, soon(20), 8) == [3] * 8
         with within(10):
-            while threads._workers._idle:
+            while workers._idle:
                 time.sleep(0.01)
 
 
-def test_nothing_of_a_call_is_left_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_workers", threads._Workers())
+def test_nothing_of_a_call_is_left_to_the_next(workers: threads._Workers) -> None:
     said = ContextVar("said", default="nothing")
 
     def one() -> tuple[int, str]:
@@ -91,7 +94,7 @@ def test_nothing_of_a_call_is_left_to_the_next(monkeypatch: pytest.MonkeyPatch) 
     for _ in range(3):
         found += together([one], soon(20))
         with within(10):
-            while not threads._workers._idle:
+            while not workers._idle:
                 time.sleep(0.01)
     assert len({thread for thread, _ in found}) == 1
     assert [before for _, before in found] == ["nothing"] * 3
@@ -124,8 +127,8 @@ def test_an_error_goes_when_it_was_caught() -> None:
         gc.enable()
 
 
+@pytest.mark.usefixtures("workers")
 def test_a_thread_that_cannot_be_had_ends_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_workers", threads._Workers())
     real, asked = threads.start_new_thread, list[int]()
 
     def third_fails(serve: Callable[..., None], given: tuple[object, ...]) -> int:

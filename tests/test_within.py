@@ -14,7 +14,7 @@ from within import within
 def test_a_block_that_takes_too_long_fails() -> None:
     with within(1):
         time.sleep(0.1)
-    with pytest.raises(AssertionError, match=r"took 0\.[2-9]"), within(0.1):
+    with pytest.raises(AssertionError, match="took"), within(0.1):
         time.sleep(0.2)
 
 
